@@ -1,0 +1,1 @@
+"""ZeroMQ sockets in the Twisted reactor."""

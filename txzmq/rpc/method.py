@@ -1,0 +1,119 @@
+"""What generated code hands to the runtime.
+
+A generated ``*_txzmq.py`` module describes each of its methods with one :class:`Method`, each of
+its services with one :class:`Service`, and asks :func:`require_level` whether this runtime
+understands it. Nothing else crosses from the generator to the runtime.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, final
+
+from google.protobuf.message import Message
+
+__all__ = [
+    "OLDEST_GENERATED_LEVEL",
+    "GENERATED_LEVEL",
+    "IdempotencyLevel",
+    "Kind",
+    "Method",
+    "Service",
+    "require_level",
+]
+
+Req = TypeVar("Req", bound=Message)
+Res = TypeVar("Res", bound=Message)
+
+#: The level of the interface between generated code and runtime that this runtime has. It grows
+#: by one when generated code needs something that an older runtime lacks.
+GENERATED_LEVEL: Final = 1
+#: The oldest level that this runtime still serves.
+OLDEST_GENERATED_LEVEL: Final = 1
+
+
+def require_level(level: int, module: str, /) -> None:
+    """Check that the runtime understands code generated at *level*.
+
+    Generated modules call this when they are imported.
+
+    :param level: the interface level that the generator wrote into the module.
+    :param module: the module's name, for the message.
+    :raises ImportError: if *level* is newer or older than this runtime serves; the message says
+        which of the two to bring up to date.
+    """
+    if level > GENERATED_LEVEL:
+        raise ImportError(
+            f"{module} was generated for a newer txzmq (interface level {level}, this one has "
+            f"{GENERATED_LEVEL}): upgrade the installed txzmq, or generate the module again"
+        )
+    if level < OLDEST_GENERATED_LEVEL:
+        raise ImportError(
+            f"{module} was generated for an older txzmq (interface level {level}, this one needs "
+            f"{OLDEST_GENERATED_LEVEL} or more): run python -m txzmq.codegen again"
+        )
+
+
+class Kind(enum.Enum):
+    """Which side of a method streams, named as gRPC names them (request, then response)."""
+
+    UNARY_UNARY = (False, False)
+    UNARY_STREAM = (False, True)
+    STREAM_UNARY = (True, False)
+    STREAM_STREAM = (True, True)
+
+    @property
+    def request_streaming(self) -> bool:
+        """Whether the client sends any number of requests in one call."""
+        return self.value[0]
+
+    @property
+    def response_streaming(self) -> bool:
+        """Whether the server sends any number of responses in one call."""
+        return self.value[1]
+
+
+class IdempotencyLevel(enum.IntEnum):
+    """``google.protobuf.MethodOptions.IdempotencyLevel``: may a call be sent twice?"""
+
+    IDEMPOTENCY_UNKNOWN = 0
+    NO_SIDE_EFFECTS = 1
+    IDEMPOTENT = 2
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Method(Generic[Req, Res]):
+    """One method of a service: its name on the wire, its messages, its kind.
+
+    Compared by identity: each generated module makes one per rpc.
+    """
+
+    #: ``/package.Service/Method``, as in the header of a request.
+    path: str
+    #: The name of the generated Python method.
+    name: str
+    request_type: type[Req]
+    response_type: type[Res]
+    kind: Kind = Kind.UNARY_UNARY
+    idempotency_level: IdempotencyLevel = IdempotencyLevel.IDEMPOTENCY_UNKNOWN
+    #: Marked ``deprecated`` in the proto.
+    deprecated: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Method {self.path} {self.kind.name}>"
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """A service: its full proto name and its methods, in the order of the proto."""
+
+    #: ``package.Service``.
+    name: str
+    # Any: the methods of one service differ in their message types.
+    methods: tuple[Method[Any, Any], ...]
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name} with {len(self.methods)} methods>"
