@@ -14,8 +14,8 @@ from typing import Any, Final, Generic, TypeVar, final
 from google.protobuf.message import Message
 
 __all__ = [
-    "OLDEST_GENERATED_LEVEL",
     "GENERATED_LEVEL",
+    "OLDEST_GENERATED_LEVEL",
     "IdempotencyLevel",
     "Kind",
     "Method",

@@ -1,0 +1,137 @@
+# Everything that is done with this repository: `make help` lists it.
+#
+# Each target sets up what it needs. Variables:
+#   PYTHON       the interpreter to start from, 3.11 or later (default: python3)
+#   PYTEST_ARGS  what pytest gets besides, for instance: make test PYTEST_ARGS='-k pubsub -x'
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+PYTHONS := 3.11 3.12 3.13
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamps carry the interpreter's version, so that another PYTHON makes the environment anew.
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%s-%d.%d" % (sys.implementation.name, sys.version_info[0], sys.version_info[1]))' 2>/dev/null)
+RUNS := $(VENV)/.installed-codegen-$(PYTHON_ID)
+DEVELOPS := $(VENV)/.installed-dev-$(PYTHON_ID)
+
+# What the type checkers read. The linter reads everything that git knows.
+TYPED := txzmq codegen/txzmq_codegen tests examples benchmarks tools docs
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+$(RUNS): pyproject.toml tools/make-venv
+	@echo "== setting up $(VENV)"
+	@tools/make-venv $(PYTHON) $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[codegen]'
+	@touch $@
+
+$(DEVELOPS): $(RUNS)
+	@echo "== setting up $(VENV) for development"
+	@$(BIN)/python -m pip install --quiet --editable '.[codegen]' --group dev
+	@touch $@
+
+.PHONY: demo
+demo: $(RUNS)  ## generate the demo's code, start a server, call it from a client
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.demo
+
+.PHONY: venv
+venv: $(DEVELOPS)  ## set up .venv with everything that development needs
+
+.PHONY: test
+test: $(DEVELOPS)  ## run all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: format
+format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: lint
+lint: $(DEVELOPS)  ## ruff: the code's format and the rules in pyproject.toml
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+# The examples import the package that `make demo` generates.
+generated: $(RUNS) $(shell find protos codegen -name '*.proto' -o -name '*.py')
+	$(BIN)/python -m txzmq.codegen protos/
+	@touch $@
+
+.PHONY: types
+types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
+	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/pyright $(TYPED)
+
+.PHONY: generate
+generate: $(DEVELOPS)  ## generate the checked-in code anew, from protos/
+	@echo to be done
+
+.PHONY: check-generated
+check-generated: $(DEVELOPS)  ## fail where the checked-in code is not what protos/ generates
+	@echo to be done
+
+.PHONY: docs
+docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+.PHONY: wheel-test
+wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use them there
+	$(BIN)/python tools/wheel_test.py
+
+.PHONY: bench
+bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
+	$(BIN)/python -m benchmarks
+
+# One environment per interpreter, .venv-3.12 and so on.
+.venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python
+	@echo "== setting up .venv-3.$*"
+	@python=$$(tools/find-python 3.$*) && tools/make-venv "$$python" .venv-3.$*
+	@.venv-3.$*/bin/python -m pip install --quiet --editable '.[codegen]' --group test --group lint
+	@touch $@
+
+.PRECIOUS: .venv-3.%/.installed
+test-python-3.%: .venv-3.%/.installed
+	@echo "== the tests on Python 3.$*"
+	.venv-3.$*/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-pythons
+test-pythons: $(PYTHONS:%=test-python-%)  ## run all tests on each CPython that txzmq supports
+
+.venv-oldest/.installed: pyproject.toml tools/make-venv tools/find-python tools/oldest.py
+	@echo "== setting up .venv-oldest"
+	@python=$$(tools/find-python $(firstword $(PYTHONS))) && tools/make-venv "$$python" .venv-oldest
+	@.venv-oldest/bin/python tools/oldest.py >.venv-oldest/constraints.txt
+	@.venv-oldest/bin/python -m pip install --quiet --editable '.[codegen]' --group test --group lint \
+		--constraint .venv-oldest/constraints.txt
+	@touch $@
+
+.PHONY: test-oldest
+test-oldest: .venv-oldest/.installed  ## run all tests on the oldest dependencies that pyproject.toml allows
+	@cat .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-pypy
+test-pypy:  ## run the tests on PyPy 3.11, in a Debian of its own under build/ (root, Debian or Ubuntu)
+	PYTEST_ARGS='$(PYTEST_ARGS)' tools/test-pypy
+
+.PHONY: test-multicast
+test-multicast:  ## run the multicast test on a pyzmq built against the system's libzmq
+	PYTHON='$(PYTHON)' tools/test-multicast
+
+.PHONY: clean
+clean:  ## remove what the other targets made, but not .venv
+	rm -rf build dist generated docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv-*
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean  ## remove .venv too
+	rm -rf $(VENV)

@@ -1,0 +1,33 @@
+"""Print the oldest dependencies that pyproject.toml allows, as constraints for pip.
+
+A lower bound that nobody installs is a guess: ``make test-oldest`` runs the tests on these.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+
+def oldest(requirement: str) -> str:
+    """``name>=1.2`` as ``name==1.2``.
+
+    :raises ValueError: if the requirement has no lower bound, or more than a lower bound.
+    """
+    match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement)
+    if match is None:
+        raise ValueError(f"no plain lower bound: {requirement!r}")
+    return f"{match[1]}=={match[2]}"
+
+
+def main() -> None:
+    """Print a constraint for each dependency of the runtime and of the generator."""
+    pyproject = Path(__file__).parent.parent / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["codegen"]]:
+        print(oldest(requirement))
+
+
+if __name__ == "__main__":
+    main()
