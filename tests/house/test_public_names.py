@@ -1,0 +1,103 @@
+"""What is public is so by decision: each public module says it in ``__all__``."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import txzmq
+import txzmq.rpc
+
+ROOT = Path(__file__).parents[2]
+DOORS = [txzmq, txzmq.rpc]
+
+# What txZMQ's documentation names, and where old applications import it from.
+OLD_NAMES = {
+    "txzmq.connection": ["ZmqConnection", "ZmqEndpoint", "ZmqEndpointType"],
+    "txzmq.factory": ["ZmqFactory"],
+    "txzmq.pubsub": ["ZmqPubConnection", "ZmqSubConnection"],
+    "txzmq.pushpull": ["ZmqPullConnection", "ZmqPushConnection"],
+    "txzmq.req_rep": ["ZmqREPConnection", "ZmqREQConnection", "ZmqRequestTimeoutError"],
+    "txzmq.router_dealer": ["ZmqBase", "ZmqDealerConnection", "ZmqRouterConnection"],
+}
+
+
+def public_modules() -> list[str]:
+    modules = (
+        path.relative_to(ROOT).with_suffix("").parts
+        for path in sorted((ROOT / "txzmq").rglob("*.py"))
+    )
+    return [".".join(parts) for parts in modules if not any(p.startswith("_") for p in parts)]
+
+
+def defined_names(path: Path) -> Iterator[str]:
+    """The names that a module defines itself, other than type variables."""
+    for node in ast.parse(path.read_bytes()).body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                if not (
+                    isinstance(value, ast.Call)
+                    and isinstance(value.func, ast.Name)
+                    and value.func.id in ("ParamSpec", "TypeVar")
+                ):
+                    yield name
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case _:
+                pass
+
+
+def exported(module: ModuleType) -> list[str]:
+    assert hasattr(module, "__all__"), f"{module.__name__} has no __all__"
+    names: list[str] = module.__all__
+    return names
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_all_is_complete(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    defined = {name for name in defined_names(Path(module.__file__)) if not name.startswith("_")}
+    assert defined <= set(exported(module))
+
+
+@pytest.mark.parametrize("name", [*(door.__name__ for door in DOORS), *public_modules()])
+def test_all_names_what_there_is(name: str) -> None:
+    module = importlib.import_module(name)
+    missing = [name for name in exported(module) if not hasattr(module, name)]
+    assert missing == []
+    assert len(set(exported(module))) == len(exported(module))
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_a_door_exports_what_it_imports_and_nothing_else(door: ModuleType) -> None:
+    assert door.__file__ is not None
+    tree = ast.parse(Path(door.__file__).read_bytes())
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+    assert imported == set(exported(door))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in OLD_NAMES.items() for name in names]
+)
+def test_txzmqs_names_are_where_they_were(module: str, name: str) -> None:
+    thing = getattr(importlib.import_module(module), name)
+    assert getattr(txzmq, name) is thing
+    assert name in exported(txzmq)
+
+
+def test_the_rpc_layers_names() -> None:
+    names = {"Channel", "Server", "Context", "RpcError", "Code"}
+    assert names <= set(exported(txzmq.rpc))
