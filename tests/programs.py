@@ -1,0 +1,113 @@
+"""Programs under test: processes of their own, whose output is waited for, never slept for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parents[1]
+
+#: Seconds until a test gives up waiting; far more than anything here takes.
+PATIENCE = 60.0
+
+
+class Program:
+    """A running Python program, and the lines that it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.output: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        assert process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=[process.stdout])
+        self._reader.start()
+
+    def _read(self, stdout: IO[str]) -> None:
+        for line in stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Wait for a line that *pattern* matches in full."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                line = self._lines.get(timeout=deadline - time.monotonic())
+            except (queue.Empty, ValueError):
+                raise AssertionError(f"no line {pattern!r} in {PATIENCE} s, but {self!r}") from None
+            if line is None:
+                raise AssertionError(f"ended without a line {pattern!r}: {self!r}")
+            self.output.append(line)
+            if match := re.fullmatch(pattern, line):
+                return match
+
+    def wait(self) -> int:
+        """Wait for the program to end by itself; its exit status."""
+        status = self.process.wait(PATIENCE)
+        self._drain()
+        return status
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C and wait; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def close(self) -> None:
+        """End the program, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        self._drain()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _drain(self) -> None:
+        self._reader.join(PATIENCE)
+        while not self._lines.empty():
+            line = self._lines.get()
+            if line is not None:
+                self.output.append(line)
+
+    def __repr__(self) -> str:
+        return "\n".join(["<Program", *self.output, ">"])
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path, cwd: Path = ROOT) -> Generator[Program]:
+    """Run Python with these arguments; standard error goes where standard output goes."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A warning in a program is an error, as it is in a test.
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
+    program = Program(process)
+    try:
+        yield program
+    finally:
+        program.close()
+
+
+def succeeds(arguments: Sequence[str | Path], cwd: Path = ROOT) -> str:
+    """Run Python with these arguments to its end; what it printed.
+
+    :raises AssertionError: if its exit status is not 0.
+    """
+    with running(*arguments, cwd=cwd) as program:
+        status = program.wait()
+        assert status == 0, f"exit status {status}: {program!r}"
+        return "\n".join(program.output)
