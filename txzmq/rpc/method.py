@@ -20,6 +20,8 @@ __all__ = [
     "Kind",
     "Method",
     "Service",
+    "Sharing",
+    "StreamOptions",
     "require_level",
 ]
 
@@ -82,6 +84,26 @@ class IdempotencyLevel(enum.IntEnum):
     IDEMPOTENT = 2
 
 
+class Sharing(enum.IntEnum):
+    """``txzmq.rpc.v1.StreamOptions.Sharing``: who gets the items of one run of a handler?"""
+
+    SHARING_UNSPECIFIED = 0
+    PRIVATE = 1
+    SHARED = 2
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """``option (txzmq.rpc.v1.stream)`` of a method that returns a stream."""
+
+    sharing: Sharing = Sharing.PRIVATE
+    #: Shared streams: how many of the last items are kept for late joiners and for gaps.
+    replay: int = 0
+    #: Whether another server may go on where a lost one ended.
+    resumable: bool = False
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Method(Generic[Req, Res]):
@@ -98,8 +120,10 @@ class Method(Generic[Req, Res]):
     response_type: type[Res]
     kind: Kind = Kind.UNARY_UNARY
     idempotency_level: IdempotencyLevel = IdempotencyLevel.IDEMPOTENCY_UNKNOWN
-    #: Marked ``deprecated`` in the proto.
+    #: The method, its service or its file is marked ``deprecated`` in the proto.
     deprecated: bool = False
+    #: None where the proto says nothing, which means ``StreamOptions()``.
+    stream: StreamOptions | None = None
 
     def __repr__(self) -> str:
         return f"<Method {self.path} {self.kind.name}>"

@@ -1,0 +1,100 @@
+"""Where the modules of proto files stand, and how they import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, Literal, NamedTuple
+
+from txzmq_codegen.model import Module
+from txzmq_codegen.names import KEYWORDS, module_part
+
+__all__ = [
+    "EXTERNAL",
+    "Imports",
+    "Layout",
+    "import_statement",
+    "is_below",
+    "joined",
+    "protoc_module",
+]
+
+#: How modules of the output import each other. ``relative``: the output folder is a package, which
+#: may have any name and stand anywhere. ``absolute``: it is a folder on the import path.
+Imports = Literal["relative", "absolute"]
+
+#: Folders whose protos come with an installed package and are never generated along with others.
+EXTERNAL: Final = ("google/protobuf", "txzmq/rpc/v1")
+
+
+def is_below(proto: str, folders: Collection[str]) -> bool:
+    """Whether *proto* is in one of *folders* (no trailing slashes)."""
+    return any(proto.startswith(f"{folder}/") for folder in folders)
+
+
+def _stem(proto: str) -> str:
+    return proto.removesuffix(".proto").removesuffix(".protodevel")
+
+
+def protoc_module(proto: str, suffix: str = "_pb2") -> str:
+    """The dotted name that protoc (and mypy-protobuf) give to the module of *proto*."""
+    return _stem(proto).replace("-", "_").replace("/", ".") + suffix
+
+
+class Layout(NamedTuple):
+    """Knows which files this run writes, and under which names.
+
+    :ivar ours: the protos whose modules are in the output.
+    :ivar imports: see :data:`Imports`.
+    :ivar keeps_protoc_names: whether the modules are where protoc put them, rather than where
+        they can always be imported: ``lambda/1st.proto`` is ``lambda.1st_pb2`` to protoc, and
+        ``lambda_.n1st_pb2`` to us.
+    """
+
+    ours: Collection[str]
+    imports: Imports = "relative"
+    keeps_protoc_names: bool = False
+
+    def module(self, proto: str, suffix: str = "_pb2") -> Module:
+        """The module of *proto* that ends in *suffix*."""
+        if proto not in self.ours:
+            return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours=False)
+        if self.keeps_protoc_names:
+            return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours=True)
+        *folders, name = _stem(proto).replace(".", "/").split("/")
+        parts = (*map(module_part, folders), module_part(name + suffix))
+        return Module(proto, parts, ours=True)
+
+    def base(self, module: Module, importer: Module) -> str:
+        """What stands before *module*'s own name where *importer* imports it.
+
+        ``..common.v1``, ``.``, or ``acme.common.v1``; empty if it stands on the import path itself.
+        """
+        package = module.parts[:-1]
+        if not module.ours or self.imports == "absolute":
+            return ".".join(package)
+        here = importer.parts[:-1]
+        shared = 0
+        for ours, theirs in zip(here, package, strict=False):
+            if ours != theirs:
+                break
+            shared += 1
+        return "." * (len(here) - shared + 1) + ".".join(package[shared:])
+
+
+def joined(base: str, name: str) -> str:
+    """The dotted name of module *name* in *base*, which may be empty or end in dots."""
+    return f"{base}{name}" if not base or base.endswith(".") else f"{base}.{name}"
+
+
+def import_statement(base: str, name: str, alias: str) -> str:
+    """The statement that imports module *name* from *base* under *alias*.
+
+    Where the names cannot be written in a statement (a third party's folder ``lambda``), a call
+    does it, and the type checkers know nothing of the module.
+    """
+    parts = [*base.strip(".").split("."), name]
+    if all(part.isidentifier() and part not in KEYWORDS for part in parts if part):
+        return f"from {base} import {name} as {alias}" if base else f"import {name} as {alias}"
+    package = ", __package__" if base.startswith(".") else ""
+    whole = joined(base, name)
+    return f'{alias} = __import__("importlib").import_module("{whole}"{package})'

@@ -1,0 +1,105 @@
+"""Moves the modules that protoc and mypy-protobuf write into a package of ours.
+
+They import each other by absolute names that protoc derives from the paths of the protos. Here
+they get the imports that the layout asks for, computed from the descriptors; what is expected and
+not found is an error, because a module that was moved only half fails much later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from txzmq_codegen.layout import Layout, import_statement, joined, protoc_module
+from txzmq_codegen.model import Module
+from txzmq_codegen.names import KEYWORDS
+from txzmq_codegen.render import MARKER, NO_TOOLS, source_line
+
+__all__ = ["UnexpectedText", "moved_messages", "moved_stub"]
+
+#: Where protoc's import section begins and ends.
+_IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
+_IMPORTS_END: Final = "\nDESCRIPTOR = "
+_BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[^']*'")
+
+#: Both are clean under pyright strict with these: protoc's modules look at a private name of the
+#: runtime, stubs override methods of Message with narrower ones and name aliases with underscores.
+_PYRIGHT: Final = (
+    "# pyright: reportIncompatibleVariableOverride=false, reportPrivateUsage=false, "
+    "reportDeprecated=false"
+)
+
+
+class UnexpectedText(Exception):
+    """A tool's output has not the shape that this generator knows: a bug of ours."""
+
+
+def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str:
+    """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable."""
+    head, begin, rest = text.partition(_IMPORTS_BEGIN)
+    _, end, body = rest.partition(_IMPORTS_END)
+    body, replaced = _BUILD.subn("__name__", body)
+    first_line, newline, head = head.partition("\n")
+    if not (begin and end and replaced == 1 and newline):
+        raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
+    imports = "\n".join(_message_imports(proto, layout))
+    marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT))
+    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}"
+
+
+def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str]:
+    here = layout.module(proto.name)
+    for dependency in proto.dependency:
+        module = layout.module(dependency)
+        base = layout.base(module, here)
+        yield import_statement(base, module.parts[-1], _protoc_alias(dependency))
+    for index in proto.public_dependency:
+        module = layout.module(proto.dependency[index])
+        base = layout.base(module, here)
+        yield f"from {joined(base, module.parts[-1])} import *"
+
+
+def _protoc_alias(proto: str) -> str:
+    """The name that protoc gives to an imported module; other tools rely on it."""
+    return protoc_module(proto).replace("_", "__").replace(".", "_dot_")
+
+
+def moved_stub(
+    text: str, proto: FileDescriptorProto, layout: Layout, visible: Iterable[str]
+) -> str:
+    """The ``_pb2.pyi`` that mypy-protobuf wrote of *proto*, in its place in the layout.
+
+    :param visible: the protos that this one imports, directly or through public imports.
+    """
+    head, found, body = text.partition("\nDESCRIPTOR: ")
+    if not found:
+        raise UnexpectedText(f"mypy-protobuf's stub of {proto.name} has an unknown shape")
+    here = layout.module(proto.name)
+    imported = {protoc_module(name): layout.module(name) for name in visible}
+    lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
+    marked = "\n".join((MARKER, *NO_TOOLS, _PYRIGHT, source_line(proto.name)))
+    return f"{marked}\n" + "\n".join(lines) + found + body
+
+
+#: ``from a.b import c_pb2 as _c_pb2``, ``import c_pb2 as _c_pb2``, ``from a.c_pb2 import N as N``.
+_IMPORT: Final = re.compile(r"(?:from (\S+) )?import (\S+) as (\S+)")
+
+
+def _moved_import(line: str, imported: Mapping[str, Module], here: Module, layout: Layout) -> str:
+    match = _IMPORT.fullmatch(line)
+    if match is None:
+        return line
+    package, name, alias = match.groups()
+    module = imported.get(f"{package}.{name}" if package else name)
+    if module is not None:
+        return import_statement(layout.base(module, here), module.parts[-1], alias)
+    module = imported.get(package)
+    if module is not None:  # a message that a public import makes ours
+        base = layout.base(module, here)
+        if name in KEYWORDS:
+            name = alias = f"_r_{name}"
+        return f"from {joined(base, module.parts[-1])} import {name} as {alias}"
+    return line

@@ -1,0 +1,104 @@
+"""Reads our own option, ``(txzmq.rpc.v1.stream)``, out of a method's options.
+
+From the bytes, not through a generated module: the generator imports nothing of the runtime, and
+whether a descriptor pool of this process knows the extension must not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from google.protobuf.descriptor_pb2 import MethodDescriptorProto
+
+from txzmq_codegen.model import StreamOptions
+
+__all__ = ["STREAM_FIELD", "StreamOptions", "stream_options"]
+
+#: The number of ``txzmq.rpc.v1.stream`` in ``google.protobuf.MethodOptions``.
+STREAM_FIELD: Final = 51727
+
+# Fields of txzmq.rpc.v1.StreamOptions.
+_SHARING: Final = 1
+_REPLAY: Final = 2
+_RESUMABLE: Final = 3
+_SHARED: Final = 2
+
+_VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
+
+
+def stream_options(
+    method: MethodDescriptorProto,
+) -> tuple[StreamOptions | None, tuple[str, str] | None]:
+    """The method's stream options, if any, and what is wrong with them (message and help)."""
+    if not method.HasField("options"):
+        return None, None
+    found = [
+        value
+        for number, value in _fields(method.options.SerializeToString(deterministic=True))
+        if number == STREAM_FIELD and isinstance(value, bytes)
+    ]
+    if not found:
+        return None, None
+    # Fields that occur several times are merged, as any protobuf parser does.
+    values = {n: v for value in found for n, v in _fields(value) if isinstance(v, int)}
+    stream = StreamOptions(
+        shared=values.get(_SHARING) == _SHARED,
+        replay=values.get(_REPLAY, 0),
+        resumable=bool(values.get(_RESUMABLE)),
+    )
+    return stream, _complaint(method, stream)
+
+
+def _complaint(method: MethodDescriptorProto, stream: StreamOptions) -> tuple[str, str] | None:
+    name = f"rpc {method.name}"
+    if not method.server_streaming:
+        return (
+            f"(txzmq.rpc.v1.stream) on {name}, which returns no stream",
+            "remove the option, or write: returns (stream ...)",
+        )
+    if stream.shared and method.client_streaming:
+        return (
+            f"sharing: SHARED on {name}, which takes a stream",
+            "subscribers share a run when their one request is equal; take one request",
+        )
+    if stream.replay and not stream.shared:
+        return (
+            f"replay on {name}, whose stream is private",
+            "a private stream keeps what is unacknowledged; replay needs sharing: SHARED",
+        )
+    return None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and values of the fields of a well-formed message that are no groups or floats."""
+    at = depth = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            if not depth:
+                yield number, value
+        elif wire == _BYTES:
+            size, at = _varint(data, at)
+            if not depth:
+                yield number, data[at : at + size]
+            at += size
+        elif wire == _FIXED64:
+            at += 8
+        elif wire == _FIXED32:
+            at += 4
+        else:
+            depth += 1 if wire == _START else -1

@@ -1,0 +1,82 @@
+"""What is wrong with a user's input, and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+__all__ = ["Position", "Problem", "Problems", "UsageError", "as_json", "as_text"]
+
+Severity = Literal["error", "warning"]
+
+
+class Position(NamedTuple):
+    """A place in a file; line and column count from 1, and are 0 where nothing is known."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.file
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Problem(NamedTuple):
+    """One complaint about the input."""
+
+    position: Position
+    message: str
+    #: One line that says what to do about it; empty where the message says it all.
+    help: str = ""
+    severity: Severity = "error"
+    #: The rule that is broken, where rules have names.
+    rule: str = ""
+
+
+class Problems(Exception):
+    """The input is wrong: every complaint that was found, in the order of the files."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(*self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(as_text, self.problems))
+
+
+class UsageError(Exception):
+    """The command or its configuration is wrong.
+
+    :ivar help: one line that says what to do about it.
+    """
+
+    def __init__(self, message: str, help: str = "") -> None:
+        super().__init__(message)
+        self.help = help
+
+
+def as_text(problem: Problem) -> str:
+    """As compilers print it: ``file:line:column: error: what``, then a line of help."""
+    rule = f" [{problem.rule}]" if problem.rule else ""
+    line = f"{problem.position}: {problem.severity}: {problem.message}{rule}"
+    return f"{line}\n  help: {problem.help}" if problem.help else line
+
+
+def as_json(problem: Problem) -> str:
+    """One line of JSON for programs."""
+    position = problem.position
+    return json.dumps(
+        {
+            "file": position.file,
+            "line": position.line,
+            "column": position.column,
+            "severity": problem.severity,
+            "rule": problem.rule,
+            "message": problem.message,
+            "help": problem.help,
+        },
+        ensure_ascii=False,
+    )

@@ -1,0 +1,72 @@
+"""Python text: a buffer of lines, string literals, docstrings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+__all__ = ["Lines", "docstring", "literal"]
+
+#: What must not stand in a source file as it is: control characters, and characters that are
+#: invisible or turn the direction of writing, with which code can be made to look like other
+#: code. Spelt out, because Python's own tables change from version to version.
+_HIDDEN: Final = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\uffff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+class Lines:
+    """Collects the lines of a module."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._indent = ""
+
+    def add(self, *lines: str) -> None:
+        """Append *lines* at the current indentation; an empty one stays empty."""
+        self._lines.extend(f"{self._indent}{line}" if line else "" for line in lines)
+
+    def add_docstring(self, text: str) -> None:
+        """Append *text* as a docstring at the current indentation."""
+        self.add(*docstring(text).split("\n"))
+
+    @contextmanager
+    def indent(self) -> Generator[None]:
+        """Everything added inside stands four columns further right."""
+        before = self._indent
+        self._indent += "    "
+        yield
+        self._indent = before
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _escape_hidden(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x100:
+        return "\\t" if code == 9 else f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def docstring(text: str) -> str:
+    """*text* as the source of a docstring, whatever is in it; Python reads the same text back.
+
+    Line ends become line feeds, and spaces before them go.
+    """
+    text = text.replace("\r\n", "\n").replace("\\", "\\\\")
+    text = _HIDDEN.sub(_escape_hidden, text).replace('"""', '\\"\\"\\"')
+    text = "\n".join(line.rstrip(" ") for line in text.split("\n")).strip("\n")
+    if text.endswith('"'):
+        text = f'{text[:-1]}\\"'
+    return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
+
+
+def literal(text: str) -> str:
+    """*text* as the source of a string in double quotes."""
+    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return f'"{_HIDDEN.sub(_escape_hidden, text)}"'

@@ -1,0 +1,269 @@
+"""What a generated fake client runs on; public through :mod:`txzmq.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Mapping,
+)
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar, cast, final
+
+from google.protobuf.message import Message
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+
+from txzmq.rpc.client import MetadataInput, StreamInput
+from txzmq.rpc.errors import TrailingMetadata, Unimplemented
+from txzmq.rpc.method import Method
+from txzmq.rpc.server import StreamResult, UnaryResult
+from txzmq.rpc.streams import RequestStream, ResponseStream
+
+__all__ = [
+    "FakeCaller",
+    "RecordedCall",
+    "StreamStreamAnswer",
+    "StreamUnaryAnswer",
+    "UnaryStreamAnswer",
+    "UnaryUnaryAnswer",
+    "calls",
+]
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+#: How a fake answers a unary call: the response, an exception, or a function of the request that
+#: returns what a handler may return.
+UnaryUnaryAnswer: TypeAlias = Callable[[Q], UnaryResult[R]] | R | Exception
+#: How a fake answers with a stream: the responses, an exception (the stream raises it), or a
+#: function of the request that returns what a handler may return.
+UnaryStreamAnswer: TypeAlias = Callable[[Q], StreamResult[R]] | StreamResult[R] | Exception
+#: As :data:`UnaryUnaryAnswer`; a function gets the stream of requests.
+StreamUnaryAnswer: TypeAlias = Callable[[RequestStream[Q]], UnaryResult[R]] | R | Exception
+#: As :data:`UnaryStreamAnswer`; a function gets the stream of requests.
+StreamStreamAnswer: TypeAlias = (
+    Callable[[RequestStream[Q]], StreamResult[R]] | StreamResult[R] | Exception
+)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCall(Generic[Q]):
+    """One call that was made on a fake client."""
+
+    method: Method[Q, Any]
+    #: What was sent: one request, or those that the answer has read from the stream so far.
+    requests: list[Q] = field(default_factory=list[Q])
+    timeout: float | None = None
+    metadata: TrailingMetadata = ()
+    wait_for_ready: bool | None = None
+
+    @property
+    def request(self) -> Q:
+        """The one request of a unary call, the first one of a stream.
+
+        :raises IndexError: if none was read.
+        """
+        return self.requests[0]
+
+
+def calls(client: object, method: Method[Q, Any], /) -> list[RecordedCall[Q]]:
+    """The calls of *method* on a fake client so far, in the order in which they were made.
+
+    ``calls(fake, GreeterMethods.say_hello)[0].request`` is a ``HelloRequest``, to type checkers
+    too. The list is a copy.
+
+    :raises TypeError: if *client* is no generated fake client.
+    """
+    caller: object = getattr(client, "_channel", None)
+    if not isinstance(caller, FakeCaller):
+        raise TypeError(f"not a generated fake client: {client!r}")
+    return [
+        # The method that was called is the same constant, so its requests have its type.
+        cast("RecordedCall[Q]", call)
+        for call in caller.recorded
+        if call.method is method
+    ]
+
+
+@final
+class FakeCaller:
+    """Answers calls from given values and functions, at once and without a server.
+
+    A :class:`~txzmq.rpc.Caller`; generated fake clients make theirs.
+    """
+
+    def __init__(self, answers: Mapping[str, object], /) -> None:
+        """
+        :param answers: how to answer, by the name of the Python method; None for methods that
+            fail with UNIMPLEMENTED. The generated constructor has checked their types.
+        """
+        self._answers = answers
+        #: Every call so far, in order.
+        self.recorded: list[RecordedCall[Any]] = []
+
+    def unary_unary(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        /,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataInput | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Deferred[R]:
+        """Answer with one response."""
+        call = self._record(method, timeout, metadata, wait_for_ready)
+        call.requests.append(request)
+        return _one(self._answer(method), request)
+
+    def unary_stream(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        /,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataInput | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> ResponseStream[R]:
+        """Answer with a stream."""
+        call = self._record(method, timeout, metadata, wait_for_ready)
+        call.requests.append(request)
+        return _FakeResponseStream(_many(self._answer(method), request))
+
+    def stream_unary(
+        self,
+        method: Method[Q, R],
+        requests: StreamInput[Q],
+        /,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataInput | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> Deferred[R]:
+        """Answer with one response; an answer that is no function reads no request."""
+        call = self._record(method, timeout, metadata, wait_for_ready)
+        return _one(self._answer(method), _FakeRequestStream(requests, call.requests))
+
+    def stream_stream(
+        self,
+        method: Method[Q, R],
+        requests: StreamInput[Q],
+        /,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataInput | None = None,
+        wait_for_ready: bool | None = None,
+    ) -> ResponseStream[R]:
+        """Answer with a stream; an answer that is no function reads no request."""
+        call = self._record(method, timeout, metadata, wait_for_ready)
+        stream = _FakeRequestStream(requests, call.requests)
+        return _FakeResponseStream(_many(self._answer(method), stream))
+
+    def _record(
+        self,
+        method: Method[Q, Any],
+        timeout: float | None,
+        metadata: MetadataInput | None,
+        wait_for_ready: bool | None,
+    ) -> RecordedCall[Q]:
+        call = RecordedCall(
+            method=method,
+            timeout=timeout,
+            metadata=_pairs(metadata),
+            wait_for_ready=wait_for_ready,
+        )
+        self.recorded.append(call)
+        return call
+
+    # Any: which answers fit which method is checked where the generated constructor is called.
+    def _answer(self, method: Method[Any, Any]) -> Any:
+        answer = self._answers.get(method.name)
+        if answer is None:
+            return Unimplemented(f"{method.path} has no answer in this fake client")
+        return answer
+
+
+def _pairs(metadata: MetadataInput | None) -> TrailingMetadata:
+    if isinstance(metadata, Mapping):
+        # The cast is for pyright, which sees a mapping of pairs in the union, too.
+        return tuple(cast("Mapping[str, str | bytes]", metadata).items())
+    return tuple(metadata or ())
+
+
+# Any: what is inside an answer is the caller's to check, see FakeCaller._answer.
+def _one(answer: Any, request: object) -> Deferred[Any]:
+    """The result of an answer with one response; what it raises is a failure."""
+    result: Any
+    try:
+        result = answer(request) if callable(answer) else answer
+    except Exception as error:  # noqa: BLE001 - whatever an answer raises is the call's outcome
+        return fail(error)
+    if isinstance(result, Exception):
+        return fail(result)
+    if isinstance(result, Deferred):
+        return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
+    if isinstance(result, Coroutine):
+        return ensureDeferred(cast("Coroutine[Deferred[Any], Any, Any]", result))
+    return succeed(result)
+
+
+async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
+    """The items of an answer with a stream."""
+    items: Any = answer(request) if callable(answer) else answer
+    if isinstance(items, Exception):
+        raise items
+    async for item in _items(items):
+        yield item
+
+
+async def _items(items: StreamInput[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class _FakeRequestStream(RequestStream[Q]):
+    """What the client sends, read as the answer asks for it, each request recorded."""
+
+    __slots__ = ("_items", "_recorded")
+
+    def __init__(self, requests: StreamInput[Q], recorded: list[Q]) -> None:
+        self._items = _items(requests)
+        self._recorded = recorded
+
+    async def __anext__(self) -> Q:
+        request = await self._items.__anext__()
+        self._recorded.append(request)
+        return request
+
+
+class _FakeResponseStream(ResponseStream[R]):
+    """The items of an answer, until cancelled."""
+
+    __slots__ = ("_cancelled", "_ended", "_items")
+
+    def __init__(self, items: AsyncIterator[R]) -> None:
+        self._items = items
+        self._cancelled = False
+        self._ended = False
+
+    async def __anext__(self) -> R:
+        if self._cancelled:
+            raise CancelledError
+        try:
+            return await self._items.__anext__()
+        except BaseException:
+            self._ended = True
+            raise
+
+    def cancel(self) -> None:
+        """End the stream: reading on raises :class:`~twisted.internet.defer.CancelledError`."""
+        self._cancelled = not self._ended
