@@ -1,0 +1,80 @@
+"""Drives a client through a window: once for asyncio, once for Twisted.
+
+Each does it the way that costs least there: tasks that await, and callbacks on Deferreds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from benchmarks.workload import Messages, Order, Orders, Window
+
+if TYPE_CHECKING:
+    from benchmarks.workload import EchoReply, EchoRequest
+
+__all__ = ["AsyncioCall", "TwistedCall", "follow_in_asyncio", "follow_in_twisted"]
+
+AsyncioCall: TypeAlias = "Callable[[EchoRequest], Awaitable[EchoReply]]"
+TwistedCall: TypeAlias = "Callable[[EchoRequest], Deferred[EchoReply]]"
+
+
+async def follow_in_asyncio(messages: Messages, orders: Orders, call: AsyncioCall) -> None:
+    """Follow *orders* with *call*; the event loop runs on between them."""
+    while (order := await asyncio.to_thread(orders.receive)) is not None:
+        window = Window(messages, order)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(order.in_flight):
+                group.create_task(_go_round(window, call))
+        orders.report(window.sample())
+
+
+async def _go_round(window: Window, call: AsyncioCall) -> None:
+    again = True
+    while again:
+        started, request = window.issue()
+        again = window.complete(started, request, await call(request))
+
+
+async def follow_in_twisted(messages: Messages, orders: Orders, call: TwistedCall) -> None:
+    """Follow *orders* with *call*; the reactor runs on between them."""
+    while (order := await deferToThread(orders.receive)) is not None:
+        window = Window(messages, order)
+        await _Rounds(window, order, call).done
+        orders.report(window.sample())
+
+
+class _Rounds:
+    """Keeps the ordered number of calls in flight until the window is over.
+
+    :ivar done: fires when the last one is complete, or fails with the first that fails.
+    """
+
+    def __init__(self, window: Window, order: Order, call: TwistedCall) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._window = window
+        self._call = call
+        self._going = order.in_flight
+        for _ in range(order.in_flight):
+            self._issue()
+
+    def _issue(self) -> None:
+        started, request = self._window.issue()
+        self._call(request).addCallback(self._complete, started, request).addErrback(self._fail)
+
+    def _complete(self, reply: EchoReply, started: float, request: EchoRequest) -> None:
+        if self._window.complete(started, request, reply):
+            self._issue()
+            return
+        self._going -= 1
+        if not self._going:
+            self.done.callback(None)
+
+    def _fail(self, failure: Failure) -> None:
+        if not self.done.called:
+            self.done.errback(failure)

@@ -1,0 +1,65 @@
+"""From samples to the figures of the table: pure functions."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from benchmarks.workload import Sample
+
+__all__ = ["Figures", "figures_of", "median", "percentile", "ratio"]
+
+
+class Figures(NamedTuple):
+    """What the table shows of a stack; or, as a ratio, of two."""
+
+    calls_per_second: float
+    #: Seconds, from before a request is built until its reply is parsed.
+    p50: float
+    p99: float
+    #: CPU seconds per call, of all threads of the process.
+    client_cpu: float
+    server_cpu: float
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile: the smallest value that *percent* of all do not exceed.
+
+    :param ordered: at least one value, in ascending order.
+    :param percent: above 0, at most 100.
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"{percent} is no percentage")
+    if not ordered:
+        raise ValueError("no values")
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+def figures_of(sample: Sample) -> Figures:
+    """The figures of one sample."""
+    return Figures(
+        calls_per_second=sample.calls / sample.elapsed,
+        p50=sample.p50,
+        p99=sample.p99,
+        client_cpu=sample.client_cpu / sample.calls,
+        server_cpu=sample.server_cpu / sample.calls,
+    )
+
+
+def median(several: Iterable[Figures]) -> Figures:
+    """The median of each figure by itself.
+
+    :raises ValueError: if there are none.
+    """
+    columns = list(zip(*several, strict=True))
+    if not columns:
+        raise ValueError("no figures")
+    return Figures(*(statistics.median(column) for column in columns))
+
+
+def ratio(ours: Figures, theirs: Figures) -> Figures:
+    """Each of our figures divided by theirs; infinite where theirs is zero."""
+    return Figures(*(a / b if b else math.inf for a, b in zip(ours, theirs, strict=True)))

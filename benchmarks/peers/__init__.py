@@ -1,0 +1,1 @@
+"""One module per stack, each with a ``PEER`` as :class:`benchmarks.stacks.Peer` asks for."""

@@ -1,0 +1,62 @@
+"""gRPC's own asyncio API, on its defaults: what its generated stub does, written out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.drivers import AsyncioCall, follow_in_asyncio
+from benchmarks.stacks import Peer
+from benchmarks.workload import METHOD, SERVICE, TIMEOUT, Messages, Orders
+
+if TYPE_CHECKING:
+    from benchmarks.workload import EchoReply, EchoRequest
+
+# Any: grpcio has no types, and half of what a checker infers is unknown.
+grpc: Any = import_module("grpc")
+aio: Any = import_module("grpc.aio")
+
+
+class _GrpcAio:
+    """Implements :class:`Peer`."""
+
+    def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
+        asyncio.run(_serve(messages, announce))
+
+    def drive(self, messages: Messages, address: str, orders: Orders) -> None:
+        asyncio.run(_drive(messages, address, orders))
+
+
+async def _serve(messages: Messages, announce: Callable[[str], None]) -> None:
+    async def echo(request: EchoRequest, _context: object) -> EchoReply:
+        return messages.answer(request)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        echo,
+        request_deserializer=messages.request.FromString,
+        response_serializer=messages.reply.SerializeToString,
+    )
+    server = aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, {"Echo": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    announce(f"127.0.0.1:{port}")
+    await server.wait_for_termination()
+
+
+async def _drive(messages: Messages, address: str, orders: Orders) -> None:
+    async with aio.insecure_channel(address) as channel:
+        echo = channel.unary_unary(
+            METHOD,
+            request_serializer=messages.request.SerializeToString,
+            response_deserializer=messages.reply.FromString,
+        )
+        call: AsyncioCall = lambda request: echo(request, timeout=TIMEOUT)  # noqa: E731 - typed so
+        await follow_in_asyncio(messages, orders, call)
+
+
+PEER: Final[Peer] = _GrpcAio()

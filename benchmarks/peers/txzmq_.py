@@ -1,0 +1,66 @@
+"""txzmq: the generated client and server base, on the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from benchmarks.drivers import follow_in_twisted
+from benchmarks.stacks import Peer
+from benchmarks.workload import TIMEOUT, Messages, Orders
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, Context, Server
+
+if TYPE_CHECKING:
+    from benchmarks.workload import EchoReply, EchoRequest
+
+
+class _Txzmq:
+    """Implements :class:`Peer`."""
+
+    def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
+        # Any: the module is generated when the benchmarks run.
+        generated: Any = import_module("generated.bench_txzmq")
+
+        def echo(_service: object, request: EchoRequest, _context: Context) -> EchoReply:
+            return messages.answer(request)
+
+        service = type("Bench", (generated.BenchBase,), {"echo": echo})()
+
+        def main(reactor: object) -> Deferred[None]:
+            server = Server(_factory(reactor), [service])
+            announce(server.listen("tcp://127.0.0.1:*"))
+            return Deferred()  # never fires
+
+        react(main)
+
+    def drive(self, messages: Messages, address: str, orders: Orders) -> None:
+        generated: Any = import_module("generated.bench_txzmq")
+
+        async def main(reactor: object) -> None:
+            channel = Channel(_factory(reactor), address)
+            echo = generated.BenchClient(channel).echo
+
+            def call(request: EchoRequest) -> Deferred[EchoReply]:
+                reply: Deferred[EchoReply] = echo(request, timeout=TIMEOUT)
+                return reply
+
+            await follow_in_twisted(messages, orders, call)
+            channel.close()
+
+        react(main)
+
+
+def _factory(reactor: Any) -> ZmqFactory:
+    """A factory on *reactor*; Any, as zope's interfaces mean nothing to the type checkers."""
+    factory = ZmqFactory()
+    factory.reactor = reactor
+    factory.registerForShutdown()
+    return factory
+
+
+PEER: Final[Peer] = _Txzmq()
