@@ -28,11 +28,13 @@ OLD_NAMES = {
 
 
 def public_modules() -> list[str]:
+    """All but the door to the generator, which is a program."""
     modules = (
         path.relative_to(ROOT).with_suffix("").parts
         for path in sorted((ROOT / "txzmq").rglob("*.py"))
     )
-    return [".".join(parts) for parts in modules if not any(p.startswith("_") for p in parts)]
+    names = [".".join(parts) for parts in modules if not any(p.startswith("_") for p in parts)]
+    return [name for name in names if name != "txzmq.codegen"]
 
 
 def defined_names(path: Path) -> Iterator[str]:
