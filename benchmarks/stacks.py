@@ -17,6 +17,9 @@ from benchmarks.workload import Messages, Orders
 
 __all__ = ["BASELINE", "STACKS", "Peer", "Stack"]
 
+#: Makes the message modules of all stacks.
+_PROTOC: Final = "grpcio-tools"
+
 
 class Peer(Protocol):
     """What a module in :mod:`benchmarks.peers` has to offer, as ``PEER``.
@@ -53,8 +56,8 @@ class Stack:
     messages: str = "bench_pb2"
 
     def missing(self) -> list[str]:
-        """Which distributions are not installed."""
-        return [name for name in self.distributions if _version(name) is None]
+        """Which distributions are not installed, of its own and of the generator's."""
+        return [name for name in (*self.distributions, _PROTOC) if _version(name) is None]
 
     def versions(self) -> dict[str, str]:
         """The version of each distribution that is installed."""

@@ -86,10 +86,13 @@ PEER = Peer()
         (SERVER_DIES, "broken, server: has ended\n", "no port is left"),
         (CLIENT_DIES, "broken, client: has ended\n", "nobody is here"),
     ],
+    ids=["server", "client"],
 )
 def test_a_stack_that_fails_is_named_and_the_others_are_measured(
     source: str, who: str, why: str, tmp_path: Path
 ) -> None:
+    skip_unless_installed("bare pyzmq")
+
     def generate(folder: Path) -> None:
         with_protoc(folder)
         (folder / "broken.py").write_text(source)
@@ -106,10 +109,12 @@ def test_a_stack_that_fails_is_named_and_the_others_are_measured(
 def test_a_stack_that_is_not_installed_is_named(tmp_path: Path) -> None:
     absent = Stack(name="absent", module="absent", distributions=("no-such-distribution",))
     results = run([absent], "absent", Plan(), tmp_path, lambda _: None)
-    assert results.failures == {"absent": "absent: not installed: no-such-distribution"}
+    assert results.failures["absent"].startswith("absent: not installed: no-such-distribution")
 
 
 def test_a_generator_that_fails_is_told(tmp_path: Path) -> None:
+    skip_unless_installed("bare pyzmq")
+
     def generate(_folder: Path) -> None:
         raise GenerateError("line 3 makes no sense")
 
@@ -120,6 +125,7 @@ def test_a_generator_that_fails_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    skip_unless_installed("AMP")
     program = ["-m", "benchmarks", *arguments(tmp_path, "AMP"), "--seconds", "60"]
     with running(*program) as benchmarks:
         while not processes_with(tmp_path, "client"):
