@@ -1,0 +1,151 @@
+"""Build the sdist, from it the wheel, and use that away from the sources: ``make wheel-test``.
+
+What works in a checkout may be missing in a wheel, and what a running service installs is a
+promise of the README. Two clean environments show both: one with the runtime alone, one with the
+generator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# What a service may install: the three dependencies, and what those depend on.
+RUNTIME = {
+    "txzmq",
+    "protobuf",
+    "pyzmq",
+    "twisted",
+    *("attrs", "automat", "constantly", "hyperlink", "idna", "incremental", "packaging"),
+    *("typing-extensions", "zope-interface"),
+}
+# They come with an environment, or with it on some versions of Python.
+TOOLS = {"pip", "setuptools"}
+
+
+def main() -> None:
+    """Run everything in a folder that is removed afterwards."""
+    # Neither the checkout nor a warning may help or harm what is tried.
+    for name in ("PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="txzmq-wheel-test-") as name:
+        folder = Path(name)
+        wheel = build(folder / "dist")
+        check_runtime_only(folder / "runtime", wheel)
+        check_service(folder / "service", wheel)
+
+
+def build(output: Path) -> Path:
+    """Build the sdist, and the wheel from the sdist; the wheel."""
+    title("building the sdist, and the wheel from it")
+    run(sys.executable, "-m", "build", "--outdir", output, ROOT)
+    [sdist], [wheel] = output.glob("*.tar.gz"), output.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        # The first part of each path is the name of the release.
+        has(sdist, {name.partition("/")[2] for name in archive.getnames()}, "LICENSE", "protos")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    has(wheel, set(names), "txzmq/py.typed", "txzmq_codegen/py.typed", "txzmq/codegen.py")
+    foreign = [n for n in names if not re.match(r"txzmq(_codegen|-[\w.]+\.dist-info)?/", n)]
+    check(not foreign, f"{wheel.name} holds what is not txzmq: {foreign}")
+    return wheel
+
+
+def check_runtime_only(folder: Path, wheel: Path) -> None:
+    """A running service installs no compiler, and is told what the generator needs."""
+    title("the runtime alone")
+    python = environment(folder, str(wheel))
+    listed = json.loads(run(python, "-m", "pip", "list", "--format=json"))
+    installed = {re.sub(r"[-_.]+", "-", package["name"]).lower() for package in listed}
+    check(installed - TOOLS <= RUNTIME, f"installed besides: {sorted(installed - TOOLS - RUNTIME)}")
+    print("installed:", *sorted(installed - TOOLS))
+    run(python, "-W", "error", "-c", "import txzmq, txzmq.rpc, txzmq.testing")
+    refused = subprocess.run(
+        [python, "-m", "txzmq.codegen", ROOT / "protos"], cwd=folder, capture_output=True, text=True
+    )
+    check(refused.returncode != 0, "the generator ran without its dependencies")
+    check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
+    check("txzmq[codegen]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+
+
+def check_service(folder: Path, wheel: Path) -> None:
+    """The demo's service, generated and typed and run where there are no sources."""
+    title("generating the demo's service, with the wheel alone")
+    python = environment(folder, f"{wheel}[codegen]")
+    shutil.copytree(ROOT / "protos" / "demo", folder / "protos" / "demo")
+    shutil.copytree(ROOT / "examples" / "demo", folder / "examples" / "demo")
+    where = run(python, "-c", "import txzmq, txzmq_codegen; print(txzmq.__file__)", cwd=folder)
+    check(ROOT not in Path(where.strip()).parents, f"not the wheel's: {where}")
+    run(python, "-m", "txzmq.codegen", "protos/", cwd=folder)
+    run(folder / "bin" / "protoc-gen-txzmq", "--help", cwd=folder)
+    title("the types that the installed packages show")
+    checked = ["examples/demo/server.py", "examples/demo/client.py"]
+    mypy: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-executable",
+        python,
+    ]
+    run(*mypy, "--explicit-package-bases", *checked, cwd=folder)
+    run(sys.executable, "-m", "pyright", "--pythonpath", python, *checked, cwd=folder)
+    title("a server process and a client process")
+    printed = run(python, "-m", "examples.demo", cwd=folder)
+    print(printed)
+    check(printed.count("'Hello, Ada!'") == 2, "the calls over tcp and ipc were not both answered")
+
+
+def environment(folder: Path, requirement: str) -> Path:
+    """Make a clean environment with one thing installed; its interpreter."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", requirement)
+    return python
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command; what it printed."""
+    # Not from the checkout, whose packages Python would find before the installed ones.
+    done = subprocess.run(
+        command,
+        cwd=cwd or tempfile.gettempdir(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    shown = " ".join(map(str, command))
+    check(done.returncode == 0, f"exit status {done.returncode} of {shown}\n{done.stdout}")
+    return done.stdout
+
+
+def has(archive: Path, names: set[str], *wanted: str) -> None:
+    """Check that an archive holds certain files or folders."""
+    missing = [w for w in wanted if not any(n == w or n.startswith(f"{w}/") for n in names)]
+    check(not missing, f"{archive.name} lacks {missing}")
+
+
+def check(holds: bool, otherwise: str) -> None:
+    """End the program with a message unless something holds."""
+    if not holds:
+        sys.exit(f"wheel-test: {otherwise}")
+
+
+def title(text: str) -> None:
+    """Print what comes next."""
+    print(f"== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
