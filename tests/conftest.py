@@ -1,0 +1,39 @@
+"""Fixtures for tests of more than one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import REACTORS, Logged, Loop, captured_log, fresh_loop
+
+
+@pytest.fixture(params=list(REACTORS))
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    """A fresh reactor; the test runs on each kind that txzmq supports."""
+    with fresh_loop(request.param) as loop:
+        yield loop
+
+
+@pytest.fixture
+def one_loop() -> Iterator[Loop]:
+    """A fresh reactor of one kind, for tests that do not depend on which."""
+    with fresh_loop("epoll") as loop:
+        yield loop
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What Twisted logs during the test; the test must look at failures, or it fails."""
+    with captured_log() as logged:
+        yield logged
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_failure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that makes Twisted log a failure, unless it uses the fixture ``logged``."""
+    with captured_log() as seen:
+        yield
+    if "logged" not in request.fixturenames:
+        assert not seen.failures(), seen.failures()

@@ -1,0 +1,141 @@
+"""What tests of more than one folder share: fresh reactors, captured logs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+#: What a test may wait for at most; a failing test ends by it, a passing one never comes near.
+PATIENCE = 30.0
+
+
+def _asyncio_reactor() -> PosixReactorBase:
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return AsyncioSelectorReactor(asyncio.new_event_loop())
+
+
+def _reactor_class(module: str, name: str) -> Callable[[], PosixReactorBase]:
+    # Imported when used: not every platform has every reactor.
+    def build() -> PosixReactorBase:
+        cls = getattr(importlib.import_module(f"twisted.internet.{module}"), name)
+        return cast(PosixReactorBase, cls())
+
+    return build
+
+
+REACTORS: dict[str, Callable[[], PosixReactorBase]] = {
+    "select": _reactor_class("selectreactor", "SelectReactor"),
+    "poll": _reactor_class("pollreactor", "PollReactor"),
+    "epoll": _reactor_class("epollreactor", "EPollReactor"),
+    "asyncio": _asyncio_reactor,
+}
+
+
+class Loop:
+    """A reactor of its own for one test."""
+
+    def __init__(self, build: Callable[[], PosixReactorBase]) -> None:
+        self.reactor: Any = build()  # Any: reactors are typed with zope interfaces
+        self._builtin_readers: set[Any] = set(self.reactor.getReaders())
+
+    def run(self, main: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+        """Run *main* in the reactor and return what it returns; once per Loop.
+
+        :raises TimeoutError: if it takes longer than :data:`PATIENCE`.
+        :raises AssertionError: if it leaves readers or delayed calls behind.
+        """
+        results: list[T | Failure] = []
+
+        def start() -> None:
+            deferred = ensureDeferred(main())
+            deferred.addTimeout(PATIENCE, self.reactor)
+            deferred.addBoth(results.append)
+            deferred.addBoth(lambda _: self.reactor.callLater(0, self.reactor.stop))
+
+        self.reactor.callWhenRunning(start)
+        self.reactor.run(installSignalHandlers=False)
+        left = [
+            call
+            for call in self.reactor.getDelayedCalls()
+            # Twisted's asyncio reactor leaves a call of its own.
+            if call.active() and not call.func.__module__.startswith("twisted.internet.")
+        ]
+        readers = set(self.reactor.getReaders()) - self._builtin_readers
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+            raise AssertionError("unreachable")
+        assert not left, f"left in the reactor: {left}"
+        assert not readers, f"left in the reactor: {readers}"
+        return result
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """Fires after *seconds*; for what has no event to wait for."""
+        deferred: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self.reactor.callLater(seconds, deferred.callback, None)
+        return deferred
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until *condition* holds; the test's own time limit bounds it."""
+        while not condition():
+            await self.sleep(0.001)
+
+    def close(self) -> None:
+        """Give back the reactor's descriptors, which Twisted keeps for the process's life."""
+        self.reactor.removeAll()
+        for reader in self._builtin_readers:
+            reader.connectionLost(None)
+        for name in ("_poller", "_asyncioEventloop"):
+            closable: Any = getattr(self.reactor, name, None)
+            if hasattr(closable, "close"):
+                closable.close()
+
+
+@contextmanager
+def fresh_loop(name: str) -> Generator[Loop]:
+    """A :class:`Loop` on the reactor *name*, a key of :data:`REACTORS`."""
+    loop = Loop(REACTORS[name])
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+class Logged(list[LogEvent]):
+    """The log events of a test, as they come."""
+
+    def failures(self) -> list[BaseException]:
+        """The exceptions that were logged."""
+        return [event["log_failure"].value for event in self if "log_failure" in event]
+
+    def warnings(self) -> list[LogEvent]:
+        """The events at level warn."""
+        return [event for event in self if event["log_level"] is LogLevel.warn]
+
+
+@contextmanager
+def captured_log() -> Generator[Logged]:
+    """Collect what Twisted logs."""
+    logged = Logged()
+    observer = cast(ILogObserver, logged.append)  # pyright takes no function for a zope interface
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield logged
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+async def gather(awaitables: list[Awaitable[T]]) -> list[T]:
+    """Await all of them, in order."""
+    return [await awaitable for awaitable in awaitables]

@@ -1,0 +1,78 @@
+"""The slice of Twisted's reactor that txzmq uses, typed so that every checker agrees.
+
+zope interfaces are opaque to pyright and to plain mypy, so parameters are typed with these
+protocols: ``twisted.internet.reactor``, any reactor instance and ``task.Clock`` (for
+:class:`Clock`) all fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+__all__ = ["Clock", "Reactor", "Timer", "default_reactor"]
+
+
+class Timer(Protocol):
+    """What ``callLater`` returns (``IDelayedCall``)."""
+
+    def active(self) -> bool:
+        """Whether it has neither run nor been cancelled."""
+        ...
+
+    def cancel(self) -> None:
+        """Do not run it."""
+        ...
+
+    def getTime(self) -> float:
+        """When it runs, in the reactor's seconds."""
+        ...
+
+    def reset(self, secondsFromNow: float, /) -> None:
+        """Run it that many seconds from now instead."""
+        ...
+
+
+class Clock(Protocol):
+    """Time: the part of ``IReactorTime`` that ``task.Clock`` has too."""
+
+    def seconds(self) -> float:
+        """The time now, in seconds."""
+        ...
+
+    # Any and not object in the callable: a checker must accept a function of any parameters.
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> Any:  # IDelayedCall, which pyright cannot compare with Timer
+        """Call *callable* after *delay* seconds."""
+        ...
+
+
+class Reactor(Clock, Protocol):
+    """Time, readers and shutdown: ``IReactorTime``, ``IReactorFDSet`` and ``IReactorCore``."""
+
+    # Any in these: Twisted types readers with zope interfaces.
+    def addReader(self, reader: Any, /) -> Any:
+        """Call ``reader.doRead()`` when its descriptor is readable."""
+        ...
+
+    def removeReader(self, reader: Any, /) -> Any:
+        """Stop calling *reader*."""
+        ...
+
+    def addSystemEventTrigger(
+        self, phase: str, eventType: str, callable: Callable[..., Any], /, *args: object
+    ) -> Any:
+        """Call *callable* at a phase of an event such as ``shutdown``."""
+        ...
+
+    def removeSystemEventTrigger(self, triggerID: Any, /) -> Any:
+        """Undo :meth:`addSystemEventTrigger`."""
+        ...
+
+
+def default_reactor() -> Reactor:
+    """The process's reactor, installed now if none is; importing txzmq never installs one."""
+    from twisted.internet import reactor
+
+    return cast(Reactor, reactor)

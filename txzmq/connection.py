@@ -1,0 +1,488 @@
+"""A ZeroMQ socket in the Twisted reactor."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, cast
+
+import zmq
+from twisted.internet.interfaces import IFileDescriptor, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
+    classImplements,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from txzmq._reactor import Timer
+
+if TYPE_CHECKING:
+    from txzmq.factory import ZmqFactory
+    from txzmq.monitor import ZmqMonitor
+
+__all__ = ["NOBLOCK", "Part", "ZmqConnection", "ZmqEndpoint", "ZmqEndpointType", "toBytes"]
+
+#: One part of a message as a caller may give it; str is sent as UTF-8.
+Part: TypeAlias = str | bytes | bytearray | memoryview
+
+_log = Logger()
+
+# Bound once: the reader calls them for every part of every message, and going through the
+# connection's own socket class would report each as a touch from outside.
+_recv = zmq.Socket[bytes].recv
+_send = zmq.Socket[bytes].send
+# Plain ints: pyzmq's enums cost more than the call that they are for.
+NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].get)
+
+_WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
+# EFSM: a REQ or REP socket of a user's own class is in its other half.
+_NOTHING_TO_READ: Final = frozenset({zmq.EAGAIN, zmq.EFSM})
+_SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
+
+
+class ZmqEndpointType:
+    """How an endpoint comes to be: "bound" or "connected"."""
+
+    #: Bind, listen for connections.
+    bind: Final = "bind"
+    #: Connect to another endpoint.
+    connect: Final = "connect"
+
+
+class ZmqEndpoint(NamedTuple):
+    """Where and how a socket is attached.
+
+    :ivar type: :attr:`ZmqEndpointType.bind` or :attr:`ZmqEndpointType.connect`.
+    :ivar address: a ZeroMQ address: ``tcp://``, ``ipc://``, ``inproc://``, ``epgm://``, ...
+    """
+
+    type: str
+    address: str
+
+
+def toBytes(part: Part) -> bytes:
+    """The bytes of one message part; str becomes UTF-8.
+
+    :raises TypeError: if *part* is neither text nor bytes.
+    """
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, str):
+        return part.encode()
+    # The last alternative of the type, but callers without a type checker pass what they like.
+    if isinstance(part, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return bytes(part)
+    raise TypeError(f"a message part must be bytes or str, not {type(part).__name__}")
+
+
+def _toParts(message: Part | Sequence[Part]) -> list[bytes]:
+    if isinstance(message, (str, bytes, bytearray)):
+        return [toBytes(message)]
+    if isinstance(message, memoryview):
+        return [bytes(message)]
+    parts = [toBytes(part) for part in message]
+    if not parts:
+        raise ValueError("a message has at least one part")
+    return parts
+
+
+class _WatchedSocket(zmq.Socket[bytes]):
+    """A socket that tells its connection when somebody else touches it.
+
+    Almost every libzmq call may consume the signal on the socket's file descriptor while input
+    waits, so whoever uses ``connection.socket`` directly would make the reactor miss messages.
+    """
+
+    # A class attribute, because zmq.Socket takes other names for socket options.
+    connection: ZmqConnection | None = None
+
+    def touched(self) -> None:
+        """Have the connection look for messages."""
+        if self.connection is not None:
+            self.connection.scheduleRead()
+
+
+def _reporting(name: str) -> Callable[..., Any]:
+    """The method *name* of ``zmq.Socket``, followed by a report of the touch."""
+    original = getattr(zmq.Socket, name)
+
+    @functools.wraps(original)
+    def method(self: _WatchedSocket, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            self.touched()
+
+    return method
+
+
+for _name in (
+    "bind",
+    "connect",
+    "disconnect",
+    "get",
+    "getsockopt",
+    "monitor",
+    "poll",
+    "recv",
+    "recv_into",
+    "send",
+    "set",
+    "setsockopt",
+    "unbind",
+):
+    setattr(_WatchedSocket, _name, _reporting(_name))
+
+
+class ZmqConnection:
+    """A ZeroMQ socket that the reactor reads: the base of all connection classes.
+
+    Subclasses set :attr:`socketType` and override :meth:`messageReceived`. Messages arrive in the
+    order in which libzmq hands them out, one call of :meth:`messageReceived` each, never before
+    the subclass's ``__init__`` has returned. An exception in :meth:`messageReceived` is logged and
+    the next message is read.
+
+    The class attributes are options of the socket; override them in a subclass, or on the class,
+    before making an instance.
+
+    :ivar factory: the :class:`~txzmq.ZmqFactory`; None after :meth:`shutdown`.
+    :ivar socket: the ``zmq.Socket``; None after :meth:`shutdown`.
+    :ivar endpoints: every :class:`ZmqEndpoint` bound or connected so far.
+    :ivar fd: the descriptor that libzmq signals; readable does not mean that a message waits.
+    :ivar queue: kept for subclasses that queue what they cannot send yet; unused here.
+    :ivar discarded: how many incoming messages were dropped, by reason.
+    """
+
+    #: The type of the socket, such as ``zmq.PULL``; set by each subclass.
+    socketType: ClassVar[int]
+    #: May multicast go back to its own host? libzmq 3 and later always loop it back.
+    allowLoopbackMulticast: bool = False
+    #: Maximum rate of multicast, kilobits per second.
+    multicastRate: int = 100
+    #: Maximum number of messages that libzmq queues for one peer and direction; 0 for no limit.
+    highWaterMark: int = 0
+    #: 1 to turn TCP keepalive on, 0 to leave the system's default.
+    tcpKeepalive: int = 0
+    #: TCP_KEEPCNT, probes; 0 for the system's default. With :attr:`tcpKeepalive`.
+    tcpKeepaliveCount: int = 0
+    #: TCP_KEEPIDLE, seconds; 0 for the system's default. With :attr:`tcpKeepalive`.
+    tcpKeepaliveIdle: int = 0
+    #: TCP_KEEPINTVL, seconds; 0 for the system's default. With :attr:`tcpKeepalive`.
+    tcpKeepaliveInterval: int = 0
+    #: Milliseconds before the first attempt to reconnect; 0 for libzmq's default.
+    reconnectInterval: int = 100
+    #: Milliseconds that the growing interval may reach; 0 for a constant interval.
+    reconnectIntervalMax: int = 0
+    #: What separates tag and message in the framing of PUB and SUB; one byte.
+    topicSep: bytes = b"\0"
+    #: After so many messages, one :meth:`doRead` lets the rest of the reactor have its turn.
+    readMessageBudget: int = 1000
+    #: After so many seconds, one :meth:`doRead` lets the rest of the reactor have its turn.
+    readTimeBudget: float = 0.01
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        endpoint: ZmqEndpoint | None = None,
+        identity: Part | None = None,
+    ) -> None:
+        """Make the socket and attach it to *endpoint*; more may follow by :meth:`addEndpoints`.
+
+        :param factory: owns the ZeroMQ context, knows the reactor.
+        :param endpoint: where to bind or connect.
+        :param identity: the socket's routing id. Leave it alone unless you know how it works:
+            two peers with one identity steal each other's messages.
+        :raises zmq.ZMQError: if libzmq refuses an option or the endpoint; nothing is left open.
+        """
+        self.factory: ZmqFactory | None = factory
+        self.endpoints: list[ZmqEndpoint] = []
+        self.identity = None if identity is None else toBytes(identity)
+        self.queue: deque[Any] = deque()
+        self.discarded: Counter[str] = Counter()
+        self._readCall: Timer | None = None
+        self._reading = False
+        self._sendBlocked = False
+        self._monitor: ZmqMonitor | None = None
+
+        socket = _WatchedSocket(factory.context, self.socketType)
+        self.socket: zmq.Socket[bytes] | None = socket
+        try:
+            self.fd: int = _get(socket, zmq.FD)
+            self._setOptions(socket)
+            if endpoint:
+                self.addEndpoints([endpoint])
+        except BaseException:
+            self.socket = None
+            socket.close(linger=0)
+            raise
+        socket.connection = self
+        factory.connections.add(self)
+        factory.reactor.addReader(self)
+        # Not now: messages may wait already, and the subclass is not initialised yet.
+        self.scheduleRead()
+
+    def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
+        """Set what must be set before the first bind or connect."""
+        assert self.factory is not None
+        socket.set(zmq.LINGER, self.factory.lingerPeriod)
+        socket.set(zmq.RATE, self.multicastRate)
+        socket.set(zmq.SNDHWM, self.highWaterMark)
+        socket.set(zmq.RCVHWM, self.highWaterMark)
+        if self.tcpKeepalive:
+            socket.set(zmq.TCP_KEEPALIVE, self.tcpKeepalive)
+            for option, value in (
+                (zmq.TCP_KEEPALIVE_CNT, self.tcpKeepaliveCount),
+                (zmq.TCP_KEEPALIVE_IDLE, self.tcpKeepaliveIdle),
+                (zmq.TCP_KEEPALIVE_INTVL, self.tcpKeepaliveInterval),
+            ):
+                if value:
+                    socket.set(option, value)
+        if self.reconnectInterval:
+            socket.set(zmq.RECONNECT_IVL, self.reconnectInterval)
+        if self.reconnectIntervalMax:
+            socket.set(zmq.RECONNECT_IVL_MAX, self.reconnectIntervalMax)
+        if self.identity is not None:
+            socket.set(zmq.ROUTING_ID, self.identity)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.factory!r}, {self.endpoints!r})"
+
+    # -- endpoints ---------------------------------------------------------------------------
+
+    def addEndpoints(self, endpoints: Iterable[ZmqEndpoint]) -> None:
+        """Bind or connect to more endpoints, of any mix of transports.
+
+        :raises ValueError: if the type of an endpoint is neither bind nor connect.
+        :raises zmq.ZMQError: if libzmq refuses one; those before it stay attached.
+        """
+        for endpoint in endpoints:
+            self._attach(endpoint)
+            self.endpoints.append(endpoint)
+
+    def _attach(self, endpoint: ZmqEndpoint) -> None:
+        if endpoint.type == ZmqEndpointType.bind:
+            self._openSocket().bind(endpoint.address)
+        elif endpoint.type == ZmqEndpointType.connect:
+            self._openSocket().connect(endpoint.address)
+        else:
+            raise ValueError(f"the type of {endpoint!r} must be 'bind' or 'connect'")
+
+    def _openSocket(self) -> zmq.Socket[bytes]:
+        """The socket.
+
+        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, as libzmq says it of a closed one.
+        """
+        if self.socket is None:
+            raise zmq.ZMQError(zmq.ENOTSOCK)
+        return self.socket
+
+    def shutdown(self) -> None:
+        """Close the socket and leave the reactor.
+
+        Unsent messages are kept for the factory's ``lingerPeriod``, in the background. May be
+        called from :meth:`messageReceived`, and again.
+        """
+        factory, socket = self.factory, self.socket
+        if factory is None or socket is None:
+            return
+        if self._monitor is not None:
+            # First: libzmq cannot close a context while a monitor's socket is open.
+            self._monitor.shutdown()
+        self.factory = self.socket = None
+        if self._readCall is not None:
+            self._readCall.cancel()
+            self._readCall = None
+        factory.reactor.removeReader(self)
+        factory.connections.discard(self)
+        socket.close()
+
+    def hasMonitor(self) -> bool:
+        """Whether a :class:`~txzmq.monitor.ZmqMonitor` watches this connection."""
+        return self._monitor is not None
+
+    def attachMonitor(self, monitor: ZmqMonitor | None) -> None:
+        """Have *monitor* shut down with this connection; called by the monitor."""
+        self._monitor = monitor
+
+    # -- IReadDescriptor, IFileDescriptor, ILoggingContext -----------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor that libzmq signals; -1 after :meth:`shutdown`."""
+        return -1 if self.socket is None else self.fd
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by the reactor when it will not read the descriptor any more."""
+        if self.factory is not None:
+            self.factory.reactor.removeReader(self)
+
+    def logPrefix(self) -> str:
+        """How log lines from within the reader begin."""
+        return "ZMQ"
+
+    def doRead(self) -> None:
+        """Receive what waits, until nothing does or the budget of this turn is spent.
+
+        Called by the reactor when libzmq signals the descriptor, and after every touch of the
+        socket, because a touch may consume the signal. Never raises.
+        """
+        if self._readCall is not None:
+            if self._readCall.active():
+                self._readCall.cancel()
+            self._readCall = None
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            drained = self._readUntilDrained()
+        finally:
+            self._reading = False
+        if not drained:
+            self.scheduleRead()
+        elif self.socket is not None:
+            self._afterDrain(self.socket)
+            self.drained()
+
+    def _readUntilDrained(self) -> bool:
+        """Dispatch messages; False if the budget ended before the messages did."""
+        if self.socketType in _WRITE_ONLY:
+            return True
+        count = self.readMessageBudget
+        end = time.monotonic() + self.readTimeBudget
+        while self.socket is not None:
+            try:
+                message = self._receive(self.socket)
+            except zmq.ZMQError as error:
+                return self._cannotReceive(error)
+            try:
+                self.messageReceived(message)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - whatever it is, the reader must stay alive
+                _log.failure("{connection} failed on a message", connection=self)
+            count -= 1
+            if count <= 0 or time.monotonic() >= end:
+                return False
+        return True
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+        """One whole message.
+
+        :raises zmq.Again: if none waits.
+        """
+        frame = _recv(socket, NOBLOCK, copy=False)  # a Frame knows .more; asking libzmq is slow
+        message = [frame.bytes]
+        while frame.more:
+            # The rest of a multipart message is always there with its first part.
+            frame = _recv(socket, NOBLOCK, copy=False)
+            message.append(frame.bytes)
+        return message
+
+    def _cannotReceive(self, error: zmq.ZMQError) -> bool:
+        """Nothing waits, or the socket fails; True because there is no more to read now."""
+        if error.errno in _NOTHING_TO_READ:
+            return True
+        if error.errno in _SOCKET_GONE:
+            self.shutdown()
+            return True
+        _log.failure(
+            "{connection} cannot receive",
+            Failure(error),  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+            connection=self,
+        )
+        return True
+
+    def _afterDrain(self, socket: zmq.Socket[bytes]) -> None:
+        """Nothing waits: look whether a send that had to stop may go on."""
+        if not (self._sendBlocked or self.socketType in _WRITE_ONLY):
+            return
+        try:
+            writable = _get(socket, zmq.EVENTS) & zmq.POLLOUT
+        except zmq.ZMQError as error:
+            self._cannotReceive(error)
+            return
+        if writable and self._sendBlocked:
+            self._sendBlocked = False
+            try:
+                self.readyToSend()
+            except Exception:  # noqa: BLE001 - user code in a subclass; the reader must stay alive
+                _log.failure("{connection} failed to go on sending", connection=self)
+
+    def scheduleRead(self) -> None:
+        """Have :meth:`doRead` called in the reactor's next turn, whatever the descriptor says."""
+        if self._readCall is None and not self._reading and self.factory is not None:
+            self._readCall = self.factory.reactor.callLater(0, self.doRead)
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def send(self, message: Part | Sequence[Part]) -> None:
+        """Send one message, now, or not at all.
+
+        :param message: bytes or str, or a sequence of them for a multipart message.
+        :raises zmq.Again: if the high-water mark is reached or there is no peer; nothing is
+            queued. :meth:`readyToSend` is called when it is worth trying again.
+        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, or what else libzmq says.
+        :raises TypeError: if a part is neither text nor bytes; nothing is sent.
+        :raises ValueError: if *message* has no parts.
+        """
+        socket = self._openSocket()
+        parts = _toParts(message)
+        try:
+            self._sendParts(socket, parts)
+        except zmq.Again:
+            self._sendBlocked = True
+            raise
+        finally:
+            self.scheduleRead()
+
+    @staticmethod
+    def _sendParts(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+        last = len(parts) - 1
+        for index, part in enumerate(parts):
+            try:
+                _send(socket, part, NOBLOCK if index == last else _NOBLOCK_SNDMORE)
+            except zmq.Again:
+                if 0 < index < last:
+                    # The peer went away in mid-message: libzmq swallows all up to the last part
+                    # of a message, so without it the next message would be swallowed instead.
+                    with suppress(zmq.ZMQError):
+                        _send(socket, b"", NOBLOCK)
+                raise
+
+    def readyToSend(self) -> None:
+        """Called when libzmq takes messages again after :meth:`send` raised ``zmq.Again``.
+
+        Does nothing here; for subclasses that queue.
+        """
+
+    def drained(self) -> None:
+        """Called when every message that had arrived has been received; must not raise.
+
+        Does nothing here; for subclasses that have something to do in between.
+        """
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Called with each complete message, as a list of its parts; subclasses override it."""
+        raise NotImplementedError(self)
+
+    def discard(self, reason: str) -> None:
+        """Count an incoming message that was dropped.
+
+        :param reason: one of a few fixed words, a key of :attr:`discarded`.
+        """
+        self.discarded[reason] += 1
+        if self.discarded[reason] == 1:
+            # Once per connection: a peer must not be able to fill the log.
+            _log.warn(
+                "{connection} dropped a message: {reason}; later ones are only counted",
+                connection=self,
+                reason=reason,
+            )
+
+
+# Not the decorator: mypy and pyright lose the type of a class decorated by zope.
+classImplements(ZmqConnection, IReadDescriptor, IFileDescriptor)

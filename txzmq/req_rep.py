@@ -1,0 +1,368 @@
+"""Requests and replies, over DEALER and ROUTER.
+
+A request is ``[request id, b"", *parts]``, a reply the same with the request's id; a ROUTER in
+between puts its routing ids in front. So any number of requests may be under way, and be answered
+in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import count
+
+import zmq
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+
+from txzmq._reactor import Timer
+from txzmq.connection import NOBLOCK, Part, ZmqConnection, ZmqEndpoint, toBytes
+from txzmq.factory import ZmqFactory
+from txzmq.monitor import SocketEvent, ZmqMonitor
+
+__all__ = [
+    "RequestId",
+    "ZmqREPConnection",
+    "ZmqREQConnection",
+    "ZmqRequestTimeoutError",
+    "ZmqXREPConnection",
+    "ZmqXREQConnection",
+]
+
+_recv = zmq.Socket[bytes].recv
+
+
+class ZmqRequestTimeoutError(Exception):
+    """No reply came in time; the argument is the request's id."""
+
+
+def requestIds() -> Callable[[], bytes]:
+    """A source of request ids: 8 random bytes, the same for all, and a 64-bit counter.
+
+    The random bytes keep the replies to an earlier connection's requests apart from this one's.
+    """
+    epoch, counter = os.urandom(8), count(1)
+    return lambda: epoch + next(counter).to_bytes(8, "big")
+
+
+class ZmqREQConnection(ZmqConnection):
+    """Sends requests and hands each reply to whoever asked.
+
+    A DEALER socket underneath: any number of requests may be waiting for their replies.
+    """
+
+    socketType = zmq.DEALER
+
+    #: Seconds after which a request without a timeout of its own fails; None for never.
+    defaultRequestTimeout: float | None = None
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        endpoint: ZmqEndpoint | None = None,
+        identity: Part | None = None,
+    ) -> None:
+        """As :class:`ZmqConnection`."""
+        self._requests: dict[bytes, tuple[Deferred[list[bytes]], Timer | None]] = {}
+        self._makeId = requestIds()
+        super().__init__(factory, endpoint, identity)
+
+    def _getNextId(self) -> Part:
+        """The id of the next request; no id is ever used twice.
+
+        May be overridden, or assigned on the instance, with the same promise.
+        """
+        return self._makeId()
+
+    def sendMsg(self, *messageParts: Part, timeout: float | None = None) -> Deferred[list[bytes]]:
+        """Send a request.
+
+        :param messageParts: the parts of the request.
+        :param timeout: seconds; None for :attr:`defaultRequestTimeout`.
+        :return: the parts of the reply. Fails with :class:`ZmqRequestTimeoutError`, and with
+            ``ConnectionDone`` when this connection is shut down first. Cancelling it forgets the
+            request.
+        :raises zmq.Again: if the request cannot be sent now; it is not queued.
+        :raises ValueError: if :meth:`_getNextId` gives the id of a request that still waits.
+        """
+        requestId = toBytes(self._getNextId())
+        if requestId in self._requests or not requestId:
+            raise ValueError(f"the request id {requestId!r} is empty or in use")
+        self.send([requestId, b"", *messageParts])
+        deferred: Deferred[list[bytes]] = Deferred(lambda _: self._cancelled(requestId))
+        self._requests[requestId] = (deferred, self._startTimer(requestId, timeout))
+        return deferred
+
+    def _startTimer(self, requestId: bytes, timeout: float | None) -> Timer | None:
+        if timeout is None:
+            timeout = self.defaultRequestTimeout
+        if timeout is None:
+            return None
+        assert self.factory is not None, "send() succeeded, so the connection is open"
+        timer: Timer = self.factory.reactor.callLater(timeout, self._timedOut, requestId)
+        return timer
+
+    def _forget(self, requestId: bytes) -> Deferred[list[bytes]] | None:
+        """End waiting for a reply; whoever takes the Deferred must fire it."""
+        deferred, timer = self._requests.pop(requestId, (None, None))
+        if timer is not None and timer.active():
+            timer.cancel()
+        return deferred
+
+    def _cancelled(self, requestId: bytes) -> None:
+        self._forget(requestId)  # Twisted fires its Deferred
+
+    def _timedOut(self, requestId: bytes) -> None:
+        deferred = self._forget(requestId)
+        if deferred is not None:
+            deferred.errback(ZmqRequestTimeoutError(requestId))
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Hand a reply to its request; one that nobody waits for is dropped and counted."""
+        if len(message) < 2 or message[1]:
+            self.discard("malformed")
+            return
+        deferred = self._forget(message[0])
+        if deferred is None:
+            # Late (timed out or cancelled), a duplicate, or never asked for.
+            self.discard("unexpected reply")
+            return
+        deferred.callback(message[2:])
+
+    def shutdown(self) -> None:
+        """As :meth:`ZmqConnection.shutdown`; requests that wait fail with ``ConnectionDone``."""
+        super().shutdown()
+        for requestId in list(self._requests):
+            deferred = self._forget(requestId)
+            if deferred is not None:
+                deferred.errback(ConnectionDone("the connection was shut down"))
+
+
+class RequestId(bytes):
+    """The id of a request as :meth:`ZmqREPConnection.gotMessage` gets it.
+
+    Equal to the id on the wire, and besides knows the way back: two clients may choose the same
+    id, and each must get its own reply.
+
+    :ivar routing: the routing ids in front of the id, outermost first.
+    :ivar forgotten: whether the peer's connection was lost before the reply.
+    """
+
+    routing: tuple[bytes, ...] = ()
+    forgotten = False
+
+    @classmethod
+    def of(cls, requestId: bytes, routing: Iterable[bytes]) -> RequestId:
+        """Join an id and its way back."""
+        self = cls(requestId)
+        self.routing = tuple(routing)
+        return self
+
+
+class _Peer:
+    """Somebody who sent a request: the connection it came by, and what waits for a reply."""
+
+    __slots__ = ("fd", "requests")
+
+    def __init__(self) -> None:
+        #: None for inproc, and for a connection that was lost.
+        self.fd: int | None = None
+        # By identity: equal ids may have come by different routes, or twice.
+        self.requests: dict[int, RequestId] = {}
+
+
+class ZmqREPConnection(ZmqConnection):
+    """Receives requests and answers them, in any order.
+
+    A ROUTER socket underneath. Override :meth:`gotMessage`, or assign it on the instance.
+    Requests of plain REQ sockets, which have no id, are taken too.
+    """
+
+    socketType = zmq.ROUTER
+
+    #: How many requests may wait for :meth:`reply`; past it the oldest are forgotten.
+    maxPendingRequests: int = 100_000
+    #: Which events :meth:`gotEvent` gets, a mask of ``zmq.Event``; DISCONNECTED must be among them.
+    monitorEvents: int = int(zmq.EVENT_DISCONNECTED)
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        endpoint: ZmqEndpoint | None = None,
+        identity: Part | None = None,
+    ) -> None:
+        """As :class:`ZmqConnection`."""
+        # Per id the requests that wait for a reply, nearly always one; the oldest ids first.
+        self._pending: dict[bytes, list[RequestId]] = {}
+        self._pendingCount = 0
+        self._peers: dict[bytes, _Peer] = {}
+        self._peerOfFd: dict[int, bytes] = {}
+        self._lostFds: list[int] = []
+        super().__init__(factory, None, identity)
+        ZmqMonitor(self, self.gotEvent, self.monitorEvents)
+        if endpoint:
+            try:
+                self.addEndpoints([endpoint])
+            except BaseException:
+                self.shutdown()
+                raise
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Take a request apart, remember its way back, pass it on to :meth:`gotMessage`."""
+        try:
+            delimiter = message.index(b"", 1)
+        except ValueError:
+            self.discard("malformed")
+            return
+        requestId = RequestId.of(message[delimiter - 1], message[: delimiter - 1])
+        self._remember(message[0], requestId)
+        self.gotMessage(requestId, *message[delimiter + 1 :])
+
+    def gotMessage(self, messageId: bytes, *messageParts: bytes) -> None:
+        """Called with each request; answer it with :meth:`reply`, now or later."""
+        raise NotImplementedError(self)
+
+    def reply(self, messageId: bytes, *messageParts: Part) -> None:
+        """Answer a request, once. A reply to a peer that has gone is dropped and counted.
+
+        :param messageId: as :meth:`gotMessage` got it. A plain copy will do, unless two peers
+            wait for a reply to the same id.
+        :param messageParts: the parts of the reply.
+        :raises KeyError: if no such request waits, or it was answered.
+        :raises ValueError: if *messageId* is a plain copy, and two peers chose the same id.
+        :raises zmq.Again: if the high-water mark to the peer is reached and ``ROUTER_MANDATORY``
+            is set; the request can be answered later.
+        """
+        requestId = self._find(messageId)
+        if requestId is None:
+            self.discard("reply to a peer that has gone")
+            return
+        self.send([*requestId.routing, requestId, b"", *messageParts])
+        self._forget(requestId)
+
+    def _remember(self, peerId: bytes, requestId: RequestId) -> None:
+        self._peers.setdefault(peerId, _Peer()).requests[id(requestId)] = requestId
+        self._pending.setdefault(requestId, []).append(requestId)
+        self._pendingCount += 1
+        if self._pendingCount > self.maxPendingRequests:
+            self._forget(next(iter(self._pending.values()))[0])
+            self.discard("request never answered")
+
+    def _find(self, messageId: bytes) -> RequestId | None:
+        """The request that waits for this reply; None if it was forgotten with its peer."""
+        waiting = self._pending.get(messageId, [])
+        if isinstance(messageId, RequestId):
+            if any(requestId is messageId for requestId in waiting):
+                return messageId
+            if messageId.forgotten:
+                return None
+            waiting = [other for other in waiting if other.routing == messageId.routing]
+        if not waiting:
+            raise KeyError(bytes(messageId))
+        if any(other.routing != waiting[0].routing for other in waiting):
+            raise ValueError(f"several peers wait for a reply to the id {bytes(messageId)!r}")
+        return waiting[0]
+
+    def _forget(self, requestId: RequestId) -> None:
+        """End waiting for the reply to a request that is pending."""
+        others = [other for other in self._pending[requestId] if other is not requestId]
+        if others:
+            self._pending[requestId] = others
+        else:
+            del self._pending[requestId]
+        self._pendingCount -= 1
+        peerId = requestId.routing[0] if requestId.routing else bytes(requestId)
+        peer = self._peers[peerId]
+        del peer.requests[id(requestId)]
+        if peer.fd is None and not peer.requests:
+            del self._peers[peerId]
+
+    # -- peers -------------------------------------------------------------------------------
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+        """One whole message; notes the connection by which a peer's first one came."""
+        peerId = _recv(socket, NOBLOCK)
+        frame = _recv(socket, NOBLOCK, copy=False)  # a ROUTER's message always has a second part
+        peer = self._peers.get(peerId)
+        if peer is None or peer.fd is None:
+            self._noteConnection(peerId, frame)
+        message = [peerId, frame.bytes]
+        while frame.more:
+            frame = _recv(socket, NOBLOCK, copy=False)
+            message.append(frame.bytes)
+        return message
+
+    def _noteConnection(self, peerId: bytes, frame: zmq.Frame) -> None:
+        try:
+            fd = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return  # inproc: no connection that could be lost
+        if fd in self._peerOfFd:
+            self._peerLost(fd)  # its end went unseen, and the descriptor is in use again
+        self._peers.setdefault(peerId, _Peer()).fd = fd
+        self._peerOfFd[fd] = peerId
+
+    def gotEvent(self, event: SocketEvent) -> None:
+        """Called with each event of :attr:`monitorEvents`; an override must call this."""
+        if event.event == zmq.EVENT_DISCONNECTED:
+            self._lostFds.append(event.value)
+            # Only once the socket is drained: what the peer sent before may still wait in it.
+            self.scheduleRead()
+
+    def drained(self) -> None:
+        """Forget the peers whose connections were lost."""
+        lost, self._lostFds = self._lostFds, []
+        for fd in lost:
+            if fd in self._peerOfFd:
+                self._peerLost(fd)
+
+    def _peerLost(self, fd: int) -> None:
+        peerId = self._peerOfFd.pop(fd)
+        peer = self._peers[peerId]
+        peer.fd = None
+        # A routing id that libzmq made up begins with a zero byte, and is never seen again. A peer
+        # that chose its own may come back and be answered under it.
+        if peerId.startswith(b"\0"):
+            for requestId in list(peer.requests.values()):
+                requestId.forgotten = True
+                self._forget(requestId)
+        if not peer.requests:
+            self._peers.pop(peerId, None)
+        self.peerLost(peerId)
+
+    def peerLost(self, peerId: bytes) -> None:
+        """Called when the connection by which a peer sent requests was lost.
+
+        :param peerId: its routing id. Does nothing here; for subclasses.
+        """
+
+
+class ZmqXREPConnection(ZmqREPConnection):
+    """The name that :class:`ZmqREPConnection` had before txZMQ 0.6; deprecated."""
+
+    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+        """As :class:`ZmqREPConnection`, with any number of endpoints."""
+        warnings.warn(
+            "ZmqXREPConnection is deprecated, use ZmqREPConnection or ZmqRouterConnection",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        super().__init__(factory)
+        self.addEndpoints(endpoints)
+
+
+class ZmqXREQConnection(ZmqREQConnection):
+    """The name that :class:`ZmqREQConnection` had before txZMQ 0.6; deprecated."""
+
+    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+        """As :class:`ZmqREQConnection`, with any number of endpoints."""
+        warnings.warn(
+            "ZmqXREQConnection is deprecated, use ZmqREQConnection or ZmqDealerConnection",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        super().__init__(factory)
+        self.addEndpoints(endpoints)

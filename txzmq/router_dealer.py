@@ -1,0 +1,77 @@
+"""Raw ROUTER and DEALER."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from txzmq.connection import Part, ZmqConnection
+
+__all__ = ["ZmqBase", "ZmqDealerConnection", "ZmqRouterConnection"]
+
+
+class ZmqBase(ZmqConnection):
+    """A uniform interface: ``sendMsg``, ``sendMultipart`` and ``gotMessage``.
+
+    Subclasses override them with the signatures that their kind of socket needs, which is why
+    parameters are typed loosely here.
+    """
+
+    def sendMsg(self, *args: Any, **kwargs: Any) -> None:
+        """Send a message of one part.
+
+        :param args: the message.
+        """
+        self.sendMultipart([args[0]], **kwargs)
+
+    def sendMultipart(self, *args: Any, **kwargs: Any) -> None:
+        """Send a message of several parts.
+
+        :param args: a sequence of the parts.
+        """
+        self.send(*args, **kwargs)
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Pass a message on to :meth:`gotMessage`, each part an argument."""
+        self.gotMessage(*message)
+
+    def gotMessage(self, *args: Any, **kwargs: Any) -> None:
+        """Called with the parts of each message; subclasses override it."""
+        raise NotImplementedError(self)
+
+
+class ZmqDealerConnection(ZmqBase):
+    """Raw DEALER: sends to its peers in turn, receives from all of them fairly."""
+
+    socketType = zmq.DEALER
+
+    def sendMsg(self, message: Part) -> None:
+        """Send a message of one part."""
+        self.sendMultipart([message])
+
+    def sendMultipart(self, parts: Sequence[Part]) -> None:
+        """Send a message of several parts."""
+        self.send(parts)
+
+
+class ZmqRouterConnection(ZmqBase):
+    """Raw ROUTER: says who sent each message, sends to the peer that is named."""
+
+    socketType = zmq.ROUTER
+
+    def sendMsg(self, recipientId: Part, message: Part) -> None:
+        """Send a message of one part to the peer with the routing id *recipientId*.
+
+        A message to an unknown peer is dropped, unless ``ROUTER_MANDATORY`` is set.
+        """
+        self.sendMultipart(recipientId, [message])
+
+    def sendMultipart(self, recipientId: Part, parts: Sequence[Part]) -> None:
+        """Send a message of several parts to the peer with the routing id *recipientId*."""
+        self.send([recipientId, *parts])
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Pass a message on to :meth:`gotMessage`: the sender's routing id, then the parts."""
+        self.gotMessage(*message)
