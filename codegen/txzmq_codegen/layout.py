@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, NamedTuple
 
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS, module_part
+from txzmq_codegen.problems import Position, Problem
 
 __all__ = [
     "EXTERNAL",
     "Imports",
     "Layout",
+    "collisions",
     "import_statement",
     "is_below",
+    "is_importable",
     "joined",
     "protoc_module",
 ]
@@ -86,15 +89,41 @@ def joined(base: str, name: str) -> str:
     return f"{base}{name}" if not base or base.endswith(".") else f"{base}.{name}"
 
 
+def is_importable(parts: Sequence[str]) -> bool:
+    """Whether an import statement can name a module of these parts."""
+    return all(part.isidentifier() and part not in KEYWORDS for part in parts)
+
+
 def import_statement(base: str, name: str, alias: str) -> str:
     """The statement that imports module *name* from *base* under *alias*.
 
     Where the names cannot be written in a statement (a third party's folder ``lambda``), a call
     does it, and the type checkers know nothing of the module.
     """
-    parts = [*base.strip(".").split("."), name]
-    if all(part.isidentifier() and part not in KEYWORDS for part in parts if part):
+    if is_importable([part for part in base.split(".") if part] + [name]):
         return f"from {base} import {name} as {alias}" if base else f"import {name} as {alias}"
-    package = ", __package__" if base.startswith(".") else ""
-    whole = joined(base, name)
-    return f'{alias} = __import__("importlib").import_module("{whole}"{package})'
+    return f'{alias} = __import__("importlib").import_module("{joined(base, name)}", __package__)'
+
+
+def collisions(layout: Layout) -> list[Problem]:
+    """Protos whose modules would be in each other's way."""
+    problems: list[Problem] = []
+    owners: dict[tuple[str, ...], str] = {}
+    for proto in sorted(layout.ours):
+        parts = layout.module(proto).parts
+        owner = owners.setdefault(parts, proto)
+        if owner != proto:
+            problems.append(_collision(proto, owner, f"become the module {'.'.join(parts)}"))
+    folders = {parts[:end]: proto for parts, proto in owners.items() for end in range(len(parts))}
+    for parts, proto in owners.items():
+        for module in (parts, layout.module(proto, "_txzmq").parts):
+            if module in folders:
+                what = f"need the name {'.'.join(module)}, one for a module, one for a folder"
+                problems.append(_collision(proto, folders[module], what))
+    return problems
+
+
+def _collision(proto: str, other: str, what: str) -> Problem:
+    return Problem(
+        Position(proto, 1, 1), f"{proto} and {other} would both {what}", "rename one of them"
+    )

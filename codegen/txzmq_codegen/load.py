@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from txzmq_codegen import names, options
-from txzmq_codegen.layout import Layout
+from txzmq_codegen.layout import Layout, collisions, is_importable
 from txzmq_codegen.model import File, Message, Method, Service
 from txzmq_codegen.problems import Position, Problem, Problems
 
@@ -25,6 +25,8 @@ __all__ = ["load"]
 # Field numbers, of which the paths of SourceCodeInfo consist.
 _SERVICE: Final = FileDescriptorProto.SERVICE_FIELD_NUMBER
 _METHOD: Final = ServiceDescriptorProto.METHOD_FIELD_NUMBER
+_INPUT: Final = MethodDescriptorProto.INPUT_TYPE_FIELD_NUMBER
+_OUTPUT: Final = MethodDescriptorProto.OUTPUT_TYPE_FIELD_NUMBER
 _OPTIONS: Final = MethodDescriptorProto.OPTIONS_FIELD_NUMBER
 
 _Path = tuple[int, ...]
@@ -40,7 +42,7 @@ def load(
     """
     by_name = {proto.name: proto for proto in protos}
     messages = _Messages(protos, layout)
-    problems: list[Problem] = []
+    problems = collisions(layout)
     files: list[File] = []
     for name in to_generate:
         loader = _Loader(by_name[name], layout, messages)
@@ -102,7 +104,9 @@ class _Source:
 
 
 def _comment(location: SourceCodeInfo.Location) -> str:
-    text = location.leading_comments or location.trailing_comments
+    text: str | bytes = location.leading_comments or location.trailing_comments
+    if isinstance(text, bytes):  # protobuf's way to give a string that is not UTF-8
+        text = text.decode("utf-8", "replace")
     lines = text.replace("\r\n", "\n").split("\n")
     if all(line.startswith(" ") for line in lines if line.strip()):
         lines = [line[1:] for line in lines]
@@ -186,8 +190,8 @@ class _Loader:
         return Method(
             proto_name=method.name,
             name=name,
-            request=self._messages[method.input_type],
-            response=self._messages[method.output_type],
+            request=self._message((*path, _INPUT), method.input_type),
+            response=self._message((*path, _OUTPUT), method.output_type),
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
             comment=self._comment(*path),
@@ -195,6 +199,21 @@ class _Loader:
             idempotency_level=MethodOptions.IdempotencyLevel.Name(level),
             stream=self._stream_options(path, method),
         )
+
+    def _message(self, path: _Path, type_name: str) -> Message:
+        message = self._messages[type_name]
+        parts = message.module.parts
+        if not is_importable(parts):
+            self.problems.append(
+                Problem(
+                    self._position(*path),
+                    f"{message.full_name} is in the module {'.'.join(parts)} of "
+                    f"{message.module.proto}, which no import statement can name",
+                    "rename that file or its folders; python -m txzmq.codegen does so itself for "
+                    "files that it generates",
+                )
+            )
+        return message
 
     def _stream_options(
         self, path: _Path, method: MethodDescriptorProto

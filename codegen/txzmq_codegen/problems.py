@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-__all__ = ["Position", "Problem", "Problems", "UsageError", "as_json", "as_text"]
+__all__ = ["Position", "Problem", "Problems", "Severity", "UsageError", "as_json", "as_text"]
 
 Severity = Literal["error", "warning"]
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Final, NamedTuple
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from txzmq_codegen.problems import Position, Problem, Problems
+from txzmq_codegen.diagnose import all_problems, parsed
+from txzmq_codegen.layout import protoc_module
+from txzmq_codegen.problems import Problem, Problems, UsageError
+from txzmq_codegen.sources import Sources
 
-__all__ = ["Compiled", "compile_protos", "stubs"]
+__all__ = ["Compiled", "StubWriter", "ToolFailed", "compile_protos", "writing_stubs"]
+
+_TOOLS: Final = ("grpc_tools", "mypy_protobuf")
+
+
+class ToolFailed(Exception):
+    """A tool failed on input that it should take: not the user's fault."""
 
 
 class Compiled(NamedTuple):
@@ -22,66 +34,181 @@ class Compiled(NamedTuple):
 
     #: The files and all that they import, with comments and options.
     descriptors: FileDescriptorSet
-    #: The text of each ``_pb2.py``, by the proto's name.
+    #: The text of each ``_pb2.py``, by the proto's name; empty if only descriptors were asked for.
     messages: Mapping[str, str]
+    warnings: Sequence[Problem]
 
 
-def compile_protos(protos: Sequence[str], path: Sequence[Path]) -> Compiled:
-    """Compile *protos*, which are names relative to a folder of *path*.
+def _check_tools() -> None:
+    missing = [name for name in _TOOLS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"the generator needs {' and '.join(missing)}", "pip install 'txzmq[codegen]'"
+        )
 
-    :raises Problems: with what protoc says of the files.
+
+def compile_protos(sources: Sources, *, messages: bool = True) -> Compiled:
+    """Compile the protos.
+
+    :param messages: whether to make the ``_pb2.py`` modules, too.
+    :raises Problems: with every error of every file.
+    :raises UsageError: if the compiler is not installed.
     """
+    _check_tools()
     with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder:
-        out = Path(folder, "out")
+        protoc = _Protoc(sources, Path(folder))
+        return protoc.compile(messages=messages)
+
+
+class _Protoc:
+    """Runs of the compiler on one set of sources."""
+
+    def __init__(self, sources: Sources, folder: Path) -> None:
+        self._sources = sources
+        self._folder = folder
+        path = (*_overlay(sources, folder / "overlay"), *sources.path)
+        self._path = tuple(str(folder.resolve()) for folder in path)
+
+    def compile(self, *, messages: bool) -> Compiled:
+        protos = tuple(self._sources.files)
+        out = self._folder / "out"
         out.mkdir()
-        descriptors = Path(folder, "descriptors")
-        _protoc(
-            Path(folder, "arguments"),
-            *(f"--proto_path={root}" for root in path),
+        descriptors = self._folder / "descriptors"
+        status, lines = self._run(
             f"--descriptor_set_out={descriptors}",
             "--include_imports",
             "--include_source_info",
             "--retain_options",
-            f"--python_out={out}",
+            *([f"--python_out={out}"] if messages else []),
             *protos,
         )
+        if status:
+            raise Problems(map(self._sources.place, self._problems(protos)))
+        warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
         return Compiled(
             FileDescriptorSet.FromString(descriptors.read_bytes()),
-            {proto: _module_file(out, proto).read_text("utf-8") for proto in protos},
+            {proto: _read(out, proto) for proto in protos} if messages else {},
+            warnings,
         )
 
+    def _problems(self, protos: Sequence[str]) -> list[Problem]:
+        def compile_only(some: Sequence[str]) -> Sequence[str]:
+            status, lines = self._run(f"--descriptor_set_out={os.devnull}", *some)
+            return lines if status else [line for line in lines if ": warning: " in line]
 
-def _module_file(out: Path, proto: str) -> Path:
-    stem = proto.removesuffix(".proto").replace("-", "_").replace(".", "/")
-    return out / f"{stem}_pb2.py"
+        def read(proto: str) -> str:
+            return self._sources.files[proto].read_text("utf-8", errors="replace")
+
+        problems = all_problems(protos, compile_only, read)
+        if not any(it.severity == "error" for it in problems):
+            raise ToolFailed("protoc failed, and names no file")
+        return problems
+
+    def _run(self, *arguments: str) -> tuple[int, list[str]]:
+        """The exit status, and the lines that were printed."""
+        file = self._folder / "arguments"
+        # One argument a line, spaces and all, and no limit on their number. The -m form adds the
+        # well-known protos to the path.
+        path = (f"--proto_path={folder}" for folder in self._path)
+        file.write_text("\n".join((*path, *arguments)), "utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "grpc_tools.protoc", f"@{file}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        lines = done.stdout.decode("utf-8", "replace").splitlines()
+        return done.returncode, [self._without_folder(line) for line in lines]
+
+    def _without_folder(self, line: str) -> str:
+        """Protoc prints where a file lies; here it has the name under which it is imported."""
+        for folder in self._path:
+            if line.startswith(f"{folder}{os.sep}"):
+                return line[len(folder) + 1 :]
+        return line
 
 
-def _protoc(arguments_file: Path, *arguments: str) -> None:
-    # One argument a line, spaces and all, and no limit on their number. The -m form adds the
-    # well-known protos to the path.
-    arguments_file.write_text("\n".join(arguments), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"@{arguments_file}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode:
-        text = done.stdout.decode("utf-8", "replace")
-        raise Problems([Problem(Position("protoc"), line) for line in text.splitlines()])
+def _read(out: Path, proto: str) -> str:
+    return (out / f"{protoc_module(proto).replace('.', '/')}.py").read_text("utf-8")
 
 
-def stubs(protos: Sequence[str], descriptors: FileDescriptorSet) -> Mapping[str, str]:
-    """The text of each ``_pb2.pyi``, by the name of its proto."""
-    request = CodeGeneratorRequest(
-        file_to_generate=protos, proto_file=descriptors.file, parameter="quiet"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy_protobuf.main"],
-        input=request.SerializeToString(),
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    response = CodeGeneratorResponse.FromString(done.stdout)
-    return {proto: file.content for proto, file in zip(protos, response.file, strict=True)}
+def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
+    """Copies of the protos that are not UTF-8, if any, and made so.
+
+    protoc takes any bytes in comments, and other tools then fail on them.
+    """
+    for proto, file in sources.files.items():
+        data = file.read_bytes()
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            copy = folder / proto
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(data.decode("latin-1"), "utf-8", newline="")
+    return (folder,) if folder.is_dir() else ()
+
+
+class StubWriter:
+    """mypy-protobuf at work, in one or more processes."""
+
+    def __init__(self, jobs: Sequence[tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]]):
+        self._jobs = jobs
+
+    def result(self) -> dict[str, str]:
+        """The text of each ``_pb2.pyi``, by the name of its proto.
+
+        :raises ToolFailed: if mypy-protobuf failed.
+        """
+        texts: dict[str, str] = {}
+        for protos, process, output in self._jobs:
+            if process.wait():
+                raise ToolFailed("mypy-protobuf failed")
+            output.seek(0)
+            response = CodeGeneratorResponse.FromString(output.read())
+            if response.error:
+                raise ToolFailed(f"mypy-protobuf: {response.error}")
+            for proto, file in zip(protos, response.file, strict=True):
+                texts[proto] = file.content
+        return texts
+
+
+@contextmanager
+def writing_stubs(
+    protos: Sequence[str], files: Sequence[FileDescriptorProto]
+) -> Generator[StubWriter]:
+    """Start mypy-protobuf on *protos*; whatever happens, it does not outlive the block.
+
+    :param files: those protos and all that they import.
+    """
+    count = max(1, min(os.cpu_count() or 1, 4, len(protos) // _WORTH_A_PROCESS))
+    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder:
+        jobs = [
+            _stub_job(protos[number::count], files, Path(folder, str(number)))
+            for number in range(count)
+        ]
+        try:
+            yield StubWriter(jobs)
+        finally:
+            for _, process, output in jobs:
+                process.kill()
+                process.wait()
+                output.close()
+
+
+#: It takes longer to start Python and to read all descriptors than to write so many stubs.
+_WORTH_A_PROCESS: Final = 200
+
+
+def _stub_job(
+    protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path
+) -> tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]:
+    request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files, parameter="quiet")
+    given = path.with_suffix(".in")
+    given.write_bytes(request.SerializeToString())
+    output = path.with_suffix(".out").open("w+b")
+    with given.open("rb") as stdin:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mypy_protobuf.main"], stdin=stdin, stdout=output
+        )
+    return protos, process, output

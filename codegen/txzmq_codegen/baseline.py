@@ -1,0 +1,89 @@
+"""The earlier state that ``--against`` compares with: a descriptor set, or a commit of git."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError
+
+from txzmq_codegen.problems import UsageError
+from txzmq_codegen.protoc import compile_protos
+from txzmq_codegen.sources import find
+
+__all__ = ["baseline"]
+
+
+def baseline(against: str, protos: Sequence[Path], include: Sequence[Path]) -> FileDescriptorSet:
+    """The protos as they were.
+
+    :param against: a file that holds a FileDescriptorSet, or what git takes for a commit.
+    :raises UsageError: if it is neither.
+    :raises Problems: if the protos of that commit do not compile.
+    """
+    file = Path(against)
+    if file.is_file():
+        return _from_file(file)
+    return _from_git(against, protos, include)
+
+
+def _from_file(file: Path) -> FileDescriptorSet:
+    try:
+        descriptors = FileDescriptorSet.FromString(file.read_bytes())
+    except DecodeError as error:
+        raise UsageError(
+            f"{file} is not a FileDescriptorSet", "--descriptor-set writes one"
+        ) from error
+    if not descriptors.file:
+        raise UsageError(f"{file} holds no files", "--descriptor-set writes a set with all of them")
+    return descriptors
+
+
+def _from_git(commit: str, protos: Sequence[Path], include: Sequence[Path]) -> FileDescriptorSet:
+    folder = protos[0] if protos[0].is_dir() else protos[0].parent
+    top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
+    known = f"{commit}^{{commit}}"
+    _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", known, what=commit)
+    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as temporary:
+        there = Path(temporary)
+        earlier = [_extracted(path, top, commit, there) for path in protos]
+        includes = [_extracted(path, top, commit, there) for path in include]
+        wanted = [path for path in earlier if path.is_file() or any(path.rglob("*.proto"))]
+        if not wanted:
+            return FileDescriptorSet()
+        folders = [path for path in includes if path.is_dir()]
+        return compile_protos(find(wanted, folders), messages=False).descriptors
+
+
+def _extracted(path: Path, top: Path, commit: str, there: Path) -> Path:
+    """*path* as of *commit*, in the folder *there*; *path* itself if it is not git's."""
+    try:
+        name = path.resolve().relative_to(top.resolve()).as_posix()
+    except ValueError:
+        return path
+    target = there / name
+    listed = _git(top, "ls-tree", "--name-only", commit, "--", *([name] if name != "." else []))
+    if listed and not target.exists():
+        archive = _git(top, "archive", "--format=tar", commit, "--", name)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(there, filter="data")
+    return target
+
+
+def _git(folder: Path, *arguments: str, what: str = "") -> bytes:
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise UsageError("--against a commit needs git, which is not installed") from error
+    if done.returncode:
+        reason = done.stderr.decode("utf-8", "replace").strip() or "no such file or commit"
+        raise UsageError(
+            f"--against {what}: {reason}" if what else f"git: {reason}",
+            "name a descriptor set, or a commit: a branch, a tag, a hash",
+        )
+    return done.stdout

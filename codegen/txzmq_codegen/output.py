@@ -1,0 +1,240 @@
+"""The output folder: what is there, what should be, and the way from one to the other.
+
+Only what carries the generator's mark is ever changed or deleted, and all files are written or
+none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from txzmq_codegen.layout import Layout
+from txzmq_codegen.names import module_part
+from txzmq_codegen.problems import Position, Problem, Problems
+from txzmq_codegen.render import MARKER
+
+__all__ = ["Changes", "changes", "diff", "package_files", "write"]
+
+_SUFFIXES: Final = {"_pb2.py": "_pb2", "_pb2.pyi": "_pb2", "_txzmq.py": "_txzmq"}
+_INIT: Final = "__init__.py"
+_TYPED: Final = "py.typed"
+#: Where in a file the mark and the name of the proto are: its first bytes.
+_HEAD: Final = 1000
+#: Packages that several distributions share: a folder of ours must not hide the others.
+_NAMESPACES: Final = frozenset({"google"})
+
+
+class Changes(NamedTuple):
+    """The difference between the output folder and what should be in it, as relative names."""
+
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    #: Generated once, from protos that are no more.
+    stale: tuple[str, ...]
+    unchanged: int
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a difference at all."""
+        return bool(self.missing or self.changed or self.stale)
+
+
+def package_files(modules: Iterable[str], layout: Layout) -> dict[str, str]:
+    """The ``__init__.py`` and ``py.typed`` files that make *modules* importable and typed."""
+    folders = {str(parent) for name in modules for parent in Path(name).parents} - {"."}
+    files = {f"{folder}/{_INIT}": f"{MARKER}\n" for folder in folders if folder not in _NAMESPACES}
+    if layout.imports == "relative":
+        return {_INIT: f"{MARKER}\n", _TYPED: "", **files}
+    tops = sorted({folder.split("/")[0] for folder in folders} - _NAMESPACES)
+    return {**{f"{top}/{_TYPED}": "" for top in tops}, **files}
+
+
+def changes(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Changes:
+    """Compare folder *out*, which need not exist, with the *wanted* texts.
+
+    A hand-made ``__init__.py`` stays, and so does whatever stands beside it.
+
+    :param scope: the folders (in protoc's names) whose generated files this run answers for.
+    :raises Problems: if a file is in the way that was not generated.
+    """
+    missing: list[str] = []
+    changed: list[str] = []
+    foreign: list[Problem] = []
+    unchanged = 0
+    for name, text in sorted(wanted.items()):
+        there = _read(out / name)
+        if _is_package_file(name):
+            if _left_alone(out, name):
+                continue
+        elif there is not None and MARKER not in there[:_HEAD]:
+            foreign.append(_in_the_way(out / name))
+        if there is None:
+            missing.append(name)
+        elif there != text:
+            changed.append(name)
+        else:
+            unchanged += 1
+    if foreign:
+        raise Problems(foreign)
+    stale = sorted(_stale(out, wanted, scope))
+    return Changes(tuple(missing), tuple(changed), tuple(stale), unchanged)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_package_file(name: str) -> bool:
+    return name.rpartition("/")[2] in (_INIT, _TYPED)
+
+
+def _left_alone(out: Path, name: str) -> bool:
+    """Whether somebody else made this package file, or the package that it would stand in."""
+    if name.endswith(_TYPED) and (out / name).exists():
+        return True
+    init = _read((out / name).parent / _INIT)
+    return init is not None and not init.startswith(MARKER)
+
+
+def _in_the_way(path: Path) -> Problem:
+    return Problem(
+        Position(str(path), 1, 1),
+        "this file was not generated, and is not overwritten",
+        "move it away, or choose another output folder with -o",
+    )
+
+
+def _stale(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Iterator[str]:
+    """Files that were generated into this folder and are no longer wanted.
+
+    A generated file names its proto, and that says where it belongs: files of another output
+    folder that happens to lie in this one are left alone.
+    """
+    stale: set[str] = set()
+    inits: list[str] = []
+    for name in _generated_names(out, scope):
+        text = (out / name).read_bytes()[:_HEAD].decode("utf-8", "replace")
+        if name in wanted or MARKER not in text:
+            continue
+        if name.endswith(_INIT):
+            inits.append(name)
+        elif _belongs(name, text):
+            stale.add(name)
+    yield from stale
+    # A package goes with the last of its modules.
+    emptied = {str(parent) for name in stale for parent in Path(name).parents}
+    for name in inits:
+        folder = Path(name).parent
+        if str(folder) in emptied and not _has_others(out, folder, stale | set(inits)):
+            yield name
+
+
+def _has_others(out: Path, folder: Path, leaving: Collection[str]) -> bool:
+    modules = (*(out / folder).rglob("*.py"), *(out / folder).rglob("*.pyi"))
+    return any(path.relative_to(out).as_posix() not in leaving for path in modules)
+
+
+def _belongs(name: str, text: str) -> bool:
+    source = next(
+        (line[len("# source: ") :] for line in text.split("\n") if line.startswith("# source: ")),
+        None,
+    )
+    suffix = next(value for key, value in _SUFFIXES.items() if name.endswith(key))
+    if source is None:
+        return False
+    parts = Layout({source}).module(source, suffix).parts
+    return name.rpartition(".")[0] == "/".join(parts)
+
+
+def _generated_names(out: Path, scope: Sequence[str]) -> Iterator[str]:
+    for folder in scope:
+        below = out.joinpath(*(module_part(part) for part in folder.split("/") if part))
+        for path, folders, files in os.walk(below):
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and not Path(path, name, "pyvenv.cfg").exists()
+            )
+            for file in sorted(files):
+                if file == _INIT or file.endswith(tuple(_SUFFIXES)):
+                    yield Path(path, file).relative_to(out).as_posix()
+
+
+def diff(out: Path, wanted: Mapping[str, str], found: Changes) -> Iterator[str]:
+    """The changes as lines of a unified diff."""
+    for name in sorted((*found.missing, *found.changed, *found.stale)):
+        before, after = _read(out / name) or "", wanted.get(name, "")
+        shown = (out / name).as_posix()
+        yield from difflib.unified_diff(
+            before.splitlines(),
+            after.splitlines(),
+            shown if name not in found.missing else os.devnull,
+            shown if name not in found.stale else os.devnull,
+            lineterm="",
+        )
+
+
+def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) -> None:
+    """Make the changes: all of them, or none if anything fails on the way.
+
+    :param prune: whether to delete the stale files.
+    :raises OSError: if a file cannot be written; the folder is then as it was.
+    """
+    with contextlib.ExitStack() as undo:
+        staged = [
+            (_staged(out / name, wanted[name], undo), out / name)
+            for name in (*found.missing, *found.changed)
+        ]
+        for temporary, target in staged:
+            _remember(target, undo)
+            os.replace(temporary, target)
+        if prune:
+            for name in found.stale:
+                _remember(out / name, undo)
+                (out / name).unlink()
+        undo.pop_all()
+    if prune:
+        _remove_empty(out, found.stale)
+
+
+def _staged(target: Path, text: str, undo: contextlib.ExitStack) -> Path:
+    """Write *text* beside *target*, under another name."""
+    for folder in reversed([target.parent, *target.parent.parents]):
+        if not folder.exists():
+            folder.mkdir()
+            undo.callback(_quietly, folder.rmdir)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    undo.callback(_quietly, temporary.unlink)
+    temporary.write_text(text, "utf-8", newline="")
+    return temporary
+
+
+def _remember(target: Path, undo: contextlib.ExitStack) -> None:
+    """Have *target* put back as it is now if what follows fails."""
+    if target.exists():
+        undo.callback(_quietly, partial(target.write_bytes, target.read_bytes()))
+    else:
+        undo.callback(_quietly, target.unlink)
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    with contextlib.suppress(OSError):
+        action()
+
+
+def _remove_empty(out: Path, gone: Sequence[str]) -> None:
+    """Remove the folders that pruning has emptied."""
+    folders = {parent for name in gone for parent in Path(name).parents} - {Path()}
+    for folder in sorted(folders, key=lambda it: -len(it.parts)):
+        shutil.rmtree(out / folder / "__pycache__", ignore_errors=True)
+        _quietly((out / folder).rmdir)

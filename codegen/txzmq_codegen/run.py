@@ -1,0 +1,93 @@
+"""One run of the command line: from protos to the texts of all files, and to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+from txzmq_codegen.config import Config
+from txzmq_codegen.generate import generate
+from txzmq_codegen.layout import Layout
+from txzmq_codegen.messages import moved_messages, moved_stub
+from txzmq_codegen.output import package_files
+from txzmq_codegen.problems import Problem, Problems
+from txzmq_codegen.protoc import Compiled, compile_protos, writing_stubs
+from txzmq_codegen.sources import Sources, find
+
+__all__ = ["Plan", "Progress", "plan", "without_comments"]
+
+#: Told what begins now, and how much of the run is over, from 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+class Plan(NamedTuple):
+    """What the protos become."""
+
+    sources: Sources
+    descriptors: FileDescriptorSet
+    #: The text of every file, by its name in the output folder.
+    texts: Mapping[str, str]
+    warnings: Sequence[Problem]
+
+
+def plan(config: Config, progress: Progress) -> Plan:
+    """Find, compile and generate; nothing is written.
+
+    :raises Problems: with every problem of every file, under the names that the user knows.
+    :raises UsageError: if there is nothing to generate, or the tools are not installed.
+    """
+    sources = find(config.protos, config.include)
+    progress(f"compiling {len(sources.files)} files", 0.0)
+    compiled = compile_protos(sources)
+    layout = Layout(frozenset(sources.files), config.imports)
+    try:
+        texts = _texts(compiled, layout, progress)
+    except Problems as problems:
+        raise Problems(map(sources.place, problems.problems)) from None
+    texts.update(package_files(texts, layout))
+    return Plan(sources, compiled.descriptors, texts, compiled.warnings)
+
+
+def _texts(compiled: Compiled, layout: Layout, progress: Progress) -> dict[str, str]:
+    files = compiled.descriptors.file
+    protos = list(compiled.messages)
+    by_name = {file.name: file for file in files}
+    with writing_stubs(protos, files) as stubs:
+        progress("generating services", 0.4)
+        request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files)
+        texts = {file.name: file.content for file in generate(request, layout).file}
+        progress("generating messages", 0.6)
+        for proto, text in compiled.messages.items():
+            name = "/".join(layout.module(proto).parts)
+            texts[f"{name}.py"] = moved_messages(text, by_name[proto], layout)
+        progress("generating stubs", 0.7)
+        for proto, text in stubs.result().items():
+            name = "/".join(layout.module(proto).parts)
+            texts[f"{name}.pyi"] = moved_stub(
+                text, by_name[proto], layout, _visible(proto, by_name)
+            )
+    return texts
+
+
+def _visible(proto: str, files: Mapping[str, FileDescriptorProto]) -> Iterator[str]:
+    """What *proto* may refer to: its imports, and what those import publicly."""
+    seen: set[str] = set()
+    todo = list(files[proto].dependency)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            yield name
+            todo.extend(files[name].dependency[index] for index in files[name].public_dependency)
+
+
+def without_comments(descriptors: FileDescriptorSet) -> bytes:
+    """The set as bytes, the same for the same protos."""
+    bare = FileDescriptorSet()
+    bare.CopyFrom(descriptors)
+    for file in bare.file:
+        file.ClearField("source_code_info")
+    return bare.SerializeToString(deterministic=True)

@@ -1,0 +1,141 @@
+"""Finds the protos to generate, and knows each by protoc's name and by the user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from txzmq_codegen.layout import EXTERNAL, is_below
+from txzmq_codegen.problems import Position, Problem, Problems, UsageError
+
+__all__ = ["Sources", "find", "own_include"]
+
+#: Folders in which nobody keeps protos of their own.
+_SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
+
+
+class Sources(NamedTuple):
+    """What to compile."""
+
+    #: Where each proto to generate lies, as the user would write it, by protoc's name; sorted.
+    files: Mapping[str, Path]
+    #: The folders in which protoc looks for imports, in order.
+    path: tuple[Path, ...]
+    #: The folders, in protoc's names, that were asked for: nothing else is this run's business.
+    #: The empty name is everything.
+    scope: tuple[str, ...]
+
+    def locate(self, proto: str) -> str:
+        """Where *proto* lies, as the user would write it; protoc's name if that is not known."""
+        if proto in self.files:
+            return str(self.files[proto])
+        for folder in self.path:
+            if (folder / proto).is_file():
+                return str(folder / proto)
+        return proto
+
+    def place(self, problem: Problem) -> Problem:
+        """The same problem, with the user's name for the file."""
+        file = self.locate(problem.position.file)
+        return problem._replace(position=problem.position._replace(file=file))
+
+
+def own_include() -> Path:
+    """The folder that holds our own protos, for ``import "txzmq/rpc/v1/options.proto"``."""
+    here = Path(__file__).parent
+    installed = here / "include"
+    return installed if installed.is_dir() else here.parents[1] / "protos"
+
+
+def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
+    """All protos that *wanted* names: files, and folders with everything below them.
+
+    A path that lies in a folder of *include*, or in another wanted folder, has its name from
+    there; any other folder is a root, and so is the folder of any other file.
+
+    :raises UsageError: if something does not exist, or there is no proto at all.
+    :raises Problems: if two files have one name.
+    """
+    _check(wanted, include)
+    files: dict[str, Path] = {}
+    roots: list[Path] = []
+    scope: list[str] = []
+    problems: list[Problem] = []
+    for path in wanted:
+        root = _root(path, include, wanted)
+        if root not in roots:
+            roots.append(root)
+        prefix = _inside(path, root)
+        scope.append(prefix if path.is_dir() else prefix.rpartition("/")[0])
+        for file in _protos(path):
+            name = _inside(file, root)
+            if is_below(name, EXTERNAL) and not _asked_for(prefix):
+                continue
+            known = files.setdefault(name, file)
+            if known is not file and not known.samefile(file):
+                problems.append(_same_name(file, known, name))
+    if problems:
+        raise Problems(problems)
+    if not files:
+        raise UsageError(f"no .proto files in {', '.join(map(str, wanted))}")
+    path_of_imports = _unique([*roots, *include, own_include()])
+    return Sources(dict(sorted(files.items())), path_of_imports, tuple(dict.fromkeys(scope)))
+
+
+def _check(wanted: Sequence[Path], include: Sequence[Path]) -> None:
+    for path in wanted:
+        if path.is_file() and path.suffix != ".proto":
+            raise UsageError(f"{path} is not a .proto file")
+    for path in (*wanted, *include):
+        if not path.exists():
+            raise UsageError(f"{path} does not exist")
+    for path in include:
+        if not path.is_dir():
+            raise UsageError(f"{path} is not a folder", "-I takes the folder that imports start in")
+
+
+def _root(path: Path, include: Sequence[Path], wanted: Sequence[Path]) -> Path:
+    """The folder that the names of the protos in *path* start from."""
+    here = path.resolve()
+    for folder in (*include, *(other for other in wanted if other.is_dir())):
+        if folder.resolve() in (here, *here.parents):
+            return folder
+    return path.parent
+
+
+def _inside(path: Path, root: Path) -> str:
+    """The name of *path* below *root*, with slashes; empty for the root itself."""
+    name = path.resolve().relative_to(root.resolve()).as_posix()
+    return "" if name == "." else name
+
+
+def _asked_for(prefix: str) -> bool:
+    """Whether the user named, on purpose, a folder that is otherwise left out."""
+    return any(f"{prefix}/".startswith(f"{folder}/") for folder in EXTERNAL)
+
+
+def _protos(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _SKIPPED
+        )
+        for name in sorted(names):
+            if name.endswith(".proto"):
+                yield Path(folder, name)
+
+
+def _same_name(file: Path, known: Path, name: str) -> Problem:
+    return Problem(
+        Position(str(file), 1, 1),
+        f"{file} and {known} are both imported as {name}",
+        "rename one of them, or generate them into different folders",
+    )
+
+
+def _unique(folders: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple({folder.resolve(): folder for folder in reversed(list(folders))}.values())[::-1]
