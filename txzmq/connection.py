@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, cast
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from txzmq.factory import ZmqFactory
     from txzmq.monitor import ZmqMonitor
 
-__all__ = ["NOBLOCK", "Part", "ZmqConnection", "ZmqEndpoint", "ZmqEndpointType", "toBytes"]
+__all__ = ["NOBLOCK", "Part", "SendResult", "ZmqConnection", "ZmqEndpoint", "ZmqEndpointType", "toBytes"]
 
 #: One part of a message as a caller may give it; str is sent as UTF-8.
 Part: TypeAlias = str | bytes | bytearray | memoryview
@@ -43,6 +44,17 @@ _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 # EFSM: a REQ or REP socket of a user's own class is in its other half.
 _NOTHING_TO_READ: Final = frozenset({zmq.EAGAIN, zmq.EFSM})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
+
+
+class SendResult(enum.Enum):
+    """What became of a message given to :meth:`ZmqConnection.trySend`."""
+
+    #: libzmq has it.
+    SENT = enum.auto()
+    #: No room or no peer now; :meth:`ZmqConnection.readyToSend` tells when to try again.
+    BLOCKED = enum.auto()
+    #: The peer that it is for is not there (a ROUTER with ``ROUTER_MANDATORY``).
+    UNREACHABLE = enum.auto()
 
 
 class ZmqEndpointType:
@@ -180,6 +192,9 @@ class ZmqConnection:
     reconnectIntervalMax: int = 0
     #: What separates tag and message in the framing of PUB and SUB; one byte.
     topicSep: bytes = b"\0"
+    #: Further options of the socket by libzmq's names, such as ``{"IMMEDIATE": 1}``; they are set
+    #: last, before the first bind or connect.
+    socketOptions: Mapping[str, int | bytes] = {}
     #: After so many messages, one :meth:`doRead` lets the rest of the reactor have its turn.
     readMessageBudget: int = 1000
     #: After so many seconds, one :meth:`doRead` lets the rest of the reactor have its turn.
@@ -248,6 +263,8 @@ class ZmqConnection:
             socket.set(zmq.RECONNECT_IVL_MAX, self.reconnectIntervalMax)
         if self.identity is not None:
             socket.set(zmq.ROUTING_ID, self.identity)
+        for name, setting in self.socketOptions.items():
+            socket.set(zmq.SocketOption[name], setting)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.factory!r}, {self.endpoints!r})"
@@ -438,6 +455,27 @@ class ZmqConnection:
             raise
         finally:
             self.scheduleRead()
+
+    def trySend(self, parts: Sequence[bytes]) -> SendResult:
+        """As :meth:`send`, for callers to whom a full queue is nothing exceptional.
+
+        :param parts: at least one part, bytes only.
+        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`.
+        """
+        socket = self._openSocket()
+        try:
+            self._sendParts(socket, parts)
+        except zmq.Again:
+            self._sendBlocked = True
+            return SendResult.BLOCKED
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return SendResult.UNREACHABLE
+        finally:
+            if self._readCall is None:
+                self.scheduleRead()
+        return SendResult.SENT
 
     @staticmethod
     def _sendParts(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:

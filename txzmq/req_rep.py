@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
 
 import zmq
@@ -163,9 +164,11 @@ class RequestId(bytes):
 class _Peer:
     """Somebody who sent a request: the connection it came by, and what waits for a reply."""
 
-    __slots__ = ("fd", "requests")
+    __slots__ = ("address", "fd", "requests")
 
     def __init__(self) -> None:
+        #: The address that it connected from, as libzmq says it: an IP address, or nothing.
+        self.address = ""
         #: None for inproc, and for a connection that was lost.
         self.fd: int | None = None
         # By identity: equal ids may have come by different routes, or twice.
@@ -302,8 +305,16 @@ class ZmqREPConnection(ZmqConnection):
             return  # inproc: no connection that could be lost
         if fd in self._peerOfFd:
             self._peerLost(fd)  # its end went unseen, and the descriptor is in use again
-        self._peers.setdefault(peerId, _Peer()).fd = fd
+        peer = self._peers.setdefault(peerId, _Peer())
+        peer.fd = fd
+        with suppress(zmq.ZMQError):  # a transport without addresses
+            peer.address = str(frame.get("Peer-Address"))
         self._peerOfFd[fd] = peerId
+
+    def peerAddress(self, peerId: bytes) -> str:
+        """The address that a peer connected from; empty where the transport has none."""
+        peer = self._peers.get(peerId)
+        return "" if peer is None else peer.address
 
     def gotEvent(self, event: SocketEvent) -> None:
         """Called with each event of :attr:`monitorEvents`; an override must call this."""
