@@ -69,13 +69,25 @@ types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/pyright $(TYPED)
 
+# The checked-in modules must load on the oldest protobuf that pyproject.toml allows, so the oldest
+# compiler that it allows writes them.
+.venv-protos/.installed: pyproject.toml tools/make-venv
+	@echo "== setting up .venv-protos"
+	@tools/make-venv $(PYTHON) .venv-protos
+	@.venv-protos/bin/python -m pip install --quiet grpcio-tools==1.74.0 mypy-protobuf==5.0.0 \
+		protobuf==6.31.1 setuptools
+	@touch $@
+
+GENERATE := PYTHONPATH=codegen .venv-protos/bin/python -m txzmq_codegen protos/txzmq/rpc/v1 \
+	--include protos --output . --imports absolute
+
 .PHONY: generate
-generate: $(DEVELOPS)  ## generate the checked-in code anew, from protos/
-	@echo to be done
+generate: .venv-protos/.installed  ## generate the checked-in code anew, from protos/
+	$(GENERATE) --prune
 
 .PHONY: check-generated
-check-generated: $(DEVELOPS)  ## fail where the checked-in code is not what protos/ generates
-	@echo to be done
+check-generated: .venv-protos/.installed  ## fail where the checked-in code is not what protos/ generates
+	$(GENERATE) --check --diff
 
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error

@@ -16,6 +16,7 @@ from txzmq_codegen.config import Config, configure
 from txzmq_codegen.output import Changes, changes, diff, write
 from txzmq_codegen.problems import Problem, Problems, UsageError, as_json, as_text
 from txzmq_codegen.progress import Bar
+from txzmq_codegen.protoc import ToolFailed
 from txzmq_codegen.run import Plan, plan, without_comments
 from txzmq_codegen.sources import own_include
 from txzmq_codegen.watch import watch
@@ -83,6 +84,9 @@ def _run(config: Config) -> int:
         return ERRORS
     except UsageError as error:
         return _usage(error)
+    except ToolFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BUG
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERRORS

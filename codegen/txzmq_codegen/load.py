@@ -47,7 +47,7 @@ def load(
     for name in to_generate:
         loader = _Loader(by_name[name], layout, messages)
         files.extend(loader.file())
-        problems.extend(loader.problems)
+        problems.extend(sorted(loader.problems))
     if problems:
         raise Problems(problems)
     return files
@@ -180,7 +180,7 @@ class _Loader:
                     Problem(
                         self._position(_SERVICE, index, _METHOD, other),
                         f"rpc {service.method[other].name} and rpc {service.method[first].name} "
-                        f"({place}) would both become the Python method {name}",
+                        f"(line {place.line}) would both become the Python method {name}",
                         "rename one of them",
                     )
                 )

@@ -25,9 +25,11 @@ _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
 _IMPORTS_END: Final = "\nDESCRIPTOR = "
 _BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[^']*'")
 
-#: Both are clean under pyright strict with these: protoc's modules look at a private name of the
-#: runtime, stubs override methods of Message with narrower ones and name aliases with underscores.
-_PYRIGHT: Final = (
+# What strict pyright need not say of modules that others wrote: protoc's look at a private name of
+# the runtime and import for effect; mypy-protobuf's stubs override methods of Message with narrower
+# ones and name their own aliases with underscores.
+_PYRIGHT_MESSAGES: Final = "# pyright: reportPrivateUsage=false, reportUnusedImport=false"
+_PYRIGHT_STUBS: Final = (
     "# pyright: reportIncompatibleVariableOverride=false, reportPrivateUsage=false, "
     "reportDeprecated=false"
 )
@@ -46,7 +48,7 @@ def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str
     if not (begin and end and replaced == 1 and newline):
         raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
     imports = "\n".join(_message_imports(proto, layout))
-    marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT))
+    marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT_MESSAGES))
     return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}"
 
 
@@ -80,7 +82,7 @@ def moved_stub(
     here = layout.module(proto.name)
     imported = {protoc_module(name): layout.module(name) for name in visible}
     lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
-    marked = "\n".join((MARKER, *NO_TOOLS, _PYRIGHT, source_line(proto.name)))
+    marked = "\n".join((MARKER, *NO_TOOLS, _PYRIGHT_STUBS, source_line(proto.name)))
     return f"{marked}\n" + "\n".join(lines) + found + body
 
 

@@ -148,7 +148,7 @@ class _Renderer:
             for service in self._file.services
         )
         if deprecated:
-            out.add("import sys as _sys")
+            out.add("import sys")  # type checkers know the version check by this name only
         out.add("import typing as _typing", "")
         out.add("import txzmq.rpc as _rpc", "import txzmq.rpc.method as _method")
         out.add("from twisted.internet.defer import Deferred as _Deferred")
@@ -160,7 +160,7 @@ class _Renderer:
         out.add("", f"_method.require_level({LEVEL}, __name__)")
 
     def _import_deprecated(self) -> None:
-        self._out.add("", "if _sys.version_info >= (3, 13):")
+        self._out.add("", "if sys.version_info >= (3, 13):")
         self._out.add("    from warnings import deprecated as _deprecated")
         self._out.add("else:  # Twisted depends on typing_extensions")
         self._out.add("    from typing_extensions import deprecated as _deprecated")
