@@ -65,16 +65,22 @@ class _Rounds:
 
     def _issue(self) -> None:
         started, request = self._window.issue()
-        self._call(request).addCallback(self._complete, started, request).addErrback(self._fail)
+        self._call(request).addCallbacks(
+            self._complete, self._fail, callbackArgs=(started, request)
+        )
 
     def _complete(self, reply: EchoReply, started: float, request: EchoRequest) -> None:
-        if self._window.complete(started, request, reply):
-            self._issue()
+        try:
+            if self._window.complete(started, request, reply):
+                self._issue()
+                return
+        except Exception as error:  # noqa: BLE001 - one more errback per call would cost something
+            self._fail(error)
             return
         self._going -= 1
         if not self._going:
             self.done.callback(None)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure | Exception) -> None:
         if not self.done.called:
             self.done.errback(failure)
