@@ -36,7 +36,11 @@ _HELP: Final = (
     (re.compile(r"already defined|already been used"), "rename or renumber one of them"),
     (re.compile(r"recursively imports itself"), "move what both need into a third file"),
     (re.compile(r"is unused"), "remove the import"),
-    (re.compile(r"edition"), "the newest edition depends on the installed grpcio-tools"),
+    (re.compile(r"\(txzmq\..* unknown"), 'add: import "txzmq/rpc/v1/options.proto";'),
+    (re.compile(r"Option .* unknown"), "import the file that defines it"),
+    (re.compile(r"not a message type"), "an rpc takes and returns messages: wrap it in one"),
+    (re.compile(r"Expected \""), "something is missing or misspelt before this place"),
+    (re.compile(r"[Ee]dition"), "the newest edition depends on the installed grpcio-tools"),
 )
 _OTHER_HELP: Final = "the language is described at https://protobuf.dev/reference/protobuf/"
 
@@ -68,8 +72,8 @@ def all_problems(
     protos: Sequence[str],
     compile_only: Callable[[Sequence[str]], Sequence[str]],
     read: Callable[[str], str],
-) -> list[Problem]:
-    """Every problem of *protos*, once, in the order of the files.
+) -> tuple[list[Problem], list[str]]:
+    """Every problem of *protos*, once, in the order of the files; and the files that are fine.
 
     :param compile_only: runs protoc on some files and returns the lines that it prints.
     :param read: the text of a file; empty if it cannot be read.
@@ -85,12 +89,7 @@ def all_problems(
         if not bad.intersection(rest):
             break
         rest = [proto for proto in rest if proto not in bad]
-    order = {proto: number for number, proto in enumerate(protos)}
-    causes = _causes(dict.fromkeys(found))
-    return sorted(
-        causes,
-        key=lambda it: (order.get(it.position.file, -1), it.position),
-    )
+    return sorted(_causes(dict.fromkeys(found))), rest
 
 
 def _with_importers(bad: Collection[str], imports: Mapping[str, Collection[str]]) -> set[str]:

@@ -108,6 +108,7 @@ def _comment(location: SourceCodeInfo.Location) -> str:
     if isinstance(text, bytes):  # protobuf's way to give a string that is not UTF-8
         text = text.decode("utf-8", "replace")
     lines = text.replace("\r\n", "\n").split("\n")
+    lines[0] = lines[0].removeprefix("*")  # of /** ... */: protoc takes one star for the opening
     if all(line.startswith(" ") for line in lines if line.strip()):
         lines = [line[1:] for line in lines]
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -8,7 +8,7 @@ not found is an error, because a module that was moved only half fails much late
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -18,7 +18,7 @@ from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS
 from txzmq_codegen.render import MARKER, NO_TOOLS, source_line
 
-__all__ = ["UnexpectedText", "moved_messages", "moved_stub"]
+__all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
 
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
@@ -28,7 +28,10 @@ _BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[
 # What strict pyright need not say of modules that others wrote: protoc's look at a private name of
 # the runtime and import for effect; mypy-protobuf's stubs override methods of Message with narrower
 # ones and name their own aliases with underscores.
-_PYRIGHT_MESSAGES: Final = "# pyright: reportPrivateUsage=false, reportUnusedImport=false"
+_PYRIGHT_MESSAGES: Final = (
+    "# pyright: reportPrivateUsage=false, reportUnusedImport=false, "
+    "reportConstantRedefinition=false"
+)
 _PYRIGHT_STUBS: Final = (
     "# pyright: reportIncompatibleVariableOverride=false, reportPrivateUsage=false, "
     "reportDeprecated=false"
@@ -57,16 +60,47 @@ def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str
     for dependency in proto.dependency:
         module = layout.module(dependency)
         base = layout.base(module, here)
-        yield import_statement(base, module.parts[-1], _protoc_alias(dependency))
+        yield import_statement(base, module.parts[-1], _protoc_alias(dependency, module))
     for index in proto.public_dependency:
         module = layout.module(proto.dependency[index])
         base = layout.base(module, here)
         yield f"from {joined(base, module.parts[-1])} import *"
 
 
-def _protoc_alias(proto: str) -> str:
-    """The name that protoc gives to an imported module; other tools rely on it."""
-    return protoc_module(proto).replace("_", "__").replace(".", "_dot_")
+def _protoc_alias(proto: str, module: Module) -> str:
+    """The name that protoc gives to an imported module, where it can be one; others rely on it."""
+    for name in (protoc_module(proto), ".".join(module.parts)):
+        alias = name.replace("_", "__").replace(".", "_dot_")
+        if alias.isidentifier():
+            return alias
+    raise UnexpectedText(f"no name for the module of {proto}")
+
+
+def for_stubs(files: Sequence[FileDescriptorProto], layout: Layout) -> list[FileDescriptorProto]:
+    """*files* as mypy-protobuf should see them: called as their modules will be.
+
+    It derives modules from the names of files as protoc does, and folders may have names that
+    Python cannot import.
+    """
+    renamed = {file.name: _name_for_stubs(file.name, layout) for file in files}
+    if all(old == new for old, new in renamed.items()):
+        return list(files)
+    return [_renamed(file, renamed) for file in files]
+
+
+def _name_for_stubs(proto: str, layout: Layout) -> str:
+    parts = layout.module(proto).parts
+    if ".".join(parts) == protoc_module(proto):
+        return proto
+    return "/".join(parts).removesuffix("_pb2") + ".proto"
+
+
+def _renamed(file: FileDescriptorProto, names: Mapping[str, str]) -> FileDescriptorProto:
+    copy = FileDescriptorProto()
+    copy.CopyFrom(file)
+    copy.name = names[file.name]
+    copy.dependency[:] = [names[name] for name in file.dependency]
+    return copy
 
 
 def moved_stub(
@@ -80,10 +114,38 @@ def moved_stub(
     if not found:
         raise UnexpectedText(f"mypy-protobuf's stub of {proto.name} has an unknown shape")
     here = layout.module(proto.name)
-    imported = {protoc_module(name): layout.module(name) for name in visible}
+    imported = {".".join(it.parts): it for it in map(layout.module, visible)}
     lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
-    marked = "\n".join((MARKER, *NO_TOOLS, _PYRIGHT_STUBS, source_line(proto.name)))
-    return f"{marked}\n" + "\n".join(lines) + found + body
+    marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
+    if _SHADOWS_METHOD.search(body):
+        marks.extend(_FOR_SHADOWS)
+    if any(message.name == "sys" for message in proto.message_type):
+        lines = list(_without_guards(lines))
+    return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
+
+
+#: A field that is called as a method of every message: it hides the method at run time, too.
+_SHADOWS_METHOD: Final = re.compile(
+    r"^ +(?:def )?(?:ByteSize|Clear|ClearExtension|ClearField|CopyFrom|DiscardUnknownFields|"
+    r"Extensions|FindInitializationErrors|FromString|HasExtension|HasField|IsInitialized|"
+    r"ListFields|MergeFrom|MergeFromString|ParseFromString|SerializePartialToString|"
+    r"SerializeToString|SetInParent|UnknownFields|WhichOneof|DESCRIPTOR)"
+    r"(?:: (?!_descriptor\.)|\(self\) -> _)",
+    re.MULTILINE,
+)
+_FOR_SHADOWS: Final = (
+    "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false",
+    '# mypy: disable-error-code="assignment, no-redef, override"',
+)
+
+
+def _without_guards(lines: Iterable[str]) -> Iterator[str]:
+    """Import from typing_extensions without a look at ``sys``, which is a message here."""
+    for line in lines:
+        if line.startswith("    from typing_extensions import "):
+            yield line.strip()
+        elif not re.match(r"import sys$|if sys\.|else:|    from ", line):
+            yield line
 
 
 #: ``from a.b import c_pb2 as _c_pb2``, ``import c_pb2 as _c_pb2``, ``from a.c_pb2 import N as N``.

@@ -20,9 +20,9 @@ KEYWORDS: Final = frozenset(
     "finally for from global if import in is lambda nonlocal not or pass raise return try while "
     "with yield".split()
 )
-#: What a method cannot be called although Python would allow it: arguments of the generated
-#: methods and constructors.
-SOFT_CLASHES: Final = frozenset({"self"})
+#: What a method cannot be called although Python would allow it: the first argument of the
+#: generated constructors, and the one plain method that every class has.
+SOFT_CLASHES: Final = frozenset({"self", "mro"})
 
 _WORD_BORDER: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_IN_IDENTIFIERS: Final = re.compile(r"[^0-9A-Za-z_]")

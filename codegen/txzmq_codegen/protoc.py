@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -20,13 +20,31 @@ from txzmq_codegen.layout import protoc_module
 from txzmq_codegen.problems import Problem, Problems, UsageError
 from txzmq_codegen.sources import Sources
 
-__all__ = ["Compiled", "StubWriter", "ToolFailed", "compile_protos", "writing_stubs"]
+__all__ = [
+    "CompileErrors",
+    "Compiled",
+    "StubWriter",
+    "ToolFailed",
+    "compile_protos",
+    "writing_stubs",
+]
 
 _TOOLS: Final = ("grpc_tools", "mypy_protobuf")
 
 
 class ToolFailed(Exception):
     """A tool failed on input that it should take: not the user's fault."""
+
+
+class CompileErrors(Problems):
+    """protoc's complaints.
+
+    :ivar fine: the protos that it does not complain of.
+    """
+
+    def __init__(self, problems: Iterable[Problem], fine: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.fine = fine
 
 
 class Compiled(NamedTuple):
@@ -51,7 +69,7 @@ def compile_protos(sources: Sources, *, messages: bool = True) -> Compiled:
     """Compile the protos.
 
     :param messages: whether to make the ``_pb2.py`` modules, too.
-    :raises Problems: with every error of every file.
+    :raises CompileErrors: with every error of every file.
     :raises UsageError: if the compiler is not installed.
     """
     _check_tools()
@@ -83,7 +101,8 @@ class _Protoc:
             *protos,
         )
         if status:
-            raise Problems(map(self._sources.place, self._problems(protos)))
+            problems, fine = self._problems(protos)
+            raise CompileErrors(map(self._sources.place, problems), fine)
         warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
         return Compiled(
             FileDescriptorSet.FromString(descriptors.read_bytes()),
@@ -91,7 +110,7 @@ class _Protoc:
             warnings,
         )
 
-    def _problems(self, protos: Sequence[str]) -> list[Problem]:
+    def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
             status, lines = self._run(f"--descriptor_set_out={os.devnull}", *some)
             return lines if status else [line for line in lines if ": warning: " in line]
@@ -99,10 +118,10 @@ class _Protoc:
         def read(proto: str) -> str:
             return self._sources.files[proto].read_text("utf-8", errors="replace")
 
-        problems = all_problems(protos, compile_only, read)
+        problems, fine = all_problems(protos, compile_only, read)
         if not any(it.severity == "error" for it in problems):
             raise ToolFailed("protoc failed, and names no file")
-        return problems
+        return problems, fine
 
     def _run(self, *arguments: str) -> tuple[int, list[str]]:
         """The exit status, and the lines that were printed."""

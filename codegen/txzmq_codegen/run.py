@@ -10,11 +10,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from txzmq_codegen.config import Config
 from txzmq_codegen.generate import generate
-from txzmq_codegen.layout import Layout
-from txzmq_codegen.messages import moved_messages, moved_stub
+from txzmq_codegen.layout import Layout, collisions
+from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub
 from txzmq_codegen.output import package_files
 from txzmq_codegen.problems import Problem, Problems
-from txzmq_codegen.protoc import Compiled, compile_protos, writing_stubs
+from txzmq_codegen.protoc import Compiled, CompileErrors, compile_protos, writing_stubs
 from txzmq_codegen.sources import Sources, find
 
 __all__ = ["Plan", "Progress", "plan", "without_comments"]
@@ -41,21 +41,41 @@ def plan(config: Config, progress: Progress) -> Plan:
     """
     sources = find(config.protos, config.include)
     progress(f"compiling {len(sources.files)} files", 0.0)
-    compiled = compile_protos(sources)
     layout = Layout(frozenset(sources.files), config.imports)
+    # protoc cannot write two modules into one file; the generator says whose they are.
+    messages = not collisions(layout)
     try:
-        texts = _texts(compiled, layout, progress)
+        compiled = compile_protos(sources, messages=messages)
+    except CompileErrors as errors:
+        raise Problems((*errors.problems, *_others(sources, errors.fine, layout))) from None
+    try:
+        texts = _texts(compiled, list(sources.files), layout, progress)
     except Problems as problems:
         raise Problems(map(sources.place, problems.problems)) from None
     texts.update(package_files(texts, layout))
     return Plan(sources, compiled.descriptors, texts, compiled.warnings)
 
 
-def _texts(compiled: Compiled, layout: Layout, progress: Progress) -> dict[str, str]:
+def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[Problem]:
+    """The problems that the generator has with what protoc takes: so one run reports them all."""
+    some = sources._replace(files={proto: sources.files[proto] for proto in fine})
+    descriptors = compile_protos(some, messages=False).descriptors if fine else FileDescriptorSet()
+    request = CodeGeneratorRequest(file_to_generate=fine, proto_file=descriptors.file)
+    try:
+        generate(request, layout)
+    except Problems as problems:
+        return [sources.place(problem) for problem in problems.problems]
+    return ()
+
+
+def _texts(
+    compiled: Compiled, protos: Sequence[str], layout: Layout, progress: Progress
+) -> dict[str, str]:
     files = compiled.descriptors.file
-    protos = list(compiled.messages)
     by_name = {file.name: file for file in files}
-    with writing_stubs(protos, files) as stubs:
+    stub_files = for_stubs(files, layout)
+    stub_names = {file.name: new.name for file, new in zip(files, stub_files, strict=True)}
+    with writing_stubs([stub_names[proto] for proto in protos], stub_files) as stubs:
         progress("generating services", 0.4)
         request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files)
         texts = {file.name: file.content for file in generate(request, layout).file}
@@ -64,7 +84,9 @@ def _texts(compiled: Compiled, layout: Layout, progress: Progress) -> dict[str, 
             name = "/".join(layout.module(proto).parts)
             texts[f"{name}.py"] = moved_messages(text, by_name[proto], layout)
         progress("generating stubs", 0.7)
-        for proto, text in stubs.result().items():
+        stub_texts = stubs.result()
+        for proto in protos:
+            text = stub_texts[stub_names[proto]]
             name = "/".join(layout.module(proto).parts)
             texts[f"{name}.pyi"] = moved_stub(
                 text, by_name[proto], layout, _visible(proto, by_name)
