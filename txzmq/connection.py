@@ -18,22 +18,30 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from txzmq._backend import recv
 from txzmq._reactor import Timer
 
 if TYPE_CHECKING:
     from txzmq.factory import ZmqFactory
     from txzmq.monitor import ZmqMonitor
 
-__all__ = ["NOBLOCK", "Part", "SendResult", "ZmqConnection", "ZmqEndpoint", "ZmqEndpointType", "toBytes"]
+__all__ = [
+    "NOBLOCK",
+    "Part",
+    "SendResult",
+    "ZmqConnection",
+    "ZmqEndpoint",
+    "ZmqEndpointType",
+    "toBytes",
+]
 
 #: One part of a message as a caller may give it; str is sent as UTF-8.
 Part: TypeAlias = str | bytes | bytearray | memoryview
 
 _log = Logger()
 
-# Bound once: the reader calls them for every part of every message, and going through the
-# connection's own socket class would report each as a touch from outside.
-_recv = zmq.Socket[bytes].recv
+# Bound once: called for every part of every message, and going through the connection's own socket
+# class would report each as a touch from outside.
 _send = zmq.Socket[bytes].send
 # Plain ints: pyzmq's enums cost more than the call that they are for.
 NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -391,11 +399,11 @@ class ZmqConnection:
 
         :raises zmq.Again: if none waits.
         """
-        frame = _recv(socket, NOBLOCK, copy=False)  # a Frame knows .more; asking libzmq is slow
+        frame = recv(socket, NOBLOCK, copy=False)  # a Frame knows .more; asking libzmq is slow
         message = [frame.bytes]
         while frame.more:
             # The rest of a multipart message is always there with its first part.
-            frame = _recv(socket, NOBLOCK, copy=False)
+            frame = recv(socket, NOBLOCK, copy=False)
             message.append(frame.bytes)
         return message
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import count
 
 import zmq
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
+from txzmq._backend import frameProperty, recv
 from txzmq._reactor import Timer
 from txzmq.connection import NOBLOCK, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.factory import ZmqFactory
@@ -30,8 +30,6 @@ __all__ = [
     "ZmqXREPConnection",
     "ZmqXREQConnection",
 ]
-
-_recv = zmq.Socket[bytes].recv
 
 
 class ZmqRequestTimeoutError(Exception):
@@ -287,28 +285,26 @@ class ZmqREPConnection(ZmqConnection):
 
     def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
         """One whole message; notes the connection by which a peer's first one came."""
-        peerId = _recv(socket, NOBLOCK)
-        frame = _recv(socket, NOBLOCK, copy=False)  # a ROUTER's message always has a second part
+        peerId = recv(socket, NOBLOCK)
+        frame = recv(socket, NOBLOCK, copy=False)  # a ROUTER's message always has a second part
         peer = self._peers.get(peerId)
         if peer is None or peer.fd is None:
             self._noteConnection(peerId, frame)
         message = [peerId, frame.bytes]
         while frame.more:
-            frame = _recv(socket, NOBLOCK, copy=False)
+            frame = recv(socket, NOBLOCK, copy=False)
             message.append(frame.bytes)
         return message
 
     def _noteConnection(self, peerId: bytes, frame: zmq.Frame) -> None:
-        try:
-            fd = int(frame.get(zmq.SRCFD))
-        except zmq.ZMQError:
+        fd = frameProperty(frame, zmq.SRCFD)
+        if not isinstance(fd, int):
             return  # inproc: no connection that could be lost
         if fd in self._peerOfFd:
             self._peerLost(fd)  # its end went unseen, and the descriptor is in use again
         peer = self._peers.setdefault(peerId, _Peer())
         peer.fd = fd
-        with suppress(zmq.ZMQError):  # a transport without addresses
-            peer.address = str(frame.get("Peer-Address"))
+        peer.address = str(frameProperty(frame, "Peer-Address") or "")
         self._peerOfFd[fd] = peerId
 
     def peerAddress(self, peerId: bytes) -> str:
