@@ -71,11 +71,12 @@ types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
 
 # The checked-in modules must load on the oldest protobuf that pyproject.toml allows, so the oldest
 # compiler that it allows writes them.
-.venv-protos/.installed: pyproject.toml tools/make-venv
+.venv-protos/.installed: pyproject.toml tools/make-venv tools/oldest.py
 	@echo "== setting up .venv-protos"
 	@tools/make-venv $(PYTHON) .venv-protos
-	@.venv-protos/bin/python -m pip install --quiet grpcio-tools==1.74.0 mypy-protobuf==5.0.0 \
-		protobuf==6.31.1 setuptools
+	@.venv-protos/bin/python tools/oldest.py >.venv-protos/constraints.txt
+	@.venv-protos/bin/python -m pip install --quiet grpcio-tools mypy-protobuf protobuf setuptools \
+		--constraint .venv-protos/constraints.txt
 	@touch $@
 
 GENERATE := PYTHONPATH=codegen .venv-protos/bin/python -m txzmq_codegen protos/txzmq/rpc/v1 \

@@ -25,7 +25,8 @@ FORBIDDEN = {
 FLOORS = {
     "txzmq.rpc.errors": 0,
     "txzmq.rpc.method": 0,
-    "txzmq.rpc._proto": 0,
+    "txzmq.rpc.v1": 0,
+    "txzmq.rpc.v1.control_txzmq": 2,
     "txzmq.rpc._wire": 1,
     "txzmq.rpc.": 2,
     "txzmq.rpc": 3,  # the door, its __init__

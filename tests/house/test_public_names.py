@@ -28,10 +28,11 @@ OLD_NAMES = {
 
 
 def public_modules() -> list[str]:
-    """All but the door to the generator, which is a program."""
+    """All but the door to the generator, which is a program, and what is generated."""
     modules = (
         path.relative_to(ROOT).with_suffix("").parts
         for path in sorted((ROOT / "txzmq").rglob("*.py"))
+        if not path.stem.endswith(("_pb2", "_txzmq"))
     )
     names = [".".join(parts) for parts in modules if not any(p.startswith("_") for p in parts)]
     return [name for name in names if name != "txzmq.codegen"]
