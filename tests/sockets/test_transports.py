@@ -127,8 +127,12 @@ def test_subscribers_get_the_tags_they_asked_for(
         publisher = ZmqPubConnection(factory, bind(address))
         subscriber = ZmqSubConnection(factory, connect_to(publisher))
         got: list[tuple[bytes, bytes]] = []
+
+        def gotMessage(message: bytes, tag: bytes) -> None:
+            got.append((tag, message))
+
         # As the examples of txZMQ do it.
-        setattr(subscriber, "gotMessage", lambda message, tag: got.append((tag, message)))
+        setattr(subscriber, "gotMessage", gotMessage)
         subscriber.subscribe("tag")
         subscriber.subscribe(b"sync")
         while not got:  # until the subscription has arrived
@@ -170,7 +174,11 @@ def test_xpub_sees_subscriptions_of_xsub(loop: Loop, factory: ZmqFactory, addres
         publisher = XPub(factory, bind(address))
         subscriber = ZmqXSubConnection(factory, connect_to(publisher))
         got: list[tuple[bytes, bytes]] = []
-        setattr(subscriber, "gotMessage", lambda message, tag: got.append((tag, message)))
+
+        def gotMessage(message: bytes, tag: bytes) -> None:
+            got.append((tag, message))
+
+        setattr(subscriber, "gotMessage", gotMessage)
         subscriber.subscribe("a")
         # Nothing is lost to a slow joiner: the publisher saw the subscription first.
         await loop.until(lambda: got)
@@ -257,7 +265,11 @@ def test_router_and_dealer(loop: Loop, factory: ZmqFactory, address: str) -> Non
         router = Router(factory, bind(address), identity=b"router")
         dealer = ZmqDealerConnection(factory, connect_to(router), identity="dealer")
         got: list[tuple[bytes, ...]] = []
-        setattr(dealer, "gotMessage", lambda *parts: got.append(parts))
+
+        def gotMessage(*parts: bytes) -> None:
+            got.append(parts)
+
+        setattr(dealer, "gotMessage", gotMessage)
         for _ in range(1000):
             dealer.sendMsg("request")
         await loop.until(lambda: len(got) == 2000)
