@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.message import DecodeError
 
 from txzmq_codegen.problems import UsageError
 from txzmq_codegen.protoc import compile_protos
-from txzmq_codegen.sources import find
+from txzmq_codegen.sources import find, read_descriptors
 
 __all__ = ["baseline"]
 
@@ -28,20 +27,8 @@ def baseline(against: str, protos: Sequence[Path], include: Sequence[Path]) -> F
     """
     file = Path(against)
     if file.is_file():
-        return _from_file(file)
+        return read_descriptors(file)
     return _from_git(against, protos, include)
-
-
-def _from_file(file: Path) -> FileDescriptorSet:
-    try:
-        descriptors = FileDescriptorSet.FromString(file.read_bytes())
-    except DecodeError as error:
-        raise UsageError(
-            f"{file} is not a FileDescriptorSet", "--descriptor-set writes one"
-        ) from error
-    if not descriptors.file:
-        raise UsageError(f"{file} holds no files", "--descriptor-set writes a set with all of them")
-    return descriptors
 
 
 def _from_git(commit: str, protos: Sequence[Path], include: Sequence[Path]) -> FileDescriptorSet:

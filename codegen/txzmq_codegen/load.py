@@ -59,14 +59,17 @@ class _Messages:
     def __init__(self, protos: Sequence[FileDescriptorProto], layout: Layout) -> None:
         self._layout = layout
         self._files: dict[str, str] = {}
+        self._deprecated: set[str] = set()
         self._packages = {proto.name: proto.package for proto in protos}
         for proto in protos:
             prefix = f"{proto.package}." if proto.package else ""
             for message in proto.message_type:
-                self._add(f"{prefix}{message.name}", message, proto.name)
+                self._add(f"{prefix}{message.name}", message, proto)
 
-    def _add(self, full_name: str, message: DescriptorProto, file: str) -> None:
-        self._files[full_name] = file
+    def _add(self, full_name: str, message: DescriptorProto, file: FileDescriptorProto) -> None:
+        self._files[full_name] = file.name
+        if message.options.deprecated or file.options.deprecated:
+            self._deprecated.add(full_name)
         for nested in message.nested_type:
             self._add(f"{full_name}.{nested.name}", nested, file)
 
@@ -75,7 +78,8 @@ class _Messages:
         file = self._files[full_name]
         package = self._packages[file]
         path = full_name[len(package) + 1 :] if package else full_name
-        return Message(full_name, tuple(path.split(".")), self._layout.module(file))
+        deprecated = full_name in self._deprecated
+        return Message(full_name, tuple(path.split(".")), self._layout.module(file), deprecated)
 
 
 class _Source:

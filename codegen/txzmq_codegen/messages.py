@@ -117,8 +117,12 @@ def moved_stub(
     imported = {".".join(it.parts): it for it in map(layout.module, visible)}
     lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
     marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
+    codes = ["deprecated"] if " deprecated as " in head else []
     if _SHADOWS_METHOD.search(body):
-        marks.extend(_FOR_SHADOWS)
+        marks.append(_PYRIGHT_SHADOWS)
+        codes.extend(("assignment", "no-redef", "override"))
+    if codes:
+        marks.append(f'# mypy: disable-error-code="{", ".join(codes)}"')
     if any(message.name == "sys" for message in proto.message_type):
         lines = list(_without_guards(lines))
     return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
@@ -133,9 +137,8 @@ _SHADOWS_METHOD: Final = re.compile(
     r"(?:: (?!_descriptor\.)|\(self\) -> _)",
     re.MULTILINE,
 )
-_FOR_SHADOWS: Final = (
-    "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false",
-    '# mypy: disable-error-code="assignment, no-redef, override"',
+_PYRIGHT_SHADOWS: Final = (
+    "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false"
 )
 
 

@@ -26,6 +26,8 @@ class Message(NamedTuple):
     #: ``("Outer", "Inner")``: the way to it from its module.
     path: tuple[str, ...]
     module: Module
+    #: It, or its file, is marked so.
+    deprecated: bool
 
 
 class StreamOptions(NamedTuple):

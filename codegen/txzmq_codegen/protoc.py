@@ -84,7 +84,8 @@ class _Protoc:
     def __init__(self, sources: Sources, folder: Path) -> None:
         self._sources = sources
         self._folder = folder
-        path = (*_overlay(sources, folder / "overlay"), *sources.path)
+        overlay = () if sources.sets else _overlay(sources, folder / "overlay")
+        path = (*overlay, *sources.path)
         self._path = tuple(str(folder.resolve()) for folder in path)
 
     def compile(self, *, messages: bool) -> Compiled:
@@ -128,8 +129,10 @@ class _Protoc:
         file = self._folder / "arguments"
         # One argument a line, spaces and all, and no limit on their number. The -m form adds the
         # well-known protos to the path.
-        path = (f"--proto_path={folder}" for folder in self._path)
-        file.write_text("\n".join((*path, *arguments)), "utf-8")
+        inputs = [f"--proto_path={folder}" for folder in self._path]
+        if self._sources.sets:
+            inputs.append(f"--descriptor_set_in={os.pathsep.join(map(str, self._sources.sets))}")
+        file.write_text("\n".join((*inputs, *arguments)), "utf-8")
         done = subprocess.run(
             [sys.executable, "-m", "grpc_tools.protoc", f"@{file}"],
             stdin=subprocess.DEVNULL,

@@ -143,8 +143,14 @@ class _Renderer:
         out, proto = self._out, self._file.proto
         services = self._file.services
         methods = [method for service in services for method in service.methods]
-        deprecated = any(it.deprecated for it in [*services, *methods])
-        out.add(MARKER, *NO_TOOLS, _PYRIGHT, source_line(proto))
+        deprecated = any(
+            service.deprecated or any(method.deprecated for method in service.methods)
+            for service in services
+        )
+        out.add(MARKER, *NO_TOOLS, _PYRIGHT)
+        if any(method.request.deprecated or method.response.deprecated for method in methods):
+            out.add('# mypy: disable-error-code="deprecated"')
+        out.add(source_line(proto))
         out.add_docstring(f"Typed clients and server base classes of {proto}.")
         out.add("", "from __future__ import annotations", "", "import abc as _abc")
         if methods:

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError
+
 from txzmq_codegen.layout import EXTERNAL, is_below
 from txzmq_codegen.problems import Position, Problem, Problems, UsageError
 
-__all__ = ["Sources", "find", "own_include"]
+__all__ = ["Sources", "find", "own_include", "read_descriptors"]
 
 #: Folders in which nobody keeps protos of their own.
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
@@ -26,10 +29,12 @@ class Sources(NamedTuple):
     #: The folders, in protoc's names, that were asked for: nothing else is this run's business.
     #: The empty name is everything.
     scope: tuple[str, ...]
+    #: Descriptor sets that hold the protos, instead of files.
+    sets: tuple[Path, ...] = ()
 
     def locate(self, proto: str) -> str:
         """Where *proto* lies, as the user would write it; protoc's name if that is not known."""
-        if proto in self.files:
+        if proto in self.files and not self.sets:
             return str(self.files[proto])
         for folder in self.path:
             if (folder / proto).is_file():
@@ -52,6 +57,8 @@ def own_include() -> Path:
 def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
     """All protos that *wanted* names: files, and folders with everything below them.
 
+    Instead of protos it may name descriptor sets, which hold all that they import.
+
     A path that lies in a folder of *include*, or in another wanted folder, has its name from
     there; any other folder is a root, and so is the folder of any other file.
 
@@ -59,6 +66,9 @@ def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
     :raises Problems: if two files have one name.
     """
     _check(wanted, include)
+    sets = tuple(path for path in wanted if path.is_file() and path.suffix != ".proto")
+    if sets:
+        return _from_sets(sets, wanted)
     files: dict[str, Path] = {}
     roots: list[Path] = []
     scope: list[str] = []
@@ -84,10 +94,36 @@ def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
     return Sources(dict(sorted(files.items())), path_of_imports, tuple(dict.fromkeys(scope)))
 
 
+def _from_sets(sets: tuple[Path, ...], wanted: Sequence[Path]) -> Sources:
+    """All files of descriptor *sets*, but for those that come with an installed package."""
+    if len(sets) != len(wanted):
+        raise UsageError("protos are either files or in descriptor sets, not both in one run")
+    files: dict[str, Path] = {}
+    for path in sets:
+        for proto in read_descriptors(path).file:
+            if not is_below(proto.name, EXTERNAL):
+                files[proto.name] = path
+    return Sources(dict(sorted(files.items())), (), ("",), sets)
+
+
+def read_descriptors(path: Path) -> FileDescriptorSet:
+    """The FileDescriptorSet in a file.
+
+    :raises UsageError: if there is something else in it.
+    """
+    try:
+        descriptors = FileDescriptorSet.FromString(path.read_bytes())
+        if descriptors.file and all(proto.name for proto in descriptors.file):
+            return descriptors
+    except DecodeError:
+        pass
+    raise UsageError(
+        f"{path} holds neither protos nor a FileDescriptorSet",
+        "protos end in .proto; protoc -o and --descriptor-set write descriptor sets",
+    )
+
+
 def _check(wanted: Sequence[Path], include: Sequence[Path]) -> None:
-    for path in wanted:
-        if path.is_file() and path.suffix != ".proto":
-            raise UsageError(f"{path} is not a .proto file")
     for path in (*wanted, *include):
         if not path.exists():
             raise UsageError(f"{path} does not exist")

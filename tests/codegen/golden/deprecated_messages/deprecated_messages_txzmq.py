@@ -3,6 +3,7 @@
 # isort: skip_file
 # ruff: noqa
 # pyright: reportDeprecated=false, reportPrivateUsage=false, reportUnusedClass=false
+# mypy: disable-error-code="deprecated"
 # source: deprecated_messages/deprecated_messages.proto
 """Typed clients and server base classes of deprecated_messages/deprecated_messages.proto."""
 
