@@ -24,7 +24,8 @@ class Greeter(GreeterBase):
         self._reactor = reactor
 
     async def say_hello(self, request: HelloRequest, context: Context) -> HelloReply:
-        say(f"{context.method} for {request.name!r}, {context.time_remaining():.1f} s left")
+        left = context.time_remaining()
+        say(f"{context.method} for {request.name!r}, {left and round(left, 1)} s left")
         if not request.name:
             raise InvalidArgument("whom shall I greet?")
         if request.name == "Sloth":
