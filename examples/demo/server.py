@@ -25,7 +25,8 @@ class Greeter(GreeterBase):
 
     async def say_hello(self, request: HelloRequest, context: Context) -> HelloReply:
         left = context.time_remaining()
-        say(f"{context.method} for {request.name!r}, {left and round(left, 1)} s left")
+        time = "no deadline" if left is None else f"{left:.1f} s left"
+        say(f"{context.method} for {request.name!r}, {time}")
         if not request.name:
             raise InvalidArgument("whom shall I greet?")
         if request.name == "Sloth":
