@@ -59,10 +59,11 @@ def docstring(text: str) -> str:
     Line ends become line feeds, and spaces before them go.
     """
     text = text.replace("\r\n", "\n").replace("\\", "\\\\")
-    text = _HIDDEN.sub(_escape_hidden, text).replace('"""', '\\"\\"\\"')
+    text = _HIDDEN.sub(_escape_hidden, text)
     text = "\n".join(line.rstrip(" ") for line in text.split("\n")).strip("\n")
     if text.endswith('"'):
         text = f'{text[:-1]}\\"'
+    text = text.replace('"""', '\\"\\"\\"')
     return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
 
 
