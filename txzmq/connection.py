@@ -49,9 +49,11 @@ _NOBLOCK_SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].get)
 
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
-# EFSM: a REQ or REP socket of a user's own class is in its other half.
-_NOTHING_TO_READ: Final = frozenset({zmq.EAGAIN, zmq.EFSM})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
+#: Seconds until the next try, where nothing tells when one is worth it.
+_FIRST_RETRY: Final = 0.001
+_LAST_RETRY: Final = 0.02
+_RETRY_RECEIVE: Final = 0.1
 
 
 class SendResult(enum.Enum):
@@ -156,7 +158,8 @@ for _name in (
     "setsockopt",
     "unbind",
 ):
-    setattr(_WatchedSocket, _name, _reporting(_name))
+    if hasattr(zmq.Socket, _name):  # recv_into came with pyzmq 27.1
+        setattr(_WatchedSocket, _name, _reporting(_name))
 
 
 class ZmqConnection:
@@ -175,6 +178,8 @@ class ZmqConnection:
     :ivar endpoints: every :class:`ZmqEndpoint` bound or connected so far.
     :ivar fd: the descriptor that libzmq signals; readable does not mean that a message waits.
     :ivar queue: kept for subclasses that queue what they cannot send yet; unused here.
+    :ivar monitor: the :class:`~txzmq.ZmqMonitor` that watches this connection, or None; it is shut
+        down with the connection.
     :ivar discarded: how many incoming messages were dropped, by reason.
     """
 
@@ -220,7 +225,9 @@ class ZmqConnection:
         :param endpoint: where to bind or connect.
         :param identity: the socket's routing id. Leave it alone unless you know how it works:
             two peers with one identity steal each other's messages.
-        :raises zmq.ZMQError: if libzmq refuses an option or the endpoint; nothing is left open.
+        :raises ValueError: if the endpoint's type is neither bind nor connect.
+        :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
+            down. Nothing is left open after an exception.
         """
         self.factory: ZmqFactory | None = factory
         self.endpoints: list[ZmqEndpoint] = []
@@ -228,10 +235,15 @@ class ZmqConnection:
         self.queue: deque[Any] = deque()
         self.discarded: Counter[str] = Counter()
         self._readCall: Timer | None = None
+        self._retryCall: Timer | None = None
+        self._retryDelay = 0.0
         self._reading = False
         self._sendBlocked = False
-        self._monitor: ZmqMonitor | None = None
+        self._sent = False
+        self.monitor: ZmqMonitor | None = None
 
+        if factory.closed:
+            raise zmq.ZMQError(zmq.ETERM)
         socket = _WatchedSocket(factory.context, self.socketType)
         self.socket: zmq.Socket[bytes] | None = socket
         try:
@@ -239,13 +251,13 @@ class ZmqConnection:
             self._setOptions(socket)
             if endpoint:
                 self.addEndpoints([endpoint])
+            factory.reactor.addReader(self)
         except BaseException:
             self.socket = None
             socket.close(linger=0)
             raise
         socket.connection = self
         factory.connections.add(self)
-        factory.reactor.addReader(self)
         # Not now: messages may wait already, and the subclass is not initialised yet.
         self.scheduleRead()
 
@@ -297,6 +309,10 @@ class ZmqConnection:
         else:
             raise ValueError(f"the type of {endpoint!r} must be 'bind' or 'connect'")
 
+    def lastEndpoint(self) -> str:
+        """The address that was bound or connected last, with a wildcard port made real."""
+        return self._openSocket().get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
     def _openSocket(self) -> zmq.Socket[bytes]:
         """The socket.
 
@@ -315,24 +331,17 @@ class ZmqConnection:
         factory, socket = self.factory, self.socket
         if factory is None or socket is None:
             return
-        if self._monitor is not None:
+        if self.monitor is not None:
             # First: libzmq cannot close a context while a monitor's socket is open.
-            self._monitor.shutdown()
-        self.factory = self.socket = None
-        if self._readCall is not None:
-            self._readCall.cancel()
-            self._readCall = None
+            self.monitor.shutdown()
+        for call in (self._readCall, self._retryCall):
+            if call is not None and call.active():
+                call.cancel()
+        self._readCall = self._retryCall = None
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
+        self.factory = self.socket = None
         socket.close()
-
-    def hasMonitor(self) -> bool:
-        """Whether a :class:`~txzmq.monitor.ZmqMonitor` watches this connection."""
-        return self._monitor is not None
-
-    def attachMonitor(self, monitor: ZmqMonitor | None) -> None:
-        """Have *monitor* shut down with this connection; called by the monitor."""
-        self._monitor = monitor
 
     # -- IReadDescriptor, IFileDescriptor, ILoggingContext -----------------------------------
 
@@ -352,28 +361,54 @@ class ZmqConnection:
     def doRead(self) -> None:
         """Receive what waits, until nothing does or the budget of this turn is spent.
 
-        Called by the reactor when libzmq signals the descriptor, and after every touch of the
-        socket, because a touch may consume the signal. Never raises.
+        Called by the reactor when libzmq signals the descriptor. Never raises.
         """
+        self._read(signalled=True)
+
+    def scheduleRead(self) -> None:
+        """Read in the reactor's next turn, whatever the descriptor says.
+
+        For after a touch of the socket, because almost any may have consumed the signal.
+        """
+        if self._readCall is None and not self._reading and self.factory is not None:
+            self._readCall = self.factory.reactor.callLater(0, self._read)
+
+    def _retryLater(self, delay: float) -> None:
+        """Read again after *delay* seconds, if nothing makes it happen before."""
+        if self._retryCall is None and self.factory is not None:
+            self._retryCall = self.factory.reactor.callLater(delay, self._retry)
+
+    def _retry(self) -> None:
+        self._retryCall = None
+        self._read()
+
+    def _read(self, *, signalled: bool = False) -> None:
         if self._readCall is not None:
             if self._readCall.active():
                 self._readCall.cancel()
             self._readCall = None
         if self._reading:
             return
+        if not self._readSome():
+            self.scheduleRead()
+            return
+        if self.socket is not None and (self._sendBlocked or self.socketType in _WRITE_ONLY):
+            self._lookAtEvents(signalled)
+        if self.socket is not None:
+            self._callHook(self.drained)
+
+    def _readSome(self) -> bool:
+        """Dispatch messages now, as many as the budget of one turn allows.
+
+        :return: whether all that had arrived are dispatched.
+        """
         self._reading = True
         try:
-            drained = self._readUntilDrained()
+            return self._readWithinBudget()
         finally:
             self._reading = False
-        if not drained:
-            self.scheduleRead()
-        elif self.socket is not None:
-            self._afterDrain(self.socket)
-            self.drained()
 
-    def _readUntilDrained(self) -> bool:
-        """Dispatch messages; False if the budget ended before the messages did."""
+    def _readWithinBudget(self) -> bool:
         if self.socketType in _WRITE_ONLY:
             return True
         count = self.readMessageBudget
@@ -381,13 +416,16 @@ class ZmqConnection:
         while self.socket is not None:
             try:
                 message = self._receive(self.socket)
-            except zmq.ZMQError as error:
-                return self._cannotReceive(error)
+            except zmq.Again:
+                return True
+            except BaseException as error:  # noqa: BLE001 - one that escapes ends all reading
+                self._cannotReceive(error)
+                return True
+            if self.factory is None:
+                break  # shut down by a hook in between
             try:
                 self.messageReceived(message)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:  # noqa: BLE001 - whatever it is, the reader must stay alive
+            except BaseException:  # noqa: BLE001 - as above; Twisted goes on after a SystemExit too
                 _log.failure("{connection} failed on a message", connection=self)
             count -= 1
             if count <= 0 or time.monotonic() >= end:
@@ -407,40 +445,66 @@ class ZmqConnection:
             message.append(frame.bytes)
         return message
 
-    def _cannotReceive(self, error: zmq.ZMQError) -> bool:
-        """Nothing waits, or the socket fails; True because there is no more to read now."""
-        if error.errno in _NOTHING_TO_READ:
-            return True
-        if error.errno in _SOCKET_GONE:
+    def _cannotReceive(self, error: BaseException) -> None:
+        """Receiving failed, not for want of messages: make sure that it does not fail for ever."""
+        errno = error.errno if isinstance(error, zmq.ZMQError) else None
+        if errno in _SOCKET_GONE:
+            # Somebody closed the socket or the context.
             self.shutdown()
-            return True
+            return
+        # Other than EAGAIN, an error leaves the signal on the descriptor, and the reactor would
+        # call without end. Asking for the events takes it away.
+        events = self._events()
+        if errno == zmq.EFSM:
+            return  # a REQ or REP socket of a user's own class, which is to send first
         _log.failure(
             "{connection} cannot receive",
             Failure(error),  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
             connection=self,
         )
-        return True
+        if events & zmq.POLLIN:
+            self._retryLater(_RETRY_RECEIVE)
 
-    def _afterDrain(self, socket: zmq.Socket[bytes]) -> None:
-        """Nothing waits: look whether a send that had to stop may go on."""
-        if not (self._sendBlocked or self.socketType in _WRITE_ONLY):
-            return
+    def _events(self) -> int:
+        """What libzmq says may be done with the socket; nothing if that cannot be asked."""
+        if self.socket is None:
+            return 0
         try:
-            writable = _get(socket, zmq.EVENTS) & zmq.POLLOUT
+            return _get(self.socket, zmq.EVENTS)
         except zmq.ZMQError as error:
-            self._cannotReceive(error)
-            return
-        if writable and self._sendBlocked:
-            self._sendBlocked = False
-            try:
-                self.readyToSend()
-            except Exception:  # noqa: BLE001 - user code in a subclass; the reader must stay alive
-                _log.failure("{connection} failed to go on sending", connection=self)
+            if error.errno in _SOCKET_GONE:
+                self.shutdown()
+            return 0
 
-    def scheduleRead(self) -> None:
-        """Have :meth:`doRead` called in the reactor's next turn, whatever the descriptor says."""
-        if self._readCall is None and not self._reading and self.factory is not None:
-            self._readCall = self.factory.reactor.callLater(0, self.doRead)
+    def _lookAtEvents(self, signalled: bool) -> None:
+        """Take the signal of a socket that cannot be read; go on with a send that had to stop."""
+        events = self._events()
+        if events & zmq.POLLIN and self.socketType not in _WRITE_ONLY:
+            # It arrived just now, and asking consumed its signal.
+            self.scheduleRead()
+        if not (self._sendBlocked and events & zmq.POLLOUT):
+            return
+        if self._retryCall is not None:
+            if not signalled:
+                return
+            self._retryCall.cancel()
+            self._retryCall = None
+        self._sendBlocked = self._sent = False
+        self._callHook(self.readyToSend)
+        if self._sendBlocked and not self._sent:
+            # ROUTER and XPUB say that they can send when they can to any peer, so asking again at
+            # once would go on without end. The signal may come before the time is over.
+            self._retryDelay = min(max(self._retryDelay * 2, _FIRST_RETRY), _LAST_RETRY)
+            self._retryLater(self._retryDelay)
+        else:
+            self._retryDelay = 0.0
+
+    def _callHook(self, hook: Callable[..., object], *args: object) -> None:
+        """Call what a subclass may override; an exception is logged."""
+        try:
+            hook(*args)
+        except BaseException:  # noqa: BLE001 - whatever it is, the reader must stay alive
+            _log.failure("{connection} failed in {hook}", connection=self, hook=hook.__name__)
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -458,6 +522,7 @@ class ZmqConnection:
         parts = _toParts(message)
         try:
             self._sendParts(socket, parts)
+            self._sent = True
         except zmq.Again:
             self._sendBlocked = True
             raise
@@ -473,6 +538,7 @@ class ZmqConnection:
         socket = self._openSocket()
         try:
             self._sendParts(socket, parts)
+            self._sent = True
         except zmq.Again:
             self._sendBlocked = True
             return SendResult.BLOCKED
@@ -502,11 +568,12 @@ class ZmqConnection:
     def readyToSend(self) -> None:
         """Called when libzmq takes messages again after :meth:`send` raised ``zmq.Again``.
 
-        Does nothing here; for subclasses that queue.
+        A ROUTER or XPUB cannot tell for which peer it does, so that sending may fail again; then
+        this is called again. Does nothing here; for subclasses that queue.
         """
 
     def drained(self) -> None:
-        """Called when every message that had arrived has been received; must not raise.
+        """Called when every message that had arrived has been received.
 
         Does nothing here; for subclasses that have something to do in between.
         """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import zmq
+from twisted.logger import Logger
 
 from txzmq._reactor import Reactor, default_reactor
 
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     from txzmq.connection import ZmqConnection
 
 __all__ = ["ZmqFactory"]
+
+_log = Logger()
+
+#: Seconds beyond the linger period in which libzmq should have closed a context.
+_CLOSING_TIME = 1.0
 
 
 class _DefaultReactor:
@@ -41,6 +48,8 @@ class ZmqFactory:
     ioThreads: int = 1
     #: Milliseconds for which :meth:`shutdown` may block to get unsent messages out; -1 for ever.
     lingerPeriod: int = 100
+    #: Whether :meth:`shutdown` was called; no connection can be made any more.
+    closed: bool = False
 
     def __init__(self, reactor: Reactor | None = None) -> None:
         """Create the ZeroMQ context.
@@ -61,16 +70,34 @@ class ZmqFactory:
         """Close all connections and the context.
 
         Blocks for :attr:`lingerPeriod` milliseconds at most, and only if unsent messages are
-        left. May be called from a callback, and again.
+        left. Sockets that the application opened on :attr:`context` are closed too. May be called
+        from a callback, and again.
         """
+        self.closed = True
         trigger, self.trigger = self.trigger, None
         if trigger is not None:
             self._removeTrigger(trigger)
         for connection in list(self.connections):
-            connection.shutdown()
+            try:
+                connection.shutdown()
+            except Exception:  # noqa: BLE001 - a subclass's own; the others must be closed too
+                _log.failure("{connection} failed to shut down", connection=connection)
         if not self.context.closed:
-            # Not term(): that waits for ever for a socket which somebody else left open.
-            self.context.destroy(linger=self.lingerPeriod)
+            self._closeContext()
+
+    def _closeContext(self) -> None:
+        # Not context.term() here: that waits without end for a socket that somebody left open, or
+        # closed with messages in it and no linger of its own.
+        closing = threading.Thread(
+            target=self.context.destroy, kwargs={"linger": self.lingerPeriod}, daemon=True
+        )
+        closing.start()
+        closing.join(None if self.lingerPeriod < 0 else self.lingerPeriod / 1000 + _CLOSING_TIME)
+        if closing.is_alive():
+            _log.warn(
+                "the ZeroMQ context still waits for a socket, in the background; "
+                "was one closed with LINGER -1, or is one used by another context?"
+            )
 
     def _removeTrigger(self, trigger: Any) -> None:
         try:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
-__all__ = ["SocketEvent", "ZmqMonitor"]
+__all__ = ["CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
+
+#: What tells whether a peer can be talked to: a few events per connection, and none that a
+#: stranger or a lack of file descriptors makes come in thousands.
+CONNECTION_EVENTS: Final[int] = int(
+    zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+# Names of the sockets between libzmq and a monitor. A name of the watched socket, such as its
+# descriptor, would be free again only when libzmq's own end is closed, which is not at once.
+_names = itertools.count(1)
 
 
 class SocketEvent(NamedTuple):
@@ -19,7 +35,7 @@ class SocketEvent(NamedTuple):
     :ivar event: one of ``zmq.Event``, such as ``zmq.EVENT_DISCONNECTED``.
     :ivar value: for most events the file descriptor, for failures the errno, for
         ``CONNECT_RETRIED`` the interval in milliseconds.
-    :ivar endpoint: the local endpoint where a socket bound or connected.
+    :ivar endpoint: the endpoint of the socket where it happened.
     """
 
     event: zmq.Event
@@ -30,7 +46,8 @@ class SocketEvent(NamedTuple):
 class ZmqMonitor(ZmqConnection):
     """Watches another connection's socket from within the reactor.
 
-    It is shut down with the connection that it watches. inproc has no events.
+    It is shut down with the connection that it watches, and is not among the factory's
+    ``connections``. inproc has no events.
     """
 
     socketType = zmq.PAIR
@@ -49,28 +66,46 @@ class ZmqMonitor(ZmqConnection):
         :param events: which events, a mask of ``zmq.Event``. Ask for few: a listener that is
             out of file descriptors reports 30,000 failed accepts a second.
         :raises ValueError: if the connection has a monitor or is shut down.
+        :raises zmq.ZMQError: if libzmq cannot make the sockets.
         """
-        if watched.factory is None or watched.socket is None or watched.hasMonitor():
+        factory, socket = watched.factory, watched.socket
+        if factory is None or socket is None or watched.monitor is not None:
             raise ValueError(f"{watched!r} cannot be monitored: it is closed, or is already")
-        address = f"inproc://monitor.s-{watched.fd}"
-        watched.socket.monitor(address, events)
+        address = f"inproc://txzmq.monitor.{next(_names)}"
         self._watched = watched
         self._handler = handler
-        super().__init__(watched.factory, ZmqEndpoint(ZmqEndpointType.connect, address))
-        watched.attachMonitor(self)
+        # This end first: what sends events would wait for it, and so would taking them back.
+        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
+        try:
+            socket.monitor(address, events)
+        except BaseException:
+            super().shutdown()
+            raise
+        watched.monitor = self
+        factory.connections.discard(self)
 
     def shutdown(self) -> None:
-        """Stop watching."""
-        if self.socket is not None and self._watched.socket is not None:
-            # While this end is open: libzmq sends a last event, and waits for ever to do so.
-            self._watched.socket.disable_monitor()
-            self._watched.attachMonitor(None)
+        """Stop watching; the handler is not called any more."""
+        if self._watched.monitor is self:
+            self._watched.monitor = None
+            if self._watched.socket is not None:
+                # While this end is open: libzmq sends a last event, and waits for ever to do so.
+                try:
+                    self._watched.socket.disable_monitor()
+                except zmq.ZMQError:
+                    pass  # somebody has closed the socket, or the context
         super().shutdown()
+
+    def catchUp(self) -> None:
+        """Tell the handler, now, of all that has happened so far.
+
+        Does nothing from within the handler.
+        """
+        while not (self._reading or self._readSome()):
+            pass
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Parse an event and pass it on."""
-        # Any: pyzmq types the dictionary's values loosely.
-        fields = cast("dict[str, Any]", parse_monitor_message(message))
-        self._handler(
-            SocketEvent(zmq.Event(fields["event"]), fields["value"], fields["endpoint"].decode())
-        )
+        # An unsigned number of 16 bits and a signed one of 32, in the machine's own order.
+        event, value = struct.unpack("=Hi", message[0])
+        self._handler(SocketEvent(zmq.Event(event), value, message[1].decode(errors="replace")))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from typing import Any, Final, TypeAlias, TypeVar
 
 import zmq
 from twisted.internet.defer import Deferred
@@ -30,6 +32,15 @@ __all__ = [
     "ZmqXREPConnection",
     "ZmqXREQConnection",
 ]
+
+T = TypeVar("T")
+
+# Which say that a descriptor is in use for another connection, or not any more.
+_FD_EVENTS: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+
+
+def _first(mapping: Mapping[Any, T]) -> T:
+    return next(iter(mapping.values()))
 
 
 class ZmqRequestTimeoutError(Exception):
@@ -83,8 +94,13 @@ class ZmqREQConnection(ZmqConnection):
             ``ConnectionDone`` when this connection is shut down first. Cancelling it forgets the
             request.
         :raises zmq.Again: if the request cannot be sent now; it is not queued.
-        :raises ValueError: if :meth:`_getNextId` gives the id of a request that still waits.
+        :raises ValueError: if *timeout* is negative, or :meth:`_getNextId` gives the id of a
+            request that still waits; nothing is sent.
         """
+        if timeout is None:
+            timeout = self.defaultRequestTimeout
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"a timeout cannot be negative: {timeout}")
         requestId = toBytes(self._getNextId())
         if requestId in self._requests or not requestId:
             raise ValueError(f"the request id {requestId!r} is empty or in use")
@@ -94,8 +110,6 @@ class ZmqREQConnection(ZmqConnection):
         return deferred
 
     def _startTimer(self, requestId: bytes, timeout: float | None) -> Timer | None:
-        if timeout is None:
-            timeout = self.defaultRequestTimeout
         if timeout is None:
             return None
         assert self.factory is not None, "send() succeeded, so the connection is open"
@@ -145,11 +159,14 @@ class RequestId(bytes):
     id, and each must get its own reply.
 
     :ivar routing: the routing ids in front of the id, outermost first.
-    :ivar forgotten: whether the peer's connection was lost before the reply.
+    :ivar forgotten: whether the request went before its reply: with its peer's connection, or
+        because too many waited.
+    :ivar answered: whether it was replied to.
     """
 
     routing: tuple[bytes, ...] = ()
     forgotten = False
+    answered = False
 
     @classmethod
     def of(cls, requestId: bytes, routing: Iterable[bytes]) -> RequestId:
@@ -157,6 +174,10 @@ class RequestId(bytes):
         self = cls(requestId)
         self.routing = tuple(routing)
         return self
+
+
+# Requests by identity: equal ones may come twice.
+_Requests: TypeAlias = dict[int, RequestId]
 
 
 class _Peer:
@@ -169,8 +190,23 @@ class _Peer:
         self.address = ""
         #: None for inproc, and for a connection that was lost.
         self.fd: int | None = None
-        # By identity: equal ids may have come by different routes, or twice.
-        self.requests: dict[int, RequestId] = {}
+        self.requests: _Requests = {}
+
+
+def _isGenerated(peerId: bytes) -> bool:
+    """Whether libzmq made this routing id up: a zero byte and a counter of 32 bits.
+
+    No peer gets it a second time. One that a peer chose itself may come back.
+    """
+    return len(peerId) == 5 and peerId[0] == 0
+
+
+def _isOlder(peerId: bytes, other: bytes) -> bool:
+    """Whether *peerId* connected before *other*, as far as their generated ids tell."""
+    if not (_isGenerated(peerId) and _isGenerated(other)):
+        return False
+    ahead = int.from_bytes(other[1:], "big") - int.from_bytes(peerId[1:], "big")
+    return ahead & 0xFFFFFFFF < 0x80000000  # the counter may begin anew
 
 
 class ZmqREPConnection(ZmqConnection):
@@ -178,13 +214,17 @@ class ZmqREPConnection(ZmqConnection):
 
     A ROUTER socket underneath. Override :meth:`gotMessage`, or assign it on the instance.
     Requests of plain REQ sockets, which have no id, are taken too.
+
+    A request is forgotten when its peer's connection is lost, unless the peer chose its own
+    identity: it may come back, and gets its reply then. inproc, and PyPy's pyzmq, cannot tell when
+    a connection is lost; there, only :attr:`maxPendingRequests` bounds what is kept.
     """
 
     socketType = zmq.ROUTER
 
     #: How many requests may wait for :meth:`reply`; past it the oldest are forgotten.
     maxPendingRequests: int = 100_000
-    #: Which events :meth:`gotEvent` gets, a mask of ``zmq.Event``; DISCONNECTED must be among them.
+    #: Which events :meth:`gotEvent` gets, a mask of ``zmq.Event``.
     monitorEvents: int = int(zmq.EVENT_DISCONNECTED)
 
     def __init__(
@@ -194,20 +234,27 @@ class ZmqREPConnection(ZmqConnection):
         identity: Part | None = None,
     ) -> None:
         """As :class:`ZmqConnection`."""
-        # Per id the requests that wait for a reply, nearly always one; the oldest ids first.
-        self._pending: dict[bytes, list[RequestId]] = {}
+        # Per id and way back the requests that wait for a reply: nearly always one.
+        self._pending: OrderedDict[bytes, dict[tuple[bytes, ...], _Requests]] = OrderedDict()
         self._pendingCount = 0
         self._peers: dict[bytes, _Peer] = {}
+        # Of the connections that are up, as far as their peers have sent anything.
         self._peerOfFd: dict[int, bytes] = {}
-        self._lostFds: list[int] = []
+        # Descriptors whose last connection has ended, and no other has begun.
+        self._endedFds: set[int] = set()
+        # Whose connection has ended, but not all that they sent before may have been read. An
+        # ordered set.
+        self._lostPeers: dict[bytes, None] = {}
+        # With several I/O threads, "accepted" may come after the first message of a connection.
+        self._eventsInOrder = factory.context.get(zmq.IO_THREADS) == 1
         super().__init__(factory, None, identity)
-        ZmqMonitor(self, self.gotEvent, self.monitorEvents)
-        if endpoint:
-            try:
+        try:
+            ZmqMonitor(self, self._gotEvent, self.monitorEvents | _FD_EVENTS)
+            if endpoint:
                 self.addEndpoints([endpoint])
-            except BaseException:
-                self.shutdown()
-                raise
+        except BaseException:
+            self.shutdown()
+            raise
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -238,42 +285,63 @@ class ZmqREPConnection(ZmqConnection):
             is set; the request can be answered later.
         """
         requestId = self._find(messageId)
+        if requestId is not None:
+            try:
+                self.send([*requestId.routing, requestId, b"", *messageParts])
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._forget(requestId)
+                requestId = None
         if requestId is None:
             self.discard("reply to a peer that has gone")
             return
-        self.send([*requestId.routing, requestId, b"", *messageParts])
+        requestId.answered = True
         self._forget(requestId)
 
     def _remember(self, peerId: bytes, requestId: RequestId) -> None:
-        self._peers.setdefault(peerId, _Peer()).requests[id(requestId)] = requestId
-        self._pending.setdefault(requestId, []).append(requestId)
+        peer = self._peers.get(peerId)
+        if peer is None:
+            peer = self._peers[peerId] = _Peer()
+        peer.requests[id(requestId)] = requestId
+        routes = self._pending.get(requestId)
+        if routes is None:
+            routes = self._pending[requestId] = {}
+        routes.setdefault(requestId.routing, {})[id(requestId)] = requestId
         self._pendingCount += 1
         if self._pendingCount > self.maxPendingRequests:
-            self._forget(next(iter(self._pending.values()))[0])
+            oldest = next(iter(self._pending.values()))
+            self._forget(_first(_first(oldest)))
             self.discard("request never answered")
 
     def _find(self, messageId: bytes) -> RequestId | None:
-        """The request that waits for this reply; None if it was forgotten with its peer."""
-        waiting = self._pending.get(messageId, [])
+        """The request that waits for this reply; None if it was forgotten."""
+        routes = self._pending.get(messageId, {})
         if isinstance(messageId, RequestId):
-            if any(requestId is messageId for requestId in waiting):
-                return messageId
             if messageId.forgotten:
                 return None
-            waiting = [other for other in waiting if other.routing == messageId.routing]
-        if not waiting:
+            waiting = routes.get(messageId.routing)
+            if waiting and id(messageId) in waiting:
+                return messageId
+            if not waiting or messageId.answered:
+                raise KeyError(bytes(messageId))
+            return _first(waiting)
+        if not routes:
             raise KeyError(bytes(messageId))
-        if any(other.routing != waiting[0].routing for other in waiting):
+        if len(routes) > 1:
             raise ValueError(f"several peers wait for a reply to the id {bytes(messageId)!r}")
-        return waiting[0]
+        return _first(_first(routes))
 
     def _forget(self, requestId: RequestId) -> None:
         """End waiting for the reply to a request that is pending."""
-        others = [other for other in self._pending[requestId] if other is not requestId]
-        if others:
-            self._pending[requestId] = others
-        else:
-            del self._pending[requestId]
+        requestId.forgotten = not requestId.answered
+        routes = self._pending[requestId]
+        waiting = routes[requestId.routing]
+        del waiting[id(requestId)]
+        if not waiting:
+            del routes[requestId.routing]
+            if not routes:
+                del self._pending[requestId]
         self._pendingCount -= 1
         peerId = requestId.routing[0] if requestId.routing else bytes(requestId)
         peer = self._peers[peerId]
@@ -282,29 +350,43 @@ class ZmqREPConnection(ZmqConnection):
             del self._peers[peerId]
 
     # -- peers -------------------------------------------------------------------------------
+    #
+    # A message says by which descriptor it came, and an event which descriptor was closed. Both
+    # come in their own time, by sockets of their own, and a descriptor may be in use again when
+    # either is read. Two rules keep them straight. Before a peer's first message counts, all
+    # events until now are read, so that those of the descriptor's earlier users are done with. And
+    # what a peer sent is read before its end counts.
 
     def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
         """One whole message; notes the connection by which a peer's first one came."""
         peerId = recv(socket, NOBLOCK)
-        frame = recv(socket, NOBLOCK, copy=False)  # a ROUTER's message always has a second part
-        peer = self._peers.get(peerId)
-        if peer is None or peer.fd is None:
-            self._noteConnection(peerId, frame)
+        # A ROUTER's message always has a second part.
+        frame = second = recv(socket, NOBLOCK, copy=False)
         message = [peerId, frame.bytes]
         while frame.more:
             frame = recv(socket, NOBLOCK, copy=False)
             message.append(frame.bytes)
+        peer = self._peers.get(peerId)
+        if peer is None or peer.fd is None:
+            self._noteConnection(peerId, second)
         return message
 
     def _noteConnection(self, peerId: bytes, frame: zmq.Frame) -> None:
         fd = frameProperty(frame, zmq.SRCFD)
-        if not isinstance(fd, int):
-            return  # inproc: no connection that could be lost
-        if fd in self._peerOfFd:
-            self._peerLost(fd)  # its end went unseen, and the descriptor is in use again
+        if not isinstance(fd, int) or peerId in self._lostPeers:
+            return  # inproc: no connection that could be lost; or it is lost
+        if self.monitor is not None:
+            self.monitor.catchUp()
         peer = self._peers.setdefault(peerId, _Peer())
-        peer.fd = fd
         peer.address = str(frameProperty(frame, "Peer-Address") or "")
+        other = self._peerOfFd.get(fd)
+        ended = fd in self._endedFds and self._eventsInOrder
+        if ended or (other is not None and _isOlder(peerId, other)):
+            self._lost(peerId)
+            return
+        if other is not None:
+            self._lost(other)  # its end went unseen
+        peer.fd = fd
         self._peerOfFd[fd] = peerId
 
     def peerAddress(self, peerId: bytes) -> str:
@@ -312,38 +394,48 @@ class ZmqREPConnection(ZmqConnection):
         peer = self._peers.get(peerId)
         return "" if peer is None else peer.address
 
-    def gotEvent(self, event: SocketEvent) -> None:
-        """Called with each event of :attr:`monitorEvents`; an override must call this."""
+    def _gotEvent(self, event: SocketEvent) -> None:
         if event.event == zmq.EVENT_DISCONNECTED:
-            self._lostFds.append(event.value)
-            # Only once the socket is drained: what the peer sent before may still wait in it.
-            self.scheduleRead()
+            self._endedFds.add(event.value)
+            peerId = self._peerOfFd.pop(event.value, None)
+            if peerId is not None:
+                self._lost(peerId)
+        elif event.event & _FD_EVENTS:
+            self._endedFds.discard(event.value)
+        if event.event & self.monitorEvents:
+            self.gotEvent(event)
+
+    def gotEvent(self, event: SocketEvent) -> None:
+        """Called with each event of :attr:`monitorEvents`; does nothing here, for subclasses."""
+
+    def _lost(self, peerId: bytes) -> None:
+        """Forget a peer, but only once the socket is drained: it may have sent more before."""
+        self._peers[peerId].fd = None
+        self._lostPeers[peerId] = None
+        self.scheduleRead()
 
     def drained(self) -> None:
-        """Forget the peers whose connections were lost."""
-        lost, self._lostFds = self._lostFds, []
-        for fd in lost:
-            if fd in self._peerOfFd:
-                self._peerLost(fd)
+        """Forget the peers whose connections were lost; an override must call this."""
+        lost, self._lostPeers = self._lostPeers, {}
+        for peerId in lost:
+            self._forgetPeer(peerId)
 
-    def _peerLost(self, fd: int) -> None:
-        peerId = self._peerOfFd.pop(fd)
-        peer = self._peers[peerId]
-        peer.fd = None
-        # A routing id that libzmq made up begins with a zero byte, and is never seen again. A peer
-        # that chose its own may come back and be answered under it.
-        if peerId.startswith(b"\0"):
-            for requestId in list(peer.requests.values()):
-                requestId.forgotten = True
-                self._forget(requestId)
-        if not peer.requests:
-            self._peers.pop(peerId, None)
-        self.peerLost(peerId)
+    def _forgetPeer(self, peerId: bytes) -> None:
+        peer = self._peers.get(peerId)
+        if peer is not None and peer.fd is None:
+            if _isGenerated(peerId):
+                for requestId in list(peer.requests.values()):
+                    self._forget(requestId)
+            if not peer.requests:
+                self._peers.pop(peerId, None)
+        self._callHook(self.peerLost, peerId)
 
     def peerLost(self, peerId: bytes) -> None:
         """Called when the connection by which a peer sent requests was lost.
 
-        :param peerId: its routing id. Does nothing here; for subclasses.
+        All that it sent before has been received. Does nothing here; for subclasses.
+
+        :param peerId: its routing id.
         """
 
 

@@ -24,14 +24,16 @@ class ZmqBase(ZmqConnection):
 
         :param args: the message.
         """
-        self.sendMultipart([args[0]], **kwargs)
+        (message,) = (*args, *kwargs.values())
+        self.sendMultipart([message])
 
     def sendMultipart(self, *args: Any, **kwargs: Any) -> None:
         """Send a message of several parts.
 
         :param args: a sequence of the parts.
         """
-        self.send(*args, **kwargs)
+        (parts,) = (*args, *kwargs.values())
+        self.send(parts)
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Pass a message on to :meth:`gotMessage`, each part an argument."""
@@ -57,7 +59,10 @@ class ZmqDealerConnection(ZmqBase):
 
 
 class ZmqRouterConnection(ZmqBase):
-    """Raw ROUTER: says who sent each message, sends to the peer that is named."""
+    """Raw ROUTER: says who sent each message, sends to the peer that is named.
+
+    :meth:`gotMessage` gets the sender's routing id, then the parts.
+    """
 
     socketType = zmq.ROUTER
 
@@ -71,7 +76,3 @@ class ZmqRouterConnection(ZmqBase):
     def sendMultipart(self, recipientId: Part, parts: Sequence[Part]) -> None:
         """Send a message of several parts to the peer with the routing id *recipientId*."""
         self.send([recipientId, *parts])
-
-    def messageReceived(self, message: list[bytes]) -> None:
-        """Pass a message on to :meth:`gotMessage`: the sender's routing id, then the parts."""
-        self.gotMessage(*message)
