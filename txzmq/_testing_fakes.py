@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, final
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 
-from txzmq.rpc.client import MetadataInput, StreamInput
+from txzmq.rpc._wire.metadata import MetadataInput
+from txzmq.rpc.client import StreamInput
 from txzmq.rpc.errors import TrailingMetadata, Unimplemented
 from txzmq.rpc.method import Method
 from txzmq.rpc.server import StreamResult, UnaryResult

@@ -1,6 +1,10 @@
 """Typed RPC for Twisted over ZeroMQ."""
 
-from txzmq.rpc.client import Caller, MetadataInput, StreamInput
+from txzmq.rpc._open_door import InsecureBindError
+from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+from txzmq.rpc.channel import Channel, ConnectivityState
+from txzmq.rpc.client import Caller, StreamInput
+from txzmq.rpc.context import Context, current_context, detached
 from txzmq.rpc.errors import (
     Aborted,
     AlreadyExists,
@@ -21,8 +25,9 @@ from txzmq.rpc.errors import (
     Unimplemented,
     Unknown,
 )
+from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
-from txzmq.rpc.server import Context, StreamResult, UnaryResult
+from txzmq.rpc.server import Server, ServiceHandler, StreamResult, UnaryResult
 from txzmq.rpc.streams import RequestStream, ResponseStream
 
 __all__ = [
@@ -30,15 +35,19 @@ __all__ = [
     "AlreadyExists",
     "Caller",
     "Cancelled",
+    "Channel",
     "Code",
+    "ConnectivityState",
     "Context",
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
     "IdempotencyLevel",
+    "InsecureBindError",
     "Internal",
     "InvalidArgument",
     "Kind",
+    "Metadata",
     "MetadataInput",
     "Method",
     "NotFound",
@@ -48,7 +57,10 @@ __all__ = [
     "ResourceExhausted",
     "ResponseStream",
     "RpcError",
+    "Server",
+    "ServerLimits",
     "Service",
+    "ServiceHandler",
     "StreamInput",
     "StreamResult",
     "UnaryResult",
@@ -56,4 +68,6 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "current_context",
+    "detached",
 ]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from typing import Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
+from txzmq.rpc._wire.metadata import MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Caller", "MetadataInput", "StreamInput"]
+__all__ = ["Caller", "StreamInput"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
 
-#: Metadata as a caller gives it: a mapping, or pairs where a key occurs more than once.
-MetadataInput: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 #: What a client hands to a method that takes a stream of requests.
 StreamInput: TypeAlias = Iterable[T] | AsyncIterable[T]
 

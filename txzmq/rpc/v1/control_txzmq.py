@@ -2,7 +2,7 @@
 # fmt: off
 # isort: skip_file
 # ruff: noqa
-# pyright: reportDeprecated=false, reportPrivateUsage=false
+# pyright: reportDeprecated=false, reportPrivateUsage=false, reportUnusedClass=false
 # source: txzmq/rpc/v1/control.proto
 """Typed clients and server base classes of txzmq/rpc/v1/control.proto."""
 

@@ -1,0 +1,148 @@
+"""What a handler knows about the call that it serves, and what its own calls inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from twisted.internet.defer import Deferred
+
+from txzmq._reactor import Clock
+from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
+
+__all__ = ["Context", "current_context", "detached"]
+
+
+class Context:
+    """The call that a handler serves, as gRPC's ``ServicerContext`` has it.
+
+    :ivar method: ``/package.Service/Method``.
+    :ivar metadata: of the request, as pairs.
+    :ivar peer: where the client connected from, for logs: an address, or nothing. It proves
+        nothing about who the client is.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_cancelled",
+        "_clock",
+        "_deadline",
+        "_ended",
+        "initial_metadata",
+        "metadata",
+        "method",
+        "peer",
+        "trailing_metadata",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        metadata: Metadata = (),
+        peer: str = "",
+        *,
+        clock: Clock,
+        deadline: float | None = None,
+    ) -> None:
+        """
+        :param clock: tells the time.
+        :param deadline: when the call's time is up, in the clock's seconds; None for never.
+        """
+        self.method = method
+        self.metadata = metadata
+        self.peer = peer
+        #: What goes back with the response, before it and after it.
+        self.initial_metadata: Metadata = ()
+        self.trailing_metadata: Metadata = ()
+        self._clock = clock
+        self._deadline = deadline
+        self._cancelled: Deferred[str] | None = None
+        self._ended: str | None = None
+        # The calls that the handler made and that have not ended.
+        self._calls: dict[Deferred[object], None] = {}
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the call's deadline, 0.0 when it has passed; None without a deadline."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self._clock.seconds())
+
+    def send_initial_metadata(self, metadata: MetadataInput) -> None:
+        """Set the metadata that goes in front of the response.
+
+        :raises ValueError: for a key or value that is not allowed, and so TypeError.
+        """
+        self.initial_metadata = normalise(metadata)
+
+    def set_trailing_metadata(self, metadata: MetadataInput) -> None:
+        """Set the metadata that goes behind the response, or with the error.
+
+        :raises ValueError: for a key or value that is not allowed, and so TypeError.
+        """
+        self.trailing_metadata = normalise(metadata)
+
+    @property
+    def cancelled(self) -> Deferred[str]:
+        """Fires when nobody wants the result any more: cancelled, too late, or the client gone.
+
+        With the reason in words. It never fires for a call that ends by itself. One Deferred for
+        all who ask.
+        """
+        if self._cancelled is None:
+            self._cancelled = Deferred()
+            if self._ended is not None:
+                self._cancelled.callback(self._ended)
+        return self._cancelled
+
+    def adopt(self, call: Deferred[object]) -> None:
+        """End *call* with this one; it is one that the handler made."""
+        self._calls[call] = None
+
+    def release(self, call: Deferred[object]) -> None:
+        """A call that the handler made has ended."""
+        self._calls.pop(call, None)
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that nobody wants the result, and end the calls that it made."""
+        if self._ended is not None:
+            return
+        self._ended = reason
+        calls, self._calls = self._calls, {}
+        for call in calls:
+            call.cancel()
+        if self._cancelled is not None:
+            self._cancelled.callback(reason)
+
+
+_current: ContextVar[Context | None] = ContextVar("txzmq.rpc.context", default=None)
+
+
+def current_context() -> Context | None:
+    """The call that is being served here; None outside of handlers.
+
+    It is known in a handler, in coroutines and inlineCallbacks that it starts, not in callbacks of
+    Deferreds.
+    """
+    return _current.get()
+
+
+def set_current(context: Context | None) -> None:
+    """Say which call is being served in the current :class:`contextvars.Context`."""
+    _current.set(context)
+
+
+@contextmanager
+def detached() -> Generator[None]:
+    """Make calls that have nothing to do with the one being served.
+
+    Calls made within take neither its deadline nor its end::
+
+        with detached():
+            client.record(event, timeout=60)
+    """
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,45 @@
+"""Every limit by name, with its default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
+
+#: Bytes that a serialised message may have, gRPC's default for what is received.
+MESSAGE_SIZE: Final = 4 * 1024 * 1024
+#: Bytes that metadata may cost, gRPC's default.
+METADATA_SIZE: Final = 8 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerLimits:
+    """What a server takes on at most. Past a limit, RESOURCE_EXHAUSTED names it.
+
+    A call runs from the start of its handler until the handler has really ended, also where it was
+    cancelled before. Calls past a limit of running ones wait in a queue, each peer in its own,
+    served in turn; what is past its deadline leaves the queue without having run.
+    """
+
+    #: Calls that run at one time.
+    running: int = 4_096
+    #: Calls of one peer that run at one time.
+    running_per_peer: int = 1_024
+    #: Calls of one method that run at one time, by path, ``/package.Service/Method``.
+    running_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
+    #: Calls that wait for a place.
+    queued: int = 16_384
+    #: Calls of one peer that wait for a place.
+    queued_per_peer: int = 4_096
+    #: Calls of one method that wait for a place, by path.
+    queued_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
+    #: Bytes of a serialised request or response.
+    message_size: int = MESSAGE_SIZE
+    #: Bytes of metadata of a request, and of what goes back.
+    metadata_size: int = METADATA_SIZE
+    #: Seconds that a call may take whose client gave it no deadline; None for no end.
+    default_timeout: float | None = 3_600.0
+    #: Seconds that a call may take, whatever its client says; None for no end.
+    max_timeout: float | None = 3_600.0

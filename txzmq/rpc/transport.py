@@ -1,0 +1,307 @@
+"""Where messages travel: the one seam between the RPC layer and the sockets.
+
+:class:`ZmqNetwork` is the real one. ``txzmq.testing`` has another, in memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from txzmq._reactor import Clock
+from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
+from txzmq.factory import ZmqFactory
+from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
+from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
+
+__all__ = [
+    "ClientHandler",
+    "ClientTransport",
+    "Network",
+    "SendResult",
+    "ServerHandler",
+    "ServerTransport",
+    "ZmqNetwork",
+]
+
+
+class ClientTransport(Protocol):
+    """A client's connection to one endpoint, which comes and goes."""
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        """Hand over a message, or not at all; never raises for a full queue."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection; the handler is not called any more."""
+        ...
+
+
+class ClientHandler(Protocol):
+    """What a client's connection tells."""
+
+    def received(self, message: list[bytes]) -> None:
+        """A message arrived."""
+        ...
+
+    def connected(self) -> None:
+        """The server can be reached."""
+        ...
+
+    def disconnected(self) -> None:
+        """The connection was lost: what was sent will not be answered. Reconnecting goes on."""
+        ...
+
+    def unreachable(self, reason: str) -> None:
+        """An attempt to connect failed. Others follow."""
+        ...
+
+    def writable(self) -> None:
+        """After :attr:`SendResult.BLOCKED`: it is worth trying again."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed, not by :meth:`ClientTransport.close`: with its factory."""
+        ...
+
+
+class ServerTransport(Protocol):
+    """A server's socket."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens; a wildcard port has become a real one."""
+        ...
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        """Hand over a message to the peer that its first part names."""
+        ...
+
+    def peer_address(self, peer: bytes) -> str:
+        """Where a peer connected from, for logs; empty if that is not known."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening, drop all connections; the handler is not called any more."""
+        ...
+
+
+class ServerHandler(Protocol):
+    """What a server's socket tells."""
+
+    def received(self, message: list[bytes]) -> None:
+        """A message arrived; its first part is the peer's routing id."""
+        ...
+
+    def peer_lost(self, peer: bytes) -> None:
+        """A peer's connection was lost; it will not come back under this routing id."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed, not by :meth:`ServerTransport.close`: with its factory."""
+        ...
+
+
+class Network(Protocol):
+    """Makes connections."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time, for deadlines."""
+        ...
+
+    def connect(
+        self, address: str, handler: ClientHandler, options: Mapping[str, int]
+    ) -> ClientTransport:
+        """Begin to connect to *address*, and never stop until closed.
+
+        :param options: socket options by libzmq's names, over the defaults.
+        """
+        ...
+
+    def listen(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """Listen at *address*."""
+        ...
+
+
+#: Both sides. Why, in short: bounded queues; a peer that is gone is noticed by the kernel (35 s
+#: when idle, 30 s with unacknowledged data); ZMTP heartbeats stay off, because together with a
+#: bounded RCVHWM they can abort the process in libzmq 4.3.5.
+_COMMON: Final[Mapping[str, int]] = {
+    "SNDHWM": 1000,
+    "RCVHWM": 1000,
+    "TCP_KEEPALIVE": 1,
+    "TCP_KEEPALIVE_IDLE": 20,
+    "TCP_KEEPALIVE_INTVL": 5,
+    "TCP_KEEPALIVE_CNT": 3,
+    "TCP_MAXRT": 30_000,
+}
+#: LINGER 0: what was not sent is of no use to anybody after its channel was closed.
+#: IMMEDIATE: no request waits in libzmq for a server that is down, to run there much later.
+_CLIENT: Final[Mapping[str, int]] = {
+    **_COMMON,
+    "LINGER": 0,
+    "IMMEDIATE": 1,
+    "CONNECT_TIMEOUT": 5_000,
+    "HANDSHAKE_IVL": 5_000,
+}
+#: LINGER: the last replies of a server that stops still get out, within a second.
+#: ROUTER_MANDATORY: a reply that cannot be sent is an error, not silence.
+_SERVER: Final[Mapping[str, int]] = {
+    **_COMMON,
+    "LINGER": 1_000,
+    "ROUTER_MANDATORY": 1,
+    "BACKLOG": 1024,
+    "HANDSHAKE_IVL": 10_000,
+}
+
+
+#: Milliseconds between attempts to reconnect: drawn per socket, because libzmq's own backoff is
+#: the same in every process, and all clients of a server that restarts would come back at once.
+_RECONNECT: Final = (100, 300)
+_RECONNECT_MAX: Final = (1_500, 2_500)
+
+
+class _ClientConnection(ZmqREQConnection):
+    """A DEALER for one endpoint."""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: ClientHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        self._handler = handler
+        self._closing = False
+        self._ready = False
+        # What the handler is told when the socket is drained: replies come before the loss.
+        self._lost = False
+        self._reached = False
+        # libzmq tells of a retry after each failed attempt, and after each loss.
+        self._retry_is_explained = False
+        self.reconnectInterval = random.randint(*_RECONNECT)
+        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
+        self.socketOptions = {**_CLIENT, **options}
+        super().__init__(factory)
+        try:
+            if address.startswith("inproc:"):
+                self._reached = True  # inproc tells nothing, and is not lost before it is closed
+            else:
+                ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+        except BaseException:
+            self.close()
+            raise
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        self._handler.received(message)
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        return self.trySend(message)
+
+    def close(self) -> None:
+        self._closing = True
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        was_open = self.factory is not None
+        super().shutdown()
+        if was_open and not self._closing:
+            self._handler.closed()
+
+    def readyToSend(self) -> None:
+        self._handler.writable()
+
+    def drained(self) -> None:
+        if self._lost:
+            self._lost = False
+            self._handler.disconnected()
+        if self._reached:
+            self._reached = False
+            self._handler.connected()
+
+    def _got_event(self, event: SocketEvent) -> None:
+        name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        if name == "HANDSHAKE_SUCCEEDED":
+            self._ready = self._reached = True
+            self._retry_is_explained = False
+            self.scheduleRead()
+        elif name == "DISCONNECTED" and self._ready:
+            self._ready = self._reached = False
+            self._lost = self._retry_is_explained = True
+            self.scheduleRead()
+        elif name == "DISCONNECTED":
+            self._failed("the connection was closed before the handshake was done")
+        elif name.startswith("HANDSHAKE_FAILED"):
+            self._failed(f"the handshake failed: {name}")
+        elif name == "CONNECT_RETRIED":
+            if not self._retry_is_explained:
+                self._failed("connecting failed")
+            self._retry_is_explained = False
+
+    def _failed(self, reason: str) -> None:
+        self._retry_is_explained = True
+        self._handler.unreachable(reason)
+
+
+class _ServerConnection(ZmqREPConnection):
+    """A ROUTER that listens at one endpoint."""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: ServerHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        self._handler = handler
+        self._closing = False
+        self.socketOptions = {**_SERVER, **options}
+        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
+        self.endpoint = self.lastEndpoint()
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        self._handler.received(message)
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        return self.trySend(message)
+
+    def peer_address(self, peer: bytes) -> str:
+        return self.peerAddress(peer)
+
+    def close(self) -> None:
+        self._closing = True
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        was_open = self.factory is not None
+        super().shutdown()
+        if was_open and not self._closing:
+            self._handler.closed()
+
+    def peerLost(self, peerId: bytes) -> None:
+        self._handler.peer_lost(peerId)
+
+
+class ZmqNetwork:
+    """Sockets of a :class:`~txzmq.ZmqFactory`."""
+
+    def __init__(self, factory: ZmqFactory) -> None:
+        self._factory = factory
+        self.clock: Clock = factory.reactor
+
+    def connect(
+        self, address: str, handler: ClientHandler, options: Mapping[str, int]
+    ) -> ClientTransport:
+        """A DEALER connected to *address*."""
+        return _ClientConnection(self._factory, address, handler, options)
+
+    def listen(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """A ROUTER bound to *address*."""
+        return _ServerConnection(self._factory, address, handler, options)
