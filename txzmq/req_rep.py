@@ -7,11 +7,9 @@ in any order.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from itertools import count
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 import zmq
@@ -19,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
 from txzmq._backend import frameProperty, recv
+from txzmq._ids import request_ids
 from txzmq._reactor import Timer
 from txzmq.connection import NOBLOCK, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.factory import ZmqFactory
@@ -47,15 +46,6 @@ class ZmqRequestTimeoutError(Exception):
     """No reply came in time; the argument is the request's id."""
 
 
-def requestIds() -> Callable[[], bytes]:
-    """A source of request ids: 8 random bytes, the same for all, and a 64-bit counter.
-
-    The random bytes keep the replies to an earlier connection's requests apart from this one's.
-    """
-    epoch, counter = os.urandom(8), count(1)
-    return lambda: epoch + next(counter).to_bytes(8, "big")
-
-
 class ZmqREQConnection(ZmqConnection):
     """Sends requests and hands each reply to whoever asked.
 
@@ -75,7 +65,7 @@ class ZmqREQConnection(ZmqConnection):
     ) -> None:
         """As :class:`ZmqConnection`."""
         self._requests: dict[bytes, tuple[Deferred[list[bytes]], Timer | None]] = {}
-        self._makeId = requestIds()
+        self._makeId = request_ids()
         super().__init__(factory, endpoint, identity)
 
     def _getNextId(self) -> Part:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from txzmq._reactor import Clock
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
 
-__all__ = ["Context", "current_context", "detached"]
+__all__ = ["Context", "current_context", "detached", "set_current"]
 
 
 class Context:

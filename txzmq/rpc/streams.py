@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from txzmq.rpc.errors import Unimplemented
 from txzmq.rpc.method import Method
 
-__all__ = ["RequestStream", "ResponseStream"]
+__all__ = ["RequestStream", "ResponseStream", "UnimplementedResponseStream"]
 
 T = TypeVar("T")
 
