@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from twisted.internet.testing import MemoryReactorClock
+import zmq
 
+from tests.sockets.support import Turns, fresh_turns, raw_sockets
+from tests.support import Loop
 from txzmq import ZmqFactory
-
-
-class Turns:
-    """A reactor that does nothing by itself: the test says when time passes."""
-
-    def __init__(self) -> None:
-        # Any: its methods are typed with zope interfaces.
-        self.reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]  # Twisted's
-        self.factory = ZmqFactory(self.reactor)
-        self.factory.lingerPeriod = 0
-
-    def turn(self, times: int = 1) -> None:
-        """Run what is scheduled for now; what that schedules waits for the next turn."""
-        for _ in range(times):
-            self.reactor.advance(0)
-
-    def scheduled(self) -> int:
-        """How many calls wait."""
-        return len([call for call in self.reactor.getDelayedCalls() if call.active()])
 
 
 @pytest.fixture
 def turns() -> Iterator[Turns]:
     """A factory on a reactor without a life of its own; for inproc sockets."""
-    turns = Turns()
-    yield turns
-    turns.factory.shutdown()
-    assert not turns.scheduled(), "something was left in the reactor"
-    assert not turns.reactor.getReaders()
+    with fresh_turns() as turns:
+        yield turns
+
+
+@pytest.fixture
+def factory(loop: Loop) -> ZmqFactory:
+    """A factory on each reactor."""
+    return ZmqFactory(loop.reactor)
+
+
+@pytest.fixture(params=["tcp", "ipc", "inproc"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where to bind, once for each transport."""
+    return {
+        "tcp": "tcp://127.0.0.1:*",
+        "ipc": f"ipc://{tmp_path}/socket",
+        "inproc": "inproc://socket",
+    }[request.param]
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def remote_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where to bind, once for each transport with connections that can be lost."""
+    return {"tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{tmp_path}/socket"}[request.param]
+
+
+@pytest.fixture
+def raw() -> Iterator[Callable[..., zmq.Socket[bytes]]]:
+    """Makes plain sockets of a context of their own: ``raw(zmq.DEALER, "tcp://...")``."""
+    with raw_sockets() as make:
+        yield make

@@ -12,14 +12,13 @@ import zmq
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 
+from tests.sockets.support import Echo, Pull, bind, connect_to
 from tests.support import Loop
 from txzmq import (
     ZmqDealerConnection,
     ZmqEndpoint,
-    ZmqEndpointType,
     ZmqFactory,
     ZmqPubConnection,
-    ZmqPullConnection,
     ZmqPushConnection,
     ZmqREPConnection,
     ZmqREQConnection,
@@ -29,48 +28,6 @@ from txzmq import (
     ZmqXPubConnection,
     ZmqXSubConnection,
 )
-
-TRANSPORTS = ["tcp", "ipc", "inproc"]
-
-
-@pytest.fixture
-def factory(loop: Loop) -> ZmqFactory:
-    return ZmqFactory(loop.reactor)
-
-
-@pytest.fixture(params=TRANSPORTS)
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return {
-        "tcp": "tcp://127.0.0.1:*",
-        "ipc": f"ipc://{tmp_path}/socket",
-        "inproc": "inproc://socket",
-    }[request.param]
-
-
-def bind(address: str) -> ZmqEndpoint:
-    return ZmqEndpoint(ZmqEndpointType.bind, address)
-
-
-def connect_to(connection: Any) -> ZmqEndpoint:
-    """Where to connect to reach *connection*: a wildcard port has become a real one."""
-    address = connection.socket.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-    return ZmqEndpoint(ZmqEndpointType.connect, address)
-
-
-class Pull(ZmqPullConnection):
-    """Keeps what it receives, and can be waited for."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.messages: list[list[bytes]] = []
-
-    def onPull(self, message: list[bytes]) -> None:
-        self.messages.append(message)
-
-
-class Echo(ZmqREPConnection):
-    def gotMessage(self, messageId: bytes, *messageParts: bytes) -> None:
-        self.reply(messageId, *messageParts)
 
 
 def test_push_pull_keeps_order_and_parts(loop: Loop, factory: ZmqFactory, address: str) -> None:
