@@ -1,0 +1,131 @@
+"""How much longer the generator takes than protoc and mypy-protobuf alone: ``make bench-codegen``.
+
+For each size of the corpus: the time of one command of protoc that writes messages and stubs, the
+time of ``python -m txzmq_codegen`` into an empty folder and into one that is up to date, and the
+most memory that it took, all of its processes together. Fails where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.codegen.corpus import write_corpus
+from benchmarks.codegen.measure import Cost, measure
+
+_SIZES: Final = (500, 1000, 2500, 5000)
+#: The goals: time above protoc's, memory, and how far from linear the growth may be.
+_OVERHEAD: Final = 0.40
+_MEMORY: Final = 1 << 30
+_GROWTH: Final = 1.3
+
+
+class Row(NamedTuple):
+    """What was measured for one size."""
+
+    services: int
+    protoc: Cost
+    ours: Cost
+    again: Cost
+    written_again: int
+
+    @property
+    def overhead(self) -> float:
+        """Time above protoc's, as a part of it."""
+        return self.ours.seconds / self.protoc.seconds - 1
+
+
+def run(services: int, repeat: int) -> Row:
+    """Measure one size; of several runs the quickest counts."""
+    with tempfile.TemporaryDirectory(prefix="txzmq-bench-") as name:
+        folder = Path(name)
+        protos, theirs, ours = folder / "protos", folder / "theirs", folder / "ours"
+        write_corpus(protos, services)
+        return Row(
+            services,
+            min(_protoc(protos, theirs) for _ in range(repeat)),
+            min(_generator(protos, ours, fresh=True) for _ in range(repeat)),
+            min(_generator(protos, ours, fresh=False) for _ in range(repeat)),
+            _written(protos, ours),
+        )
+
+
+def _protoc(protos: Path, out: Path) -> Cost:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    plugin = Path(sys.executable).with_name("protoc-gen-mypy")
+    names = [path.relative_to(protos).as_posix() for path in sorted(protos.rglob("*.proto"))]
+    arguments = out.with_suffix(".arguments")
+    options = [f"--proto_path={protos}", f"--python_out={out}", f"--mypy_out=quiet:{out}"]
+    arguments.write_text("\n".join((*options, *names)), "utf-8")
+    plugins = [f"--plugin=protoc-gen-mypy={plugin}"]
+    return measure([sys.executable, "-m", "grpc_tools.protoc", *plugins, f"@{arguments}"])
+
+
+def _generator(protos: Path, out: Path, *, fresh: bool) -> Cost:
+    if fresh:
+        shutil.rmtree(out, ignore_errors=True)
+    return measure([sys.executable, "-m", "txzmq_codegen", str(protos), "-o", str(out)])
+
+
+def _written(protos: Path, out: Path) -> int:
+    """How many files a run with nothing changed writes."""
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.py*")}
+    _generator(protos, out, fresh=False)
+    return sum(path.stat().st_mtime_ns != before.get(path) for path in out.rglob("*.py*"))
+
+
+def _print(rows: Sequence[Row]) -> None:
+    head = ("services", "protoc", "txzmq", "above", "per 1000", "CPU", "memory", "again", "writes")
+    print("".join(f"{title:>10}" for title in head))
+    for row in rows:
+        cells = (
+            str(row.services),
+            f"{row.protoc.seconds:.2f} s",
+            f"{row.ours.seconds:.2f} s",
+            f"{row.overhead:+.0%}",
+            f"{row.ours.seconds / row.services * 1000:.2f} s",
+            f"{row.ours.cpu / row.protoc.cpu - 1:+.0%}",
+            f"{row.ours.memory / (1 << 20):.0f} MiB",
+            f"{row.again.seconds:.2f} s",
+            str(row.written_again),
+        )
+        print("".join(f"{cell:>10}" for cell in cells))
+
+
+def _missed(rows: Sequence[Row]) -> list[str]:
+    missed = [
+        f"{row.services} services: {row.overhead:+.0%}, the goal is {_OVERHEAD:+.0%}"
+        for row in rows
+        if row.overhead > _OVERHEAD
+    ]
+    missed += [f"{row.services} services: memory" for row in rows if row.ours.memory > _MEMORY]
+    missed += [f"{row.services} services: wrote again" for row in rows if row.written_again]
+    first, last = rows[0], rows[-1]
+    growth = (last.ours.seconds / last.services) / (first.ours.seconds / first.services)
+    if growth > _GROWTH:
+        missed.append(f"time per service grew by {growth:.2f}, the goal is {_GROWTH}")
+    return missed
+
+
+def main() -> int:
+    """Measure, print, and compare with the goals."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.codegen", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES, metavar="SERVICES")
+    parser.add_argument("--repeat", type=int, default=2, help="the quickest counts (default: 2)")
+    given = parser.parse_args()
+    rows = [run(size, given.repeat) for size in given.sizes]
+    _print(rows)
+    missed = _missed(rows)
+    for line in missed:
+        print(f"missed: {line}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
