@@ -88,7 +88,14 @@ def check_service(folder: Path, wheel: Path) -> None:
     where = run(python, "-c", "import txzmq, txzmq_codegen; print(txzmq.__file__)", cwd=folder)
     check(ROOT not in Path(where.strip()).parents, f"not the wheel's: {where}")
     run(python, "-m", "txzmq.codegen", "protos/", cwd=folder)
-    run(folder / "bin" / "protoc-gen-txzmq", "--help", cwd=folder)
+    (folder / "plugin").mkdir()
+    plugin = f"--plugin={folder / 'bin' / 'protoc-gen-txzmq'}"
+    proto = "demo/greeter/v1/greeter.proto"
+    protoc: list[str | Path] = [python, "-m", "grpc_tools.protoc", "--proto_path=protos", plugin]
+    run(*protoc, "--txzmq_out=plugin", proto, cwd=folder)
+    check(
+        any((folder / "plugin").rglob("greeter_txzmq.py")), "the plugin wrote no greeter_txzmq.py"
+    )
     title("the types that the installed packages show")
     checked = ["examples/demo/server.py", "examples/demo/client.py"]
     mypy: list[str | Path] = [
@@ -121,6 +128,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run(
         command,
         cwd=cwd or tempfile.gettempdir(),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
