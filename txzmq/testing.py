@@ -9,9 +9,12 @@ from txzmq._testing_fakes import (
     UnaryUnaryAnswer,
     calls,
 )
+from txzmq._testing_network import Faults, MemoryNetwork
 
 __all__ = [
     "FakeCaller",
+    "Faults",
+    "MemoryNetwork",
     "RecordedCall",
     "StreamStreamAnswer",
     "StreamUnaryAnswer",

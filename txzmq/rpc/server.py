@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from types import CoroutineType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,9 +17,11 @@ from twisted.python.failure import Failure
 
 from txzmq._reactor import Timer
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._admission import Admission, Place
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, encode_response
+from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, RpcError
@@ -48,10 +50,8 @@ _US: Final = 1_000_000
 class ServiceHandler(Protocol):
     """An instance of a generated ``<Service>Base``."""
 
-    @property
-    def __txzmq_service__(self) -> Service:
-        """The service that it implements."""
-        ...
+    #: The service that it implements.
+    __txzmq_service__: ClassVar[Service]
 
 
 class _Entry:
@@ -81,6 +81,9 @@ class _Call:
         "deferred",
         "entry",
         "key",
+        "place",
+        "queued",
+        "registered",
         "tick",
     )
 
@@ -104,6 +107,10 @@ class _Call:
         self.deferred: Deferred[Any] | None = None
         #: Nobody waits for the handler's result any more.
         self.answered = False
+        self.place = Place(key[0], entry.path)
+        self.queued = False
+        #: Whether cancellation, loss of the peer and the deadline find the call.
+        self.registered = False
         self.tick = 0
 
 
@@ -214,7 +221,8 @@ class Server:
         self._entries = _entries(services)
         self._connections: list[_Connection] = []
         self._deadlines: Deadlines[_Call] = Deadlines(self.clock, self._too_late)
-        self._running = 0
+        self._admission: Admission[_Call] = Admission(self.limits)
+        self._serving = False
         self._stopping: Deferred[None] | None = None
         self._stop_timer: Timer | None = None
 
@@ -256,7 +264,50 @@ class Server:
         deadline = self._deadline(head.timeout_us)
         peer = "" if connection.transport is None else connection.transport.peer_address(key[0])
         context = Context(head.path, head.metadata, peer, clock=self.clock, deadline=deadline)
-        self._run(_Call(connection, key, entry, context, deadline, body))
+        call = _Call(connection, key, entry, context, deadline, body)
+        if self._admission.may_run(call.place):
+            self._run(call)
+        else:
+            self._queue(call)
+
+    def _queue(self, call: _Call) -> None:
+        reason = self._admission.why_not(call.place)
+        if reason is not None:
+            self.counters["shed request"] += 1
+            self._answer(
+                call,
+                ResponseHead(Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}"),
+            )
+            return
+        call.queued = True
+        self._register(call)
+        self._admission.enqueue(call.place, call)
+
+    def _register(self, call: _Call) -> None:
+        if call.registered:
+            return
+        call.registered = True
+        call.connection.wire.start(call.key, call)
+        if call.deadline is not None:
+            call.tick = self._deadlines.set(call, call.deadline)
+
+    def _forget(self, call: _Call) -> None:
+        if call.registered:
+            call.registered = False
+            self._deadlines.remove(call, call.tick)
+            call.connection.wire.finish(call.key)
+
+    def _serve_queue(self) -> None:
+        """Start what may run now that something has ended."""
+        if self._serving:
+            return  # further up in the stack: a handler that ended at once
+        self._serving = True
+        try:
+            while (call := self._admission.next_call()) is not None:
+                call.queued = False
+                self._run(call)
+        finally:
+            self._serving = False
 
     def _refusal(self, entry: _Entry | None, request: Request) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
@@ -278,7 +329,16 @@ class Server:
             )
         if len(request.body) > self.limits.message_size:
             return _too_large("request", len(request.body), self.limits.message_size)
+        if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
+            return self._too_much_metadata("request")
         return None
+
+    def _too_much_metadata(self, what: str) -> ResponseHead:
+        return ResponseHead(
+            Code.RESOURCE_EXHAUSTED,
+            f"the metadata of the {what} is over the server's limit of "
+            f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
+        )
 
     def _deadline(self, timeout_us: int | None) -> float | None:
         limits = self.limits
@@ -316,22 +376,20 @@ class Server:
 
     def _wait(self, call: _Call, result: Deferred[Any]) -> None:
         """Answer when the handler's result is there, unless the call is over before."""
-        self._running += 1
+        self._admission.started(call.place)
         call.deferred = result
-        call.connection.wire.start(call.key, call)
-        if call.deadline is not None:
-            call.tick = self._deadlines.set(call, call.deadline)
+        self._register(call)
         succeeded = partial(self._ended, call, self._succeed)
         failed = partial(self._ended, call, self._fail)
         result.addCallbacks(succeeded, failed)
 
     def _ended(self, call: _Call, finish: Callable[[_Call, Any], None], result: object) -> None:
         """The handler has ended, answered already or not: give back what the call holds."""
-        self._running -= 1
-        self._deadlines.remove(call, call.tick)
-        call.connection.wire.finish(call.key)
+        self._admission.ended(call.place)
+        self._forget(call)
         if not call.answered:
             finish(call, result)
+        self._serve_queue()
         if self._stopping is not None:
             self._stop_if_idle()
 
@@ -377,7 +435,11 @@ class Server:
                 initial=context.initial_metadata,
                 trailing=(*context.trailing_metadata, *head.trailing),
             )
+            if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
+                head, body = self._too_much_metadata("response"), b""
         call.answered = True
+        if call.deferred is None:
+            self._forget(call)  # otherwise it keeps its place until the handler has ended
         call.connection.answer(call.key, head, body)
 
     # -- ends that come from outside ---------------------------------------------------------
@@ -390,16 +452,27 @@ class Server:
         self._interrupt(call, reason)
 
     def _interrupt(self, call: _Call, reason: str) -> None:
+        """Have a call end that has been answered, or whose answer nobody wants."""
+        if call.queued:
+            call.queued = False
+            self._admission.remove(call.place, call)
         call.context.cancel(reason)
-        if call.deferred is not None:
+        if call.deferred is None:
+            self._forget(call)
+        else:
             call.deferred.cancel()
 
     def _too_late(self, call: _Call) -> None:
-        if not call.answered:
-            self._answer(
-                call, ResponseHead(Code.DEADLINE_EXCEEDED, "the call's time was up on the server")
-            )
-            self._interrupt(call, "its deadline has passed")
+        if call.answered:
+            return
+        executed = "was not executed" if call.queued else "may have been executed"
+        self._answer(
+            call,
+            ResponseHead(
+                Code.DEADLINE_EXCEEDED, f"the call's time was up on the server; it {executed}"
+            ),
+        )
+        self._interrupt(call, "its deadline has passed")
 
     def _cancel(self, connection: _Connection, key: CallKey, body: bytes) -> None:
         try:
@@ -438,7 +511,12 @@ class Server:
 
     def _stop_if_idle(self) -> None:
         flushed = all(connection.is_flushed for connection in self._connections)
-        if not self._running and flushed and self._stop_timer is not None:
+        if (
+            not self._admission.running
+            and not self._admission.queued
+            and flushed
+            and self._stop_timer is not None
+        ):
             # In a turn of its own: whoever ended last may be in the middle of its work.
             self._stop_timer.cancel()
             self._stop_timer = self.clock.callLater(0, self._stop_now)

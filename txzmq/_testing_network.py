@@ -1,0 +1,230 @@
+"""Connections in memory, in virtual time, with faults by seed; public through txzmq.testing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler
+
+__all__ = ["Faults", "MemoryNetwork"]
+
+T = TypeVar("T")
+
+#: Virtual seconds between attempts to connect.
+_RETRY = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faults:
+    """What a :class:`MemoryNetwork` does to messages; the same seed does the same.
+
+    Probabilities from 0 to 1, and seconds.
+    """
+
+    seed: int = 0
+    #: The message never arrives.
+    loss: float = 0.0
+    #: It arrives twice.
+    duplication: float = 0.0
+    #: It takes between zero and so many seconds, so that later ones overtake it.
+    delay: float = 0.0
+
+
+class _Line:
+    """One client's connection."""
+
+    def __init__(self, network: MemoryNetwork, address: str, handler: ClientHandler) -> None:
+        self.address = address
+        self.handler = handler
+        self.network = network
+        #: The routing id under which the server knows it; new for each connection.
+        self.peer = b""
+        self.server: _Listener | None = None
+        self.open = True
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        if self.server is None:
+            return SendResult.BLOCKED
+        server, peer = self.server, self.peer
+        self.network.carry(lambda: server.deliver(peer, message))
+        return SendResult.SENT
+
+    def deliver(self, peer: bytes, message: list[bytes]) -> None:
+        if self.open and peer == self.peer:
+            self.handler.received(list(message))
+
+    def try_to_connect(self) -> None:
+        if not self.open:
+            return
+        server = self.network.listener(self.address)
+        if server is None:
+            self.handler.unreachable("nobody listens")
+            self.network.clock.callLater(_RETRY, self.try_to_connect)
+            return
+        self.server = server
+        self.peer = self.network.new_peer()
+        server.lines[self.peer] = self
+        self.handler.connected()
+
+    def lose(self) -> None:
+        """The connection breaks; another is tried."""
+        server, self.server = self.server, None
+        if server is None:
+            return
+        server.lines.pop(self.peer, None)
+        server.handler.peer_lost(self.peer)
+        if self.open:
+            self.handler.disconnected()
+            self.network.clock.callLater(_RETRY, self.try_to_connect)
+
+    def close(self) -> None:
+        self.open = False
+        self.network.clock.callLater(0, self.lose)
+
+
+class _Listener:
+    """A server's socket."""
+
+    def __init__(self, network: MemoryNetwork, address: str, handler: ServerHandler) -> None:
+        self.endpoint = address
+        self.handler = handler
+        self.lines: dict[bytes, _Line] = {}
+        self._network = network
+        self._open = True
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        peer, *rest = message
+        line = self.lines.get(peer)
+        if line is None:
+            return SendResult.UNREACHABLE
+        self._network.carry(lambda: line.deliver(peer, rest))
+        return SendResult.SENT
+
+    def deliver(self, peer: bytes, message: list[bytes]) -> None:
+        if self._open and peer in self.lines:
+            self.handler.received([peer, *message])
+
+    def peer_address(self, peer: bytes) -> str:
+        return "memory"
+
+    def close(self) -> None:
+        self._open = False
+        self._network.forget(self)
+        # What was sent before still arrives.
+        self._network.clock.callLater(0, self.cut)
+
+    def cut(self) -> None:
+        """Every connection breaks."""
+        for line in list(self.lines.values()):
+            line.lose()
+
+
+class MemoryNetwork:
+    """Stands for a :class:`~txzmq.ZmqFactory`: channels and servers on it meet in memory.
+
+    Nothing happens by itself: :meth:`run` lets it, and time passes only by :meth:`advance`. ::
+
+        network = MemoryNetwork()
+        server = Server(network, [Greeter()])
+        client = GreeterClient(Channel(network, server.listen("inproc://greeter")))
+        reply = network.result(client.say_hello(HelloRequest(name="x")))
+
+    :ivar clock: the virtual time.
+    """
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        """Make a network of its own; *faults* says what happens to messages, None for nothing."""
+        self.clock = Clock()
+        self._faults = faults or Faults()
+        self._random = random.Random(self._faults.seed)
+        self._listeners: dict[str, _Listener] = {}
+        self._peers = itertools.count(1)
+
+    # -- for tests ---------------------------------------------------------------------------
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and all happen that is due in it, in order."""
+        end = self.clock.seconds() + seconds
+        while True:
+            # Typed with a zope interface, which hides the methods.
+            calls = cast("list[Any]", self.clock.getDelayedCalls())
+            due: list[float] = [call.getTime() for call in calls]
+            if not due or min(due) > end:
+                break
+            self.clock.advance(max(0.0, min(due) - self.clock.seconds()))
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+
+    def run(self) -> None:
+        """Let all happen that is due now."""
+        self.advance(0)
+
+    def result(self, deferred: Deferred[T]) -> T:
+        """What *deferred* gives, once all has happened that is due now.
+
+        :raises Exception: what it fails with.
+        :raises AssertionError: if it has not fired; time may have to pass first.
+        """
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        self.run()
+        assert results, "the Deferred has not fired"
+        result: T | Failure = results[0]
+        if isinstance(result, Failure):
+            result.raiseException()
+            raise AssertionError("raiseException() raises")
+        return result
+
+    def cut(self, address: str) -> None:
+        """Break every connection to *address*; clients try to connect again."""
+        listener = self._listeners.get(address)
+        if listener is not None:
+            listener.cut()
+
+    # -- what Network asks for ---------------------------------------------------------------
+
+    def connect(self, address: str, handler: ClientHandler, options: Mapping[str, int]) -> _Line:
+        """As :meth:`txzmq.rpc.transport.Network.connect`."""
+        line = _Line(self, address, handler)
+        self.clock.callLater(0, line.try_to_connect)
+        return line
+
+    def listen(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.listen`.
+
+        :raises OSError: if the address is in use.
+        """
+        if address in self._listeners:
+            raise OSError(f"{address} is in use")
+        listener = self._listeners[address] = _Listener(self, address, handler)
+        return listener
+
+    # -- for its connections -----------------------------------------------------------------
+
+    def listener(self, address: str) -> _Listener | None:
+        """Who listens at *address*."""
+        return self._listeners.get(address)
+
+    def forget(self, listener: _Listener) -> None:
+        """Nobody listens there any more."""
+        self._listeners.pop(listener.endpoint, None)
+
+    def new_peer(self) -> bytes:
+        """A routing id as libzmq makes them up."""
+        return b"\0" + next(self._peers).to_bytes(4, "big")
+
+    def carry(self, arrive: Callable[[], None]) -> None:
+        """Have a message arrive, or not, or twice."""
+        faults, chance = self._faults, self._random.random
+        if faults.loss and chance() < faults.loss:
+            return
+        copies = 2 if faults.duplication and chance() < faults.duplication else 1
+        for _ in range(copies):
+            self.clock.callLater(faults.delay * chance() if faults.delay else 0, arrive)

@@ -1,0 +1,147 @@
+"""Which call may run now, which waits, which is refused."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from txzmq.rpc.limits import ServerLimits
+
+__all__ = ["Admission", "Place"]
+
+C = TypeVar("C")
+
+
+class Place(NamedTuple):
+    """Whose call, and of which method."""
+
+    peer: bytes
+    path: str
+
+
+class Admission(Generic[C]):
+    """Counts calls that run and keeps those that wait, each peer's in a queue of its own.
+
+    Peers take turns, and so do the methods of one peer; within those, first come, first served.
+    """
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._running = 0
+        self._running_of_peer: Counter[bytes] = Counter()
+        self._running_of_path: Counter[str] = Counter()
+        self._queued = 0
+        self._queued_of_path: Counter[str] = Counter()
+        self._queued_of_peer: Counter[bytes] = Counter()
+        # By peer and path; the order of both is whose turn it is.
+        self._queues: dict[bytes, dict[str, deque[C]]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many calls run."""
+        return self._running
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait."""
+        return self._queued
+
+    def may_run(self, place: Place) -> bool:
+        """Whether a call may run at once; nobody is overtaken by it."""
+        return not self._queued_of_peer[place.peer] and self._has_room(place)
+
+    def _has_room(self, place: Place) -> bool:
+        limits, (peer, path) = self._limits, place
+        return (
+            self._running < limits.running
+            and self._running_of_peer[peer] < limits.running_per_peer
+            and _below(self._running_of_path, path, limits.running_per_method)
+        )
+
+    def started(self, place: Place) -> None:
+        """A call runs that :meth:`may_run`, or that :meth:`next_call` gave."""
+        self._running += 1
+        self._running_of_peer[place.peer] += 1
+        self._running_of_path[place.path] += 1
+
+    def ended(self, place: Place) -> None:
+        """A call that was :meth:`started` has ended."""
+        self._running -= 1
+        _decrement(self._running_of_peer, place.peer)
+        _decrement(self._running_of_path, place.path)
+
+    def why_not(self, place: Place) -> str | None:
+        """The limit that forbids that one more call waits, in words; None if none does."""
+        limits, (peer, path) = self._limits, place
+        if self._queued >= limits.queued:
+            return f"{limits.queued} calls wait on the server (ServerLimits.queued)"
+        if self._queued_of_peer[peer] >= limits.queued_per_peer:
+            return (
+                f"{limits.queued_per_peer} calls of this client wait on the server "
+                "(ServerLimits.queued_per_peer)"
+            )
+        if not _below(self._queued_of_path, path, limits.queued_per_method):
+            return (
+                f"{limits.queued_per_method[path]} calls of {path} wait on the server "
+                "(ServerLimits.queued_per_method)"
+            )
+        return None
+
+    def enqueue(self, place: Place, call: C) -> None:
+        """Have a call wait."""
+        paths = self._queues.setdefault(place.peer, {})
+        paths.setdefault(place.path, deque()).append(call)
+        self._queued += 1
+        self._queued_of_peer[place.peer] += 1
+        self._queued_of_path[place.path] += 1
+
+    def remove(self, place: Place, call: C) -> None:
+        """A call does not wait any more."""
+        queue = self._queues[place.peer][place.path]
+        queue.remove(call)
+        self._dequeued(place, queue)
+
+    def next_call(self) -> C | None:
+        """Take the next call that may run out of its queue; None if none may."""
+        if not self._queued or self._running >= self._limits.running:
+            return None
+        for peer, paths in self._queues.items():
+            for path, queue in paths.items():
+                place = Place(peer, path)
+                if self._has_room(place):
+                    call = queue.popleft()
+                    self._to_the_end(place)
+                    self._dequeued(place, queue)
+                    return call
+        return None
+
+    def _to_the_end(self, place: Place) -> None:
+        """Whoever had a turn gets the next one last."""
+        paths = self._queues.pop(place.peer)
+        self._queues[place.peer] = paths
+        paths[place.path] = paths.pop(place.path)
+
+    def _dequeued(self, place: Place, queue: deque[C]) -> None:
+        self._queued -= 1
+        _decrement(self._queued_of_peer, place.peer)
+        _decrement(self._queued_of_path, place.path)
+        if not queue:
+            paths = self._queues[place.peer]
+            del paths[place.path]
+            if not paths:
+                del self._queues[place.peer]
+
+
+def _below(counts: Counter[str], path: str, limits: Mapping[str, int]) -> bool:
+    return not limits or path not in limits or counts[path] < limits[path]
+
+
+K = TypeVar("K", bytes, str)
+
+
+def _decrement(counts: Counter[K], key: K) -> None:
+    if counts[key] <= 1:
+        del counts[key]  # or there would be an entry for each peer that ever came
+    else:
+        counts[key] -= 1
