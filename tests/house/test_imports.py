@@ -15,6 +15,7 @@ FORBIDDEN = {
     "txzmq": ["txzmq.rpc", "txzmq.codegen", "txzmq_codegen"],
     "txzmq.testing": ["zmq", "txzmq_codegen"],
     "txzmq._testing_fakes": ["zmq", "txzmq_codegen"],
+    "txzmq._testing_network": ["zmq", "txzmq_codegen"],
     "txzmq.codegen": ["txzmq.", "zmq", "twisted"],  # the door: to the generator, and nowhere else
     "txzmq.rpc": ["zmq", "txzmq.codegen", "txzmq_codegen"],
     "txzmq.rpc._wire": ["zmq", "twisted", "time", "txzmq_codegen"],  # sans-IO, and without a clock
