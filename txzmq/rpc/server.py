@@ -248,6 +248,16 @@ class Server:
         self._connections.append(connection)
         return transport.endpoint
 
+    @property
+    def running(self) -> int:
+        """How many handlers have started and not ended."""
+        return self._admission.running
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a place."""
+        return self._admission.queued
+
     # -- a call's life: accept, run, finish --------------------------------------------------
 
     def accept(self, connection: _Connection, request: Request) -> None:
