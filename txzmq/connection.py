@@ -244,7 +244,8 @@ class ZmqConnection:
 
         if factory.closed:
             raise zmq.ZMQError(zmq.ETERM)
-        socket = _WatchedSocket(factory.context, self.socketType)
+        # Made by the context, so that its destroy() knows the socket.
+        socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
         self.socket: zmq.Socket[bytes] | None = socket
         try:
             self.fd: int = _get(socket, zmq.FD)
@@ -551,8 +552,19 @@ class ZmqConnection:
                 self.scheduleRead()
         return SendResult.SENT
 
+    @classmethod
+    def _sendParts(cls, socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+        try:
+            cls._sendOnce(socket, parts)
+        except zmq.Again:
+            # For a millisecond after it did so, a send does not look whether peers came or have
+            # made room. Asking for the events does.
+            if not _get(socket, zmq.EVENTS) & zmq.POLLOUT:
+                raise
+            cls._sendOnce(socket, parts)
+
     @staticmethod
-    def _sendParts(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+    def _sendOnce(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
         last = len(parts) - 1
         for index, part in enumerate(parts):
             try:

@@ -21,9 +21,11 @@ def turns() -> Iterator[Turns]:
 
 
 @pytest.fixture
-def factory(loop: Loop) -> ZmqFactory:
+def factory(loop: Loop) -> Iterator[ZmqFactory]:
     """A factory on each reactor."""
-    return ZmqFactory(loop.reactor)
+    factory = ZmqFactory(loop.reactor)
+    yield factory
+    factory.shutdown()
 
 
 @pytest.fixture(params=["tcp", "ipc", "inproc"])

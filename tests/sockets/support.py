@@ -36,6 +36,12 @@ class Turns:
         self.reactor: Any = MemoryReactorClock()  # type: ignore[no-untyped-call]  # Twisted's
         self.factory = ZmqFactory(self.reactor)
         self.factory.lingerPeriod = 0
+        self._made: list[zmq.Socket[bytes]] = []  # those that nobody keeps would be closed
+
+    def raw(self, kind: int, *addresses: str, **options: int | bytes) -> zmq.Socket[bytes]:
+        """As :func:`raw_socket`, of the factory's context; closed with it."""
+        self._made.append(raw_socket(self.factory.context, kind, *addresses, **options))
+        return self._made[-1]
 
     def turn(self, times: int = 1) -> None:
         """Run what is scheduled for now; what that schedules waits for the next turn."""

@@ -159,7 +159,7 @@ def test_a_message_arrives_that_came_while_a_blocked_connection_looked_for_room(
                 raise
 
     dealer = Late(turns.factory, bind("inproc://dealer"))
-    other = raw_socket(turns.factory.context, zmq.DEALER, "inproc://dealer", RCVHWM=1)
+    other = turns.raw(zmq.DEALER, "inproc://dealer", RCVHWM=1)
     for _ in range(2):  # as many as fit
         dealer.send(b"x")
     with pytest.raises(zmq.Again):
@@ -175,7 +175,7 @@ def flooded(turns: Turns, cls: type[PullT], count: int = 1000) -> PullT:
     """A PULL connection for which *count* messages wait."""
     pull = cls(turns.factory, bind("inproc://pull"))
     turns.settle()
-    with raw_socket(turns.factory.context, zmq.PUSH, "inproc://pull", SNDHWM=0) as push:
+    with turns.raw(zmq.PUSH, "inproc://pull", SNDHWM=0) as push:
         for i in range(count):
             push.send(b"%d" % i)
     return pull
@@ -307,7 +307,7 @@ def test_an_exception_in_a_hook_is_logged_and_reading_goes_on(
 
     fail.__name__ = hook
     setattr(push, hook, fail)
-    pull = raw_socket(turns.factory.context, zmq.PULL, "inproc://push")
+    pull = turns.raw(zmq.PULL, "inproc://push")
     push.doRead()
     turns.settle()
     assert error in [type(failure) for failure in logged.failures()]
@@ -334,7 +334,7 @@ def test_a_failing_recv_leaves_the_reader_alive_and_at_rest(
     turns.settle()  # the first one: nothing waits, so it is not tried again
     assert pull.failures == 2
     assert not turns.scheduled()
-    push = raw_socket(turns.factory.context, zmq.PUSH, "inproc://pull")
+    push = turns.raw(zmq.PUSH, "inproc://pull")
     push.send(b"message")
     pull.doRead()
     turns.settle()
@@ -422,7 +422,7 @@ async def nothing_to_do(loop: Loop, *connections: ZmqConnection) -> None:
     counters = [count_reads(connection) for connection in connections]
     await loop.sleep(0.2)
     for connection, (count,) in zip(connections, counters, strict=True):
-        assert count <= 2, connection
+        assert count <= 5, connection  # spinning would be thousands
 
 
 @pytest.mark.parametrize("transport", ["tcp", "inproc"])
