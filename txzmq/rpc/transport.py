@@ -259,10 +259,11 @@ class _ServerConnection(ZmqREPConnection):
         options: Mapping[str, int],
     ) -> None:
         self._handler = handler
-        self._closing = False
+        self._closing = True  # until it is open: a failure to bind is told by the exception
         self.socketOptions = {**_SERVER, **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
+        self._closing = False
 
     def messageReceived(self, message: list[bytes]) -> None:
         self._handler.received(message)

@@ -1,0 +1,151 @@
+"""The parts of the RPC layer by themselves: errors, deadlines, admission, the facade."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from txzmq.rpc import Code, NotFound, RpcError, ServerLimits, Unknown
+from txzmq.rpc import errors as errors_module
+from txzmq.rpc._admission import Admission, Place
+from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc.errors import to_code
+from txzmq.rpc.method import GENERATED_LEVEL, require_level
+
+ERRORS = [code for code in Code if code is not Code.OK]
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_each_code_has_its_class(code: Code) -> None:
+    error = RpcError(code, "why")
+    assert type(error) is not RpcError
+    assert type(error).__name__.upper() == code.name.replace("_", "")
+    again = type(error)("why")  # type: ignore[arg-type]  # the subclass takes the message first
+    for one in (error, again, RpcError(code=code, message="why")):
+        assert (type(one), one.code, one.message) == (type(error), code, "why")
+        assert str(one) == f"{code.name}: why"
+    assert type(error).__name__ in errors_module.__all__
+
+
+def test_an_error_survives_pickling() -> None:
+    error = NotFound(
+        "no", details=[AnyMessage(type_url="a/b", value=b"1")], metadata=[("k-bin", b"\0")]
+    )
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is NotFound
+    assert (copy.message, copy.details, copy.metadata) == ("no", error.details, error.metadata)
+
+
+def test_what_cannot_be_an_error() -> None:
+    with pytest.raises(ValueError, match="OK"):
+        RpcError(Code.OK)
+    with pytest.raises(ValueError, match="NotFound cannot have"):
+        NotFound(Code.ABORTED, "x")
+    assert to_code(99) is Code.UNKNOWN
+    assert isinstance(RpcError(Code.UNKNOWN), Unknown)
+
+
+def test_generated_code_of_another_level_is_refused() -> None:
+    require_level(GENERATED_LEVEL, "here")
+    with pytest.raises(ImportError, match="newer txzmq"):
+        require_level(GENERATED_LEVEL + 1, "there")
+    with pytest.raises(ImportError, match="older txzmq"):
+        require_level(0, "there")
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 10), st.sampled_from(["keep", "remove", "remove twice"])),
+        max_size=60,
+    ),
+    st.lists(st.floats(0.001, 3), min_size=1, max_size=20),
+)
+def test_deadlines_fire_once_in_order_and_leave_nothing(
+    items: list[tuple[float, str]], steps: list[float]
+) -> None:
+    clock, fired = Clock(), list[tuple[int, float]]()
+    deadlines: Deadlines[int] = Deadlines(clock, lambda i: fired.append((i, clock.seconds())))
+    ticks = [deadlines.set(i, when) for i, (when, _) in enumerate(items)]
+    assert len(clock.getDelayedCalls()) <= 1
+    for i, (_, fate) in enumerate(items):
+        for _ in range(["keep", "remove", "remove twice"].index(fate)):
+            deadlines.remove(i, ticks[i])
+    for step in (*steps, 20.0):
+        clock.advance(step)
+        late = [i for i, (_, fate) in enumerate(items) if fate == "keep"]
+        due = [i for i in late if items[i][0] <= clock.seconds() - 0.001]
+        assert set(due) <= {i for i, _ in fired}
+    kept = sorted(i for i, (_, fate) in enumerate(items) if fate == "keep")
+    assert sorted(i for i, _ in fired) == kept
+    assert all(at >= items[i][0] - 0.001 for i, at in fired)
+    assert (len(deadlines), clock.getDelayedCalls()) == (0, [])
+
+
+def test_a_million_deadlines_that_are_removed_cost_no_memory() -> None:
+    clock = Clock()
+    deadlines: Deadlines[int] = Deadlines(clock, lambda _: None)
+    deadlines.set(-1, 100.0)
+    for i in range(50_000):
+        deadlines.remove(i, deadlines.set(i, 30.0 + i * 0.001))
+    assert len(deadlines) == 1
+    assert len(vars(deadlines)["_ticks"]) < 100
+    deadlines.close()
+    assert clock.getDelayedCalls() == []
+
+
+PEERS, PATHS = [b"a", b"b", b"c"], ["/s/m", "/s/n"]
+LIMITS = ServerLimits(
+    running=3,
+    running_per_peer=2,
+    running_per_method={"/s/m": 2},
+    queued=5,
+    queued_per_peer=3,
+    queued_per_method={"/s/n": 3},
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from("ccce"), st.integers(0, 100)), max_size=80))
+def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]) -> None:
+    admission: Admission[tuple[Place, int]] = Admission(LIMITS)
+    running: list[Place] = []
+    waiting: list[tuple[Place, int]] = []
+
+    def start(place: Place) -> None:
+        admission.started(place)
+        running.append(place)
+
+    for number, (step, choice) in enumerate(steps):
+        if step == "e" and running:
+            admission.ended(running.pop(choice % len(running)))
+        elif step == "c":
+            place = Place(PEERS[choice % 3], PATHS[choice % 2])
+            if admission.may_run(place):
+                start(place)
+            elif admission.why_not(place) is None:
+                waiting.append((place, number))
+                admission.enqueue(place, (place, number))
+        while (call := admission.next_call()) is not None:
+            same = [other for other in waiting if other[0] == call[0]]
+            assert same[0] == call, "first come, first served among equals"
+            waiting.remove(call)
+            start(call[0])
+        assert (admission.running, admission.queued) == (len(running), len(waiting))
+        assert len(running) <= LIMITS.running
+        assert len(waiting) <= LIMITS.queued
+        for peer in PEERS:
+            assert sum(place.peer == peer for place in running) <= LIMITS.running_per_peer
+            assert sum(call[0].peer == peer for call in waiting) <= LIMITS.queued_per_peer
+        assert sum(place.path == "/s/m" for place in running) <= 2
+        assert sum(call[0].path == "/s/n" for call in waiting) <= 3
+    for place, number in waiting:
+        admission.remove(place, (place, number))
+    for place in running:
+        admission.ended(place)
+    counts = vars(admission)
+    assert not any(value for name, value in counts.items() if name != "_limits"), counts
