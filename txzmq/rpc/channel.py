@@ -135,7 +135,7 @@ class _Call:
             return
         try:
             response = self.method.response_type.FromString(body)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self.fail(Internal(f"the response of {self.method.path} cannot be parsed"))
             return
         self._end()

@@ -362,7 +362,7 @@ class Server:
         entry, body, call.body = call.entry, call.body, b""
         try:
             message = entry.request_type.FromString(body)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._answer(
                 call, ResponseHead(Code.INTERNAL, f"the request to {entry.path} cannot be parsed")
             )
@@ -487,7 +487,7 @@ class Server:
     def _cancel(self, connection: _Connection, key: CallKey, body: bytes) -> None:
         try:
             request = CancelRequest.FromString(body)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             connection.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
             return
         for request_id in request.request_ids:
