@@ -17,7 +17,7 @@ C = TypeVar("C")
 class Reply(NamedTuple, Generic[C]):
     """A reply, and the call that it ends.
 
-    :ivar body: the serialised response; empty where the status is not OK.
+    :ivar body: the serialised response; it means nothing where the status is not OK.
     """
 
     call: C
@@ -28,7 +28,7 @@ class Reply(NamedTuple, Generic[C]):
 class ClientWire(Generic[C]):
     """The calls of one connection, by request id.
 
-    :ivar dropped: how many incoming messages were dropped, by reason.
+    :ivar dropped: how many incoming messages were dropped or not understood, by reason.
     """
 
     def __init__(self) -> None:
@@ -58,21 +58,20 @@ class ClientWire(Generic[C]):
     def receive(self, message: list[bytes]) -> Reply[C] | None:
         """Take a message from the server.
 
-        :return: the call that it ends; None for one that was dropped and counted: malformed, or
-            of a call that does not wait (late, a duplicate, never made).
+        :return: the call that it ends; None for one that was dropped and counted: it belongs to
+            no call that waits (late, a duplicate, never made), or is too malformed to say.
         """
-        if len(message) != 4 or message[1]:
-            self.dropped["malformed"] += 1
-            return None
-        request_id, _, header, body = message
-        call = self._waiting.pop(request_id, None)
+        call = self._waiting.pop(message[0], None) if message else None
+        well_formed = len(message) == 4 and not message[1]
         if call is None:
-            self.dropped["unexpected reply"] += 1
+            self.dropped["unexpected reply" if well_formed else "malformed"] += 1
             return None
         try:
-            head = decode_response(header)
+            if not well_formed:
+                raise BadHeader(f"a reply has 4 parts, not {len(message)}, and the second is empty")
+            head = decode_response(message[2])
         except BadHeader as error:
             # The call has had its reply, and nothing better will come.
             self.dropped["malformed"] += 1
             return Reply(call, ResponseHead(Code.INTERNAL, str(error)), b"")
-        return Reply(call, head, body)
+        return Reply(call, head, message[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 
 __all__ = [
     "MAX_HEADER",
+    "MAX_PATH",
     "OK",
     "BadHeader",
     "RequestHead",
@@ -28,8 +30,14 @@ __all__ = [
 MAX_HEADER: Final = 64 * 1024
 #: Characters that a method's path may have.
 MAX_PATH: Final = 256
+# Printable ASCII only: paths are told to peers and written to logs.
+_PATH: Final = re.compile(r"/[!-.0-~]+/[!-.0-~]+", re.ASCII)
 #: A timeout that is longer counts as none: 2**53 us is 285 years.
 _MAX_TIMEOUT_US: Final = 2**53
+#: Headers that are larger are parsed each time: a stranger decides what is kept.
+_MAX_KNOWN_HEADER: Final = 512
+#: Characters that are kept of a status message that does not fit.
+_SHORT_MESSAGE: Final = 1_024
 
 
 class BadHeader(ValueError):
@@ -49,7 +57,7 @@ class RequestHead(NamedTuple):
 
 
 class ResponseHead(NamedTuple):
-    """What a reply's header says."""
+    """What a reply's header says. Message and details belong to an error."""
 
     code: Code = Code.OK
     message: str = ""
@@ -63,13 +71,19 @@ OK: Final = ResponseHead()
 
 
 def encode_request(head: RequestHead) -> bytes:
-    """The header frame of a request."""
+    """The header frame of a request; a timeout of more than 285 years is left out.
+
+    :raises ValueError: for a timeout below 0.
+    """
     return _encode_request(head) if head.metadata else _encode_plain_request(head)
 
 
 def _encode_request(head: RequestHead) -> bytes:
+    timeout_us = head.timeout_us
+    if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
+        timeout_us = None
     return RequestHeader(
-        method=head.path, timeout_us=head.timeout_us, metadata=to_wire(head.metadata)
+        method=head.path, timeout_us=timeout_us, metadata=to_wire(head.metadata)
     ).SerializeToString()
 
 
@@ -89,7 +103,7 @@ def decode_request(header: bytes) -> RequestHead:
     if known is not None:
         return known
     head = _decode_request(header)
-    if not head.metadata:
+    if not head.metadata and len(header) <= _MAX_KNOWN_HEADER:
         if len(_known_requests) >= 1024:
             _known_requests.clear()
         _known_requests[header] = head
@@ -97,32 +111,57 @@ def decode_request(header: bytes) -> RequestHead:
 
 
 def _decode_request(header: bytes) -> RequestHead:
-    if len(header) > MAX_HEADER:
-        raise BadHeader(f"the header has {len(header)} bytes, more than {MAX_HEADER}")
+    _check_length(header)
     try:
         message = RequestHeader.FromString(header)
         metadata = from_wire(message.metadata)
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError) as error:  # ValueError: text that is not UTF-8, on PyPy
         raise BadHeader("the request's header cannot be parsed") from error
-    if not message.method or len(message.method) > MAX_PATH:
-        raise BadHeader(f"the method's path must have 1 to {MAX_PATH} characters")
+    path = message.method
+    if len(path) > MAX_PATH or not _PATH.fullmatch(path):
+        raise BadHeader(
+            f"the method's path must be /service/method, at most {MAX_PATH} printable characters"
+        )
     timeout_us = message.timeout_us if message.HasField("timeout_us") else None
     if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
         timeout_us = None
-    return RequestHead(message.method, timeout_us, metadata)
+    return RequestHead(path, timeout_us, metadata)
+
+
+def _check_length(header: bytes) -> None:
+    if len(header) > MAX_HEADER:
+        raise BadHeader(f"the header has {len(header)} bytes, more than {MAX_HEADER}")
 
 
 def encode_response(head: ResponseHead) -> bytes:
-    """The header frame of a reply; empty for a plain success."""
+    """The header frame of a reply; empty for a plain success.
+
+    What is too long for a header is left out, and the status says so.
+
+    :raises ValueError: for metadata that is not :func:`~txzmq.rpc._wire.metadata.normalise` d, and
+        so TypeError.
+    """
     if head == OK:
         return b""
+    header = _encode_response(head)
+    if len(header) <= MAX_HEADER:
+        return header
+    problem = f"the reply's header had {len(header)} bytes, more than {MAX_HEADER}"
+    if head.code is Code.OK:
+        return _encode_response(ResponseHead(Code.RESOURCE_EXHAUSTED, problem))
+    return _encode_response(
+        ResponseHead(head.code, f"{head.message[:_SHORT_MESSAGE]} (shortened: {problem})")
+    )
+
+
+def _encode_response(head: ResponseHead) -> bytes:
     message = ResponseHeader(
         initial_metadata=to_wire(head.initial), trailing_metadata=to_wire(head.trailing)
     )
     if head.code is not Code.OK:
-        message.status.CopyFrom(
-            Status(code=int(head.code), message=head.message, details=head.details)
-        )
+        # An exception's text may hold halves of surrogate pairs, from a file name for instance.
+        text = head.message.encode(errors="replace").decode()
+        message.status.CopyFrom(Status(code=int(head.code), message=text, details=head.details))
     return message.SerializeToString()
 
 
@@ -133,15 +172,15 @@ def decode_response(header: bytes) -> ResponseHead:
     """
     if not header:
         return OK
-    if len(header) > MAX_HEADER:
-        raise BadHeader(f"the header has {len(header)} bytes, more than {MAX_HEADER}")
+    _check_length(header)
     try:
         message = ResponseHeader.FromString(header)
         initial = from_wire(message.initial_metadata)
         trailing = from_wire(message.trailing_metadata)
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError) as error:  # ValueError: text that is not UTF-8, on PyPy
         raise BadHeader("the reply's header cannot be parsed") from error
     status = message.status
-    return ResponseHead(
-        to_code(status.code), status.message, tuple(status.details), initial, trailing
-    )
+    code = to_code(status.code)
+    if code is Code.OK:
+        return ResponseHead(initial=initial, trailing=trailing)
+    return ResponseHead(code, status.message, tuple(status.details), initial, trailing)

@@ -19,12 +19,17 @@ CallKey: TypeAlias = tuple[bytes, ...]
 #: Parts in front of the empty one: the request id, and the routing ids of the peer and of the
 #: proxies in between.
 _MAX_KEY: Final = 6
-#: How many clients behind one proxy have their order of requests remembered.
-_MAX_SOURCES: Final = 10_000
+#: Bytes of a routing id, as in ZMTP.
+_MAX_ROUTING_ID: Final = 255
+#: How many sources of ids have their latest one remembered per peer. A client is one source; a
+#: peer that is a proxy has more.
+_MAX_SOURCES: Final = 1_024
+#: How many peers without calls are remembered where nothing tells of their loss.
+_MAX_IDLE_PEERS: Final = 10_000
 
 
 class Request(NamedTuple):
-    """A request that can be served. The server answers it or :meth:`ServerWire.forget` s it."""
+    """A request that can be served. The server answers it once."""
 
     key: CallKey
     head: RequestHead
@@ -43,19 +48,20 @@ class _Peer(Generic[C]):
 
     def __init__(self) -> None:
         self.calls: dict[CallKey, C] = {}
-        # The highest counter per source of ids: a proxy's clients each have their own.
-        self.latest: dict[tuple[bytes, ...], bytes] = {}
+        # The latest id of each source: of a random part, and of a way through proxies.
+        self.latest: dict[CallKey | bytes, bytes] = {}
 
 
 class ServerWire(Generic[C]):
     """The calls of one bound socket, by peer and request id.
 
-    :ivar dropped: how many incoming messages were dropped, by reason.
+    :ivar dropped: how many incoming messages were dropped or refused, by reason.
     """
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
         self._peers: dict[bytes, _Peer[C]] = {}
+        self._most_peers = _MAX_IDLE_PEERS
 
     def __len__(self) -> int:
         return sum(len(peer.calls) for peer in self._peers.values())
@@ -67,48 +73,72 @@ class ServerWire(Generic[C]):
             answered, or a request that came before.
         """
         try:
-            end = message.index(b"", 1)
+            end = message.index(b"", 1, _MAX_KEY + 1)
         except ValueError:
             end = 0
-        if not 2 <= end <= _MAX_KEY:
-            self.dropped["malformed"] += 1
+        if end < 2:
+            self._malformed()
             return None
         key = tuple(message[:end])
+        if len(key[-1]) != ID_SIZE or end > 2:
+            # Before anything is remembered: what is remembered must be small.
+            if max(map(len, key)) > _MAX_ROUTING_ID:
+                self._malformed()
+                return None
+            if len(key[-1]) != ID_SIZE:
+                self._malformed()
+                return Refusal(key, f"a request id has {ID_SIZE} bytes, not {len(key[-1])}")
         if not self._is_new(key):
             self.dropped["duplicate request"] += 1
             return None
         if len(message) != end + 3:
-            self.dropped["malformed"] += 1
-            return Refusal(key, f"a request has {end + 3} parts, not {len(message)}")
+            self._malformed()
+            return Refusal(key, f"a request has {end + 3} parts here, not {len(message)}")
         try:
             head = decode_request(message[end + 1])
         except BadHeader as error:
-            self.dropped["malformed"] += 1
+            self._malformed()
             return Refusal(key, str(error))
         return Request(key, head, message[end + 2])
 
+    def _malformed(self) -> None:
+        self.dropped["malformed"] += 1
+
     def _is_new(self, key: CallKey) -> bool:
-        """Whether a request is neither running nor, by its id, older than the latest."""
-        peer = self._peers.get(key[0])
-        if peer is None:
-            peer = self._peers[key[0]] = _Peer()
-        if key in peer.calls:
-            return False
+        """Whether a request comes for the first time: its id is later than the latest."""
+        peer = self._peers.get(key[0]) or self._add_peer(key[0])
         request_id = key[-1]
-        if len(request_id) != ID_SIZE:
-            return True  # another library's id, whose order means nothing
-        source = (*key[:-1], request_id[:EPOCH_SIZE])
+        epoch = request_id[:EPOCH_SIZE]
+        source = epoch if len(key) == 2 else (*key[1:-1], epoch)
         latest = peer.latest.get(source)
-        if latest is not None and request_id <= latest:
+        if latest is None:
+            if key in peer.calls:
+                return False  # of a source that was forgotten, but for this call
+            if len(peer.latest) >= _MAX_SOURCES:
+                del peer.latest[next(iter(peer.latest))]
+        elif request_id <= latest:
             return False
-        if latest is None and len(peer.latest) >= _MAX_SOURCES:
-            del peer.latest[next(iter(peer.latest))]
         peer.latest[source] = request_id
         return True
 
-    def start(self, key: CallKey, call: C) -> None:
-        """Note that *call* serves a request, until :meth:`finish`."""
-        self._peers[key[0]].calls[key] = call
+    def _add_peer(self, peer_id: bytes) -> _Peer[C]:
+        if len(self._peers) >= self._most_peers:
+            # Seldom enough that it costs a constant per peer.
+            self._peers = {key: peer for key, peer in self._peers.items() if peer.calls}
+            self._most_peers = 2 * len(self._peers) + _MAX_IDLE_PEERS
+        peer = self._peers[peer_id] = _Peer()
+        return peer
+
+    def start(self, key: CallKey, call: C) -> bool:
+        """Note that *call* serves a request, until :meth:`finish`.
+
+        :return: False if its peer was lost: then nobody waits for the call, and nothing is noted.
+        """
+        peer = self._peers.get(key[0])
+        if peer is None:
+            return False
+        peer.calls[key] = call
+        return True
 
     def find(self, key: CallKey) -> C | None:
         """The call that serves a request; None if none does (any more)."""
