@@ -42,7 +42,7 @@ pairs = st.one_of(
 metadata = st.lists(pairs, max_size=4).map(tuple)
 request_heads = st.builds(
     RequestHead,
-    path=st.text(st.characters(codec="utf-8"), min_size=1, max_size=256),
+    path=st.from_regex(r"/[A-Za-z_.]{1,30}/[A-Za-z_]{1,30}", fullmatch=True),
     timeout_us=st.none() | st.integers(0, 2**53),
     metadata=metadata,
 )
