@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
 import zmq
@@ -28,7 +28,11 @@ def _recvOnPyPy(
     return frame
 
 
-def frameProperty(frame: zmq.Frame, name: str | int, /) -> str | int | None:
+if sys.implementation.name == "pypy":
+    recv = cast("Any", _recvOnPyPy)
+
+
+def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:
     """A property of a message: ``zmq.SRCFD``, ``"Peer-Address"``, ...
 
     :return: None where the transport does not have it.
@@ -37,29 +41,28 @@ def frameProperty(frame: zmq.Frame, name: str | int, /) -> str | int | None:
         return frame.get(name)
     except zmq.ZMQError:
         return None
+    except NotImplementedError:  # cffi's frames cannot, so libzmq itself is asked
+        return _propertyOnPyPy(frame, name)
 
 
-def _askLibzmq() -> Callable[[zmq.Frame, str | int], str | int | None]:
-    """:func:`frameProperty` for PyPy: cffi's frames have no ``get``, so libzmq itself is asked."""
+def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
+    cffi, libzmq = _libzmq()
+    # Any: what cffi's frames have besides is not in pyzmq's types.
+    message = int(cffi.ffi.cast("uintptr_t", cast("Any", frame).zmq_msg))
+    if isinstance(name, int):
+        number: int = libzmq.zmq_msg_get(message, name)
+        return None if number == -1 else number
+    text: bytes | None = libzmq.zmq_msg_gets(message, name.encode())
+    return None if text is None else text.decode()
+
+
+@functools.cache
+def _libzmq() -> tuple[Any, Any]:
+    """cffi's backend, and the functions of pyzmq's own libzmq."""
     cffi = importlib.import_module("zmq.backend.cffi._cffi")
-    # The symbols of what a library depends on are found through it: this is pyzmq's own libzmq.
+    # The symbols of what a library depends on are found through it.
     libzmq = ctypes.CDLL(cffi.__file__)
     libzmq.zmq_msg_get.argtypes = [ctypes.c_void_p, ctypes.c_int]
     libzmq.zmq_msg_gets.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     libzmq.zmq_msg_gets.restype = ctypes.c_char_p
-
-    def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:
-        # Any: what cffi's frames have besides is not in pyzmq's types.
-        message = int(cffi.ffi.cast("uintptr_t", cast("Any", frame).zmq_msg))
-        if isinstance(name, int):
-            number: int = libzmq.zmq_msg_get(message, name)
-            return None if number == -1 else number
-        text: bytes | None = libzmq.zmq_msg_gets(message, name.encode())
-        return None if text is None else text.decode()
-
-    return frameProperty
-
-
-if sys.implementation.name == "pypy":
-    recv = cast("Any", _recvOnPyPy)
-    frameProperty = _askLibzmq()
+    return cffi, libzmq
