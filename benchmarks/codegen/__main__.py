@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 def run(services: int, repeat: int) -> Row:
     """Measure one size; of several runs the quickest counts."""
-    with tempfile.TemporaryDirectory(prefix="txzmq-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-codegen-", dir=_folder()) as name:
         folder = Path(name)
         protos, theirs, ours = folder / "protos", folder / "theirs", folder / "ours"
         write_corpus(protos, services)
@@ -53,6 +53,12 @@ def run(services: int, repeat: int) -> Row:
             min(_generator(protos, ours, fresh=False) for _ in range(repeat)),
             _written(protos, ours),
         )
+
+
+def _folder() -> Path | None:
+    """In memory, where there is such a folder: how quick a disk is today is not the question."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() else None
 
 
 def _protoc(protos: Path, out: Path) -> Cost:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from txzmq_codegen.baseline import baseline
-from txzmq_codegen.breaking import breaking_changes
 from txzmq_codegen.config import Config, configure
 from txzmq_codegen.output import Changes, changes, diff, write
 from txzmq_codegen.problems import Problem, Problems, UsageError, as_json, as_text
@@ -90,8 +87,8 @@ def _run(config: Config) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERRORS
-    except Exception:  # noqa: BLE001 - this is where a bug of ours ends
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - this is where a bug of ours ends
+        sys.excepthook(type(error), error, error.__traceback__)
         print("error: this is a bug in txzmq.codegen; please report it", file=sys.stderr)
         return BUG
 
@@ -99,6 +96,10 @@ def _run(config: Config) -> int:
 def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:
     if config.against is None:
         return ()
+    # Only here, because most runs need neither, and everyone waits for imports.
+    from txzmq_codegen.baseline import baseline
+    from txzmq_codegen.breaking import breaking_changes
+
     before = baseline(config.against, config.protos, config.include)
     problems = breaking_changes(
         before, planned.descriptors, list(planned.sources.files), config.breaking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from txzmq_codegen.model import Module
@@ -43,6 +44,12 @@ def protoc_module(proto: str, suffix: str = "_pb2") -> str:
     return _stem(proto).replace("-", "_").replace("/", ".") + suffix
 
 
+@cache
+def _importable_parts(proto: str, suffix: str) -> tuple[str, ...]:
+    *folders, name = _stem(proto).replace(".", "/").split("/")
+    return (*map(module_part, folders), module_part(name + suffix))
+
+
 class Layout(NamedTuple):
     """Knows which files this run writes, and under which names.
 
@@ -59,13 +66,10 @@ class Layout(NamedTuple):
 
     def module(self, proto: str, suffix: str = "_pb2") -> Module:
         """The module of *proto* that ends in *suffix*."""
-        if proto not in self.ours:
-            return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours=False)
-        if self.keeps_protoc_names:
-            return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours=True)
-        *folders, name = _stem(proto).replace(".", "/").split("/")
-        parts = (*map(module_part, folders), module_part(name + suffix))
-        return Module(proto, parts, ours=True)
+        ours = proto in self.ours
+        if ours and not self.keeps_protoc_names:
+            return Module(proto, _importable_parts(proto, suffix), ours)
+        return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours)
 
     def base(self, module: Module, importer: Module) -> str:
         """What stands before *module*'s own name where *importer* imports it.

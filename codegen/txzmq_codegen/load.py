@@ -88,9 +88,9 @@ class _Source:
     def __init__(self, proto: FileDescriptorProto) -> None:
         self._file = proto.name
         self._places = {
-            tuple(location.path): location
+            tuple(path): location
             for location in proto.source_code_info.location
-            if location.path and location.path[0] == _SERVICE
+            if (path := location.path) and path[0] == _SERVICE
         }
 
     def position(self, *path: int) -> Position:

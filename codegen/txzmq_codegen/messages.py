@@ -118,7 +118,7 @@ def moved_stub(
     lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
     marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
     codes = ["deprecated"] if " deprecated as " in head else []
-    if _SHADOWS_METHOD.search(body):
+    if any(constant in body for constant in _SHADOWS):
         marks.append(_PYRIGHT_SHADOWS)
         codes.extend(("assignment", "no-redef", "override"))
     if codes:
@@ -128,14 +128,16 @@ def moved_stub(
     return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
 
 
-#: A field that is called as a method of every message: it hides the method at run time, too.
-_SHADOWS_METHOD: Final = re.compile(
-    r"^ +(?:def )?(?:ByteSize|Clear|ClearExtension|ClearField|CopyFrom|DiscardUnknownFields|"
-    r"Extensions|FindInitializationErrors|FromString|HasExtension|HasField|IsInitialized|"
-    r"ListFields|MergeFrom|MergeFromString|ParseFromString|SerializePartialToString|"
-    r"SerializeToString|SetInParent|UnknownFields|WhichOneof|DESCRIPTOR)"
-    r"(?:: (?!_descriptor\.)|\(self\) -> _)",
-    re.MULTILINE,
+#: The constants in the stub of a message with a field that is called as a method of every message,
+#: which it hides at run time, too.
+_SHADOWS: Final = tuple(
+    f" {name.upper()}_FIELD_NUMBER:"
+    for name in (
+        "ByteSize Clear ClearExtension ClearField CopyFrom DiscardUnknownFields Extensions "
+        "FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields "
+        "MergeFrom MergeFromString ParseFromString SerializePartialToString SerializeToString "
+        "SetInParent UnknownFields WhichOneof DESCRIPTOR"
+    ).split()
 )
 _PYRIGHT_SHADOWS: Final = (
     "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false"
@@ -156,7 +158,7 @@ _IMPORT: Final = re.compile(r"(?:from (\S+) )?import (\S+) as (\S+)")
 
 
 def _moved_import(line: str, imported: Mapping[str, Module], here: Module, layout: Layout) -> str:
-    match = _IMPORT.fullmatch(line)
+    match = _IMPORT.fullmatch(line) if "import " in line else None
     if match is None:
         return line
     package, name, alias = match.groups()

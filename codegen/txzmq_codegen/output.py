@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -191,13 +192,15 @@ def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) 
     :raises OSError: if a file cannot be written; the folder is then as it was.
     """
     with contextlib.ExitStack() as undo:
-        staged = [
-            (_staged(out / name, wanted[name], undo), out / name)
-            for name in (*found.missing, *found.changed)
-        ]
-        for temporary, target in staged:
-            _remember(target, undo)
-            os.replace(temporary, target)
+        _make_folder(out, undo)
+        # All in one folder first: what can go wrong (a full disk) goes wrong here, and file
+        # systems are several times quicker than with as many files in as many new folders.
+        with tempfile.TemporaryDirectory(prefix=".txzmq-codegen-", dir=out) as staging:
+            staged = _staged(Path(staging), wanted, (*found.missing, *found.changed))
+            for temporary, name in staged:
+                _make_folder((out / name).parent, undo)
+                _remember(out / name, undo)
+                os.replace(temporary, out / name)
         if prune:
             for name in found.stale:
                 _remember(out / name, undo)
@@ -207,16 +210,23 @@ def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) 
         _remove_empty(out, found.stale)
 
 
-def _staged(target: Path, text: str, undo: contextlib.ExitStack) -> Path:
-    """Write *text* beside *target*, under another name."""
-    for folder in reversed([target.parent, *target.parent.parents]):
-        if not folder.exists():
-            folder.mkdir()
-            undo.callback(_quietly, folder.rmdir)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    undo.callback(_quietly, temporary.unlink)
-    temporary.write_text(text, "utf-8", newline="")
-    return temporary
+def _staged(
+    folder: Path, wanted: Mapping[str, str], names: Sequence[str]
+) -> list[tuple[Path, str]]:
+    """Write the files under numbers; returns where each is."""
+    staged = [(folder / str(number), name) for number, name in enumerate(names)]
+    for temporary, name in staged:
+        temporary.write_text(wanted[name], "utf-8", newline="")
+    return staged
+
+
+def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
+    """Have *folder*, and those around it; new ones go again if what follows fails."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent, undo)
+    folder.mkdir()
+    undo.callback(_quietly, folder.rmdir)
 
 
 def _remember(target: Path, undo: contextlib.ExitStack) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,8 +91,8 @@ class _Protoc:
 
     def compile(self, *, messages: bool) -> Compiled:
         protos = tuple(self._sources.files)
-        out = self._folder / "out"
-        out.mkdir()
+        # One file, however many modules there are.
+        out = self._folder / "out.zip"
         descriptors = self._folder / "descriptors"
         status, lines = self._run(
             f"--descriptor_set_out={descriptors}",
@@ -107,7 +108,7 @@ class _Protoc:
         warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
         return Compiled(
             FileDescriptorSet.FromString(descriptors.read_bytes()),
-            {proto: _read(out, proto) for proto in protos} if messages else {},
+            _modules(out, protos) if messages else {},
             warnings,
         )
 
@@ -151,8 +152,11 @@ class _Protoc:
         return line
 
 
-def _read(out: Path, proto: str) -> str:
-    return (out / f"{protoc_module(proto).replace('.', '/')}.py").read_text("utf-8")
+def _modules(archive: Path, protos: Sequence[str]) -> dict[str, str]:
+    """The modules in an archive that protoc wrote, by their protos."""
+    with zipfile.ZipFile(archive, metadata_encoding="utf-8") as modules:
+        names = {proto: f"{protoc_module(proto).replace('.', '/')}.py" for proto in protos}
+        return {proto: modules.read(name).decode("utf-8") for proto, name in names.items()}
 
 
 def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
@@ -203,7 +207,8 @@ def writing_stubs(
 
     :param files: those protos and all that they import.
     """
-    count = max(1, min(os.cpu_count() or 1, 4, len(protos) // _WORTH_A_PROCESS))
+    # One processor is left for what this process does meanwhile.
+    count = max(1, min((os.cpu_count() or 1) - 1, 4, len(protos) // _WORTH_A_PROCESS))
     with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder:
         jobs = [
             _stub_job(protos[number::count], files, Path(folder, str(number)))

@@ -80,7 +80,8 @@ def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
         prefix = _inside(path, root)
         scope.append(prefix if path.is_dir() else prefix.rpartition("/")[0])
         for file in _protos(path):
-            name = _inside(file, root)
+            name = prefix if file == path else f"{prefix}/{file.relative_to(path).as_posix()}"
+            name = name.removeprefix("/")
             if is_below(name, EXTERNAL) and not _asked_for(prefix):
                 continue
             known = files.setdefault(name, file)

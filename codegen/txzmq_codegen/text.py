@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Final
+from functools import lru_cache
+from typing import Final, Self
 
 __all__ = ["Lines", "docstring", "literal"]
 
@@ -28,19 +27,22 @@ class Lines:
 
     def add(self, *lines: str) -> None:
         """Append *lines* at the current indentation; an empty one stays empty."""
-        self._lines.extend(f"{self._indent}{line}" if line else "" for line in lines)
+        indent = self._indent
+        self._lines += [indent + line if line else "" for line in lines]
 
     def add_docstring(self, text: str) -> None:
         """Append *text* as a docstring at the current indentation."""
         self.add(*docstring(text).split("\n"))
 
-    @contextmanager
-    def indent(self) -> Generator[None]:
-        """Everything added inside stands four columns further right."""
-        before = self._indent
+    def indent(self) -> Self:
+        """``with lines.indent():`` everything added inside stands four columns further right."""
+        return self
+
+    def __enter__(self) -> None:
         self._indent += "    "
-        yield
-        self._indent = before
+
+    def __exit__(self, *_: object) -> None:
+        self._indent = self._indent[:-4]
 
     def __str__(self) -> str:
         return "\n".join(self._lines) + "\n"
@@ -53,6 +55,7 @@ def _escape_hidden(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+@lru_cache(maxsize=64)  # a method's comment is needed twice, soon after each other
 def docstring(text: str) -> str:
     """*text* as the source of a docstring, whatever is in it; Python reads the same text back.
 
