@@ -58,7 +58,7 @@ def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
 
 @functools.cache
 def _libzmq() -> tuple[Any, Any]:
-    """cffi's backend, and the functions of pyzmq's own libzmq."""
+    """The cffi backend, and the functions of pyzmq's own libzmq."""
     cffi = importlib.import_module("zmq.backend.cffi._cffi")
     # The symbols of what a library depends on are found through it.
     libzmq = ctypes.CDLL(cffi.__file__)

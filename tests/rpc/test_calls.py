@@ -93,7 +93,8 @@ def test_a_handler_may_return_a_value_a_deferred_or_a_coroutine(make: Worlds) ->
 
 @pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
 def test_a_handler_chooses_the_status(make: Worlds, code: Code) -> None:
-    details = [AnyMessage(type_url="type.example/x", value=b"1")]
+    details = [AnyMessage()]
+    details[0].Pack(StringValue(value="1"))  # protobuf on PyPy compares only types that exist
 
     class Service(Echo):
         def echo(self, request: StringValue, context: Context) -> StringValue:
