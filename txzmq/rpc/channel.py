@@ -28,7 +28,7 @@ from txzmq.rpc.errors import (
     Unavailable,
     Unimplemented,
 )
-from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
+from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE, METADATA_SIZE
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import ClientTransport, Network, SendResult, ZmqNetwork
@@ -223,10 +223,12 @@ class _Subchannel:
         request_ids, self._to_cancel = self._to_cancel, []
         if self.state is not ConnectivityState.READY:
             return  # the server has noticed
-        body = CancelRequest(request_ids=request_ids).SerializeToString()
-        message = self.wire.request(self._cancellation, _CANCEL_HEADER, body)
-        if self._transport.send_message(message) is not SendResult.SENT:
-            self.wire.forget(message[0])  # the calls' deadlines will end them
+        for start in range(0, len(request_ids), MAX_CANCELLED):
+            some = request_ids[start : start + MAX_CANCELLED]
+            body = CancelRequest(request_ids=some).SerializeToString()
+            message = self.wire.request(self._cancellation, _CANCEL_HEADER, body)
+            if self._transport.send_message(message) is not SendResult.SENT:
+                self.wire.forget(message[0])  # the calls' deadlines will end them
 
     def close(self) -> None:
         """Drop the connection."""

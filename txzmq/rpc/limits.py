@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
+__all__ = ["MAX_CANCELLED", "MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
 
 #: Bytes that a serialised message may have, gRPC's default for what is received.
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 #: Bytes that metadata may cost, gRPC's default.
 METADATA_SIZE: Final = 8 * 1024
+#: Calls that one ``Control.Cancel`` may end.
+MAX_CANCELLED: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, RpcError
-from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
+from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import Kind, Method, Service
 from txzmq.rpc.transport import Network, SendResult, ServerTransport, ZmqNetwork
 from txzmq.rpc.v1.control_pb2 import CancelRequest
@@ -141,7 +141,15 @@ class _Connection:
     def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
         """Send the reply to a request; later, if its peer has no room now."""
         peer = key[0]
-        message = [*key, b"", encode_response(head), body]
+        try:
+            header = encode_response(head)
+        except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
+            _log.failure("a status or its metadata cannot be sent: {head!r}", head=head)
+            header = encode_response(
+                ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
+            )
+            body = b""
+        message = [*key, b"", header, body]
         if peer in self._blocked:
             self._blocked[peer].append(message)
         elif self._send(message) is SendResult.BLOCKED:
@@ -153,7 +161,7 @@ class _Connection:
             return SendResult.UNREACHABLE
         result = self.transport.send_message(message)
         if result is SendResult.UNREACHABLE:
-            self.server.counters["reply to a peer that has gone"] += 1
+            self.server.count("reply to a peer that has gone")
         return result
 
     def _retry_later(self) -> None:
@@ -192,10 +200,7 @@ class _Connection:
 
 
 class Server:
-    """Serves services at any number of endpoints.
-
-    :ivar counters: what was refused or dropped, by reason.
-    """
+    """Serves services at any number of endpoints."""
 
     def __init__(
         self,
@@ -216,7 +221,7 @@ class Server:
         self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
         self.clock = self._network.clock
         self.limits = limits or ServerLimits()
-        self.counters: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
         self._debug = debug
         self._entries = _entries(services)
         self._connections: list[_Connection] = []
@@ -247,6 +252,15 @@ class Server:
         connection.transport = transport
         self._connections.append(connection)
         return transport.endpoint
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was refused or dropped, by reason, over all endpoints."""
+        return sum((connection.wire.dropped for connection in self._connections), +self._counters)
+
+    def count(self, reason: str) -> None:
+        """Count something that was refused or dropped."""
+        self._counters[reason] += 1
 
     @property
     def running(self) -> int:
@@ -283,7 +297,7 @@ class Server:
     def _queue(self, call: _Call) -> None:
         reason = self._admission.why_not(call.place)
         if reason is not None:
-            self.counters["shed request"] += 1
+            self.count("shed request")
             self._answer(
                 call,
                 ResponseHead(Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}"),
@@ -333,7 +347,7 @@ class Server:
                 Code.UNIMPLEMENTED, f"{head.path} streams, and this server has unary calls only"
             )
         if head.timeout_us == 0:
-            self.counters["late request"] += 1
+            self.count("late request")
             return ResponseHead(
                 Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
             )
@@ -414,7 +428,11 @@ class Server:
             )
             self._answer(call, ResponseHead(Code.INTERNAL, "the handler returned a wrong type"))
             return
-        body = response.SerializeToString()
+        try:
+            body = response.SerializeToString()
+        except Exception:  # noqa: BLE001 - a required field left out, or more than protobuf can
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            return
         limit = self.limits.message_size
         if len(body) > limit:
             self._answer(call, _too_large("response", len(body), limit))
@@ -489,6 +507,10 @@ class Server:
             request = CancelRequest.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             connection.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
+            return
+        if len(request.request_ids) > MAX_CANCELLED:
+            reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
+            connection.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
         for request_id in request.request_ids:
             call = connection.wire.find((*key[:-1], request_id))

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from txzmq.rpc._wire.metadata import Metadata, from_wire, to_wire
+from txzmq.rpc._wire.metadata import Metadata, from_wire, normalise, to_wire
 from txzmq.rpc.errors import Code, to_code
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 
@@ -138,8 +138,8 @@ def encode_response(head: ResponseHead) -> bytes:
 
     What is too long for a header is left out, and the status says so.
 
-    :raises ValueError: for metadata that is not :func:`~txzmq.rpc._wire.metadata.normalise` d, and
-        so TypeError.
+    :raises ValueError: for metadata that is not allowed, and so TypeError: a handler may raise an
+        error with any.
     """
     if head == OK:
         return b""
@@ -156,7 +156,8 @@ def encode_response(head: ResponseHead) -> bytes:
 
 def _encode_response(head: ResponseHead) -> bytes:
     message = ResponseHeader(
-        initial_metadata=to_wire(head.initial), trailing_metadata=to_wire(head.trailing)
+        initial_metadata=to_wire(normalise(head.initial)),
+        trailing_metadata=to_wire(normalise(head.trailing)),
     )
     if head.code is not Code.OK:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
