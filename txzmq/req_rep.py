@@ -224,9 +224,11 @@ class ZmqREPConnection(ZmqConnection):
         identity: Part | None = None,
     ) -> None:
         """As :class:`ZmqConnection`."""
-        # Per id and way back the requests that wait for a reply: nearly always one.
-        self._pending: OrderedDict[bytes, dict[tuple[bytes, ...], _Requests]] = OrderedDict()
-        self._pendingCount = 0
+        # The requests that wait for a reply, the oldest first; not a dict, which takes ever longer
+        # to find its first item when that is always the one to go.
+        self._waiting: OrderedDict[int, RequestId] = OrderedDict()
+        # The same per id and way back: nearly always one.
+        self._pending: dict[bytes, dict[tuple[bytes, ...], _Requests]] = {}
         self._peers: dict[bytes, _Peer] = {}
         # Of the connections that are up, as far as their peers have sent anything.
         self._peerOfFd: dict[int, bytes] = {}
@@ -298,10 +300,9 @@ class ZmqREPConnection(ZmqConnection):
         if routes is None:
             routes = self._pending[requestId] = {}
         routes.setdefault(requestId.routing, {})[id(requestId)] = requestId
-        self._pendingCount += 1
-        if self._pendingCount > self.maxPendingRequests:
-            oldest = next(iter(self._pending.values()))
-            self._forget(_first(_first(oldest)))
+        self._waiting[id(requestId)] = requestId
+        if len(self._waiting) > self.maxPendingRequests:
+            self._forget(_first(self._waiting))
             self.discard("request never answered")
 
     def _find(self, messageId: bytes) -> RequestId | None:
@@ -325,6 +326,7 @@ class ZmqREPConnection(ZmqConnection):
     def _forget(self, requestId: RequestId) -> None:
         """End waiting for the reply to a request that is pending."""
         requestId.forgotten = not requestId.answered
+        del self._waiting[id(requestId)]
         routes = self._pending[requestId]
         waiting = routes[requestId.routing]
         del waiting[id(requestId)]
@@ -332,7 +334,6 @@ class ZmqREPConnection(ZmqConnection):
             del routes[requestId.routing]
             if not routes:
                 del self._pending[requestId]
-        self._pendingCount -= 1
         peerId = requestId.routing[0] if requestId.routing else bytes(requestId)
         peer = self._peers[peerId]
         del peer.requests[id(requestId)]

@@ -194,13 +194,18 @@ class Silent(ZmqREPConnection):
         self.lost.append(peerId)
 
 
+def error_of(result: Any) -> BaseException:
+    """The exception of a Failure, which pyright cannot type."""
+    assert isinstance(result.value, BaseException)
+    return result.value
+
+
 def tables(connection: Any) -> dict[str, int]:
     """How much a REP connection remembers; empty if nothing."""
     sizes = {
         name: len(getattr(connection, name))
-        for name in ("_pending", "_peers", "_peerOfFd", "_lostPeers")
+        for name in ("_waiting", "_pending", "_peers", "_peerOfFd", "_lostPeers")
     }
-    sizes["_pendingCount"] = connection._pendingCount
     return {name: size for name, size in sizes.items() if size}
 
 
