@@ -103,6 +103,10 @@ wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use t
 bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-codegen
+bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
+	$(BIN)/python -m benchmarks.codegen
+
 # One environment per interpreter, .venv-3.12 and so on.
 .venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python
 	@echo "== setting up .venv-3.$*"

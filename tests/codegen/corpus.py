@@ -10,22 +10,9 @@ from typing import Final
 
 from tests.codegen.support import run
 
-__all__ = ["DISTRIBUTIONS", "WITH_PROTOS", "generate_corpus", "installed"]
+__all__ = ["DISTRIBUTIONS", "generate_corpus", "installed"]
 
-#: Distributions that carry their .proto files, and the folders in which those are.
-WITH_PROTOS: Final = {
-    "googleapis-common-protos": (
-        "google/api",
-        "google/cloud",
-        "google/gapic",
-        "google/logging",
-        "google/longrunning",
-        "google/rpc",
-        "google/type",
-    ),
-    "grpc-google-iam-v1": ("google/iam",),
-}
-#: Distributions that carry modules only: their descriptors are generated from.
+#: Few carry their .proto files, so the descriptors of their modules are generated from.
 DISTRIBUTIONS: Final = (
     "googleapis-common-protos",
     "grpc-google-iam-v1",
