@@ -67,7 +67,7 @@ generated: $(RUNS) $(shell find protos codegen -name '*.proto' -o -name '*.py')
 .PHONY: types
 types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
 	$(BIN)/mypy --strict $(TYPED)
-	$(BIN)/pyright $(TYPED)
+	$(BIN)/pyright --project pyproject.toml $(TYPED)
 
 # The checked-in modules must load on the oldest protobuf that pyproject.toml allows, so the oldest
 # compiler that it allows writes them.
