@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
@@ -93,7 +93,8 @@ def joined(base: str, name: str) -> str:
     return f"{base}{name}" if not base or base.endswith(".") else f"{base}.{name}"
 
 
-def is_importable(parts: Sequence[str]) -> bool:
+@cache
+def is_importable(parts: tuple[str, ...]) -> bool:
     """Whether an import statement can name a module of these parts."""
     return all(part.isidentifier() and part not in KEYWORDS for part in parts)
 
@@ -104,7 +105,7 @@ def import_statement(base: str, name: str, alias: str) -> str:
     Where the names cannot be written in a statement (a third party's folder ``lambda``), a call
     does it, and the type checkers know nothing of the module.
     """
-    if is_importable([part for part in base.split(".") if part] + [name]):
+    if is_importable((*filter(None, base.split(".")), name)):
         return f"from {base} import {name} as {alias}" if base else f"import {name} as {alias}"
     return f'{alias} = __import__("importlib").import_module("{joined(base, name)}", __package__)'
 

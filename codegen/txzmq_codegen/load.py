@@ -60,6 +60,7 @@ class _Messages:
         self._layout = layout
         self._files: dict[str, str] = {}
         self._deprecated: set[str] = set()
+        self._found: dict[str, Message] = {}
         self._packages = {proto.name: proto.package for proto in protos}
         for proto in protos:
             prefix = f"{proto.package}." if proto.package else ""
@@ -74,6 +75,12 @@ class _Messages:
             self._add(f"{full_name}.{nested.name}", nested, file)
 
     def __getitem__(self, type_name: str) -> Message:
+        message = self._found.get(type_name)
+        if message is None:
+            message = self._found[type_name] = self._find(type_name)
+        return message
+
+    def _find(self, type_name: str) -> Message:
         full_name = type_name.removeprefix(".")
         file = self._files[full_name]
         package = self._packages[file]

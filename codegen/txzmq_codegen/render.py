@@ -59,6 +59,8 @@ class _Messages:
         self._modules = dict(zip(modules, self._module_aliases(modules), strict=True))
         odd = sorted({message for message in messages if not all(map(is_plain, message.path))})
         self._odd = {message: f"_Message{number}" for number, message in enumerate(odd)}
+        # By their full names, which are quicker to hash.
+        self._names = {message.full_name: self._name(message) for message in set(messages)}
 
     def _module_aliases(self, modules: list[Module]) -> Iterator[str]:
         taken: set[str] = set()
@@ -103,6 +105,9 @@ class _Messages:
             yield f"    {alias} = {value}"
 
     def __getitem__(self, message: Message) -> str:
+        return self._names[message.full_name]
+
+    def _name(self, message: Message) -> str:
         if message in self._odd:
             return self._odd[message]
         return ".".join((self._modules[message.module], *message.path))
@@ -234,25 +239,32 @@ class _Renderer:
         if method.deprecated:
             path = f"{service.full_name}.{method.proto_name}"
             out.add(f'@_deprecated("{path} is deprecated")')
-        out.add(f"def {method.name}(")
-        with out.indent():
-            if method.client_streaming:
-                out.add("self,", f"requests: _rpc.StreamInput[{request}],", "/,", "*,")
-            else:
-                out.add("self,", f"request: {request},", "/,", "*,")
-            out.add("timeout: _builtins.float | None = None,")
-            out.add("metadata: _rpc.MetadataInput | None = None,")
-            out.add("wait_for_ready: _builtins.bool | None = None,")
+        takes, given = f"request: {request}", "request"
+        if method.client_streaming:
+            takes, given = f"requests: _rpc.StreamInput[{request}]", "requests"
         stream = "_rpc.ResponseStream" if method.server_streaming else "_Deferred"
-        out.add(f") -> {stream}[{response}]:")
+        out.add(
+            f"def {method.name}(",
+            "    self,",
+            f"    {takes},",
+            "    /,",
+            "    *,",
+            "    timeout: _builtins.float | None = None,",
+            "    metadata: _rpc.MetadataInput | None = None,",
+            "    wait_for_ready: _builtins.bool | None = None,",
+            f") -> {stream}[{response}]:",
+        )
         with out.indent():
             out.add_docstring(_described(method.comment, _signature(method)))
-            out.add(f"return self._channel.{_kind(method)}(")
-            with out.indent():
-                out.add(f"{self._methods_names[service.full_name]}.{method.name},")
-                out.add("requests," if method.client_streaming else "request,")
-                out.add("timeout=timeout,", "metadata=metadata,", "wait_for_ready=wait_for_ready,")
-            out.add(")")
+            out.add(
+                f"return self._channel.{_kind(method)}(",
+                f"    {self._methods_names[service.full_name]}.{method.name},",
+                f"    {given},",
+                "    timeout=timeout,",
+                "    metadata=metadata,",
+                "    wait_for_ready=wait_for_ready,",
+                ")",
+            )
 
     def _base(self, service: Service) -> None:
         out = self._out
@@ -274,15 +286,18 @@ class _Renderer:
     def _handler(self, method: Method) -> None:
         out = self._out
         request, response = self._types[method.request], self._types[method.response]
-        out.add(f"def {method.name}(")
-        with out.indent():
-            if method.client_streaming:
-                out.add("self,", f"requests: _rpc.RequestStream[{request}],")
-            else:
-                out.add("self,", f"request: {request},")
-            out.add("context: _rpc.Context,", "/,")
+        takes = f"request: {request}"
+        if method.client_streaming:
+            takes = f"requests: _rpc.RequestStream[{request}]"
         result = "_rpc.StreamResult" if method.server_streaming else "_rpc.UnaryResult"
-        out.add(f") -> {result}[{response}]:")
+        out.add(
+            f"def {method.name}(",
+            "    self,",
+            f"    {takes},",
+            "    context: _rpc.Context,",
+            "    /,",
+            f") -> {result}[{response}]:",
+        )
 
     def _unimplemented(self, service: Service) -> None:
         out = self._out
