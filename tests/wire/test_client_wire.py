@@ -1,0 +1,125 @@
+"""The client's end: which reply ends which call, and what becomes of all others."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.strategies import WIRE, frames, response_heads
+from txzmq.rpc._wire.client import ClientWire, Reply
+from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
+from txzmq.rpc.errors import Code
+
+#: What comes behind the id of a waiting call, and how the call ends.
+CASES: dict[str, tuple[list[bytes], ResponseHead | str]] = {
+    "a success": ([b"", b"", b"body"], OK),
+    "a success without a body": ([b"", b"", b""], OK),
+    "a success with metadata": (
+        [b"", encode_response(ResponseHead(trailing=(("a", "1"),))), b"body"],
+        ResponseHead(trailing=(("a", "1"),)),
+    ),
+    "an error": (
+        [b"", encode_response(ResponseHead(Code.NOT_FOUND, "x")), b""],
+        ResponseHead(Code.NOT_FOUND, "x"),
+    ),
+    "nothing": ([], "has 4 parts, not 1"),
+    "no header": ([b""], "has 4 parts, not 2"),
+    "no body": ([b"", b""], "has 4 parts, not 3"),
+    "too many parts": ([b"", b"", b"body", b"more"], "has 4 parts, not 5"),
+    "200,000 parts": ([b""] * 200_000, "not 200001"),
+    "no empty part": ([b"x", b"", b"body"], "the second is empty"),
+    "a header of another kind": ([b"", b"\xff\xff", b"body"], "cannot be parsed"),
+    "a large header": ([b"", bytes(65_537), b"body"], "more than 65536"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("garbage", [False, True])
+def test_how_a_reply_ends_its_call(case: str, garbage: bool) -> None:
+    wire: ClientWire[str] = ClientWire()
+    request_id = wire.request("call", b"header", b"request")[0]
+    others = [wire.request(f"other {number}", b"", b"")[0] for number in range(3)]
+    if garbage:
+        for parts, _ in CASES.values():
+            assert wire.receive([b"never asked for.", *parts]) is None
+    before = wire.dropped.total()
+    parts, expected = CASES[case]
+    reply = wire.receive([request_id, *parts])
+    assert reply is not None
+    assert reply.call == "call"
+    if isinstance(expected, str):
+        assert reply.head.code is Code.INTERNAL
+        assert expected in reply.head.message
+        assert wire.dropped.total() == before + 1
+    else:
+        assert (reply.head, reply.body) == (expected, parts[2])
+        assert wire.dropped.total() == before
+    assert wire.receive([request_id, *parts]) is None  # it ends once
+    assert [wire.forget(other) for other in others] == ["other 0", "other 1", "other 2"]
+
+
+def test_a_request_is_four_parts() -> None:
+    wire: ClientWire[str] = ClientWire()
+    request_id, *rest = wire.request("call", b"header", b"body")
+    assert len(request_id) == 16
+    assert rest == [b"", b"header", b"body"]
+
+
+def test_late_duplicate_and_unknown_replies_are_dropped_and_counted() -> None:
+    wire: ClientWire[str] = ClientWire()
+    answered, given_up, lost = (wire.request(call, b"", b"")[0] for call in "abc")
+    assert wire.receive([answered, b"", b"", b"1"]) == Reply("a", OK, b"1")
+    assert wire.receive([answered, b"", b"", b"2"]) is None
+    assert wire.forget(given_up) == "b"
+    assert wire.forget(given_up) is None
+    assert wire.receive([given_up, b"", b"", b""]) is None
+    assert wire.forget_all() == ["c"]
+    assert wire.receive([lost, b"", b"", b""]) is None
+    assert wire.receive([b"never asked for.", b"", b"", b""]) is None
+    assert wire.dropped == {"unexpected reply": 4}
+    assert len(wire) == 0
+
+
+def test_calls_are_given_up_oldest_first() -> None:
+    wire: ClientWire[int] = ClientWire()
+    for call in range(100):
+        wire.request(call, b"", b"")
+    assert wire.forget_all() == list(range(100))
+    assert wire.forget_all() == []
+
+
+@WIRE
+@given(st.lists(frames, max_size=20))
+def test_strangers_send_what_they_like(messages: list[list[bytes]]) -> None:
+    wire: ClientWire[str] = ClientWire()
+    waiting = [wire.request("call", b"", b"")[0] for _ in range(5)]
+    for message in messages:
+        assert wire.receive(list(message)) is None
+    assert wire.dropped.total() == len(messages)
+    assert [wire.forget(request_id) for request_id in waiting] == ["call"] * 5
+
+
+@WIRE
+@given(frames)
+def test_a_reply_whatever_it_is_ends_its_call_and_no_other(parts: list[bytes]) -> None:
+    wire: ClientWire[str] = ClientWire()
+    request_id = wire.request("call", b"", b"")[0]
+    wire.request("other", b"", b"")
+    reply = wire.receive([request_id, *parts])
+    assert reply is not None
+    assert reply.call == "call"
+    assert reply.head.message.isprintable()
+    assert len(wire) == 1
+
+
+@WIRE
+@given(st.permutations(range(5)), st.lists(response_heads, min_size=5, max_size=5))
+def test_replies_in_any_order_find_their_calls(order: list[int], heads: list[ResponseHead]) -> None:
+    wire: ClientWire[int] = ClientWire()
+    ids = [wire.request(call, b"", b"")[0] for call in range(5)]
+    for call in order:
+        body = b"%d" % call
+        reply = wire.receive([ids[call], b"", encode_response(heads[call]), body])
+        assert reply == Reply(call, heads[call], body)
+    assert len(wire) == 0

@@ -1,0 +1,116 @@
+"""Metadata: gRPC's rules, in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.strategies import KEY, PRINTABLE, WIRE, metadata
+from txzmq.rpc._wire.metadata import Metadata, check_size, from_wire, normalise, to_wire
+from txzmq.rpc.v1.header_pb2 import Metadatum
+
+ALLOWED: list[Any] = [
+    (None, ()),
+    ({}, ()),
+    ({"a": "1"}, (("a", "1"),)),
+    ({"a-bin": b"\0\xff"}, (("a-bin", b"\0\xff"),)),
+    ([("a", "1"), ("b", "2"), ("a", "1")], (("a", "1"), ("b", "2"), ("a", "1"))),
+    (iter([("a", "")]), (("a", ""),)),
+    ({"0_.-z": PRINTABLE}, (("0_.-z", PRINTABLE),)),
+    ({"-bin": b""}, (("-bin", b""),)),
+    ({"traceparent": "00-1-2-01", "authorization": "Bearer x"},) * 2,
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), ALLOWED)
+def test_what_a_caller_may_give(given: Any, expected: Metadata | dict[str, str]) -> None:
+    pairs = tuple(expected.items()) if isinstance(expected, dict) else expected
+    assert normalise(given) == pairs
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"": "1"}, ValueError, "characters"),
+        ({"A": "1"}, ValueError, "characters"),
+        ({"a b": "1"}, ValueError, "characters"),
+        ({"a\n": "1"}, ValueError, "characters"),
+        ({":path": "1"}, ValueError, "characters"),
+        ({"ä": "1"}, ValueError, "characters"),
+        ({"٣": "1"}, ValueError, "characters"),  # a digit, but not ASCII
+        ({"txzmq-x": "1"}, ValueError, "reserved"),
+        ({"a": "ä"}, ValueError, "name it a-bin"),
+        ({"a": "1\n"}, ValueError, "printable"),
+        ({"a": "\0"}, ValueError, "printable"),
+        ({"a": b"1"}, TypeError, "ends in -bin"),
+        ({"a": 1}, TypeError, "must be str, not int"),
+        ({"a-bin": "1"}, TypeError, "must be bytes, not str"),
+        ({1: "1"}, TypeError, "must be str, not int"),
+        ({b"a": "1"}, TypeError, "must be str, not bytes"),
+        ([("a", "1")] * 1025, ValueError, "1025 pairs, more than 1024"),
+    ],
+)
+def test_what_a_caller_may_not_give(given: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        normalise(given)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(b"", b"1")],
+        [(b"A", b"1")],
+        [(b"a b", b"1")],
+        [(b"a\n", b"1")],
+        [(b"\xc3\xa4", b"1")],
+        [(b"a", b"\xc3\xa4")],
+        [(b"a", b"\x80")],
+        [(b"a", b"1\n")],
+        [(b"good", b"1"), (b"a", b"\0")],
+        [(b"a", b"")] * 1025,
+    ],
+)
+def test_what_a_peer_may_not_send(pairs: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(ValueError, match=r"metadata|codec"):
+        from_wire([Metadatum(key=key.decode(), value=value) for key, value in pairs])
+
+
+def test_keys_of_later_versions_of_the_protocol_are_left_out() -> None:
+    pairs = [("txzmq-new", b"1"), ("a", b"2"), ("txzmq-new-bin", b"\xff")]
+    assert from_wire([Metadatum(key=key, value=value) for key, value in pairs]) == (("a", "2"),)
+
+
+def test_size_is_counted_as_grpc_counts_it() -> None:
+    assert check_size((("abc", "de"), ("f-bin", b"\0")), 32 + 5 + 32 + 6)
+    assert not check_size((("abc", "de"), ("f-bin", b"\0")), 32 + 5 + 32 + 6 - 1)
+    assert check_size((), 0)
+
+
+@WIRE
+@given(metadata)
+def test_metadata_arrives_as_it_was_given(pairs: Metadata) -> None:
+    assert normalise(pairs) == pairs
+    assert from_wire(to_wire(pairs)) == pairs
+
+
+@WIRE
+@given(st.text(), st.binary())
+def test_what_arrives_could_have_been_given(key: str, value: bytes) -> None:
+    try:
+        pairs = from_wire([Metadatum(key=key, value=value)])
+    except ValueError:
+        return
+    assert normalise(pairs) == pairs
+
+
+@WIRE
+@given(st.text(KEY + "A \n", max_size=5), st.text(PRINTABLE + "\nä", max_size=5))
+def test_what_may_be_given_arrives(key: str, value: str) -> None:
+    try:
+        pairs = normalise({key: value})
+    except (TypeError, ValueError):
+        return
+    assert from_wire(to_wire(pairs)) == pairs
