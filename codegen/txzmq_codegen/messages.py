@@ -25,12 +25,13 @@ _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
 _IMPORTS_END: Final = "\nDESCRIPTOR = "
 _BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[^']*'")
 
-# What strict pyright need not say of modules that others wrote: protoc's look at a private name of
-# the runtime and import for effect; mypy-protobuf's stubs override methods of Message with narrower
-# ones and name their own aliases with underscores.
+# What strict pyright need not say of modules that others wrote. protoc's look at a private name of
+# the runtime, import for effect, and use what older stubs of the runtime leave open;
+# mypy-protobuf's override methods of Message with narrower ones, and name aliases with underscores.
 _PYRIGHT_MESSAGES: Final = (
     "# pyright: reportPrivateUsage=false, reportUnusedImport=false, "
-    "reportConstantRedefinition=false"
+    "reportConstantRedefinition=false, reportUnknownVariableType=false, "
+    "reportUnknownMemberType=false, reportUnknownArgumentType=false"
 )
 _PYRIGHT_STUBS: Final = (
     "# pyright: reportIncompatibleVariableOverride=false, reportPrivateUsage=false, "

@@ -19,7 +19,6 @@ DISTRIBUTIONS: Final = (
     "grpcio-channelz",
     "grpcio-health-checking",
     "grpcio-reflection",
-    "mypy-protobuf",
     "opentelemetry-proto",
 )
 
