@@ -31,7 +31,7 @@ class CancelRequest(_message.Message):
     REQUEST_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The ids of the requests to end, of this connection."""
+        """The ids of the requests to end, of this connection; at most 1,000."""
 
     def __init__(
         self,
