@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
-from google.protobuf.descriptor_pb2 import Edition
+from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto
 
 from txzmq_codegen.layout import Layout
 from txzmq_codegen.load import load
 from txzmq_codegen.problems import Problems
 from txzmq_codegen.render import render
 
-__all__ = ["generate", "response_with"]
+__all__ = ["generate", "respond", "response_with", "services"]
 
 # protoc asks these of every plugin, and refuses files that are beyond them.
 _FEATURES: Final = (
@@ -36,15 +36,25 @@ def response_with(error: str = "") -> CodeGeneratorResponse:
     return response
 
 
-def generate(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResponse:
-    """The ``_txzmq.py`` modules of the files to generate that have services.
+def services(
+    protos: Sequence[FileDescriptorProto], to_generate: Sequence[str], layout: Layout
+) -> dict[str, str]:
+    """The texts of the ``_txzmq.py`` modules of the files that have services, by their names.
 
+    :param protos: the files to generate, and all that they import.
     :raises Problems: if something in the protos cannot become Python.
     """
-    to_generate: Sequence[str] = request.file_to_generate
+    return {
+        "/".join(file.module.parts) + ".py": render(file, layout)
+        for file in load(protos, to_generate, layout)
+    }
+
+
+def generate(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResponse:
+    """As :func:`services`, in the words of protoc's plugins."""
     response = response_with()
-    for file in load(request.proto_file, to_generate, layout):
-        response.file.add(name="/".join(file.module.parts) + ".py", content=render(file, layout))
+    for name, text in services(request.proto_file, request.file_to_generate, layout).items():
+        response.file.add(name=name, content=text)
     return response
 
 

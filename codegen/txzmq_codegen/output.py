@@ -197,10 +197,16 @@ def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) 
         # systems are several times quicker than with as many files in as many new folders.
         with tempfile.TemporaryDirectory(prefix=".txzmq-codegen-", dir=out) as staging:
             staged = _staged(Path(staging), wanted, (*found.missing, *found.changed))
+            for folder in sorted({name.rpartition("/")[0] for _, name in staged}):
+                _make_folder(out / folder, undo)
+            changed = frozenset(found.changed)
             for temporary, name in staged:
-                _make_folder((out / name).parent, undo)
-                _remember(out / name, undo)
-                os.replace(temporary, out / name)
+                target = f"{out}/{name}"
+                if name in changed:
+                    _remember(out / name, undo)
+                else:
+                    undo.callback(_quietly, partial(os.unlink, target))
+                os.replace(temporary, target)
         if prune:
             for name in found.stale:
                 _remember(out / name, undo)
@@ -210,13 +216,12 @@ def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) 
         _remove_empty(out, found.stale)
 
 
-def _staged(
-    folder: Path, wanted: Mapping[str, str], names: Sequence[str]
-) -> list[tuple[Path, str]]:
+def _staged(folder: Path, wanted: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str]]:
     """Write the files under numbers; returns where each is."""
-    staged = [(folder / str(number), name) for number, name in enumerate(names)]
+    staged = [(f"{folder}/{number}", name) for number, name in enumerate(names)]
     for temporary, name in staged:
-        temporary.write_text(wanted[name], "utf-8", newline="")
+        with open(temporary, "wb") as file:
+            file.write(wanted[name].encode())
     return staged
 
 
@@ -231,10 +236,7 @@ def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
 
 def _remember(target: Path, undo: contextlib.ExitStack) -> None:
     """Have *target* put back as it is now if what follows fails."""
-    if target.exists():
-        undo.callback(_quietly, partial(target.write_bytes, target.read_bytes()))
-    else:
-        undo.callback(_quietly, target.unlink)
+    undo.callback(_quietly, partial(target.write_bytes, target.read_bytes()))
 
 
 def _quietly(action: Callable[[], object]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from txzmq_codegen.config import Config
-from txzmq_codegen.generate import generate
+from txzmq_codegen.generate import services
 from txzmq_codegen.layout import Layout, collisions
 from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub
 from txzmq_codegen.output import package_files
@@ -60,9 +59,8 @@ def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[P
     """The problems that the generator has with what protoc takes: so one run reports them all."""
     some = sources._replace(files={proto: sources.files[proto] for proto in fine})
     descriptors = compile_protos(some, messages=False).descriptors if fine else FileDescriptorSet()
-    request = CodeGeneratorRequest(file_to_generate=fine, proto_file=descriptors.file)
     try:
-        generate(request, layout)
+        services(descriptors.file, fine, layout)
     except Problems as problems:
         return [sources.place(problem) for problem in problems.problems]
     return ()
@@ -77,8 +75,7 @@ def _texts(
     stub_names = {file.name: new.name for file, new in zip(files, stub_files, strict=True)}
     with writing_stubs([stub_names[proto] for proto in protos], stub_files) as stubs:
         progress("generating services", 0.4)
-        request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files)
-        texts = {file.name: file.content for file in generate(request, layout).file}
+        texts = services(files, protos, layout)
         progress("generating messages", 0.6)
         for proto, text in compiled.messages.items():
             name = "/".join(layout.module(proto).parts)
