@@ -128,6 +128,18 @@ class _WatchedSocket(zmq.Socket[bytes]):
         if self.connection is not None:
             self.connection.scheduleRead()
 
+    def close(self, linger: int | None = None) -> None:
+        """Close the socket and shut its connection down, whoever asked for it.
+
+        The connection must leave the reactor before its descriptor is used again.
+        """
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            if linger is not None:
+                self.set(zmq.LINGER, linger)
+            connection.shutdown()
+        super().close(linger)
+
 
 def _reporting(name: str) -> Callable[..., Any]:
     """The method *name* of ``zmq.Socket``, followed by a report of the touch."""

@@ -73,6 +73,8 @@ class ZmqFactory:
         left. Sockets that the application opened on :attr:`context` are closed too. May be called
         from a callback, and again.
         """
+        if self.closed:
+            return
         self.closed = True
         trigger, self.trigger = self.trigger, None
         if trigger is not None:
@@ -82,8 +84,7 @@ class ZmqFactory:
                 connection.shutdown()
             except Exception:  # noqa: BLE001 - a subclass's own; the others must be closed too
                 _log.failure("{connection} failed to shut down", connection=connection)
-        if not self.context.closed:
-            self._closeContext()
+        self._closeContext()
 
     def _closeContext(self) -> None:
         # Not context.term() here: that waits without end for a socket that somebody left open, or

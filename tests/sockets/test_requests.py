@@ -90,7 +90,7 @@ def test_no_id_comes_twice_and_no_reply_reaches_another(steps: list[str], random
 
 
 def test_ids_are_not_used_again_by_thousands_of_requests(talk: Conversation) -> None:
-    """TxZMQ puts the ids of answered requests back into a pool."""
+    """In txZMQ the ids of answered requests go back into a pool."""
     ids: set[bytes] = set()
     for i in range(3000):
         talk.ask(b"x", timeout=1 if i % 3 == 1 else None)
@@ -247,6 +247,7 @@ def test_a_client_may_shut_down_in_the_callback_of_a_reply(talk: Conversation) -
         requestId, data = talk.next_request()
         talk.server.send_multipart([requestId, b"", data])
     talk.client.doRead()
+    talk.turns.settle()
     assert answered[:500] == [[b"%d" % i] for i in range(500)]
     assert all(result.check(ConnectionDone) for result in answered[500:])
     assert len(answered) == 1000

@@ -98,7 +98,7 @@ def fill(connection: ZmqConnection, message: list[bytes]) -> int:
 
 @pytest.mark.parametrize("bad", [3, None, object()])
 def test_nothing_of_a_message_is_sent_that_has_a_bad_part(turns: Turns, bad: Any) -> None:
-    """TxZMQ sends the parts before the bad one, and the next message is taken for the rest."""
+    """In txZMQ the parts before it are, and the next message is taken for the rest."""
     push = ZmqPushConnection(turns.factory, bind("inproc://push"))
     pull = turns.raw(zmq.PULL, "inproc://push")
     with pytest.raises(TypeError):
@@ -293,9 +293,9 @@ def test_a_router_with_one_slow_peer_serves_the_other_and_does_not_spin(
         await loop.sleep(0.05)
         assert router.queue, "the slow peer takes no more"
         reads, attempts = count_reads(router), router.attempts
-        await loop.sleep(0.2)
-        assert reads[0] <= 100, "spinning would be thousands"
-        assert router.attempts - attempts <= 100
+        await loop.sleep(0.1)
+        assert reads[0] <= 50, "spinning would be thousands"
+        assert router.attempts - attempts <= 50
         got: list[bytes] = []
         while len(got) < 10:
             if has_message(slow):
@@ -329,8 +329,8 @@ def test_a_publisher_that_must_not_drop_does_not_spin_on_a_slow_subscriber(
         publisher.readyToSend()
         await loop.sleep(0.05)
         reads = count_reads(publisher)
-        await loop.sleep(0.2)
-        assert reads[0] <= 100, "spinning would be thousands"
+        await loop.sleep(0.1)
+        assert reads[0] <= 50, "spinning would be thousands"
         for _ in range(100):
             await loop.until(lambda: has_message(slow))
             assert slow.recv() == b"\0x"
