@@ -18,8 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from txzmq.rpc._wire.metadata import MetadataInput
 from txzmq.rpc.client import StreamInput
 from txzmq.rpc.errors import TrailingMetadata, Unimplemented
+from txzmq.rpc.interceptors import UnaryResult
 from txzmq.rpc.method import Method
-from txzmq.rpc.server import StreamResult, UnaryResult
+from txzmq.rpc.server import StreamResult
 from txzmq.rpc.streams import RequestStream, ResponseStream
 
 __all__ = [

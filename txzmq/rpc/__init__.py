@@ -3,7 +3,7 @@
 from txzmq.rpc._open_door import InsecureBindError
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.channel import Channel, ConnectivityState
-from txzmq.rpc.client import Caller, StreamInput
+from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
 from txzmq.rpc.context import Context, current_context, detached
 from txzmq.rpc.errors import (
     Aborted,
@@ -25,9 +25,17 @@ from txzmq.rpc.errors import (
     Unimplemented,
     Unknown,
 )
+from txzmq.rpc.interceptors import (
+    ClientCall,
+    ClientInterceptor,
+    ClientProceed,
+    ServerInterceptor,
+    ServerProceed,
+    UnaryResult,
+)
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
-from txzmq.rpc.server import Server, ServiceHandler, StreamResult, UnaryResult
+from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.streams import RequestStream, ResponseStream
 
 __all__ = [
@@ -36,6 +44,9 @@ __all__ = [
     "Caller",
     "Cancelled",
     "Channel",
+    "ClientCall",
+    "ClientInterceptor",
+    "ClientProceed",
     "Code",
     "ConnectivityState",
     "Context",
@@ -55,10 +66,13 @@ __all__ = [
     "PermissionDenied",
     "RequestStream",
     "ResourceExhausted",
+    "ResponseMetadata",
     "ResponseStream",
     "RpcError",
     "Server",
+    "ServerInterceptor",
     "ServerLimits",
+    "ServerProceed",
     "Service",
     "ServiceHandler",
     "StreamInput",

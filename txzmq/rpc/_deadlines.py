@@ -9,12 +9,12 @@ from typing import Final, Generic, TypeVar
 
 from txzmq._reactor import Clock, Timer
 
-__all__ = ["Deadlines"]
+__all__ = ["TICK", "Deadlines"]
 
 T = TypeVar("T")
 
 #: Seconds. Deadlines are met so much late at most; equal ones of a burst share an entry.
-_TICK: Final = 0.001
+TICK: Final = 0.001
 
 
 class Deadlines(Generic[T]):
@@ -46,7 +46,7 @@ class Deadlines(Generic[T]):
 
         :return: what :meth:`remove` wants to know.
         """
-        tick = math.ceil(when / _TICK)
+        tick = math.ceil(when / TICK)
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = {}
@@ -85,14 +85,14 @@ class Deadlines(Generic[T]):
             self._timer = None
         self._timer_tick = tick
         if tick != math.inf:
-            delay = max(0.0, tick * _TICK - self._clock.seconds())
+            delay = max(0.0, tick * TICK - self._clock.seconds())
             self._timer = self._clock.callLater(delay, self._run)
 
     def _run(self) -> None:
         self._timer = None
         self._timer_tick = math.inf
         # Half a tick of grace, because the timer's own arithmetic rounds.
-        now = self._clock.seconds() / _TICK + 0.5
+        now = self._clock.seconds() / TICK + 0.5
         while self._ticks and self._ticks[0] <= now:
             tick = heapq.heappop(self._ticks)
             bucket = self._buckets.pop(tick, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import enum
 import math
 from collections import Counter, deque
@@ -10,14 +11,15 @@ from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.python.failure import Failure
 
 from txzmq._reactor import Timer
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request
-from txzmq.rpc._wire.metadata import MetadataInput, check_size, normalise
-from txzmq.rpc.client import StreamInput
+from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
+from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
 from txzmq.rpc.context import Context, current_context
 from txzmq.rpc.errors import (
     Code,
@@ -27,6 +29,13 @@ from txzmq.rpc.errors import (
     RpcError,
     Unavailable,
     Unimplemented,
+)
+from txzmq.rpc.interceptors import (
+    ClientCall,
+    ClientInterceptor,
+    ClientProceed,
+    chain_client,
+    start,
 )
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE, METADATA_SIZE
 from txzmq.rpc.method import Method
@@ -90,6 +99,7 @@ class _Call:
         "method",
         "parent",
         "request_id",
+        "response_metadata",
         "subchannel",
         "tick",
         "wait_for_ready",
@@ -105,6 +115,7 @@ class _Call:
         deadline: float | None,
         wait_for_ready: bool,
         parent: Context | None,
+        response_metadata: ResponseMetadata | None,
     ) -> None:
         self.channel = channel
         self.method = method
@@ -115,6 +126,8 @@ class _Call:
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
         self.parent = parent
+        #: Where the caller wants the response's metadata.
+        self.response_metadata = response_metadata
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
         #: Where the call is queued or was sent; None while the channel has it.
@@ -124,6 +137,9 @@ class _Call:
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply is there."""
+        if self.response_metadata is not None:
+            self.response_metadata.initial = head.initial
+            self.response_metadata.trailing = head.trailing
         if head.code is not Code.OK:
             self.fail(
                 RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
@@ -146,10 +162,11 @@ class _Call:
         self._end()
         self.deferred.errback(error)
 
-    def give_up(self, error: Exception) -> None:
-        """End without a reply that may still come."""
+    def too_late(self) -> None:
+        """Its time is up; a reply may still come."""
+        sent = "may have been" if self.request_id else "was not"
         self._withdraw()
-        self.fail(error)
+        self.fail(DeadlineExceeded(f"the call's time was up; it {sent} executed"))
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._withdraw()
@@ -167,6 +184,69 @@ class _Call:
         self.channel.ended(self)
         if self.parent is not None:
             self.parent.release(self.deferred)
+
+
+class _InterceptedCall:
+    """A call that goes through interceptors: what its caller waits for."""
+
+    __slots__ = ("_channel", "_outcome", "deadline", "deferred", "method", "tick")
+
+    def __init__(self, channel: Channel, method: Method[Any, Any], deadline: float | None) -> None:
+        self._channel = channel
+        self.method = method
+        self.deadline = deadline
+        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+        self.tick = 0
+        # Of the outermost interceptor; None before it is called, and when the call has ended.
+        self._outcome: Deferred[Any] | None = None
+
+    def start(self, chain: ClientProceed, call: ClientCall) -> None:
+        """Call the outermost interceptor."""
+        surroundings = contextvars.copy_context()
+        # What an interceptor calls on its own is not what the caller wants to know about.
+        surroundings.run(wanted_metadata.set, None)
+        self._outcome = surroundings.run(start, chain, call)
+        self._outcome.addCallbacks(self._succeeded, self._failed)
+
+    def too_late(self) -> None:
+        """Its time is up, and no interceptor has said so."""
+        self.give_up(DeadlineExceeded("the call's time was up; it may have been executed"))
+
+    def give_up(self, error: Exception) -> None:
+        """End it whatever the interceptors do; they are cancelled."""
+        outcome = self._end()
+        self.deferred.errback(error)
+        if outcome is not None:
+            outcome.cancel()
+
+    def _succeeded(self, response: object) -> None:
+        if self._end() is None:
+            return  # it had ended before
+        expected = self.method.response_type
+        if isinstance(response, expected):
+            self.deferred.callback(response)
+        else:
+            name = type(response).__name__
+            self.deferred.errback(
+                TypeError(
+                    f"an interceptor answered {self.method.path} with {name}, "
+                    f"not {expected.__name__}"
+                )
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        if self._end() is not None:
+            self.deferred.errback(failure)
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        outcome = self._end()
+        if outcome is not None:
+            outcome.cancel()  # Twisted fires this call's own Deferred
+
+    def _end(self) -> Deferred[Any] | None:
+        outcome, self._outcome = self._outcome, None
+        self._channel.intercepted_ended(self)
+        return outcome
 
 
 class _Subchannel:
@@ -223,8 +303,8 @@ class _Subchannel:
         request_ids, self._to_cancel = self._to_cancel, []
         if self.state is not ConnectivityState.READY:
             return  # the server has noticed
-        for start in range(0, len(request_ids), MAX_CANCELLED):
-            some = request_ids[start : start + MAX_CANCELLED]
+        for first in range(0, len(request_ids), MAX_CANCELLED):
+            some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()
             message = self.wire.request(self._cancellation, _CANCEL_HEADER, body)
             if self._transport.send_message(message) is not SendResult.SENT:
@@ -302,7 +382,9 @@ class Channel:
         endpoint: str | Sequence[str],
         *,
         timeout: float | None = _DEFAULT_TIMEOUT,
+        max_timeout: float | None = None,
         wait_for_ready: bool = False,
+        interceptors: Sequence[ClientInterceptor] = (),
         message_size: int = MESSAGE_SIZE,
         metadata_size: int = METADATA_SIZE,
     ) -> None:
@@ -311,7 +393,11 @@ class Channel:
         :param factory: owns the sockets and knows the reactor.
         :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``.
         :param timeout: seconds for calls that bring none of their own; None for no end.
+        :param max_timeout: seconds that a call may take, whatever its caller says; None for no
+            such limit.
         :param wait_for_ready: what calls do that do not say.
+        :param interceptors: go around every call, the first one outermost; see
+            :mod:`txzmq.rpc.interceptors`.
         :param message_size: bytes that a serialised request or response may have.
         :param metadata_size: bytes that the metadata of a request may cost.
         :raises ValueError: if there is no endpoint.
@@ -324,9 +410,13 @@ class Channel:
         self.message_size = message_size
         self.metadata_size = metadata_size
         self._timeout = timeout
+        self._max_timeout = max_timeout
+        self._chain = chain_client(interceptors, self._proceed) if interceptors else None
         self._wait_for_ready = wait_for_ready
         self._clock = network.clock
-        self._deadlines: Deadlines[_Call] = Deadlines(self._clock, self._too_late)
+        self._deadlines: Deadlines[_Call | _InterceptedCall] = Deadlines(self._clock, _too_late)
+        # Calls that interceptors have. An ordered set.
+        self._intercepted: dict[_InterceptedCall, None] = {}
         # Calls that no connection has, oldest first.
         self._queue: dict[_Call, None] = {}
         self._subchannels: list[_Subchannel] = []
@@ -349,7 +439,14 @@ class Channel:
     ) -> Deferred[Res]:
         """Make a call; see :class:`~txzmq.rpc.Caller`."""
         try:
-            call = self._make(method, request, timeout, metadata, wait_for_ready)
+            pairs = normalise(metadata)
+            left = self._time_left(timeout)
+            deadline = None if left is None else self._clock.seconds() + left
+            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+            wanted = wanted_metadata.get()
+            if self._chain is not None:
+                return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
+            call = self._make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
             return fail(error)
         self.start(call)
@@ -394,13 +491,61 @@ class Channel:
         """Not there yet: the stream fails with UNIMPLEMENTED."""
         return UnimplementedResponseStream(method)
 
+    def _intercept(
+        self,
+        chain: ClientProceed,
+        method: Method[Any, Any],
+        request: object,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        wanted: ResponseMetadata | None,
+    ) -> Deferred[Any]:
+        if self._closed:
+            raise Unavailable("the channel is closed")
+        outer = _InterceptedCall(self, method, deadline)
+        call = ClientCall(
+            method=method,
+            request=request,
+            deadline=deadline,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+            response=ResponseMetadata() if wanted is None else wanted,
+            _clock=self._clock,
+        )
+        self._intercepted[outer] = None
+        if deadline is not None:
+            # Later than the call itself, which can say better what became of it.
+            outer.tick = self._deadlines.set(outer, deadline + 2 * TICK)
+        outer.start(chain, call)
+        return outer.deferred
+
+    def _proceed(self, call: ClientCall) -> Deferred[Any]:
+        """The end of the interceptors' chain."""
+        try:
+            made = self._make(
+                call.method,
+                call.request,
+                call.time_remaining(),
+                call.deadline,
+                call.metadata,
+                call.wait_for_ready,
+                call.response,
+            )
+        except (RpcError, TypeError, ValueError) as error:
+            return fail(error)
+        self.start(made)
+        return made.deferred
+
     def _make(
         self,
         method: Method[Any, Any],
         request: Message,
-        timeout: float | None,
-        metadata: MetadataInput | None,
-        wait_for_ready: bool | None,
+        left: float | None,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
     ) -> _Call:
         if self._closed:
             raise Unavailable("the channel is closed")
@@ -411,41 +556,34 @@ class Channel:
         body = request.SerializeToString()
         if len(body) > self.message_size:
             raise _too_large("request", len(body), self.message_size)
-        pairs = normalise(metadata)
-        if pairs and not check_size(pairs, self.metadata_size):
+        if metadata and not check_size(metadata, self.metadata_size):
             raise ResourceExhausted(
                 f"the metadata is over the client's limit of {self.metadata_size} bytes "
                 "(Channel's metadata_size)"
             )
-        parent = current_context()
-        left = self._time_left(timeout, parent)
-        deadline = None if left is None else self._clock.seconds() + left
         timeout_us = None if left is None else round(left * _US)
         if timeout_us is not None and timeout_us <= 0:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
-        call = _Call(
-            self,
-            method,
-            RequestHead(method.path, timeout_us, pairs),
-            body,
-            deadline,
-            self._wait_for_ready if wait_for_ready is None else wait_for_ready,
-            parent,
-        )
+        parent = current_context()
+        head = RequestHead(method.path, timeout_us, metadata)
+        call = _Call(self, method, head, body, deadline, wait_for_ready, parent, response_metadata)
         if deadline is not None:
             call.tick = self._deadlines.set(call, deadline)
         if parent is not None:
             parent.adopt(call.deferred)
         return call
 
-    def _time_left(self, timeout: float | None, parent: Context | None) -> float | None:
-        """Seconds for a call: its own or the channel's, and no more than its parent has."""
+    def _time_left(self, timeout: float | None) -> float | None:
+        """Seconds for a call: its own or the channel's, no more than the cap and its parent's."""
         if timeout is None:
             timeout = self._timeout
         elif math.isnan(timeout):
             raise ValueError("the timeout is not a number")
         elif timeout == math.inf:
             timeout = None
+        if self._max_timeout is not None and (timeout is None or timeout > self._max_timeout):
+            timeout = self._max_timeout
+        parent = current_context()
         inherited = None if parent is None else parent.time_remaining()
         if inherited is None:
             return timeout
@@ -507,9 +645,10 @@ class Channel:
         if call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
-    def _too_late(self, call: _Call) -> None:
-        sent = "may have been" if call.request_id else "was not"
-        call.give_up(DeadlineExceeded(f"the call's time was up; it {sent} executed"))
+    def intercepted_ended(self, call: _InterceptedCall) -> None:
+        """A call that interceptors had has ended."""
+        if self._intercepted.pop(call, call) is None and call.deadline is not None:
+            self._deadlines.remove(call, call.tick)
 
     def close(self) -> None:
         """End all calls with ``CancelledError``, and all connections; may be called again."""
@@ -523,12 +662,18 @@ class Channel:
             subchannel.close()
         for call in queued:
             call.fail(CancelledError("the channel was closed"))
+        for intercepted in list(self._intercepted):
+            intercepted.give_up(CancelledError("the channel was closed"))
         self._deadlines.close()
 
     @property
     def counters(self) -> Counter[str]:
         """What was dropped of incoming messages, by reason, over all connections."""
         return sum((sub.wire.dropped for sub in self._subchannels), Counter[str]())
+
+
+def _too_late(call: _Call | _InterceptedCall) -> None:
+    call.too_late()
 
 
 def _too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
+from contextvars import ContextVar, Token
 from typing import Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
-from txzmq.rpc._wire.metadata import MetadataInput
+from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Caller", "StreamInput"]
+__all__ = ["Caller", "ResponseMetadata", "StreamInput", "wanted_metadata"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Message)
@@ -20,6 +21,48 @@ Res = TypeVar("Res", bound=Message)
 
 #: What a client hands to a method that takes a stream of requests.
 StreamInput: TypeAlias = Iterable[T] | AsyncIterable[T]
+
+
+class ResponseMetadata:
+    """Takes the metadata of the response to the call that is made within. ::
+
+        with ResponseMetadata() as metadata:
+            reply = await client.say_hello(request)
+        print(metadata.trailing)
+
+    It is filled when the response arrives, also with an error's; nothing is in it if the call
+    ended here, by its deadline for instance. Of several calls made within, it has the last
+    response's. Holds for calls made in the block itself and in coroutines started there, not for
+    those that an interceptor makes on its own.
+
+    :ivar initial: what the server put in front of the response, as pairs.
+    :ivar trailing: what it put behind.
+    """
+
+    __slots__ = ("_token", "initial", "trailing")
+
+    def __init__(self) -> None:
+        self.initial: Metadata = ()
+        self.trailing: Metadata = ()
+        self._token: Token[ResponseMetadata | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ResponseMetadata initial={self.initial!r} trailing={self.trailing!r}>"
+
+    def __enter__(self) -> ResponseMetadata:
+        self._token = wanted_metadata.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None, "it was entered"
+        wanted_metadata.reset(self._token)
+        self._token = None
+
+
+#: Where the calls made here are to put the metadata of their responses.
+wanted_metadata: ContextVar[ResponseMetadata | None] = ContextVar(
+    "txzmq.rpc.response_metadata", default=None
+)
 
 
 class Caller(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import uuid
 from collections import Counter, deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, cast
@@ -25,18 +25,16 @@ from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, RpcError
+from txzmq.rpc.interceptors import ServerInterceptor, chain_server
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import Kind, Method, Service
 from txzmq.rpc.transport import Network, SendResult, ServerTransport, ZmqNetwork
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 
-__all__ = ["Server", "ServiceHandler", "StreamResult", "UnaryResult"]
+__all__ = ["Server", "ServiceHandler", "StreamResult"]
 
 T = TypeVar("T")
 
-#: What a handler of a method with one response may return: the response, a Deferred of it, or a
-#: coroutine (an ``async def`` handler).
-UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 #: What a handler of a method with a stream of responses may return; an async generator is one.
 StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
 
@@ -207,12 +205,15 @@ class Server:
         factory: ZmqFactory | Network,
         services: Sequence[ServiceHandler],
         *,
+        interceptors: Sequence[ServerInterceptor] = (),
         limits: ServerLimits | None = None,
         debug: bool = False,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
         :param services: instances of subclasses of generated ``<Service>Base`` classes.
+        :param interceptors: go around every handler, the first one outermost; see
+            :mod:`txzmq.rpc.interceptors`. What the server refuses by itself does not reach them.
         :param limits: None for the defaults.
         :param debug: send clients the text of unexpected exceptions, not only the id under which
             they were logged. Not for production: the text may hold secrets.
@@ -223,7 +224,7 @@ class Server:
         self.limits = limits or ServerLimits()
         self._counters: Counter[str] = Counter()
         self._debug = debug
-        self._entries = _entries(services)
+        self._entries = _entries(services, interceptors)
         self._connections: list[_Connection] = []
         self._deadlines: Deadlines[_Call] = Deadlines(self.clock, self._too_late)
         self._admission: Admission[_Call] = Admission(self.limits)
@@ -572,13 +573,16 @@ class Server:
         self._stopping.callback(None)
 
 
-def _entries(services: Sequence[ServiceHandler]) -> dict[str, _Entry]:
+def _entries(
+    services: Sequence[ServiceHandler], interceptors: Sequence[ServerInterceptor]
+) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
     for service in services:
         for method in service.__txzmq_service__.methods:
             if method.path in entries:
                 raise ValueError(f"two services implement {method.path}")
-            entries[method.path] = _Entry(method, getattr(service, method.name))
+            handler = chain_server(interceptors, getattr(service, method.name))
+            entries[method.path] = _Entry(method, handler)
     return entries
 
 

@@ -1,0 +1,427 @@
+"""Functions around calls, on both sides, in memory and in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, World, text
+from txzmq.rpc import (
+    Channel,
+    ClientCall,
+    ClientInterceptor,
+    ClientProceed,
+    Context,
+    DeadlineExceeded,
+    NotFound,
+    PermissionDenied,
+    ResponseMetadata,
+    RpcError,
+    Server,
+    ServerInterceptor,
+    ServerProceed,
+    Unauthenticated,
+    Unavailable,
+    Unknown,
+)
+from txzmq.testing import MemoryNetwork
+
+
+class Intercepted(World):
+    """A server and a channel whose calls go through interceptors."""
+
+    def __init__(
+        self,
+        service: Echo | None = None,
+        *,
+        client: list[ClientInterceptor] | None = None,
+        server: list[ServerInterceptor] | None = None,
+        serve: bool = True,
+    ) -> None:
+        self.network = MemoryNetwork()
+        self.service = Echo() if service is None else service
+        self.server = Server(self.network, [self.service], interceptors=server or [])
+        if serve:
+            self.server.listen(ADDRESS)
+        self.channel = Channel(self.network, ADDRESS, interceptors=client or [])
+
+
+class Worlds:
+    """Makes worlds and ends them."""
+
+    def __init__(self) -> None:
+        self.made: list[World] = []
+
+    def __call__(
+        self,
+        service: Echo | None = None,
+        *,
+        client: list[ClientInterceptor] | None = None,
+        server: list[ServerInterceptor] | None = None,
+        serve: bool = True,
+    ) -> Intercepted:
+        world = Intercepted(service, client=client, server=server, serve=serve)
+        self.made.append(world)
+        return world
+
+
+@pytest.fixture
+def make() -> Iterator[Worlds]:
+    """Make a server and a channel; at the end nothing of them may be left."""
+    worlds = Worlds()
+    yield worlds
+    for world in worlds.made:
+        world.close()
+
+
+def at_client(name: str, seen: list[str]) -> ClientInterceptor:
+    async def interceptor(call: ClientCall, proceed: ClientProceed) -> Any:
+        seen.append(f"{name} {call.method.path} {call.request.value}")
+        try:
+            response = await proceed(call)
+        except RpcError as error:
+            seen.append(f"{name} {error.code.name}")
+            raise
+        seen.append(f"{name} {response.value}")
+        return response
+
+    return interceptor
+
+
+def at_server(name: str, seen: list[str]) -> ServerInterceptor:
+    async def interceptor(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        seen.append(f"{name} {context.method} {request.value}")
+        try:
+            response = await proceed(request)
+        except BaseException as error:
+            seen.append(f"{name} {error!r}")
+            raise
+        seen.append(f"{name} {response.value}")
+        return response
+
+    return interceptor
+
+
+def test_the_first_one_is_outermost(make: Worlds) -> None:
+    seen: list[str] = []
+    world = make(
+        client=[at_client("c1", seen), at_client("c2", seen)],
+        server=[at_server("s1", seen), at_server("s2", seen)],
+    )
+    assert world.network.result(world.call("x", method=OTHER)).value == "other x"
+    path = OTHER.path
+    assert seen == [
+        f"c1 {path} x",
+        f"c2 {path} x",
+        f"s1 {path} x",
+        f"s2 {path} x",
+        "s2 other x",
+        "s1 other x",
+        "c2 other x",
+        "c1 other x",
+    ]
+
+
+def test_they_see_errors_and_may_answer_with_others(make: Worlds) -> None:
+    seen: list[str] = []
+
+    class Service(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            raise NotFound("nobody")
+
+    def hide(request: Any, context: Context, proceed: ServerProceed) -> Deferred[Any]:
+        def hidden(failure: Any) -> None:
+            failure.trap(NotFound)
+            raise PermissionDenied("nothing to see")
+
+        return proceed(request).addErrback(hidden)
+
+    world = make(Service(), client=[at_client("c", seen)], server=[hide, at_server("s", seen)])
+    with pytest.raises(PermissionDenied, match="nothing to see"):
+        world.network.result(world.call())
+    assert seen[1:] == [
+        f"s {ECHO.path} x",
+        "s <NotFound NOT_FOUND: nobody>",
+        "c PERMISSION_DENIED",
+    ]
+
+
+def test_they_may_answer_without_going_on(make: Worlds) -> None:
+    def cached(call: ClientCall, proceed: ClientProceed) -> Any:
+        return text("cached") if call.request.value == "x" else proceed(call)
+
+    def greet(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        return text("greeted") if request.value == "y" else proceed(request)
+
+    world = make(client=[cached], server=[greet])
+    assert world.network.result(world.call("x")).value == "cached"
+    assert world.network.result(world.call("y")).value == "greeted"
+    assert world.service.seen == []
+    assert world.network.result(world.call("z")).value == "z"
+
+
+def test_they_may_change_the_request_and_its_metadata(make: Worlds) -> None:
+    def client(call: ClientCall, proceed: ClientProceed) -> Any:
+        changed = call.replace(
+            request=text(f"{call.request.value}!"),
+            metadata={**dict(call.metadata), "added": "1"},
+            wait_for_ready=True,
+        )
+        assert changed.wait_for_ready
+        assert changed.deadline == call.deadline
+        return proceed(changed)
+
+    def server(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        context.set_trailing_metadata({"seen": "yes"})
+        return proceed(text(f"{request.value}?"))
+
+    world = make(client=[client], server=[server])
+    with ResponseMetadata() as metadata:
+        answer = world.call("x", metadata={"own": "2"})
+    assert world.network.result(answer).value == "x!?"
+    assert world.service.contexts[0].metadata == (("own", "2"), ("added", "1"))
+    assert metadata.trailing == (("seen", "yes"),)
+
+
+def test_going_on_again_gives_no_more_time(make: Worlds) -> None:
+    attempts: list[float | None] = []
+
+    async def insist(call: ClientCall, proceed: ClientProceed) -> Any:
+        while True:
+            attempts.append(call.time_remaining())
+            try:
+                return await proceed(call.replace(timeout=2))
+            except DeadlineExceeded:
+                if not call.time_remaining():
+                    raise
+
+    world = make(Waiting(), client=[insist])
+    errors: list[Any] = []
+    world.call(timeout=5).addErrback(errors.append)
+    world.network.advance(5.1)
+    assert attempts == pytest.approx([5, 3, 1], abs=0.01)
+    assert [error.type for error in errors] == [DeadlineExceeded]
+
+
+def test_the_deadline_ends_an_interceptor_that_waits_for_something_else(make: Worlds) -> None:
+    ended: list[str] = []
+
+    async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
+        try:
+            await Deferred[None]()
+        except CancelledError:
+            ended.append("cancelled")
+        return text("too late to matter")
+
+    world = make(client=[hang])
+    errors: list[Any] = []
+    world.call(timeout=1).addErrback(errors.append)
+    world.network.advance(1.1)
+    assert ended == ["cancelled"]
+    assert [error.type for error in errors] == [DeadlineExceeded]
+
+
+def test_a_call_in_time_says_itself_what_became_of_it(make: Worlds) -> None:
+    seen: list[str] = []
+    world = make(Waiting(), client=[at_client("c", seen)])
+    errors: list[Any] = []
+    world.call(timeout=1).addErrback(errors.append)
+    world.network.advance(1.1)
+    assert seen[1:] == ["c DEADLINE_EXCEEDED"]
+    assert "may have been executed" in str(errors[0].value)
+
+
+def test_cancelling_and_closing_end_calls_that_interceptors_have(make: Worlds) -> None:
+    ended: list[str] = []
+
+    async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
+        try:
+            await Deferred[None]()
+        except CancelledError:
+            ended.append(call.request.value)
+            raise
+
+    world = make(client=[hang])
+    errors: list[Any] = []
+    first, second = world.call("1"), world.call("2")
+    first.addErrback(errors.append)
+    second.addErrback(errors.append)
+    first.cancel()
+    assert [error.type for error in errors] == [CancelledError]
+    world.channel.close()
+    assert [error.type for error in errors] == [CancelledError, CancelledError]
+    assert ended == ["1", "2"]
+    with pytest.raises(Unavailable, match="closed"):
+        world.network.result(world.call("3"))
+
+
+def test_cancelling_reaches_the_server_through_interceptors(make: Worlds) -> None:
+    seen: list[str] = []
+    service = Waiting()
+    world = make(service, client=[at_client("c", seen)], server=[at_server("s", seen)])
+    answer = world.call()
+    answer.addErrback(lambda _: text("cancelled"))
+    world.network.run()
+    answer.cancel()
+    world.network.run()
+    assert seen[-1].startswith("s CancelledError(")
+    assert world.server.running == 0
+
+
+def test_what_is_wrong_with_an_interceptor_is_told_its_own_side(make: Worlds) -> None:
+    def crash(*_: object) -> Any:
+        raise ZeroDivisionError("mine")
+
+    def wrong(*_: object) -> Any:
+        return BytesValue()
+
+    world = make(client=[crash])
+    with pytest.raises(ZeroDivisionError):
+        world.network.result(world.call())
+    world = make(client=[wrong])
+    with pytest.raises(TypeError, match="with BytesValue, not StringValue"):
+        world.network.result(world.call())
+
+
+def test_an_interceptor_of_the_server_that_crashes_is_logged(
+    make: Worlds, logged: list[dict[str, Any]]
+) -> None:
+    def crash(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        raise ZeroDivisionError("mine")
+
+    world = make(server=[crash])
+    with pytest.raises(Unknown) as caught:
+        world.network.result(world.call())
+    assert "mine" not in str(caught.value)
+    assert logged.pop()["log_failure"].type is ZeroDivisionError
+
+
+def test_a_token_fetched_by_an_interceptor_does_not_disturb_the_metadata(make: Worlds) -> None:
+    other = Echo()
+
+    def stamp(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        context.send_initial_metadata({"from": request.value})
+        return proceed(request)
+
+    tokens = make(other, server=[stamp])
+
+    async def authenticate(call: ClientCall, proceed: ClientProceed) -> Any:
+        token = await tokens.call("token")
+        response = await proceed(call.replace(metadata={"authorization": token.value}))
+        await tokens.call("another")
+        return response
+
+    world = make(client=[authenticate], server=[stamp])
+    with ResponseMetadata() as metadata:
+        answer = world.call("x")
+    tokens.network.run()
+    world.network.run()
+    tokens.network.run()
+    assert world.network.result(answer).value == "x"
+    assert metadata.initial == (("from", "x"),)
+    assert "from" in repr(metadata)
+
+
+# -- the metadata of a response, without interceptors ------------------------------------------
+
+
+def test_metadata_arrives_with_a_success_and_with_an_error(make: Worlds) -> None:
+    class Service(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            context.send_initial_metadata([("first", "1"), ("raw-bin", b"\0\xff")])
+            context.set_trailing_metadata([("last", "2"), ("last", "3")])
+            if request.value == "fail":
+                raise NotFound("nobody", metadata=[("why", "4")])
+            return request
+
+    world = make(Service())
+    for value in ("x", "fail"):
+        with ResponseMetadata() as metadata:
+            answer = world.call(value)
+        assert not metadata.initial
+        answer.addErrback(lambda _: text("failed"))
+        world.network.run()
+        assert metadata.initial == (("first", "1"), ("raw-bin", b"\0\xff"))
+        why = (("why", "4"),) if value == "fail" else ()
+        assert metadata.trailing == (("last", "2"), ("last", "3"), *why)
+
+
+def test_metadata_in_a_coroutine_is_its_own(make: Worlds) -> None:
+    class Service(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            context.set_trailing_metadata({"of": request.value})
+            return request
+
+    world = make(Service())
+    seen: dict[str, object] = {}
+
+    async def ask(value: str) -> None:
+        with ResponseMetadata() as metadata:
+            await world.call(value)
+        seen[value] = metadata.trailing
+        await world.call("unobserved")
+
+    asked = [Deferred.fromCoroutine(ask(value)) for value in ("a", "b")]
+    world.network.run()
+    assert all(deferred.called for deferred in asked)
+    assert seen == {"a": (("of", "a"),), "b": (("of", "b"),)}
+
+
+# -- worked examples ---------------------------------------------------------------------------
+
+
+def test_retry_on_auth(make: Worlds) -> None:
+    """A client renews its token once when the server does not take it any more."""
+    from examples.interceptors import Authenticate, TokenSource
+
+    valid = {"2"}
+    fetched: list[str] = []
+
+    def fetch() -> str:
+        fetched.append(str(len(fetched) + 1))
+        return fetched[-1]
+
+    world = make(client=[TokenSource(fetch)], server=[Authenticate(valid.__contains__)])
+    assert world.network.result(world.call("x")).value == "x"
+    assert world.network.result(world.call("y")).value == "y"
+    assert fetched == ["1", "2"]
+    valid.clear()
+    with pytest.raises(Unauthenticated):
+        world.network.result(world.call("z"))
+    assert fetched == ["1", "2", "3"]
+    assert world.service.seen == ["x", "y"]
+
+
+def test_authentication_refuses_without_a_token(make: Worlds) -> None:
+    from examples.interceptors import Authenticate
+
+    world = make(server=[Authenticate({"t"}.__contains__)])
+    with pytest.raises(Unauthenticated):
+        world.network.result(world.call("x"))
+    answer = world.call("x", metadata={"authorization": "Bearer t"})
+    assert world.network.result(answer).value == "x"
+    assert world.service.seen == ["x"]
+
+
+def test_logging(make: Worlds, logged: list[dict[str, Any]]) -> None:
+    from examples.interceptors import log_calls, log_requests
+
+    service = Waiting()
+    world = make(service)
+    logging = make(
+        service,
+        client=[log_calls(world.network.clock)],
+        server=[log_requests(world.network.clock)],
+    )
+    answer = logging.call("x")
+    logging.network.run()
+    world.network.clock.advance(0.25)
+    service.results.pop().callback(text("y"))
+    assert logging.network.result(answer).value == "y"
+    lines = [(event["path"], event["outcome"], event["seconds"]) for event in logged]
+    assert lines == [(ECHO.path, "OK", 0.25), (ECHO.path, "OK", 0.25)]
+    logged.clear()

@@ -1,0 +1,184 @@
+"""Functions around calls: authentication, logging, retries, whatever concerns every method.
+
+An interceptor gets a call and a function that goes on with it, ``proceed``, which returns a
+Deferred of the response. It may look at the call, change it, answer without going on, go on more
+than once, and look at the response or the error. The first one given is the outermost: it sees a
+call first and its outcome last.
+
+An interceptor returns what a handler may: the response, a Deferred of it, or a coroutine::
+
+    async def log_calls(call: ClientCall, proceed: ClientProceed) -> Any:
+        started = reactor.seconds()
+        try:
+            return await proceed(call)
+        finally:
+            log.info("{path} took {seconds}", path=call.method.path,
+                     seconds=reactor.seconds() - started)
+
+The response is a message, and a :class:`~txzmq.rpc.ResponseStream` where the method streams
+responses; the request is a message, and what the caller gave (on the server a
+:class:`~txzmq.rpc.RequestStream`) where the method streams requests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Coroutine, Sequence
+from types import CoroutineType, EllipsisType
+from typing import Any, TypeAlias, TypeVar, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from txzmq._reactor import Clock
+from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
+from txzmq.rpc.client import ResponseMetadata
+from txzmq.rpc.context import Context
+from txzmq.rpc.method import Method
+
+__all__ = [
+    "ClientCall",
+    "ClientInterceptor",
+    "ClientProceed",
+    "ServerInterceptor",
+    "ServerProceed",
+    "UnaryResult",
+    "chain_client",
+    "chain_server",
+    "start",
+]
+
+T = TypeVar("T")
+
+#: What a handler of a method with one response may return: the response, a Deferred of it, or a
+#: coroutine (an ``async def`` handler).
+UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCall:
+    """A call as a client's interceptor sees it; :meth:`replace` makes a changed one.
+
+    :ivar method: which method is called; ``call.method.path`` is its name on the wire.
+    :ivar request: the request, or the stream of requests that the caller gave.
+    :ivar deadline: when the call's time is up, in the reactor's seconds; None for never. Going on
+        with the call again does not give it more time.
+    :ivar metadata: of the request.
+    :ivar wait_for_ready: whether to wait while no server can be reached.
+    :ivar response: gets the metadata of the response; those of the last one, where the
+        interceptor goes on with the call more than once.
+    """
+
+    # Any: an interceptor sees calls of any method.
+    method: Method[Any, Any]
+    request: Any
+    deadline: float | None
+    metadata: Metadata
+    wait_for_ready: bool
+    response: ResponseMetadata
+    _clock: Clock = dataclasses.field(repr=False)
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline, 0.0 when it has passed; None without a deadline."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - self._clock.seconds())
+
+    def replace(
+        self,
+        *,
+        request: object = ...,
+        timeout: float | EllipsisType = ...,
+        metadata: MetadataInput | EllipsisType = ...,
+        wait_for_ready: bool | EllipsisType = ...,
+    ) -> ClientCall:
+        """The same call with something changed.
+
+        :param timeout: seconds from now; the caller's own deadline holds all the same.
+        :param metadata: instead of the caller's: ``{**dict(call.metadata), "k": "v"}`` adds some.
+        :raises ValueError: for metadata that is not allowed, and so TypeError.
+        """
+        return ClientCall(
+            method=self.method,
+            request=self.request if request is ... else request,
+            deadline=self.deadline
+            if isinstance(timeout, EllipsisType)
+            else self._clock.seconds() + timeout,
+            metadata=self.metadata if isinstance(metadata, EllipsisType) else normalise(metadata),
+            wait_for_ready=self.wait_for_ready
+            if isinstance(wait_for_ready, EllipsisType)
+            else wait_for_ready,
+            response=self.response,
+            _clock=self._clock,
+        )
+
+
+#: Goes on with a call: to the next interceptor, and at last to the server.
+ClientProceed: TypeAlias = Callable[[ClientCall], Deferred[Any]]
+#: ``interceptor(call, proceed)`` on the client.
+ClientInterceptor: TypeAlias = Callable[[ClientCall, ClientProceed], UnaryResult[Any]]
+#: Goes on with a request: to the next interceptor, and at last to the handler.
+ServerProceed: TypeAlias = Callable[[Any], Deferred[Any]]
+#: ``interceptor(request, context, proceed)`` on the server. An :class:`~txzmq.rpc.RpcError` that
+#: it raises is the answer; ``context.method`` says which method is called.
+ServerInterceptor: TypeAlias = Callable[[Any, Context, ServerProceed], UnaryResult[Any]]
+
+_Handler: TypeAlias = Callable[[Any, Context], Any]
+
+
+def start(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    """Call what may return a value, a Deferred or a coroutine, and may raise.
+
+    Never raises but ``KeyboardInterrupt``.
+    """
+    try:
+        result = function(*args)
+        if isinstance(result, CoroutineType):
+            # pyright knows nothing of what it awaits, and need not.
+            return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - whatever it is, it is the outcome
+        return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
+    if isinstance(result, Deferred):
+        return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
+    return succeed(result)
+
+
+def chain_client(
+    interceptors: Sequence[ClientInterceptor], proceed: ClientProceed
+) -> ClientProceed:
+    """Put interceptors in front of *proceed*, the first one outermost."""
+    for interceptor in reversed(interceptors):
+        proceed = _Link(interceptor, proceed)
+    return proceed
+
+
+class _Link:
+    """One interceptor of a client, and what it goes on to."""
+
+    __slots__ = ("_interceptor", "_proceed")
+
+    def __init__(self, interceptor: ClientInterceptor, proceed: ClientProceed) -> None:
+        self._interceptor = interceptor
+        self._proceed = proceed
+
+    def __call__(self, call: ClientCall) -> Deferred[Any]:
+        return start(self._interceptor, call, self._proceed)
+
+
+def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -> _Handler:
+    """Put interceptors in front of a handler, the first one outermost."""
+    for interceptor in reversed(interceptors):
+        handler = _intercepted(interceptor, handler)
+    return handler
+
+
+def _intercepted(interceptor: ServerInterceptor, handler: _Handler) -> _Handler:
+    def intercepted(request: Any, context: Context) -> UnaryResult[Any]:
+        def proceed(request: Any) -> Deferred[Any]:
+            return start(handler, request, context)
+
+        return interceptor(request, context, proceed)
+
+    return intercepted
