@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from itertools import count
 
-__all__ = ["EPOCH_SIZE", "ID_SIZE", "request_ids"]
+__all__ = ["EPOCH_SIZE", "ID_SIZE", "new_epoch", "request_id", "request_ids"]
 
 #: Bytes of an id that are the same for all of one source.
 EPOCH_SIZE = 8
@@ -14,11 +14,20 @@ EPOCH_SIZE = 8
 ID_SIZE = 16
 
 
-def request_ids() -> Callable[[], bytes]:
-    """A source of ids: 8 random bytes, the same for all of them, and a counter of 64 bits.
+def new_epoch() -> bytes:
+    """The first half of the ids of one source: 8 random bytes.
 
-    The counter grows by one with each id, most significant byte first. The random bytes keep the
-    replies to an earlier connection's requests apart from this one's.
+    They keep the replies to an earlier connection's requests apart from this one's.
     """
-    epoch, counter = os.urandom(EPOCH_SIZE), count(1)
-    return lambda: epoch + next(counter).to_bytes(ID_SIZE - EPOCH_SIZE, "big")
+    return os.urandom(EPOCH_SIZE)
+
+
+def request_id(epoch: bytes, counter: int) -> bytes:
+    """An id: the epoch, and a counter of 64 bits, most significant byte first."""
+    return epoch + counter.to_bytes(ID_SIZE - EPOCH_SIZE, "big")
+
+
+def request_ids() -> Callable[[], bytes]:
+    """A source of ids, whose counter grows by one with each."""
+    epoch, counter = new_epoch(), count(1)
+    return lambda: request_id(epoch, next(counter))

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from txzmq._reactor import Timer
 from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler
 
 __all__ = ["Faults", "MemoryNetwork"]
@@ -49,6 +50,7 @@ class _Line:
         self.peer = b""
         self.server: _Listener | None = None
         self.open = True
+        self._flush: Timer | None = None
 
     def send_message(self, message: list[bytes]) -> SendResult:
         if self.server is None:
@@ -56,6 +58,15 @@ class _Line:
         server, peer = self.server, self.peer
         self.network.carry(lambda: server.deliver(peer, message))
         return SendResult.SENT
+
+    def flush_soon(self) -> None:
+        if self._flush is None and self.open:
+            self._flush = self.network.clock.callLater(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self.open:
+            self.handler.flush()
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
         if self.open and peer == self.peer:
@@ -99,6 +110,7 @@ class _Listener:
         self.lines: dict[bytes, _Line] = {}
         self._network = network
         self._open = True
+        self._flush: Timer | None = None
 
     def send_message(self, message: list[bytes]) -> SendResult:
         peer, *rest = message
@@ -107,6 +119,15 @@ class _Listener:
             return SendResult.UNREACHABLE
         self._network.carry(lambda: line.deliver(peer, rest))
         return SendResult.SENT
+
+    def flush_soon(self) -> None:
+        if self._flush is None and self._open:
+            self._flush = self._network.clock.callLater(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self._open:
+            self.handler.flush()
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
         if self._open and peer in self.lines:

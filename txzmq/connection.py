@@ -50,6 +50,8 @@ _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].ge
 
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
+#: Bytes from which on a part is handed to libzmq without a copy.
+_NO_COPY: Final = 64 * 1024
 #: Seconds until the next try, where nothing tells when one is worth it.
 _FIRST_RETRY: Final = 0.001
 _LAST_RETRY: Final = 0.02
@@ -252,6 +254,7 @@ class ZmqConnection:
         self._reading = False
         self._sendBlocked = False
         self._sent = False
+        self._turnEndWanted = False
         self.monitor: ZmqMonitor | None = None
 
         if factory.closed:
@@ -386,6 +389,12 @@ class ZmqConnection:
         if self._readCall is None and not self._reading and self.factory is not None:
             self._readCall = self.factory.reactor.callLater(0, self._read)
 
+    def scheduleTurnEnd(self) -> None:
+        """Have :meth:`turnEnded` called once: after what is being read, or in the next turn."""
+        self._turnEndWanted = True
+        if self._readCall is None:
+            self.scheduleRead()
+
     def _retryLater(self, delay: float) -> None:
         """Read again after *delay* seconds, if nothing makes it happen before."""
         if self._retryCall is None and self.factory is not None:
@@ -402,13 +411,36 @@ class ZmqConnection:
             self._readCall = None
         if self._reading:
             return
-        if not self._readSome():
+        if signalled:
+            waits = True
+        else:
+            self._endTurn()
+            # Cheaper than to fail to receive.
+            waits = bool(self._events() & zmq.POLLIN)
+        if waits:
+            waits = not self._readSome()
+            if self._endTurn() and not waits:
+                # What was sent may have consumed the signal of what arrived meanwhile.
+                waits = bool(self._events() & zmq.POLLIN)
+        if waits:
             self.scheduleRead()
             return
         if self.socket is not None and (self._sendBlocked or self.socketType in _WRITE_ONLY):
             self._lookAtEvents(signalled)
         if self.socket is not None:
             self._callHook(self.drained)
+
+    def _endTurn(self) -> bool:
+        """Call :meth:`turnEnded` if that is wanted; whether it was."""
+        if not self._turnEndWanted:
+            return False
+        self._turnEndWanted = False
+        self._reading = True  # whoever sends need not schedule a read
+        try:
+            self._callHook(self.turnEnded)
+        finally:
+            self._reading = False
+        return True
 
     def _readSome(self) -> bool:
         """Dispatch messages now, as many as the budget of one turn allows.
@@ -579,8 +611,12 @@ class ZmqConnection:
     def _sendOnce(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
         last = len(parts) - 1
         for index, part in enumerate(parts):
+            flags = NOBLOCK if index == last else _NOBLOCK_SNDMORE
             try:
-                _send(socket, part, NOBLOCK if index == last else _NOBLOCK_SNDMORE)
+                if len(part) < _NO_COPY:
+                    _send(socket, part, flags)
+                else:
+                    _send(socket, part, flags, copy=False)
             except zmq.Again:
                 if 0 < index < last:
                     # The peer went away in mid-message: libzmq swallows all up to the last part
@@ -594,6 +630,12 @@ class ZmqConnection:
 
         A ROUTER or XPUB cannot tell for which peer it does, so that sending may fail again; then
         this is called again. Does nothing here; for subclasses that queue.
+        """
+
+    def turnEnded(self) -> None:
+        """Called after :meth:`scheduleTurnEnd`, when what was to be received has been dispatched.
+
+        Does nothing here; for subclasses that send what has come together, all at once.
         """
 
     def drained(self) -> None:

@@ -91,13 +91,16 @@ class World:
         debug: bool = False,
         faults: Faults | None = None,
         serve: bool = True,
+        batching: bool = True,
     ) -> None:
         self.network = MemoryNetwork(faults)
         self.service = Echo() if service is None else service
-        self.server = Server(self.network, [self.service], limits=limits, debug=debug)
+        self.server = Server(
+            self.network, [self.service], limits=limits, debug=debug, batching=batching
+        )
         if serve:
             self.server.listen(ADDRESS)
-        self.channel = Channel(self.network, ADDRESS)
+        self.channel = Channel(self.network, ADDRESS, batching=batching)
 
     def call(
         self,

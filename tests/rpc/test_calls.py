@@ -51,19 +51,21 @@ from txzmq.rpc import (
 class Worlds:
     """Makes worlds and ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, batching: bool) -> None:
         self.made: list[World] = []
+        self._batching = batching
 
     def __call__(self, *args: object, **kwargs: object) -> World:
+        kwargs["batching"] = self._batching
         world = World(*args, **kwargs)  # type: ignore[arg-type]  # as the caller gives them
         self.made.append(world)
         return world
 
 
-@pytest.fixture
-def make() -> Iterator[Worlds]:
+@pytest.fixture(params=[True, False], ids=["batches", "single"])
+def make(request: pytest.FixtureRequest) -> Iterator[Worlds]:
     """Make a server and a channel; at the end nothing of them may be left."""
-    worlds = Worlds()
+    worlds = Worlds(request.param)
     yield worlds
     for world in worlds.made:
         world.close()

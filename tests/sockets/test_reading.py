@@ -164,6 +164,7 @@ def test_a_message_arrives_that_came_while_a_blocked_connection_looked_for_room(
         dealer.send(b"x")
     with pytest.raises(zmq.Again):
         dealer.send(b"x")
+    dealer.doRead()  # a scheduled read asks for the events first
     turns.settle()
     assert dealer.messages == [(b"now",)]
 
@@ -331,7 +332,8 @@ def test_a_failing_recv_leaves_the_reader_alive_and_at_rest(
             return super()._receive(socket)
 
     pull = flooded(turns, Failing, 0)
-    turns.settle()  # the first one: nothing waits, so it is not tried again
+    turns.settle()
+    pull.doRead()  # the first one: nothing waits, so it is not tried again
     assert pull.failures == 2
     assert not turns.scheduled()
     push = turns.raw(zmq.PUSH, "inproc://pull")
@@ -356,7 +358,7 @@ def test_a_connection_whose_socket_is_gone_shuts_down(turns: Turns, errno: int) 
             raise zmq.ZMQError(errno)
 
     pull = Gone(turns.factory, bind("inproc://pull"))
-    turns.settle()
+    pull.doRead()
     assert pull.factory is None
     assert not turns.factory.connections
 

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from tests.wire.vectors import FOLDER, Vector, cases, everything, frames_of, pairs_of, read
+from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import (
     RequestHead,
@@ -21,17 +22,26 @@ from txzmq.rpc.v1.control_pb2 import CancelRequest
 PEER = b"\0\0\0\0\1"
 
 
+def request_head_of(vector: Vector) -> RequestHead:
+    return RequestHead(
+        vector["method"],
+        vector["timeout_us"],
+        pairs_of(vector["metadata"]),
+        vector.get("accepts_batches", False),
+    )
+
+
 @pytest.mark.parametrize("vector", cases("requests"))
 def test_a_request_is_read(vector: Vector) -> None:
     frames = frames_of(vector)
     event = ServerWire[object]().receive([PEER, *frames])
-    head = RequestHead(vector["method"], vector["timeout_us"], pairs_of(vector["metadata"]))
+    head = request_head_of(vector)
     assert event == Request((PEER, *frames[:-3]), head, bytes.fromhex(vector["body"]))
 
 
 @pytest.mark.parametrize("vector", cases("requests"))
 def test_a_request_is_written(vector: Vector) -> None:
-    head = RequestHead(vector["method"], vector["timeout_us"], pairs_of(vector["metadata"]))
+    head = request_head_of(vector)
     assert (encode_request(head) == frames_of(vector)[-2]) is vector["canonical"]
 
 
@@ -53,6 +63,7 @@ def head_of(vector: Vector) -> ResponseHead:
         ),
         pairs_of(vector["initial_metadata"]),
         pairs_of(vector["trailing_metadata"]),
+        vector.get("accepts_batches", False),
     )
 
 
@@ -108,9 +119,40 @@ def test_requests_are_taken_in_the_order_of_their_ids(vector: Vector) -> None:
     assert wire.dropped == {"duplicate request": taken.count(False)}
 
 
+@pytest.mark.parametrize("vector", cases("batches"))
+def test_a_batch_is_read_and_written_or_dropped(vector: Vector) -> None:
+    frames = frames_of(vector)
+    assert is_batch(frames)
+    if vector["messages"] is None:
+        server: ServerWire[object] = ServerWire()
+        assert server.receive_batch([PEER, *frames]) == []
+        assert server.dropped == {"malformed": 1}
+        with pytest.raises(BadBatch):
+            unpack(frames[2])
+        return
+    messages = [
+        (message["counter"], bytes.fromhex(message["header"]), bytes.fromhex(message["body"]))
+        for message in vector["messages"]
+    ]
+    headers, packed = unpack(frames[2])
+    assert [(counter, headers[index], body) for counter, index, body in packed] == messages
+    assert pack(frames[0], messages) == frames
+    if vector["direction"] == "requests":
+        events = ServerWire[object]().receive_batch([PEER, *frames])
+        ids = [counter.to_bytes(8, "big") for counter, _, _ in messages]
+        assert [event.key for event in events] == [(PEER, frames[0] + id_) for id_ in ids]
+
+
 def test_every_example_is_described_and_read_by_a_test() -> None:
     names = {path.stem for path in FOLDER.glob("*.json")}
-    assert names == {"requests", "replies", "malformed-requests", "malformed-replies", "orders"}
+    assert names == {
+        "requests",
+        "replies",
+        "malformed-requests",
+        "malformed-replies",
+        "orders",
+        "batches",
+    }
     for name in names:
         vectors = read(name)
         assert all(vector["description"].endswith(".") for vector in vectors)

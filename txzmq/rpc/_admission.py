@@ -49,13 +49,13 @@ class Admission(Generic[C]):
 
     def may_run(self, place: Place) -> bool:
         """Whether a call may run at once; nobody is overtaken by it."""
-        return not self._queued_of_peer[place.peer] and self._has_room(place)
+        return not (self._queued and self._queued_of_peer[place.peer]) and self._has_room(place)
 
     def _has_room(self, place: Place) -> bool:
         limits, (peer, path) = self._limits, place
         return (
             self._running < limits.running
-            and self._running_of_peer[peer] < limits.running_per_peer
+            and self._running_of_peer.get(peer, 0) < limits.running_per_peer
             and _below(self._running_of_path, path, limits.running_per_method)
         )
 

@@ -49,11 +49,12 @@ class Deadlines(Generic[T]):
         tick = math.ceil(when / TICK)
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = {}
+            self._buckets[tick] = {item: None}
             heapq.heappush(self._ticks, tick)
             if tick < self._timer_tick:
                 self._start_timer(tick)
-        bucket[item] = None
+        else:
+            bucket[item] = None
         return tick
 
     def remove(self, item: T, tick: int) -> None:
@@ -64,29 +65,28 @@ class Deadlines(Generic[T]):
         bucket.pop(item, None)
         if not bucket:
             del self._buckets[tick]
-            self._forget_empty_ticks()
+            if len(self._ticks) > 2 * len(self._buckets) + 64:
+                # Seldom enough that it costs a constant per removal. The timer stays as it is, and
+                # finds nothing to do: setting it anew for each call would cost far more.
+                self._ticks = sorted(self._buckets)
 
     def close(self) -> None:
         """Forget everything; leave nothing in the reactor."""
         self._buckets.clear()
-        self._forget_empty_ticks()
+        self._ticks.clear()
+        self._stop_timer()
 
-    def _forget_empty_ticks(self) -> None:
-        if not self._buckets:
-            self._ticks.clear()
-            self._start_timer(math.inf)
-        elif len(self._ticks) > 2 * len(self._buckets) + 16:
-            # Seldom enough that it costs a constant per removal.
-            self._ticks = sorted(self._buckets)
+    def _start_timer(self, tick: int) -> None:
+        self._stop_timer()
+        self._timer_tick = tick
+        delay = max(0.0, tick * TICK - self._clock.seconds())
+        self._timer = self._clock.callLater(delay, self._run)
 
-    def _start_timer(self, tick: float) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._timer_tick = tick
-        if tick != math.inf:
-            delay = max(0.0, tick * TICK - self._clock.seconds())
-            self._timer = self._clock.callLater(delay, self._run)
+        self._timer_tick = math.inf
 
     def _run(self) -> None:
         self._timer = None

@@ -39,6 +39,8 @@ class ServerLimits:
     queued_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
     #: Bytes of a serialised request or response.
     message_size: int = MESSAGE_SIZE
+    #: Bytes of replies that wait for a client which does not read them.
+    backlog: int = 64 * 1024 * 1024
     #: Bytes of metadata of a request, and of what goes back.
     metadata_size: int = METADATA_SIZE
     #: Seconds that a call may take whose client gave it no deadline; None for no end.

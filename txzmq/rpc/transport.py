@@ -33,6 +33,10 @@ class ClientTransport(Protocol):
         """Hand over a message, or not at all; never raises for a full queue."""
         ...
 
+    def flush_soon(self) -> None:
+        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
+        ...
+
     def close(self) -> None:
         """Drop the connection; the handler is not called any more."""
         ...
@@ -57,8 +61,8 @@ class ClientHandler(Protocol):
         """An attempt to connect failed. Others follow."""
         ...
 
-    def writable(self) -> None:
-        """After :attr:`SendResult.BLOCKED`: it is worth trying again."""
+    def flush(self) -> None:
+        """As asked for, and after :attr:`SendResult.BLOCKED`: it is worth trying again."""
         ...
 
     def closed(self) -> None:
@@ -82,6 +86,10 @@ class ServerTransport(Protocol):
         """Where a peer connected from, for logs; empty if that is not known."""
         ...
 
+    def flush_soon(self) -> None:
+        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
+        ...
+
     def close(self) -> None:
         """Stop listening, drop all connections; the handler is not called any more."""
         ...
@@ -96,6 +104,10 @@ class ServerHandler(Protocol):
 
     def peer_lost(self, peer: bytes) -> None:
         """A peer's connection was lost; it will not come back under this routing id."""
+        ...
+
+    def flush(self) -> None:
+        """As asked for by :meth:`ServerTransport.flush_soon`."""
         ...
 
     def closed(self) -> None:
@@ -213,8 +225,14 @@ class _ClientConnection(ZmqREQConnection):
         if was_open and not self._closing:
             self._handler.closed()
 
+    def flush_soon(self) -> None:
+        self.scheduleTurnEnd()
+
+    def turnEnded(self) -> None:
+        self._handler.flush()
+
     def readyToSend(self) -> None:
-        self._handler.writable()
+        self._handler.flush()
 
     def drained(self) -> None:
         if self._lost:
@@ -270,6 +288,12 @@ class _ServerConnection(ZmqREPConnection):
 
     def send_message(self, message: list[bytes]) -> SendResult:
         return self.trySend(message)
+
+    def flush_soon(self) -> None:
+        self.scheduleTurnEnd()
+
+    def turnEnded(self) -> None:
+        self._handler.flush()
 
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from txzmq._ids import request_ids
+from txzmq._ids import EPOCH_SIZE, ID_SIZE, new_epoch, request_id
+from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.headers import BadHeader, ResponseHead, decode_response
 from txzmq.rpc.errors import Code
 
@@ -26,28 +28,48 @@ class Reply(NamedTuple, Generic[C]):
 
 
 class ClientWire(Generic[C]):
-    """The calls of one connection, by request id.
+    """The calls of one connection, by the counter that is the second half of their ids.
 
     :ivar dropped: how many incoming messages were dropped or not understood, by reason.
     """
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
-        self._next_id = request_ids()
-        self._waiting: dict[bytes, C] = {}
+        self._epoch = new_epoch()
+        self._latest = 0
+        self._waiting: dict[int, C] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def latest(self) -> int:
+        """The counter of the call that began last: its id is ``id_of`` it."""
+        return self._latest
+
+    def id_of(self, counter: int) -> bytes:
+        """The id of a call; no other ever has it."""
+        return request_id(self._epoch, counter)
+
     def request(self, call: C, header: bytes, body: bytes) -> list[bytes]:
-        """Begin a call: the message to send. The first part is its id, which never comes again."""
-        request_id = self._next_id()
-        self._waiting[request_id] = call
-        return [request_id, b"", header, body]
+        """Begin a call: the message to send. The first part is its id."""
+        return [self.id_of(self._begin(call)), b"", header, body]
+
+    def batch(self, requests: Sequence[tuple[C, bytes, bytes]]) -> list[bytes]:
+        """Begin several calls, each with header and body, with one message; in this order."""
+        begin = self._begin
+        return pack(self._epoch, [(begin(call), header, body) for call, header, body in requests])
+
+    def _begin(self, call: C) -> int:
+        self._latest = counter = self._latest + 1
+        self._waiting[counter] = call
+        return counter
 
     def forget(self, request_id: bytes) -> C | None:
         """End a call without a reply; None if it has ended."""
-        return self._waiting.pop(request_id, None)
+        if len(request_id) != ID_SIZE or not request_id.startswith(self._epoch):
+            return None
+        return self._waiting.pop(int.from_bytes(request_id[EPOCH_SIZE:], "big"), None)
 
     def forget_all(self) -> list[C]:
         """End all calls without a reply, oldest first."""
@@ -56,22 +78,64 @@ class ClientWire(Generic[C]):
         return calls
 
     def receive(self, message: list[bytes]) -> Reply[C] | None:
-        """Take a message from the server.
+        """Take a message from the server that is no batch.
 
         :return: the call that it ends; None for one that was dropped and counted: it belongs to
             no call that waits (late, a duplicate, never made), or is too malformed to say.
         """
-        call = self._waiting.pop(message[0], None) if message else None
+        call = self.forget(message[0]) if message else None
         well_formed = len(message) == 4 and not message[1]
         if call is None:
             self.dropped["unexpected reply" if well_formed else "malformed"] += 1
             return None
+        if not well_formed:
+            return self._malformed(
+                call, f"a reply has 4 parts, not {len(message)}, and the second is empty"
+            )
         try:
-            if not well_formed:
-                raise BadHeader(f"a reply has 4 parts, not {len(message)}, and the second is empty")
             head = decode_response(message[2])
         except BadHeader as error:
-            # The call has had its reply, and nothing better will come.
-            self.dropped["malformed"] += 1
-            return Reply(call, ResponseHead(Code.INTERNAL, str(error)), b"")
+            return self._malformed(call, str(error))
         return Reply(call, head, message[3])
+
+    @staticmethod
+    def is_batch(message: list[bytes]) -> bool:
+        """Whether a message is one for :meth:`receive_batch`."""
+        return is_batch(message)
+
+    def receive_batch(self, message: list[bytes]) -> Iterator[Reply[C]]:
+        """Take a batch from the server: the calls that it ends, as :meth:`receive`.
+
+        One at a time: what the end of one leads to may end others before their replies are taken.
+        """
+        if message[0] != self._epoch:
+            self.dropped["unexpected reply"] += 1
+            return
+        try:
+            headers, messages = unpack(message[2])
+        except BadBatch:
+            self.dropped["malformed"] += 1
+            return
+        heads = [_decode(header) for header in headers]
+        take = self._waiting.pop
+        for counter, index, body in messages:
+            call = take(counter, None)
+            head = heads[index]
+            if call is None:
+                self.dropped["unexpected reply"] += 1
+            elif isinstance(head, BadHeader):
+                yield self._malformed(call, str(head))
+            else:
+                yield Reply(call, head, body)
+
+    def _malformed(self, call: C, reason: str) -> Reply[C]:
+        """A call has had its reply, and nothing better will come."""
+        self.dropped["malformed"] += 1
+        return Reply(call, ResponseHead(Code.INTERNAL, reason), b"")
+
+
+def _decode(header: bytes) -> ResponseHead | BadHeader:
+    try:
+        return decode_response(header)
+    except BadHeader as error:
+        return error

@@ -49,21 +49,27 @@ class RequestHead(NamedTuple):
 
     :ivar path: ``/package.Service/Method``.
     :ivar timeout_us: what is left of the call's time, in microseconds; None for no deadline.
+    :ivar accepts_batches: whether the client understands batches, and asks the same of the server.
     """
 
     path: str
     timeout_us: int | None
     metadata: Metadata
+    accepts_batches: bool = False
 
 
 class ResponseHead(NamedTuple):
-    """What a reply's header says. Message and details belong to an error."""
+    """What a reply's header says. Message and details belong to an error.
+
+    :ivar accepts_batches: whether the server understands batches.
+    """
 
     code: Code = Code.OK
     message: str = ""
     details: tuple[AnyMessage, ...] = ()
     initial: Metadata = ()
     trailing: Metadata = ()
+    accepts_batches: bool = False
 
 
 #: A plain success, whose header is empty.
@@ -83,7 +89,10 @@ def _encode_request(head: RequestHead) -> bytes:
     if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
         timeout_us = None
     return RequestHeader(
-        method=head.path, timeout_us=timeout_us, metadata=to_wire(head.metadata)
+        method=head.path,
+        timeout_us=timeout_us,
+        metadata=to_wire(head.metadata),
+        accepts_batches=head.accepts_batches,
     ).SerializeToString()
 
 
@@ -125,7 +134,7 @@ def _decode_request(header: bytes) -> RequestHead:
     timeout_us = message.timeout_us if message.HasField("timeout_us") else None
     if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
         timeout_us = None
-    return RequestHead(path, timeout_us, metadata)
+    return RequestHead(path, timeout_us, metadata, message.accepts_batches)
 
 
 def _check_length(header: bytes) -> None:
@@ -148,16 +157,18 @@ def encode_response(head: ResponseHead) -> bytes:
         return header
     problem = f"the reply's header had {len(header)} bytes, more than {MAX_HEADER}"
     if head.code is Code.OK:
-        return _encode_response(ResponseHead(Code.RESOURCE_EXHAUSTED, problem))
-    return _encode_response(
-        ResponseHead(head.code, f"{head.message[:_SHORT_MESSAGE]} (shortened: {problem})")
-    )
+        short = ResponseHead(Code.RESOURCE_EXHAUSTED, problem)
+    else:
+        message = f"{head.message[:_SHORT_MESSAGE]} (shortened: {problem})"
+        short = ResponseHead(head.code, message)
+    return _encode_response(short._replace(accepts_batches=head.accepts_batches))
 
 
 def _encode_response(head: ResponseHead) -> bytes:
     message = ResponseHeader(
         initial_metadata=to_wire(normalise(head.initial)),
         trailing_metadata=to_wire(normalise(head.trailing)),
+        accepts_batches=head.accepts_batches,
     )
     if head.code is not Code.OK:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
@@ -183,5 +194,14 @@ def decode_response(header: bytes) -> ResponseHead:
     status = message.status
     code = to_code(status.code)
     if code is Code.OK:
-        return ResponseHead(initial=initial, trailing=trailing)
-    return ResponseHead(code, status.message, tuple(status.details), initial, trailing)
+        return ResponseHead(
+            initial=initial, trailing=trailing, accepts_batches=message.accepts_batches
+        )
+    return ResponseHead(
+        code,
+        status.message,
+        tuple(status.details),
+        initial,
+        trailing,
+        message.accepts_batches,
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from txzmq._ids import EPOCH_SIZE, ID_SIZE
+from txzmq._ids import EPOCH_SIZE, ID_SIZE, request_id
+from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.headers import BadHeader, RequestHead, decode_request
 
 __all__ = ["CallKey", "Refusal", "Request", "ServerWire"]
@@ -44,10 +46,14 @@ class Refusal(NamedTuple):
 
 
 class _Peer(Generic[C]):
-    __slots__ = ("calls", "latest")
+    __slots__ = ("accepts_batches", "asks", "calls", "latest")
 
     def __init__(self) -> None:
         self.calls: dict[CallKey, C] = {}
+        #: Whether the client understands batches.
+        self.accepts_batches = False
+        #: Whether it waits to hear the same of the server.
+        self.asks = False
         # The latest id of each source: of a random part, and of a way through proxies.
         self.latest: dict[CallKey | bytes, bytes] = {}
 
@@ -67,7 +73,7 @@ class ServerWire(Generic[C]):
         return sum(len(peer.calls) for peer in self._peers.values())
 
     def receive(self, message: list[bytes]) -> Request | Refusal | None:
-        """Take a message from a peer.
+        """Take a message from a peer that is no batch.
 
         :return: None for one that was dropped and counted: malformed so that nobody could be
             answered, or a request that came before.
@@ -99,7 +105,39 @@ class ServerWire(Generic[C]):
         except BadHeader as error:
             self._malformed()
             return Refusal(key, str(error))
+        if head.accepts_batches and end == 2:  # not through a proxy, which has other servers, too
+            peer = self._peers[key[0]]
+            peer.accepts_batches = peer.asks = True
         return Request(key, head, message[end + 2])
+
+    @staticmethod
+    def is_batch(message: list[bytes]) -> bool:
+        """Whether a message is one for :meth:`receive_batch`."""
+        return len(message) == 4 and is_batch(message[1:])
+
+    def receive_batch(self, message: list[bytes]) -> list[Request | Refusal]:
+        """Take a batch from a peer: its requests, as :meth:`receive`."""
+        peer_id, epoch, _, frame = message
+        try:
+            headers, messages = unpack(frame)
+        except BadBatch:
+            self._malformed()
+            return []
+        heads = [_decode(header) for header in headers]
+        peer = self._peers.get(peer_id) or self._add_peer(peer_id)
+        peer.accepts_batches = True
+        events: list[Request | Refusal] = []
+        for counter, index, body in messages:
+            key = (peer_id, request_id(epoch, counter))
+            head = heads[index]
+            if not self._is_new(key):
+                self.dropped["duplicate request"] += 1
+            elif isinstance(head, BadHeader):
+                self._malformed()
+                events.append(Refusal(key, str(head)))
+            else:
+                events.append(Request(key, head, body))
+        return events
 
     def _malformed(self) -> None:
         self.dropped["malformed"] += 1
@@ -128,6 +166,33 @@ class ServerWire(Generic[C]):
             self._most_peers = 2 * len(self._peers) + _MAX_IDLE_PEERS
         peer = self._peers[peer_id] = _Peer()
         return peer
+
+    def accepts_batches(self, key: CallKey) -> bool:
+        """Whether the reply to a request may travel in a batch."""
+        peer = self._peers.get(key[0])
+        return (
+            peer is not None and peer.accepts_batches and len(key) == 2 and len(key[1]) == ID_SIZE
+        )
+
+    def asks(self, key: CallKey) -> bool:
+        """Whether the reply to a request is to say that batches are understood; asked once."""
+        peer = self._peers.get(key[0])
+        if peer is None or not peer.asks or len(key) != 2:
+            return False
+        peer.asks = False
+        return True
+
+    def batches(self, replies: Sequence[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
+        """The messages that carry replies to one peer, each with header and body.
+
+        One, unless the peer has ids with several first halves.
+        """
+        peer_id = replies[0][0][0]
+        by_epoch: dict[bytes, list[tuple[int, bytes, bytes]]] = {}
+        for (_, id_), header, body in replies:
+            counter = int.from_bytes(id_[EPOCH_SIZE:], "big")
+            by_epoch.setdefault(id_[:EPOCH_SIZE], []).append((counter, header, body))
+        return [[peer_id, *pack(epoch, messages)] for epoch, messages in by_epoch.items()]
 
     def start(self, key: CallKey, call: C) -> bool:
         """Note that *call* serves a request, until :meth:`finish`.
@@ -158,3 +223,10 @@ class ServerWire(Generic[C]):
         """Forget a peer whose connection was lost: the calls that nobody waits for any more."""
         peer = self._peers.pop(peer_id, None)
         return [] if peer is None else list(peer.calls.values())
+
+
+def _decode(header: bytes) -> RequestHead | BadHeader:
+    try:
+        return decode_request(header)
+    except BadHeader as error:
+        return error

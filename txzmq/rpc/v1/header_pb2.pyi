@@ -34,10 +34,13 @@ class RequestHeader(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     TIMEOUT_US_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """`/package.Service/Method`."""
     timeout_us: _builtins.int
     """What is left of the call's time when the request is sent, in microseconds. Absent: no deadline."""
+    accepts_batches: _builtins.bool
+    """Whether the client understands batches, and would like to know whether the server does."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
     def __init__(
@@ -46,10 +49,11 @@ class RequestHeader(_message.Message):
         method: _builtins.str = ...,
         timeout_us: _builtins.int | None = ...,
         metadata: _abc.Iterable[Global___Metadatum] | None = ...,
+        accepts_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "timeout_us", b"timeout_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "metadata", b"metadata", "method", b"method", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__timeout_us: _TypeAlias = _typing.Literal["timeout_us"]  # noqa: Y015
     _WhichOneofArgType__timeout_us: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us"]  # noqa: Y015
@@ -66,6 +70,9 @@ class ResponseHeader(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     INITIAL_METADATA_FIELD_NUMBER: _builtins.int
     TRAILING_METADATA_FIELD_NUMBER: _builtins.int
+    ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
+    accepts_batches: _builtins.bool
+    """Whether the server understands batches; said in reply to a request that says so of its client."""
     @_builtins.property
     def status(self) -> Global___Status:
         """Absent: success."""
@@ -80,10 +87,11 @@ class ResponseHeader(_message.Message):
         status: Global___Status | None = ...,
         initial_metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         trailing_metadata: _abc.Iterable[Global___Metadatum] | None = ...,
+        accepts_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_metadata", b"initial_metadata", "status", b"status", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "initial_metadata", b"initial_metadata", "status", b"status", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ResponseHeader: _TypeAlias = ResponseHeader  # noqa: Y015

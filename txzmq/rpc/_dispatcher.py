@@ -1,0 +1,355 @@
+"""From request to answer: admission, handlers, deadlines, cancellation."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import CoroutineType
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txzmq._reactor import Clock
+from txzmq.rpc._admission import Admission
+from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc._listener import Listener
+from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._status import status_of
+from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
+from txzmq.rpc._wire.metadata import check_size
+from txzmq.rpc._wire.server import CallKey, Request
+from txzmq.rpc.context import Context, set_current
+from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.v1.control_pb2 import CancelRequest
+
+__all__ = ["Dispatcher"]
+
+_log = Logger()
+_CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
+_US: Final = 1_000_000
+
+
+class Dispatcher:
+    """Serves the requests of all listeners of a server (a :class:`ListenerOwner`).
+
+    :ivar draining: whether no more requests are taken on.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        entries: Mapping[str, Entry],
+        limits: ServerLimits,
+        *,
+        debug: bool,
+        batching: bool,
+        settled: Callable[[], None],
+        closed: Callable[[], None],
+    ) -> None:
+        """
+        :param settled: called when a call has ended, or a listener has sent what it had.
+        :param closed: called when a listener's socket was closed by somebody else.
+        """
+        self.clock = clock
+        self.limits = limits
+        self.batching = batching
+        self.draining = False
+        self.settled = settled
+        self.closed = closed
+        self.counters: Counter[str] = Counter()
+        self._debug = debug
+        self._entries = entries
+        self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
+        self._admission: Admission[ServedCall] = Admission(limits)
+        self._serving = False
+
+    def count(self, reason: str) -> None:
+        """Count something that was refused or dropped."""
+        self.counters[reason] += 1
+
+    @property
+    def running(self) -> int:
+        """How many handlers have started and not ended."""
+        return self._admission.running
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a place."""
+        return self._admission.queued
+
+    # -- a call's life: accept, run, finish --------------------------------------------------
+
+    def accept(self, listener: Listener, request: Request) -> None:
+        """Take a request on, or refuse it."""
+        key, head, body = request
+        entry = self._entries.get(head.path)
+        if entry is None and head.path == _CANCEL:
+            self._cancel(listener, key, body)
+            return
+        refusal = self._refusal(entry, request)
+        if entry is None or refusal is not None:
+            listener.answer(key, refusal or _unknown_method(head))
+            return
+        deadline = self._deadline(head.timeout_us)
+        address = listener.peer_address(key[0])
+        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        call = ServedCall(listener, key, entry, context, deadline, body)
+        if self._admission.may_run(call.place):
+            self._run(call)
+        else:
+            self._queue(call)
+
+    def _queue(self, call: ServedCall) -> None:
+        reason = self._admission.why_not(call.place)
+        if reason is not None:
+            self.count("shed request")
+            self._answer(
+                call,
+                ResponseHead(Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}"),
+            )
+            return
+        call.queued = True
+        self._register(call)
+        self._admission.enqueue(call.place, call)
+
+    def _register(self, call: ServedCall) -> None:
+        if call.registered:
+            return
+        call.registered = True
+        call.listener.wire.start(call.key, call)
+        if call.deadline is not None:
+            call.tick = self._deadlines.set(call, call.deadline)
+
+    def _forget(self, call: ServedCall) -> None:
+        if call.registered:
+            call.registered = False
+            self._deadlines.remove(call, call.tick)
+            call.listener.wire.finish(call.key)
+
+    def _serve_queue(self) -> None:
+        """Start what may run now that something has ended."""
+        if self._serving:
+            return  # further up in the stack: a handler that ended at once
+        self._serving = True
+        try:
+            while (call := self._admission.next_call()) is not None:
+                call.queued = False
+                self._run(call)
+        finally:
+            self._serving = False
+
+    def _refusal(self, entry: Entry | None, request: Request) -> ResponseHead | None:
+        """Why a request is not taken on; None if it is."""
+        head = request.head
+        if self.draining:
+            return ResponseHead(
+                Code.UNAVAILABLE, "the server is shutting down; the call was not executed"
+            )
+        if entry is None:
+            return _unknown_method(head)
+        if not entry.unary:
+            return ResponseHead(
+                Code.UNIMPLEMENTED, f"{head.path} streams, and this server has unary calls only"
+            )
+        if head.timeout_us == 0:
+            self.count("late request")
+            return ResponseHead(
+                Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
+            )
+        if len(request.body) > self.limits.message_size:
+            return _too_large("request", len(request.body), self.limits.message_size)
+        if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
+            return self._too_much_metadata("request")
+        return None
+
+    def _too_much_metadata(self, what: str) -> ResponseHead:
+        return ResponseHead(
+            Code.RESOURCE_EXHAUSTED,
+            f"the metadata of the {what} is over the server's limit of "
+            f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
+        )
+
+    def _deadline(self, timeout_us: int | None) -> float | None:
+        limits = self.limits
+        timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
+        if limits.max_timeout is not None:
+            timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        return None if timeout is None else self.clock.seconds() + timeout
+
+    def _run(self, call: ServedCall) -> None:
+        """Start the handler; most handlers are done before this returns."""
+        entry, body, call.body = call.entry, call.body, b""
+        try:
+            message = entry.request_type.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            self._answer(
+                call, ResponseHead(Code.INTERNAL, f"the request to {entry.path} cannot be parsed")
+            )
+            return
+        try:
+            # What a handler does to context variables is seen by nobody else.
+            result = contextvars.copy_context().run(_handle, entry.handler, message, call.context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            return
+        if isinstance(result, Deferred):
+            self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
+        else:
+            self._succeed(call, result)
+
+    def _wait(self, call: ServedCall, result: Deferred[Any]) -> None:
+        """Answer when the handler's result is there, unless the call is over before."""
+        result.addCallbacks(
+            partial(self._ended, call, self._succeed), partial(self._ended, call, self._fail)
+        )
+        if not call.ended:
+            self._admission.started(call.place)
+            call.deferred = result
+            self._register(call)
+
+    def _ended(
+        self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
+    ) -> None:
+        """The handler has ended, answered already or not: give back what the call holds."""
+        call.ended = True
+        if call.deferred is None:  # a coroutine that had nothing to wait for
+            finish(call, result)
+            return
+        call.deferred = None
+        self._admission.ended(call.place)
+        self._forget(call)
+        if not call.answered:
+            finish(call, result)
+        self._serve_queue()
+        self.settled()
+
+    def _succeed(self, call: ServedCall, response: object) -> None:
+        entry = call.entry
+        if not isinstance(response, entry.response_type):
+            _log.error(
+                "{path} returned {actual}, not {expected}",
+                path=entry.path,
+                actual=type(response).__qualname__,
+                expected=entry.response_type.__qualname__,
+            )
+            self._answer(call, ResponseHead(Code.INTERNAL, "the handler returned a wrong type"))
+            return
+        try:
+            body = response.SerializeToString()
+        except Exception:  # noqa: BLE001 - a required field left out, or more than protobuf can
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            return
+        limit = self.limits.message_size
+        if len(body) > limit:
+            self._answer(call, _too_large("response", len(body), limit))
+            return
+        self._answer(call, OK, body)
+
+    def _fail(self, call: ServedCall, failure: Failure) -> None:
+        self._answer(call, status_of(failure, call.context, debug=self._debug))
+
+    def _answer(self, call: ServedCall, head: ResponseHead, body: bytes = b"") -> None:
+        context = call.context
+        if context.initial_metadata or context.trailing_metadata or head.trailing:
+            head = head._replace(
+                initial=context.initial_metadata,
+                trailing=(*context.trailing_metadata, *head.trailing),
+            )
+            if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
+                head, body = self._too_much_metadata("response"), b""
+        call.answered = True
+        if call.deferred is None:
+            self._forget(call)  # otherwise it keeps its place until the handler has ended
+        call.listener.answer(call.key, head, body)
+
+    # -- ends that come from outside ---------------------------------------------------------
+
+    def abandon(self, call: ServedCall, reason: str) -> None:
+        """End a call whose result nobody wants; its place is free when the handler has ended."""
+        if call.answered:
+            return
+        call.answered = True
+        self._interrupt(call, reason)
+
+    def _interrupt(self, call: ServedCall, reason: str) -> None:
+        """Have a call end that has been answered, or whose answer nobody wants."""
+        if call.queued:
+            call.queued = False
+            self._admission.remove(call.place, call)
+        call.context.cancel(reason)
+        if call.deferred is None:
+            self._forget(call)
+        else:
+            call.deferred.cancel()
+
+    def _too_late(self, call: ServedCall) -> None:
+        if call.answered:
+            return
+        executed = "was not executed" if call.queued else "may have been executed"
+        self._answer(
+            call,
+            ResponseHead(
+                Code.DEADLINE_EXCEEDED, f"the call's time was up on the server; it {executed}"
+            ),
+        )
+        self._interrupt(call, "its deadline has passed")
+
+    def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
+        try:
+            request = CancelRequest.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
+            return
+        if len(request.request_ids) > MAX_CANCELLED:
+            reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
+            listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
+            return
+        for request_id in request.request_ids:
+            call = listener.wire.find((*key[:-1], request_id))
+            if call is not None:
+                self.abandon(call, "the client cancelled it")
+        listener.answer(key, OK)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def end(self, listener: Listener, status: ResponseHead) -> None:
+        """Answer the calls of a listener with *status*, and cancel their handlers."""
+        for call in listener.wire.calls():
+            assert isinstance(call, ServedCall)
+            if not call.answered:
+                self._answer(call, status)
+            self._interrupt(call, "the server shuts down")
+
+    def close(self) -> None:
+        """Leave nothing in the reactor."""
+        self._deadlines.close()
+
+
+def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:
+    """Call a handler in its own surroundings; the result, or a Deferred of it."""
+    set_current(context)
+    result = handler(request, context)
+    if isinstance(result, CoroutineType):
+        # pyright knows nothing of what a handler awaits, and need not.
+        return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return result
+
+
+def _unknown_method(head: RequestHead) -> ResponseHead:
+    return ResponseHead(Code.UNIMPLEMENTED, f"the server has no method {head.path}")
+
+
+def _too_large(what: str, size: int, limit: int) -> ResponseHead:
+    return ResponseHead(
+        Code.RESOURCE_EXHAUSTED,
+        f"the {what} has {size} bytes, over the server's limit of {limit} "
+        "(ServerLimits.message_size)",
+    )

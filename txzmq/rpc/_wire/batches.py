@@ -1,0 +1,74 @@
+"""Many messages of one connection as one: less work for every layer below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from txzmq._ids import EPOCH_SIZE
+from txzmq.rpc.v1.batch_pb2 import Batch
+
+__all__ = [
+    "MAX_BATCH",
+    "MAX_BATCHED_SIZE",
+    "MAX_BATCH_SIZE",
+    "BadBatch",
+    "Packed",
+    "is_batch",
+    "pack",
+    "unpack",
+]
+
+#: Messages that one batch may have.
+MAX_BATCH: Final = 256
+#: Bytes of header and body above which a message travels alone: there, copying costs more than it
+#: saves.
+MAX_BATCHED_SIZE: Final = 16 * 1024
+#: Bytes of headers and bodies of a batch; the message that reaches them is its last.
+MAX_BATCH_SIZE: Final = 64 * 1024
+
+#: A message in a batch: the second half of its request id, its header frame, its body.
+Packed: TypeAlias = tuple[int, bytes, bytes]
+
+
+class BadBatch(ValueError):
+    """A batch that cannot be understood."""
+
+
+def is_batch(parts: list[bytes]) -> bool:
+    """Whether a message, from its request id on, is a batch: half an id in front, 3 parts."""
+    return len(parts) == 3 and len(parts[0]) == EPOCH_SIZE and not parts[1]
+
+
+def pack(epoch: bytes, messages: list[Packed]) -> list[bytes]:
+    """The message that carries *messages*, whose ids all begin with *epoch*."""
+    indexes: dict[bytes, int] = {}
+    batch = Batch(
+        counters=[message[0] for message in messages],
+        header_indexes=[indexes.setdefault(message[1], len(indexes)) for message in messages],
+        headers=indexes,
+        bodies=[message[2] for message in messages],
+    )
+    return [epoch, b"", batch.SerializeToString()]
+
+
+def unpack(frame: bytes) -> tuple[list[bytes], Iterator[tuple[int, int, bytes]]]:
+    """The headers of a batch, and its messages: counter, index of the header, body.
+
+    :raises BadBatch: if it is none.
+    """
+    try:
+        batch = Batch.FromString(frame)
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter on PyPy
+        raise BadBatch("the batch cannot be parsed") from error
+    size = len(batch.counters)
+    if size > MAX_BATCH or len(batch.headers) > size:
+        raise BadBatch("the batch is too large")
+    indexes = list(batch.header_indexes)
+    if len(batch.bodies) != size or len(indexes) != size:
+        raise BadBatch("the batch is incomplete")
+    if size and max(indexes) >= len(batch.headers):
+        raise BadBatch("the batch lacks a header")
+    return list(batch.headers), zip(batch.counters, indexes, batch.bodies, strict=True)
