@@ -92,6 +92,7 @@ def test_a_config_with_everything(source: str | dict[str, Any]) -> None:
 def test_an_empty_config(source: str | dict[str, Any]) -> None:
     config = ServiceConfig.parse(source)
     assert config.for_method("/a.S/M") == MethodConfig()
+    assert config.for_method("/a.S/M") is config.for_method("/a.S/M"), "looked up once"
     assert (config.retry_throttling, config.policy_name, config.new_policy()) == (None, None, None)
 
 
