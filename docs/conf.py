@@ -29,10 +29,10 @@ python_use_unqualified_type_names = True
 # A reference that leads nowhere is an error, but the build reads no inventory of another project:
 # it must not fail because somebody else's server is down.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|contextlib|enum|typing|types|abc)\..*"),
+    (r"py:.*", r"(collections|contextlib|enum|random|typing|types|abc)\..*"),
     (r"py:.*", r"(google|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
-    (r"py:.*", r"(txzmq\.(\w+\.)*)?(T|Req|Res)"),  # type variables
+    (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
     (r"py:.*", r"(Deferred|Message|Reactor|Failure|optional|callable|object|ValueError|TypeError)"),
 ]

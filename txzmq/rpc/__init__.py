@@ -2,6 +2,15 @@
 
 from txzmq.rpc._open_door import InsecureBindError
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+from txzmq.rpc.balancing import (
+    BalancingPolicy,
+    ConsistentHash,
+    Endpoint,
+    LeastLoaded,
+    Picker,
+    PickFirst,
+    RoundRobin,
+)
 from txzmq.rpc.channel import Channel, ConnectivityState
 from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
 from txzmq.rpc.context import Context, current_context, detached
@@ -36,11 +45,13 @@ from txzmq.rpc.interceptors import (
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult
+from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.streams import RequestStream, ResponseStream
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "BalancingPolicy",
     "Caller",
     "Cancelled",
     "Channel",
@@ -49,31 +60,39 @@ __all__ = [
     "ClientProceed",
     "Code",
     "ConnectivityState",
+    "ConsistentHash",
     "Context",
     "DataLoss",
     "DeadlineExceeded",
+    "Endpoint",
     "FailedPrecondition",
     "IdempotencyLevel",
     "InsecureBindError",
     "Internal",
     "InvalidArgument",
     "Kind",
+    "LeastLoaded",
     "Metadata",
     "MetadataInput",
     "Method",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "PickFirst",
+    "Picker",
     "RequestStream",
     "ResourceExhausted",
     "ResponseMetadata",
     "ResponseStream",
+    "RoundRobin",
     "RpcError",
     "Server",
     "ServerInterceptor",
     "ServerLimits",
     "ServerProceed",
     "Service",
+    "ServiceConfig",
+    "ServiceConfigError",
     "ServiceHandler",
     "StreamInput",
     "StreamResult",

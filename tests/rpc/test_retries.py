@@ -1,0 +1,498 @@
+"""gRFC A6: which attempts a call is made of, rule by rule, and what holds for all of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from txzmq.rpc import Code, IdempotencyLevel, RpcError
+from txzmq.rpc._retries import (
+    PUSHBACK,
+    CallAttempts,
+    Decision,
+    Fate,
+    GiveUp,
+    Send,
+    SendAgain,
+    Throttle,
+    Wait,
+    pushback_of,
+)
+from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
+
+STEADY = settings(derandomize=True, database=None, deadline=None, max_examples=200)
+
+RETRY = RetryPolicy(
+    max_attempts=4,
+    initial_backoff=0.1,
+    max_backoff=0.3,
+    backoff_multiplier=2.0,
+    retryable_status_codes=frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}),
+)
+HEDGE = HedgingPolicy(
+    max_attempts=3,
+    hedging_delay=0.5,
+    non_fatal_status_codes=frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED}),
+)
+AT_ONCE = HedgingPolicy(max_attempts=3, non_fatal_status_codes=frozenset({Code.UNAVAILABLE}))
+IDEMPOTENT, UNMARKED = IdempotencyLevel.IDEMPOTENT, IdempotencyLevel.IDEMPOTENCY_UNKNOWN
+PLENTY = RetryThrottling(max_tokens=1000)
+
+
+def error(code: Code = Code.UNAVAILABLE, pushback: str | None = None) -> RpcError:
+    return RpcError(code, "no", metadata=[] if pushback is None else [(PUSHBACK, pushback)])
+
+
+def attempts(
+    policy: RetryPolicy | HedgingPolicy | None = RETRY,
+    level: IdempotencyLevel = IDEMPOTENT,
+    throttle: Throttle | None = None,
+) -> CallAttempts:
+    return CallAttempts(policy, level, throttle or Throttle(PLENTY), Random(1))
+
+
+def delay_of(decision: Decision) -> float:
+    assert isinstance(decision, Wait)
+    assert decision.delay is not None
+    return decision.delay
+
+
+# -- retries -----------------------------------------------------------------------------------
+
+
+def test_a_call_is_retried_with_growing_delays_up_to_its_attempts() -> None:
+    call = attempts()
+    assert call.start() == Wait(None)
+    for number, delay in ((2, 0.1), (3, 0.2), (4, 0.3)):
+        assert 0.8 * delay <= delay_of(call.failed(error(), Fate.UNKNOWN)) <= 1.2 * delay
+        assert call.timer() == Send(1, None)
+        assert call.sent == number
+    last = error()
+    assert call.failed(last, Fate.UNKNOWN) == GiveUp(last)
+
+
+@STEADY
+@given(
+    st.floats(1e-9, 1e6),
+    st.floats(1e-9, 1e6),
+    st.floats(1e-3, 1e8),
+    st.integers(2, 60),
+    st.integers(),
+)
+def test_delays_are_those_of_a6(
+    initial: float, longest: float, multiplier: float, most: int, seed: int
+) -> None:
+    policy = RetryPolicy(
+        max_attempts=most,
+        initial_backoff=initial,
+        max_backoff=longest,
+        backoff_multiplier=multiplier,
+        retryable_status_codes=frozenset({Code.ABORTED}),
+    )
+    call = CallAttempts(policy, IDEMPOTENT, Throttle(PLENTY), Random(seed))
+    expected = initial
+    for _ in range(most - 1):
+        expected = min(expected, longest)
+        delay = delay_of(call.failed(error(Code.ABORTED), Fate.UNKNOWN))
+        assert 0.8 * expected <= delay <= 1.2 * expected * (1 + 1e-9)
+        expected *= multiplier
+        call.timer()
+    assert isinstance(call.failed(error(Code.ABORTED), Fate.UNKNOWN), GiveUp)
+
+
+def test_delays_differ_from_client_to_client() -> None:
+    delays = {
+        delay_of(
+            CallAttempts(RETRY, IDEMPOTENT, Throttle(), Random(i)).failed(error(), Fate.UNKNOWN)
+        )
+        for i in range(100)
+    }
+    assert len(delays) == 100
+    assert min(delays) < 0.083
+    assert max(delays) > 0.117
+
+
+def test_other_codes_end_the_call() -> None:
+    wrong = error(Code.INVALID_ARGUMENT)
+    throttle = Throttle(RetryThrottling(max_tokens=10))
+    assert attempts(throttle=throttle).failed(wrong, Fate.UNKNOWN) == GiveUp(wrong)
+    assert throttle.tokens == 10, "it says nothing of the server"
+
+
+def test_without_a_policy_a_failure_ends_the_call() -> None:
+    why = error()
+    assert attempts(None).failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert attempts(None).failed(why, Fate.NOT_PICKED) == GiveUp(why)
+
+
+@pytest.mark.parametrize(("left", "waits"), [(None, True), (0.13, True), (0.07, False)])
+def test_a_retry_that_would_be_too_late_is_not_waited_for(left: float | None, waits: bool) -> None:
+    assert isinstance(attempts().failed(error(), Fate.UNKNOWN, left), Wait) is waits
+
+
+# -- at most once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [None, RETRY, HEDGE, AT_ONCE])
+@STEADY
+@given(st.sampled_from(Code), st.sampled_from([None, "0", "7", "-1"]))
+def test_what_may_have_been_executed_is_never_repeated_unless_marked(
+    policy: RetryPolicy | HedgingPolicy | None, code: Code, pushback: str | None
+) -> None:
+    if code is Code.OK:
+        return
+    call = attempts(policy, UNMARKED)
+    assert call.start() == Wait(None), "nothing is hedged"
+    why = error(code, pushback)
+    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+
+
+@pytest.mark.parametrize("fate", [Fate.NOT_PICKED, Fate.NOT_EXECUTED])
+def test_what_was_not_executed_is_retried_whatever_the_method(fate: Fate) -> None:
+    shed = error(Code.RESOURCE_EXHAUSTED)
+    assert isinstance(attempts(RETRY, UNMARKED).failed(shed, fate), Wait)
+    for level in (IdempotencyLevel.NO_SIDE_EFFECTS, IDEMPOTENT):
+        assert isinstance(attempts(RETRY, level).failed(shed, Fate.UNKNOWN), Wait)
+
+
+# -- transparent retries -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [None, RETRY, HEDGE])
+@pytest.mark.parametrize("level", [UNMARKED, IDEMPOTENT])
+def test_what_never_left_is_sent_again_and_not_counted(
+    policy: RetryPolicy | HedgingPolicy | None, level: IdempotencyLevel
+) -> None:
+    throttle = Throttle()
+    call = attempts(policy, level, throttle)
+    for _ in range(20):
+        assert call.failed(error(), Fate.NOT_SENT) == SendAgain()
+    assert (call.sent, throttle.tokens) == (1, 10)
+
+
+def test_a_server_that_is_going_may_refuse_once() -> None:
+    why, throttle = error(), Throttle()
+    call = attempts(None, UNMARKED, throttle)
+    assert call.failed(why, Fate.NOT_EXECUTED) == SendAgain()
+    assert call.failed(why, Fate.NOT_EXECUTED) == GiveUp(why)
+    call = attempts(RETRY, UNMARKED, throttle)
+    assert call.failed(why, Fate.NOT_EXECUTED) == SendAgain()
+    assert throttle.tokens == 10
+    assert isinstance(call.failed(why, Fate.NOT_EXECUTED), Wait)
+    assert throttle.tokens == 9
+
+
+@pytest.mark.parametrize("why", [error(Code.RESOURCE_EXHAUSTED), error(pushback="100")])
+def test_an_overloaded_server_does_not_get_each_call_twice(why: RpcError) -> None:
+    assert attempts(None, UNMARKED).failed(why, Fate.NOT_EXECUTED) == GiveUp(why)
+    assert isinstance(attempts(RETRY, UNMARKED).failed(why, Fate.NOT_EXECUTED), Wait)
+
+
+# -- pushback ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ([], None),
+        (["0"], 0.0),
+        (["1500"], 1.5),
+        (["2147483647"], 2147483.647),
+        (["2147483648"], -1),
+        (["-1"], -1),
+        (["007"], -1),
+        ([" 7"], -1),
+        (["soon"], -1),
+        ([""], -1),
+        (["1", "1"], -1),
+    ],
+)
+def test_pushback_is_read_as_a6_says(values: list[str], seconds: float | None) -> None:
+    metadata = (("x", "1"), *((PUSHBACK, value) for value in values))
+    assert pushback_of(metadata) == seconds
+
+
+def test_a_server_says_when_and_the_backoff_begins_anew() -> None:
+    call = attempts()
+    call.failed(error(), Fate.UNKNOWN)
+    call.timer()
+    assert call.failed(error(pushback="2500"), Fate.UNKNOWN) == Wait(2.5)
+    call.timer()
+    assert delay_of(call.failed(error(), Fate.UNKNOWN)) <= 0.12
+    call.timer()
+    assert isinstance(call.failed(error(pushback="0"), Fate.UNKNOWN), GiveUp), "no attempt is left"
+
+
+def test_a_server_may_say_now_or_never() -> None:
+    assert attempts().failed(error(pushback="0"), Fate.UNKNOWN) == Send(1, None)
+    never, throttle = error(Code.INTERNAL, "-1"), Throttle()
+    assert attempts(throttle=throttle).failed(never, Fate.UNKNOWN) == GiveUp(never)
+    assert throttle.tokens == 9, "it counts, whatever the code"
+
+
+# -- throttling --------------------------------------------------------------------------------
+
+
+def test_tokens_go_and_come_and_repeating_stops_at_the_half() -> None:
+    throttle = Throttle(RetryThrottling(max_tokens=10, token_ratio=0.1))
+    for _ in range(4):
+        throttle.failed()
+        assert throttle.allows
+    throttle.failed()
+    assert (throttle.tokens, throttle.allows) == (5, False)
+    throttle.succeeded()
+    assert (throttle.tokens, throttle.allows) == (5.1, True)
+    for _ in range(100):
+        throttle.failed()
+    assert throttle.tokens == 0
+    for _ in range(50):
+        throttle.succeeded()
+    assert (throttle.tokens, throttle.allows) == (5, False), "fifty tenths are five, exactly"
+    for _ in range(1000):
+        throttle.succeeded()
+    assert throttle.tokens == 10
+
+
+@pytest.mark.parametrize(("ratio", "after"), [(0.29, 0.29), (0.0019, 0.001), (3, 3)])
+def test_the_ratio_counts_to_a_thousandth(ratio: float, after: float) -> None:
+    throttle = Throttle(RetryThrottling(max_tokens=4, token_ratio=ratio))
+    for _ in range(4):
+        throttle.failed()
+    throttle.succeeded()
+    assert throttle.tokens == after
+
+
+def test_without_tokens_the_failure_is_the_callers_at_once() -> None:
+    throttle = Throttle(RetryThrottling(max_tokens=2))
+    why = error()
+    assert attempts(throttle=throttle).failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert attempts(HEDGE, throttle=throttle).failed(why, Fate.UNKNOWN) == GiveUp(why)
+
+
+def test_no_endpoint_at_all_takes_no_tokens() -> None:
+    throttle = Throttle()
+    assert isinstance(attempts(throttle=throttle).failed(error(), Fate.NOT_PICKED), Wait)
+    assert throttle.tokens == 10
+
+
+# -- hedging -----------------------------------------------------------------------------------
+
+
+def test_hedges_go_out_one_by_one() -> None:
+    call = attempts(HEDGE)
+    assert call.start() == Wait(0.5)
+    assert call.timer() == Send(1, 0.5)
+    assert call.timer() == Send(1, None), "the last"
+    why = error()
+    assert call.failed(why, Fate.UNKNOWN) == Wait(None)
+    assert call.failed(why, Fate.UNKNOWN) == Wait(None)
+    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+
+
+def test_all_hedges_at_once() -> None:
+    assert attempts(AT_ONCE).start() == Send(2, None)
+
+
+def test_a_failure_that_is_not_fatal_brings_the_next_hedge_at_once() -> None:
+    call = attempts(HEDGE)
+    call.start()
+    assert call.failed(error(), Fate.UNKNOWN) == Send(1, 0.5)
+    assert call.timer() == Send(1, None)
+
+
+def test_a_fatal_failure_ends_all() -> None:
+    call = attempts(HEDGE)
+    call.start()
+    call.timer()
+    why = error(Code.NOT_FOUND)
+    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+
+
+def test_pushback_moves_the_next_hedge_and_the_later_ones() -> None:
+    call = attempts(HEDGE)
+    call.start()
+    assert call.failed(error(pushback="2000"), Fate.UNKNOWN) == Wait(2.0)
+    assert call.timer() == Send(1, 0.5)
+
+
+def test_pushback_may_end_hedging_but_not_what_is_on_its_way() -> None:
+    call = attempts(HEDGE)
+    call.start()
+    call.timer()
+    assert call.failed(error(pushback="-1"), Fate.UNKNOWN) == Wait(None)
+    last = error()
+    assert call.failed(last, Fate.UNKNOWN) == GiveUp(last)
+
+
+def test_a_throttled_hedge_is_not_sent() -> None:
+    throttle = Throttle(RetryThrottling(max_tokens=2))
+    throttle.failed()
+    assert attempts(AT_ONCE, throttle=throttle).start() == Wait(None)
+    call = attempts(HEDGE, throttle=throttle)
+    assert call.start() == Wait(0.5)
+    assert call.timer() == Wait(None)
+    why = error()
+    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+
+
+def test_a_throttled_hedge_after_all_have_failed_ends_the_call() -> None:
+    throttle = Throttle(RetryThrottling(max_tokens=4))
+    call, why = attempts(HEDGE, throttle=throttle), error(pushback="100")
+    call.start()
+    assert call.failed(why, Fate.UNKNOWN) == Wait(0.1)
+    throttle.failed()
+    assert call.timer() == GiveUp(why)
+
+
+# -- in the long run ---------------------------------------------------------------------------
+
+
+class Simulation:
+    """Calls one after the other, each attempt with what *outcome* says; counts what is sent."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy | HedgingPolicy,
+        throttle: Throttle,
+        outcome: Callable[[], tuple[float, RpcError | None, Fate]],
+    ) -> None:
+        self.policy = policy
+        self.throttle = throttle
+        self.outcome = outcome
+        self.random = Random(7)
+        self.sent = self.calls = self.successes = self.failures = 0
+        self.most_on_their_way = 0
+
+    def call(self) -> RpcError | None:
+        """Make a call, in a time of its own; None for success."""
+        self.calls += 1
+        call = CallAttempts(self.policy, IDEMPOTENT, self.throttle, self.random)
+        events: list[tuple[float, int, RpcError | None, Fate]] = []
+        timer: float | None = None
+        now, number, steps = 0.0, 0, 0
+
+        def send(count: int) -> None:
+            nonlocal number
+            for _ in range(count):
+                number += 1
+                after, error, fate = self.outcome()
+                heapq.heappush(events, (now + after, number, error, fate))
+            self.sent += count
+            self.most_on_their_way = max(self.most_on_their_way, len(events))
+
+        send(1)
+        decision: Decision | None = call.start()
+        while True:
+            steps += 1
+            assert steps < 1000, "it ends"
+            match decision:
+                case GiveUp(error):
+                    return error
+                case Send(count, then):
+                    send(count)
+                    timer = None if then is None else now + then
+                case SendAgain():
+                    send(1)
+                case Wait(delay):
+                    timer = None if delay is None else now + delay
+                case _:
+                    pass
+            assert events or timer is not None, "something will happen"
+            if timer is not None and (not events or timer <= events[0][0]):
+                now, timer = timer, None
+                decision = call.timer()
+                continue
+            now, _, failed, fate = heapq.heappop(events)
+            if failed is None:
+                call.succeeded()
+                self.successes += 1
+                return None
+            self.failures += 1
+            decision = call.failed(failed, fate)
+
+
+@pytest.mark.parametrize("policy", [RETRY, HEDGE])
+def test_a_server_that_always_fails_gets_at_most_1_2_attempts_per_call(
+    policy: RetryPolicy | HedgingPolicy,
+) -> None:
+    simulation = Simulation(policy, Throttle(), lambda: (0.01, error(), Fate.UNKNOWN))
+    for _ in range(25):
+        assert simulation.call() is not None
+    assert simulation.sent <= 1.2 * 25
+    for _ in range(1000):
+        simulation.call()
+    assert simulation.sent <= 1025 + 5
+
+
+@STEADY
+@given(
+    st.floats(0, 1),
+    st.integers(1, 20),
+    st.floats(0.001, 1),
+    st.integers(2, 5),
+    st.integers(0, 2**32),
+)
+def test_retries_are_paid_for_by_tokens(
+    failing: float, most: int, ratio: float, max_attempts: int, seed: int
+) -> None:
+    random = Random(seed)
+
+    def outcome() -> tuple[float, RpcError | None, Fate]:
+        return 0.01, error() if random.random() < failing else None, Fate.UNKNOWN
+
+    policy = RetryPolicy(
+        max_attempts=max_attempts,
+        initial_backoff=0.1,
+        max_backoff=1.0,
+        backoff_multiplier=1.6,
+        retryable_status_codes=frozenset({Code.UNAVAILABLE}),
+    )
+    settings = RetryThrottling(max_tokens=most, token_ratio=ratio)
+    simulation = Simulation(policy, Throttle(settings), outcome)
+    for _ in range(100):
+        simulation.call()
+    retries = simulation.sent - simulation.calls
+    assert retries <= most / 2 + ratio * simulation.successes + 1e-9
+    assert simulation.sent <= max_attempts * simulation.calls
+
+
+@STEADY
+@given(
+    st.sampled_from([RETRY, HEDGE, AT_ONCE]),
+    st.lists(
+        st.tuples(
+            st.floats(0, 2),
+            st.sampled_from([None, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.NOT_FOUND]),
+            st.sampled_from([None, None, "0", "700", "-1", "x"]),
+            st.sampled_from(Fate),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+)
+def test_every_call_ends_once_within_its_attempts(
+    policy: RetryPolicy | HedgingPolicy,
+    outcomes: list[tuple[float, Code | None, str | None, Fate]],
+) -> None:
+    script = iter(outcomes)
+    unsent = 0
+
+    def outcome() -> tuple[float, RpcError | None, Fate]:
+        nonlocal unsent
+        after, code, pushback, fate = next(script, (0.1, Code.UNAVAILABLE, None, Fate.UNKNOWN))
+        if code is None:
+            return after, None, fate
+        unsent += fate in (Fate.NOT_SENT, Fate.NOT_EXECUTED)
+        return after, error(code, pushback), fate
+
+    simulation = Simulation(policy, Throttle(PLENTY), outcome)
+    simulation.call()
+    assert simulation.sent <= policy.max_attempts + unsent
+    assert simulation.most_on_their_way <= policy.max_attempts
+    if isinstance(policy, RetryPolicy):
+        assert simulation.most_on_their_way == 1

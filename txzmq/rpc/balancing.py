@@ -1,0 +1,298 @@
+"""Which of a channel's endpoints a call goes to.
+
+A policy is told which endpoints there are and which of them are ready, each time that changes, and
+answers with a picker: a function that chooses one of the ready ones for each call. So what a
+policy works out it works out once per change, and a pick is cheap. The names and the meaning are
+gRPC's: https://github.com/grpc/grpc/blob/master/doc/load-balancing.md.
+
+Your own policy is a class with one method::
+
+    class Nearest:
+        def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+            here = [e for e in ready if "10.1." in e.address] or list(ready)
+            return lambda path, metadata, used: random.choice(here) if here else None
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b, shake_128
+from itertools import chain, cycle, islice
+from random import Random
+from struct import unpack
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from txzmq.rpc._wire.metadata import Metadata
+
+__all__ = [
+    "POLICIES",
+    "BalancingPolicy",
+    "ConsistentHash",
+    "Endpoint",
+    "LeastLoaded",
+    "PickFirst",
+    "Picker",
+    "PolicyBuilder",
+    "RoundRobin",
+]
+
+
+class Endpoint(Protocol):
+    """What a policy sees of an endpoint."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, such as ``tcp://10.1.2.3:5000``; each address occurs once in a channel."""
+        ...
+
+    @property
+    def load(self) -> int:
+        """How many calls are in flight there now."""
+        ...
+
+
+E = TypeVar("E", bound=Endpoint)
+
+#: Chooses an endpoint for a call: ``pick(path, metadata, used)``.
+#:
+#: *path* is ``/package.Service/Method`` and *metadata* the call's. *used* are the endpoints that
+#: earlier attempts of the same call went to (empty for a first attempt): another one is preferred,
+#: and one of them is chosen where there is no other. None if no endpoint is ready.
+Picker: TypeAlias = Callable[[str, Metadata, Collection[E]], E | None]
+
+
+class BalancingPolicy(Protocol):
+    """Chooses endpoints for calls. An instance serves one channel."""
+
+    def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+        """Take note of a change.
+
+        :param endpoints: all endpoints of the channel, in the order of their addresses.
+        :param ready: those of them that can be sent to, in the same order.
+        :return: picks until the next change; it is not called after that.
+        """
+        ...
+
+
+def _pick_none(path: str, metadata: Metadata, used: Collection[object]) -> None:
+    return None
+
+
+def _prefer_unused(ready: Sequence[E], used: Collection[E]) -> Sequence[E]:
+    return [endpoint for endpoint in ready if endpoint not in used] or ready
+
+
+class PickFirst:
+    """All calls go to one endpoint, the first in the order of addresses that is ready.
+
+    They stay there as long as it is ready, even if an earlier one comes back, and then go to the
+    first again that is. (The channel stays connected to the others meanwhile, where gRPC's is not:
+    so the change takes no time.)
+    """
+
+    def __init__(self, *, shuffle: bool = False, random: Random | None = None) -> None:
+        """
+        :param shuffle: try the addresses in an order that differs from client to client (gRFC
+            A62), so that they do not all choose the same server.
+        :param random: where the order comes from.
+        """
+        self._shuffle = shuffle
+        self._random = random or Random()
+        self._current: str | None = None
+        # The rank of each address; drawn once, so that a change does not shuffle anew.
+        self._ranks: dict[str, float] = {}
+
+    def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+        """See :class:`BalancingPolicy`."""
+        if not ready:
+            self._current = None
+            return _pick_none
+        if self._shuffle:
+            addresses, known = (endpoint.address for endpoint in endpoints), self._ranks
+            self._ranks = {a: known[a] if a in known else self._random.random() for a in addresses}
+            ready = sorted(ready, key=lambda endpoint: self._ranks[endpoint.address])
+        chosen = next((e for e in ready if e.address == self._current), ready[0])
+        self._current = chosen.address
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            if used and chosen in used:
+                return next((endpoint for endpoint in ready if endpoint not in used), chosen)
+            return chosen
+
+        return pick
+
+
+class RoundRobin:
+    """Calls go to the ready endpoints in turn."""
+
+    def __init__(self, *, random: Random | None = None) -> None:
+        """
+        :param random: chooses where a turn begins. Clients that learn of a change at the same
+            time must not all begin with the same server.
+        """
+        self._random = random or Random()
+
+    def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+        """See :class:`BalancingPolicy`."""
+        if not ready:
+            return _pick_none
+        start, count = self._random.randrange(len(ready)), len(ready)
+        turn = cycle([*ready[start:], *ready[:start]])
+        advance = turn.__next__
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            endpoint = advance()
+            if used and endpoint in used:
+                others = list(islice(turn, count - 1))
+                advance()  # so that one pick is one step
+                return next((other for other in others if other not in used), endpoint)
+            return endpoint
+
+        return pick
+
+
+class LeastLoaded:
+    """Calls go to that one of two random ready endpoints that has fewer calls in flight.
+
+    A slow server gets fewer calls than a fast one, and clients that know nothing of each other do
+    not all run to the same idle server (gRFC A48; "The Power of Two Choices").
+    """
+
+    def __init__(self, *, choices: int = 2, random: Random | None = None) -> None:
+        """
+        :param choices: how many random endpoints are compared, 2 to 10.
+        :param random: chooses them.
+        :raises ValueError: for another number.
+        """
+        if not 2 <= choices <= 10:
+            raise ValueError(f"choices must be 2 to 10, not {choices}")
+        self._choices = choices
+        self._random = random or Random()
+
+    def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+        """See :class:`BalancingPolicy`."""
+        if not ready:
+            return _pick_none
+        random, sample, choices = self._random.random, self._random.sample, self._choices
+
+        def pick_of(some: Sequence[E]) -> E:
+            count = len(some)
+            if count == 1:
+                return some[0]
+            if choices == 2:
+                i, j = int(random() * count), int(random() * (count - 1))
+                one, other = some[i], some[j + (j >= i)]
+                return other if other.load < one.load else one
+            # The sample is in random order, so that equals take turns.
+            return min(sample(some, min(choices, count)), key=lambda endpoint: endpoint.load)
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            return pick_of(_prefer_unused(ready, used) if used else ready)
+
+        return pick
+
+
+#: Places that each endpoint has on the ring: its share differs from the mean by a sixteenth
+#: (standard deviation).
+_PLACES: Final = 256
+
+
+@lru_cache(maxsize=4096)
+def _places(address: str) -> tuple[int, ...]:
+    return unpack(f">{_PLACES}Q", shake_128(address.encode()).digest(8 * _PLACES))
+
+
+class ConsistentHash:
+    """Calls with the same value of a metadata key go to the same endpoint.
+
+    All clients agree on which, whatever order they know the endpoints in. When an endpoint goes,
+    or is not ready, its keys are spread over the others, and no other key moves; when it comes
+    back, so do they. Calls without the key go to random endpoints.
+
+    The endpoints stand on a ring (gRFC A42), each at many places that follow from its address.
+    """
+
+    def __init__(self, key: str, *, random: Random | None = None) -> None:
+        """
+        :param key: a metadata key, such as ``tenant``. Where it occurs more than once, all values
+            count, in their order (gRFC A76).
+        :param random: chooses for calls without it.
+        """
+        self._key = key
+        self._random = random or Random()
+
+    def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
+        """See :class:`BalancingPolicy`."""
+        if not ready:
+            return _pick_none
+        # In an order that all clients share, for the case that two want the same place.
+        in_order = sorted(ready, key=lambda endpoint: endpoint.address)
+        by_place = {place: endpoint for endpoint in in_order for place in _places(endpoint.address)}
+        ring = sorted(by_place)
+        owners = [by_place[place] for place in ring]
+        owners.append(owners[0])  # past the last place the ring begins again
+        key, draw = self._key, self._random.getrandbits
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            place = _place_of(key, metadata)
+            start = bisect_right(ring, draw(64) if place is None else place)
+            if not used:
+                return owners[start]
+            onwards = chain(islice(owners, start, None), owners)
+            return next((endpoint for endpoint in onwards if endpoint not in used), owners[start])
+
+        return pick
+
+
+def _place_of(key: str, metadata: Metadata) -> int | None:
+    values = [value for name, value in metadata if name == key]
+    if not values:
+        return None
+    joined = b",".join(v if isinstance(v, bytes) else v.encode() for v in values)
+    # Python's own hash differs from process to process.
+    return int.from_bytes(blake2b(joined, digest_size=8).digest(), "big")
+
+
+#: Makes a policy of its settings in a service config. Raises ValueError that begins with the
+#: setting's name for one that is wrong, as in ``"choiceCount: must be ..."``.
+PolicyBuilder: TypeAlias = Callable[[Mapping[str, object]], BalancingPolicy]
+
+
+def _build_pick_first(settings: Mapping[str, object]) -> BalancingPolicy:
+    shuffle = settings.get("shuffleAddressList")
+    if shuffle is not None and not isinstance(shuffle, bool):
+        raise ValueError("shuffleAddressList: must be true or false")
+    return PickFirst(shuffle=bool(shuffle))
+
+
+def _build_round_robin(settings: Mapping[str, object]) -> BalancingPolicy:
+    return RoundRobin()
+
+
+def _build_least_loaded(settings: Mapping[str, object]) -> BalancingPolicy:
+    choices = settings.get("choiceCount")
+    if choices is None:
+        return LeastLoaded()
+    if not isinstance(choices, int) or isinstance(choices, bool) or choices < 2:
+        raise ValueError("choiceCount: must be an integer of 2 or more")
+    return LeastLoaded(choices=min(choices, 10))  # gRFC A48: what is more counts as 10
+
+
+def _build_consistent_hash(settings: Mapping[str, object]) -> BalancingPolicy:
+    key = settings.get("requestHashHeader")
+    if not isinstance(key, str) or not key:
+        raise ValueError("requestHashHeader: must be the metadata key to hash")
+    return ConsistentHash(key.lower())
+
+
+#: The policies by their names in a service config, which are gRPC's.
+POLICIES: Final[Mapping[str, PolicyBuilder]] = {
+    "pick_first": _build_pick_first,
+    "round_robin": _build_round_robin,
+    "least_request": _build_least_loaded,
+    "least_request_experimental": _build_least_loaded,
+    "ring_hash": _build_consistent_hash,
+    "ring_hash_experimental": _build_consistent_hash,
+}

@@ -1,0 +1,583 @@
+"""gRPC's service config: how a client's calls behave, by method, as JSON.
+
+The format is that of
+https://github.com/grpc/grpc-proto/blob/master/grpc/service_config/service_config.proto as protobuf
+writes JSON, with the rules of gRFC A6 (retries) and gRFC A21 (errors): what is unknown is ignored,
+anything that is known and wrong makes the whole config invalid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast, final
+
+from txzmq.rpc.balancing import POLICIES, BalancingPolicy, PolicyBuilder
+from txzmq.rpc.errors import Code
+
+__all__ = [
+    "MAX_ATTEMPTS",
+    "HedgingPolicy",
+    "MethodConfig",
+    "RetryPolicy",
+    "RetryThrottling",
+    "ServiceConfig",
+    "ServiceConfigError",
+]
+
+#: Attempts that a policy may ask for; more counts as this many (gRFC A6, "Limits").
+MAX_ATTEMPTS: Final = 5
+
+
+class ServiceConfigError(ValueError):
+    """A service config that is wrong.
+
+    :ivar errors: everything that is, each with its place:
+        ``methodConfig[0].retryPolicy.maxAttempts: must be an integer of 2 or more``.
+    """
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[type[ServiceConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.errors,)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """When a failed call is tried again."""
+
+    #: The first one included.
+    max_attempts: int
+    #: Seconds before the first retry; ±20 %, as all delays.
+    initial_backoff: float
+    #: Seconds that no delay passes (but for the 20 %).
+    max_backoff: float
+    #: By how much each delay is longer than the one before.
+    backoff_multiplier: float
+    #: After which codes.
+    retryable_status_codes: frozenset[Code]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HedgingPolicy:
+    """When further attempts are sent without waiting for the first one's end."""
+
+    #: The first one included.
+    max_attempts: int
+    #: Seconds between two attempts; 0 sends all at once.
+    hedging_delay: float = 0.0
+    #: Codes after which another attempt may still succeed; any other ends the call.
+    non_fatal_status_codes: frozenset[Code] = frozenset()
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryThrottling:
+    """When a channel stops repeating calls, because too many fail (gRFC A6, "Throttling").
+
+    The defaults count where a service config says nothing: in the long run, a server that always
+    fails gets no more attempts than calls, and no mixture of success and failure brings more than
+    1.1 attempts per call and 5 besides.
+    """
+
+    #: Tokens at the start, and at most. A failure takes one, and repeating stops at the half.
+    max_tokens: int = 10
+    #: Tokens that a success brings; exact to a thousandth.
+    token_ratio: float = 0.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodConfig:
+    """How calls of a method behave; None leaves it to the channel."""
+
+    #: Seconds; a call that brings its own takes the smaller.
+    timeout: float | None = None
+    wait_for_ready: bool | None = None
+    #: Bytes of a serialised request; the smaller of this and the channel's limit counts.
+    max_request_message_bytes: int | None = None
+    #: Bytes of a serialised response, likewise.
+    max_response_message_bytes: int | None = None
+    retry_policy: RetryPolicy | None = None
+    hedging_policy: HedgingPolicy | None = None
+
+
+class _ByPath(dict[str, MethodConfig]):
+    """Configs by ``/package.Service/Method``: each path is looked up once, then it is a key."""
+
+    def __init__(self, by_name: Mapping[tuple[str, str], MethodConfig]) -> None:
+        super().__init__()
+        self._by_name = by_name
+
+    def __missing__(self, path: str) -> MethodConfig:
+        _, _, rest = path.partition("/")
+        service, _, method = rest.partition("/")
+        by_name = self._by_name
+        for name in ((service, method), (service, ""), ("", "")):
+            if name in by_name:
+                found = by_name[name]
+                break
+        else:
+            found = MethodConfig()
+        self[path] = found
+        return found
+
+
+@final
+class ServiceConfig:
+    """A service config that is right.
+
+    :ivar retry_throttling: None where the config has none.
+    :ivar policy_name: the balancing policy; None where the config has none.
+    :ivar ignored: the places of keys that are not known, and so were ignored: as a future
+        version's, or for a slip of the pen.
+    """
+
+    __slots__ = ("_by_path", "_new_policy", "ignored", "policy_name", "retry_throttling")
+
+    def __init__(
+        self,
+        by_name: Mapping[tuple[str, str], MethodConfig] | None = None,
+        *,
+        retry_throttling: RetryThrottling | None = None,
+        policy_name: str | None = None,
+        new_policy: Callable[[], BalancingPolicy] | None = None,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
+        """
+        :param by_name: configs by service and method; an empty method stands for all of a service,
+            and two empty strings for all there are.
+        :param new_policy: makes the policy that *policy_name* names.
+        """
+        self._by_path = _ByPath(dict(by_name or {}))
+        self._new_policy = new_policy
+        self.retry_throttling = retry_throttling
+        self.policy_name = policy_name
+        self.ignored = ignored
+
+    @classmethod
+    def parse(
+        cls,
+        source: str | Mapping[str, Any],
+        *,
+        policies: Mapping[str, PolicyBuilder] = POLICIES,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> ServiceConfig:
+        """Read a service config.
+
+        :param source: the JSON, or what ``json.loads`` makes of it.
+        :param policies: the balancing policies that there are; add your own to
+            :data:`~txzmq.rpc.balancing.POLICIES`.
+        :param max_attempts: what more ``maxAttempts`` count as.
+        :raises ServiceConfigError: naming everything that is wrong.
+        """
+        return _Reader(policies, max_attempts).config(source)
+
+    def for_method(self, path: str) -> MethodConfig:
+        """What holds for ``/package.Service/Method``: its own, its service's or the default config.
+
+        One of them, the most specific; they do not add up.
+        """
+        return self._by_path[path]
+
+    def new_policy(self) -> BalancingPolicy | None:
+        """A balancing policy for one channel; None where the config has none."""
+        return None if self._new_policy is None else self._new_policy()
+
+    def __repr__(self) -> str:
+        return f"<ServiceConfig policy={self.policy_name} ignored={list(self.ignored)}>"
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+_DURATION: Final = re.compile(r"(-?)(\d*)(?:\.(\d{0,9}))?s", re.ASCII)
+#: As in google/protobuf/duration.proto: 10,000 years.
+_MAX_SECONDS: Final = 315_576_000_000
+_MAX_UINT32: Final = 2**32 - 1
+
+
+class _Object(dict[str, Any]):
+    """A JSON object, and the keys that it has more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    result = _Object(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        result.repeated = tuple(key for key in result if keys.count(key) > 1)
+    return result
+
+
+def _repeated(value: object, path: str) -> Iterator[str]:
+    """The places of keys that occur more than once in their object."""
+    if isinstance(value, _Object):
+        yield from (_join(path, key) for key in value.repeated)
+        for key, item in value.items():
+            yield from _repeated(item, _join(path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(cast("list[object]", value)):
+            yield from _repeated(item, f"{path}[{index}]")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+class _Place:
+    """A value in the config, and where it stands."""
+
+    __slots__ = ("path", "value")
+
+    def __init__(self, path: str, value: object) -> None:
+        self.path = path
+        self.value = value
+
+
+class _Reader:
+    """Collects errors instead of stopping at the first: each method returns None for what is wrong.
+
+    So what it returns means nothing if there are errors in the end.
+    """
+
+    def __init__(self, policies: Mapping[str, PolicyBuilder], max_attempts: int) -> None:
+        self._policies = policies
+        self._max_attempts = max_attempts
+        self._errors: list[str] = []
+        self._ignored: list[str] = []
+        self._name_places: dict[tuple[str, str], str] = {}
+
+    def config(self, source: str | Mapping[str, Any]) -> ServiceConfig:
+        root = _Place("", self._loaded(source))
+        fields = self._fields(
+            root,
+            "loadBalancingConfig",
+            "loadBalancingPolicy",
+            "methodConfig",
+            "retryThrottling",
+        )
+        by_name: dict[tuple[str, str], MethodConfig] = {}
+        for item in self._items(fields.get("methodConfig")):
+            names, config = self._method_config(item)
+            by_name.update(dict.fromkeys(names, config))
+        throttling = self._read(fields.get("retryThrottling"), self._retry_throttling)
+        policy = self._read(fields.get("loadBalancingConfig"), self._balancing)
+        if policy is None:  # the older key counts only without the newer one
+            policy = self._read(fields.get("loadBalancingPolicy"), self._balancing_by_name)
+        if self._errors:
+            raise ServiceConfigError(tuple(self._errors))
+        name, new_policy = policy or (None, None)
+        return ServiceConfig(
+            by_name,
+            retry_throttling=throttling,
+            policy_name=name,
+            new_policy=new_policy,
+            ignored=tuple(self._ignored),
+        )
+
+    def _loaded(self, source: str | Mapping[str, Any]) -> object:
+        if not isinstance(source, str):
+            return source
+        try:
+            value = json.loads(source, object_pairs_hook=_object, parse_constant=_refuse_constant)
+            self._errors += [f"{path}: occurs twice" for path in _repeated(value, "")]
+        except (ValueError, RecursionError) as error:
+            raise ServiceConfigError((f"the config is no JSON: {error}",)) from None
+        return value
+
+    # -- the parts of a config ---------------------------------------------------------------
+
+    def _method_config(self, place: _Place) -> tuple[list[tuple[str, str]], MethodConfig]:
+        fields = self._fields(
+            place,
+            "name",
+            "timeout",
+            "waitForReady",
+            "maxRequestMessageBytes",
+            "maxResponseMessageBytes",
+            "retryPolicy",
+            "hedgingPolicy",
+        )
+        if "retryPolicy" in fields and "hedgingPolicy" in fields:
+            self._wrong(place, "may have a retryPolicy or a hedgingPolicy, not both")
+        names = [self._name(item) for item in self._items(fields.get("name"))]
+        config = MethodConfig(
+            timeout=self._read(fields.get("timeout"), self._duration),
+            wait_for_ready=self._read(fields.get("waitForReady"), self._bool),
+            max_request_message_bytes=self._read(
+                fields.get("maxRequestMessageBytes"), self._integer
+            ),
+            max_response_message_bytes=self._read(
+                fields.get("maxResponseMessageBytes"), self._integer
+            ),
+            retry_policy=self._read(fields.get("retryPolicy"), self._retry_policy),
+            hedging_policy=self._read(fields.get("hedgingPolicy"), self._hedging_policy),
+        )
+        return [name for name in names if name is not None], config
+
+    def _name(self, place: _Place) -> tuple[str, str] | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(place, "service", "method")
+        service = self._read(fields.get("service"), self._string) or ""
+        method = self._read(fields.get("method"), self._string) or ""
+        if method and not service:
+            self._wrong(place, f"has the method {method!r}, and no service")
+            return None
+        for key, value in (("service", service), ("method", method)):
+            if "/" in value:
+                self._wrong(_Place(f"{place.path}.{key}", value), "must not contain /")
+        earlier = self._name_places.setdefault((service, method), place.path)
+        if earlier != place.path:
+            self._wrong(place, f"is the same as {earlier}")
+        return service, method
+
+    def _retry_policy(self, place: _Place) -> RetryPolicy | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(
+            place,
+            "maxAttempts",
+            "initialBackoff",
+            "maxBackoff",
+            "backoffMultiplier",
+            "retryableStatusCodes",
+        )
+        attempts = self._required(place, fields, "maxAttempts", self._attempts)
+        initial = self._required(place, fields, "initialBackoff", self._positive_duration)
+        longest = self._required(place, fields, "maxBackoff", self._positive_duration)
+        multiplier = self._required(place, fields, "backoffMultiplier", self._positive)
+        codes = self._required(place, fields, "retryableStatusCodes", self._some_codes)
+        if None in (attempts, initial, longest, multiplier, codes):
+            return None
+        return RetryPolicy(
+            max_attempts=cast("int", attempts),
+            initial_backoff=cast("float", initial),
+            max_backoff=cast("float", longest),
+            backoff_multiplier=cast("float", multiplier),
+            retryable_status_codes=cast("frozenset[Code]", codes),
+        )
+
+    def _hedging_policy(self, place: _Place) -> HedgingPolicy | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(place, "maxAttempts", "hedgingDelay", "nonFatalStatusCodes")
+        attempts = self._required(place, fields, "maxAttempts", self._attempts)
+        delay = self._read(fields.get("hedgingDelay"), self._duration)
+        codes = self._read(fields.get("nonFatalStatusCodes"), self._codes)
+        if attempts is None:
+            return None
+        return HedgingPolicy(
+            max_attempts=attempts,
+            hedging_delay=delay or 0.0,
+            non_fatal_status_codes=codes or frozenset(),
+        )
+
+    def _retry_throttling(self, place: _Place) -> RetryThrottling | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(place, "maxTokens", "tokenRatio")
+        tokens = self._required(place, fields, "maxTokens", self._positive_integer)
+        ratio = self._required(place, fields, "tokenRatio", self._positive)
+        if ratio is not None and ratio < 0.001:
+            self._wrong(fields["tokenRatio"], "must be 0.001 or more")
+        if tokens is None or ratio is None:
+            return None
+        return RetryThrottling(max_tokens=tokens, token_ratio=ratio)
+
+    def _balancing(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+        """The first policy in the list that there is."""
+        items = list(self._items(place))
+        for item in items:
+            if not self._is_object(item):
+                return None
+            entry = cast("Mapping[str, object]", item.value)
+            if len(entry) != 1:
+                self._wrong(item, f"must name one policy, not {len(entry)}")
+                return None
+            ((name, settings),) = entry.items()
+            if name in self._policies:
+                return self._policy(name, _Place(_join(item.path, name), settings))
+        if items:
+            self._wrong(place, f"names none of the policies {', '.join(self._policies)}")
+        return None
+
+    def _balancing_by_name(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+        name = self._string(place)
+        if name is None:
+            return None
+        if name.lower() not in self._policies:
+            self._wrong(place, f"names none of the policies {', '.join(self._policies)}")
+            return None
+        return self._policy(name.lower(), _Place(place.path, {}))
+
+    def _policy(self, name: str, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+        if not self._is_object(place):
+            return None
+        build = self._policies[name]
+        settings = dict(cast("Mapping[str, object]", place.value))
+        try:
+            build(settings)
+        except ValueError as error:
+            self._errors.append(_join(place.path, str(error)))
+        return name, lambda: build(settings)
+
+    # -- values ------------------------------------------------------------------------------
+
+    def _wrong(self, place: _Place, what: str) -> None:
+        self._errors.append(f"{place.path}: {what}" if place.path else f"the config {what}")
+
+    def _read(self, place: _Place | None, read: Callable[[_Place], T | None]) -> T | None:
+        return None if place is None else read(place)
+
+    def _required(
+        self,
+        parent: _Place,
+        fields: Mapping[str, _Place],
+        key: str,
+        read: Callable[[_Place], T | None],
+    ) -> T | None:
+        # What is missing is as wrong as a null, and gets the same words.
+        return read(fields.get(key) or _Place(_join(parent.path, key), None))
+
+    def _fields(self, place: _Place, *known: str) -> dict[str, _Place]:
+        """The known keys of an object that have a value; null is none, as protobuf has it."""
+        if not self._is_object(place):
+            return {}
+        value = cast("Mapping[str, object]", place.value)
+        self._ignored += [_join(place.path, key) for key in value if key not in known]
+        return {
+            key: _Place(_join(place.path, key), value[key])
+            for key in known
+            if value.get(key) is not None
+        }
+
+    def _items(self, place: _Place | None) -> Iterator[_Place]:
+        if place is None or not self._is_list(place):
+            if place is not None:
+                self._wrong(place, "must be a list")
+            return
+        for index, item in enumerate(cast("list[object]", place.value)):
+            yield _Place(f"{place.path}[{index}]", item)
+
+    def _is_object(self, place: _Place) -> bool:
+        if isinstance(place.value, Mapping):
+            return True
+        self._wrong(place, "must be an object")
+        return False
+
+    def _is_list(self, place: _Place) -> bool:
+        return isinstance(place.value, list | tuple)
+
+    def _string(self, place: _Place) -> str | None:
+        if isinstance(place.value, str):
+            return place.value
+        self._wrong(place, "must be a string")
+        return None
+
+    def _bool(self, place: _Place) -> bool | None:
+        if isinstance(place.value, bool):
+            return place.value
+        self._wrong(place, "must be true or false")
+        return None
+
+    def _integer(self, place: _Place, least: int = 0) -> int | None:
+        number = _whole_number(place.value)
+        if number is not None and least <= number <= _MAX_UINT32:
+            return number
+        self._wrong(place, f"must be an integer of {least} or more")
+        return None
+
+    def _positive_integer(self, place: _Place) -> int | None:
+        return self._integer(place, 1)
+
+    def _attempts(self, place: _Place) -> int | None:
+        number = self._integer(place, 2)
+        return None if number is None else min(number, self._max_attempts)
+
+    def _positive(self, place: _Place) -> float | None:
+        value = place.value
+        # The upper bound refuses infinity and NaN too.
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9:
+            return float(value)
+        self._wrong(place, "must be a number above 0")
+        return None
+
+    def _duration(self, place: _Place) -> float | None:
+        seconds = _seconds(place.value)
+        if seconds is None:
+            self._wrong(place, 'must be a duration such as "1.5s"')
+        elif seconds < 0:
+            self._wrong(place, "must not be below 0s")
+            return None
+        return seconds
+
+    def _positive_duration(self, place: _Place) -> float | None:
+        seconds = _seconds(place.value)
+        if seconds is None:
+            self._wrong(place, 'must be a duration such as "1.5s"')
+        elif seconds <= 0:
+            self._wrong(place, "must be above 0s")
+            return None
+        return seconds
+
+    def _codes(self, place: _Place) -> frozenset[Code]:
+        codes: set[Code] = set()
+        for item in self._items(place):
+            code = _code(item.value)
+            if code is None:
+                self._wrong(item, f"must be a status code such as UNAVAILABLE, not {item.value!r}")
+            elif code is Code.OK:
+                self._wrong(item, "must be a status code of a failure, not OK")
+            else:
+                codes.add(code)
+        return frozenset(codes)
+
+    def _some_codes(self, place: _Place) -> frozenset[Code]:
+        if place.value in ([], ()):
+            self._wrong(place, "must name a status code")
+        return self._codes(place)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _whole_number(value: object) -> int | None:
+    """An integer as protobuf reads JSON: a number without a fraction, or a string of digits."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,20}", value, re.ASCII):
+        return int(value)
+    return None
+
+
+def _seconds(value: object) -> float | None:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not (match[2] or match[3]) or len(match[2]) > 12:
+        return None
+    seconds = float(f"{match[2] or 0}.{match[3] or 0}")
+    if seconds > _MAX_SECONDS:
+        return None
+    return -seconds if match[1] else seconds
+
+
+def _code(value: object) -> Code | None:
+    if isinstance(value, str):
+        return Code.__members__.get(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= max(Code):
+        return Code(value)
+    return None
