@@ -27,6 +27,15 @@ from txzmq.rpc.errors import (
 )
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
+from txzmq.rpc.resolvers import (
+    DnsClient,
+    DnsResolver,
+    ResolvedAddress,
+    Resolver,
+    ResolverListener,
+    StaticResolver,
+    resolver_for,
+)
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult, UnaryResult
 from txzmq.rpc.streams import RequestStream, ResponseStream
 
@@ -41,6 +50,8 @@ __all__ = [
     "Context",
     "DataLoss",
     "DeadlineExceeded",
+    "DnsClient",
+    "DnsResolver",
     "FailedPrecondition",
     "IdempotencyLevel",
     "InsecureBindError",
@@ -54,6 +65,9 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "RequestStream",
+    "ResolvedAddress",
+    "Resolver",
+    "ResolverListener",
     "ResourceExhausted",
     "ResponseStream",
     "RpcError",
@@ -61,6 +75,7 @@ __all__ = [
     "ServerLimits",
     "Service",
     "ServiceHandler",
+    "StaticResolver",
     "StreamInput",
     "StreamResult",
     "UnaryResult",
@@ -70,4 +85,5 @@ __all__ = [
     "Unknown",
     "current_context",
     "detached",
+    "resolver_for",
 ]
