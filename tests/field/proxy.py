@@ -150,8 +150,13 @@ class _Half(Protocol):
         self._timer: Timer | None = None
         self._link: Any = None  # the transport, while it is connected
 
+    # Before connectionMade; typed, which Twisted's attribute `transport` is not.
+    def makeConnection(self, transport: Any) -> None:
+        self._link = transport
+        base: Any = super()
+        base.makeConnection(transport)
+
     def connectionMade(self) -> None:
-        self._link = self.transport
         self._link.setTcpNoDelay(True)
         self._pair.made(self)
         self.pump()

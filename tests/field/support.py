@@ -88,14 +88,15 @@ class History:
 class EchoServer:
     """A server process on the server's host, and its successors."""
 
-    def __init__(self, hosts: Wire, stack: contextlib.ExitStack) -> None:
+    def __init__(self, hosts: Wire, stack: contextlib.ExitStack, *arguments: str) -> None:
         self._hosts = hosts
+        self._arguments = arguments
         self._stack = stack
         self.program = self._start(f"tcp://{hosts.server.address}:*")
 
     def _start(self, address: str) -> Program:
         program = self._stack.enter_context(
-            self._hosts.server.running("-m", "tests.field.server", address)
+            self._hosts.server.running("-m", "tests.field.server", address, *self._arguments)
         )
         self.endpoint: str = program.expect("listening at (.*)")[1]
         return program
@@ -111,10 +112,10 @@ class EchoServer:
 
 
 @contextlib.contextmanager
-def echo_server(hosts: Wire) -> Generator[EchoServer]:
-    """A server process, killed afterwards."""
+def echo_server(hosts: Wire, *arguments: str) -> Generator[EchoServer]:
+    """A server process, killed afterwards; *arguments* are those of tests/field/server.py."""
     with contextlib.ExitStack() as stack:
-        yield EchoServer(hosts, stack)
+        yield EchoServer(hosts, stack, *arguments)
 
 
 @contextlib.contextmanager

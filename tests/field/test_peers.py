@@ -180,20 +180,3 @@ def test_n13_one_of_two_servers_is_killed(one_loop: Loop) -> None:
             factory.shutdown()
 
     one_loop.run(main)
-
-
-def test_n16_connecting_to_a_port_that_the_kernel_may_draw(one_loop: Loop, hosts: Wire) -> None:
-    # Two ports to draw from: were a socket to connect to itself, it would within a few attempts,
-    # and would hold the server's port for ever.
-    hosts.client.run("sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=40000 40001")
-    endpoint = "tcp://127.0.0.1:40001"
-    with channel_in(one_loop, hosts.client, endpoint, quick=False) as calls:
-
-        async def main() -> None:
-            await one_loop.sleep(3)
-            with hosts.client.running("-m", "tests.field.server", endpoint) as server:
-                server.expect("listening at .*")
-                await calls.call_until_answered()
-            calls.close()
-
-        one_loop.run(main)

@@ -118,8 +118,11 @@ class Peer(Protocol):
         self.lost: Any = None  # the exception, once the connection is gone
         self.link: Any = None
 
-    def connectionMade(self) -> None:
-        self.link = self.transport
+    # Before connectionMade; typed, which Twisted's attribute `transport` is not.
+    def makeConnection(self, transport: Any) -> None:
+        self.link = transport
+        base: Any = super()
+        base.makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
         self.pieces.append(data)
