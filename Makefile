@@ -103,6 +103,10 @@ wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use t
 bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-field
+bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in network namespaces (root)
+	$(BIN)/python -m tests.field.measure
+
 .PHONY: bench-codegen
 bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
 	$(BIN)/python -m benchmarks.codegen

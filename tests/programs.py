@@ -22,7 +22,7 @@ PATIENCE = 60.0
 
 
 class Program:
-    """A running Python program, and the lines that it has printed so far."""
+    """A running program, and the lines that it has printed so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -57,6 +57,23 @@ class Program:
         self._drain()
         return status
 
+    def kill(self) -> None:
+        """``kill -9``; returns when the process is gone."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def hang_up(self) -> None:
+        """Send SIGHUP, at which many a server reads its files again."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        """SIGSTOP: the process does nothing any more, and its kernel goes on for it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT, after :meth:`stop`."""
+        self.process.send_signal(signal.SIGCONT)
+
     def interrupt(self) -> int:
         """Press Ctrl-C and wait; the exit status."""
         self.process.send_signal(signal.SIGINT)
@@ -85,8 +102,15 @@ class Program:
 @contextlib.contextmanager
 def running(*arguments: str | Path, cwd: Path = ROOT) -> Generator[Program]:
     """Run Python with these arguments; standard error goes where standard output goes."""
+    with started(sys.executable, "-u", *arguments, cwd=cwd) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def started(*command: str | Path, cwd: Path = ROOT) -> Generator[Program]:
+    """Run any program; standard error goes where standard output goes."""
     process = subprocess.Popen(
-        [sys.executable, "-u", *arguments],
+        command,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -49,17 +49,19 @@ class Loop:
         self.reactor: Any = build()  # Any: reactors are typed with zope interfaces
         self._builtin_readers: set[Any] = set(self.reactor.getReaders())
 
-    def run(self, main: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+    def run(
+        self, main: Callable[[], Coroutine[Deferred[Any], Any, T]], *, patience: float = PATIENCE
+    ) -> T:
         """Run *main* in the reactor and return what it returns; once per Loop.
 
-        :raises TimeoutError: if it takes longer than :data:`PATIENCE`.
+        :raises TimeoutError: if it takes longer than *patience*, in seconds.
         :raises AssertionError: if it leaves readers or delayed calls behind.
         """
         results: list[T | Failure] = []
 
         def start() -> None:
             deferred = ensureDeferred(main())
-            deferred.addTimeout(PATIENCE, self.reactor)
+            deferred.addTimeout(patience, self.reactor)
             deferred.addBoth(results.append)
             deferred.addBoth(lambda _: self.reactor.callLater(0, self.reactor.stop))
 

@@ -44,6 +44,15 @@ from txzmq.rpc.interceptors import (
 )
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
+from txzmq.rpc.resolvers import (
+    DnsClient,
+    DnsResolver,
+    ResolvedAddress,
+    Resolver,
+    ResolverListener,
+    StaticResolver,
+    resolver_for,
+)
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.streams import RequestStream, ResponseStream
@@ -64,6 +73,8 @@ __all__ = [
     "Context",
     "DataLoss",
     "DeadlineExceeded",
+    "DnsClient",
+    "DnsResolver",
     "Endpoint",
     "FailedPrecondition",
     "IdempotencyLevel",
@@ -81,6 +92,9 @@ __all__ = [
     "PickFirst",
     "Picker",
     "RequestStream",
+    "ResolvedAddress",
+    "Resolver",
+    "ResolverListener",
     "ResourceExhausted",
     "ResponseMetadata",
     "ResponseStream",
@@ -94,6 +108,7 @@ __all__ = [
     "ServiceConfig",
     "ServiceConfigError",
     "ServiceHandler",
+    "StaticResolver",
     "StreamInput",
     "StreamResult",
     "UnaryResult",
@@ -103,4 +118,5 @@ __all__ = [
     "Unknown",
     "current_context",
     "detached",
+    "resolver_for",
 ]

@@ -1,0 +1,263 @@
+"""A client of the Domain Name System that can be stopped, over :mod:`twisted.names.dns`.
+
+``twisted.names.client.Resolver`` has what this has not, and misses what a long-lived channel
+needs: its timers cannot be cancelled, a refused port is waited out, and ``search`` in
+``/etc/resolv.conf``, without which Kubernetes' short names do not resolve, is not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias, cast
+
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory
+from twisted.names import dns, hosts
+from twisted.names.common import ResolverBase
+from twisted.names.error import (
+    AuthoritativeDomainError,
+    DNSNameError,
+    DNSQueryTimeoutError,
+    DomainError,
+)
+from twisted.python.filepath import FilePath
+
+__all__ = ["Answer", "SystemDns", "is_absence"]
+
+# twisted.names is typed here and there, its payloads by a zope interface: one name of type Any is
+# plainer than a cast at each use.
+_names: Any = dns
+_hosts: Any = hosts
+#: Answers, authorities, additional records, as all of twisted.names returns them.
+Answer: TypeAlias = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
+
+#: Seconds to wait for each server, round by round.
+_PATIENCE: Final = (1.0, 2.0, 4.0)
+#: Name servers that resolv.conf(5) allows.
+_MAX_SERVERS: Final = 3
+_TTL_OF_FILE: Final = 60
+
+
+def is_absence(error: BaseException) -> bool:
+    """Whether a server said that there is no such name, rather than failed to say."""
+    return isinstance(error, DNSNameError | AuthoritativeDomainError) or type(error) is DomainError
+
+
+class _Config(NamedTuple):
+    """What resolv.conf(5) says."""
+
+    servers: list[str]
+    search: list[str]
+    ndots: int
+
+    @classmethod
+    def read(cls, path: Path) -> _Config:
+        servers: list[str] = []
+        search: list[str] = []
+        ndots = 1
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            match line.split():
+                case ["nameserver", address, *_]:
+                    servers.append(address)
+                case ["search" | "domain", *names]:
+                    search = names
+                case ["options", *options]:
+                    for option in options:
+                        name, _, value = option.partition(":")
+                        if name == "ndots" and value.isdecimal():
+                            ndots = int(value)
+                case _:
+                    pass
+        return cls(servers[:_MAX_SERVERS] or ["127.0.0.1"], search, ndots)
+
+
+class _Datagrams(dns.DNSDatagramProtocol):
+    """One query to one server."""
+
+    def connectionRefused(self) -> None:
+        waiting: dict[int, Any] = dict(self.liveMessages)
+        self.liveMessages.clear()
+        for deferred, timer in waiting.values():
+            timer.cancel()
+            deferred.errback(ConnectionRefusedError("nothing listens there"))
+
+    def stopProtocol(self) -> None:
+        # Reactors on poll and epoll close the socket of a refused query, and say nothing.
+        self.connectionRefused()
+        super().stopProtocol()
+
+
+_build_datagrams: Any = _Datagrams  # Any: its __init__, Twisted's, is untyped
+_exception_for: Any = ResolverBase().exceptionForCode  # type: ignore[no-untyped-call]  # as it
+
+
+class SystemDns:
+    """Asks the servers of ``/etc/resolv.conf``, after ``/etc/hosts``; or those that it is given.
+
+    It keeps nothing between questions: the files are read for each. Cancelling a Deferred leaves
+    no timer and no descriptor behind.
+    """
+
+    def __init__(
+        self,
+        # Any: IReactorTime, IReactorUDP and IReactorTCP are zope interfaces.
+        reactor: Any,
+        server: tuple[str, int] | None = None,
+        *,
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        hosts_file: Path = Path("/etc/hosts"),
+        port: int = dns.PORT,
+    ) -> None:
+        """
+        :param server: address and port of the only server to ask. No file is read then, and names
+            are taken as complete.
+        :param resolv_conf: names servers and domains to search, if *server* does not.
+        :param hosts_file: names with addresses; what it has is not asked for.
+        :param port: of the servers of *resolv_conf*.
+        """
+        self._reactor = reactor
+        self._server = server
+        self._resolv_conf = resolv_conf
+        self._hosts_file = hosts_file
+        self._port = port
+
+    def lookupAddress(self, name: str) -> Deferred[Answer]:
+        """The A records of a name."""
+        return Deferred.fromCoroutine(self._look_up(name, dns.A))
+
+    def lookupIPV6Address(self, name: str) -> Deferred[Answer]:
+        """The AAAA records of a name."""
+        return Deferred.fromCoroutine(self._look_up(name, dns.AAAA))
+
+    def lookupService(self, name: str) -> Deferred[Answer]:
+        """The SRV records of a name."""
+        return Deferred.fromCoroutine(self._look_up(name, dns.SRV))
+
+    async def _look_up(self, name: str, kind: int) -> Answer:
+        if self._server is not None:
+            return await self._ask(name.removesuffix("."), kind, [self._server])
+        if kind != dns.SRV and (addresses := self._from_file(name)):
+            return _records_of(name, kind, addresses), (), ()
+        config = _Config.read(self._resolv_conf)
+        servers = [(address, self._port) for address in config.servers]
+        absence: Exception = DNSNameError(name)
+        for candidate in _candidates(name, config):
+            try:
+                # A name that exists ends the search, whether or not it has records of this kind:
+                # else the A records would be one name's, and the AAAA records another's.
+                return await self._ask(candidate, kind, servers)
+            except DNSNameError as error:
+                absence = error
+        raise absence
+
+    def _from_file(self, name: str) -> list[str]:
+        path = FilePath(os.fspath(self._hosts_file))
+        return cast(
+            list[str], _hosts.searchFileForAll(path, name.removesuffix(".").encode("ascii"))
+        )
+
+    async def _ask(self, name: str, kind: int, servers: Sequence[tuple[str, int]]) -> Answer:
+        query = dns.Query(name.encode("ascii"), kind, dns.IN)
+        last: Exception = _names.DNSQueryTimeoutError(0)
+        for seconds in _PATIENCE:
+            for server in servers:
+                try:
+                    message = await self._exchange(query, server, seconds)
+                except (DNSQueryTimeoutError, ConnectError, OSError) as error:
+                    last = error
+                    continue
+                if message.rCode == dns.OK:
+                    return message.answers, message.authority, message.additional
+                last = _exception_for(message.rCode)(message)
+                if message.rCode == dns.ENAME:
+                    raise last
+                # Another server may know, or be allowed to say.
+            if not isinstance(last, DNSQueryTimeoutError):
+                break  # they answered: asking them again at once is of no use
+        raise last
+
+    async def _exchange(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
+        message = await self._by_udp(query, server, seconds)
+        if message.trunc:
+            message = await self._by_tcp(query, server, seconds)
+        return message
+
+    async def _by_udp(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
+        protocol: Any = _build_datagrams(_Strays(), reactor=self._reactor)
+        # The kernel draws the port; connected, only the server's datagrams arrive, and a refusal.
+        port = self._reactor.listenUDP(
+            0, protocol, interface="::" if isIPv6Address(server[0]) else "", maxPacketSize=65_535
+        )
+        try:
+            protocol.transport.connect(*server)
+            return await protocol.query(server, [query], seconds)
+        finally:
+            _forget_queries(protocol)
+            port.stopListening()
+
+    async def _by_tcp(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
+        # Any: its timeout is typed as a whole number, and the reactor takes any.
+        build_endpoint: Any = TCP6ClientEndpoint if isIPv6Address(server[0]) else TCP4ClientEndpoint
+        endpoint = build_endpoint(self._reactor, *server, timeout=seconds)
+        build: Any = partial(_names.DNSProtocol, _Strays(), reactor=self._reactor)
+        factory: Any = Factory.forProtocol(build)
+        factory.noisy = False
+        protocol = await endpoint.connect(factory)
+        try:
+            return await protocol.query([query], seconds)
+        finally:
+            _forget_queries(protocol)
+            protocol.transport.abortConnection()
+
+
+class _Strays:
+    """What a protocol tells its controller: nothing that matters to one query."""
+
+    def connectionMade(self, protocol: object) -> None:
+        """Connected."""
+
+    def connectionLost(self, protocol: object) -> None:
+        """Disconnected; a query that waits runs into its timeout."""
+
+    def messageReceived(self, message: object, protocol: object, address: object = None) -> None:
+        """An answer to nothing that was asked."""
+
+
+def _forget_queries(protocol: Any) -> None:
+    live: dict[int, Any] = protocol.liveMessages
+    for _, timer in live.values():
+        timer.cancel()
+    live.clear()
+
+
+def _records_of(name: str, kind: int, addresses: list[str]) -> list[Any]:
+    record = _names.Record_AAAA if kind == dns.AAAA else _names.Record_A
+    return [
+        _names.RRHeader(name.encode("ascii"), kind, dns.IN, _TTL_OF_FILE, record(address))
+        for address in addresses
+        if isIPv6Address(address) == (kind == dns.AAAA)
+    ]
+
+
+def _candidates(name: str, config: _Config) -> Iterator[str]:
+    """The complete names to try for a name, as resolv.conf(5) has them."""
+    if name.endswith("."):
+        yield name[:-1]
+        return
+    as_it_is_first = name.count(".") >= config.ndots
+    if as_it_is_first:
+        yield name
+    for domain in config.search:
+        yield f"{name}.{domain}".removesuffix(".")
+    if not as_it_is_first:
+        yield name
