@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextvars
-import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from types import CoroutineType
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,11 +19,12 @@ from txzmq.factory import ZmqFactory
 from txzmq.rpc._admission import Admission, Place
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._open_door import check_endpoint
+from txzmq.rpc._status import status_of
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, encode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.context import Context, set_current
-from txzmq.rpc.errors import Code, RpcError
+from txzmq.rpc.errors import Code
 from txzmq.rpc.interceptors import ServerInterceptor, chain_server
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import Kind, Method, Service
@@ -441,21 +441,7 @@ class Server:
         self._answer(call, OK, body)
 
     def _fail(self, call: _Call, failure: Failure) -> None:
-        self._answer(call, self._status(failure, call.entry.path))
-
-    def _status(self, failure: Failure, path: str) -> ResponseHead:
-        """The one place where what a handler raises becomes what its caller sees."""
-        error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-        if isinstance(error, RpcError):
-            return ResponseHead(error.code, error.message, error.details, (), error.metadata)
-        if isinstance(error, CancelledError):
-            return ResponseHead(Code.CANCELLED, "the handler was cancelled")
-        identifier = uuid.uuid4().hex
-        _log.failure("{path} failed ({identifier})", failure, path=path, identifier=identifier)
-        text = f": {_text_of(error)}" if self._debug else ""
-        return ResponseHead(
-            Code.UNKNOWN, f"the handler failed; the server logged it as {identifier}{text}"
-        )
+        self._answer(call, status_of(failure, call.context, debug=self._debug))
 
     def _answer(self, call: _Call, head: ResponseHead, body: bytes = b"") -> None:
         context = call.context
@@ -596,10 +582,3 @@ def _too_large(what: str, size: int, limit: int) -> ResponseHead:
         f"the {what} has {size} bytes, over the server's limit of {limit} "
         "(ServerLimits.message_size)",
     )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
-        return type(error).__name__
