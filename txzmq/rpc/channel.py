@@ -7,7 +7,7 @@ import enum
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -160,7 +160,7 @@ class _Call:
     def fail(self, error: Exception) -> None:
         """There will be no reply."""
         self._end()
-        self.deferred.errback(error)
+        self.deferred.errback(_outcome(error, self.method))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
@@ -215,7 +215,7 @@ class _InterceptedCall:
     def give_up(self, error: Exception) -> None:
         """End it whatever the interceptors do; they are cancelled."""
         outcome = self._end()
-        self.deferred.errback(error)
+        self.deferred.errback(_outcome(error, self.method))
         if outcome is not None:
             outcome.cancel()
 
@@ -236,6 +236,7 @@ class _InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
+            _outcome(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
@@ -448,7 +449,7 @@ class Channel:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
-            return fail(error)
+            return fail(_outcome(error, method))
         self.start(call)
         return call.deferred
 
@@ -674,6 +675,13 @@ class Channel:
 
 def _too_late(call: _Call | _InterceptedCall) -> None:
     call.too_late()
+
+
+def _outcome(error: Exception, method: Method[Any, Any]) -> Exception:
+    """The error with which a call fails, knowing which call it was."""
+    if isinstance(error, RpcError):
+        error.method = method.path
+    return error
 
 
 def _too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -19,7 +19,7 @@ from txzmq.factory import ZmqFactory
 from txzmq.rpc._admission import Admission, Place
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._open_door import check_endpoint
-from txzmq.rpc._status import status_of
+from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, encode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
@@ -142,7 +142,8 @@ class _Connection:
         try:
             header = encode_response(head)
         except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
-            _log.failure("a status or its metadata cannot be sent: {head!r}", head=head)
+            # Without the head: what cannot be sent may be a secret all the same.
+            _log.failure("a handler's status or its metadata cannot be sent")
             header = encode_response(
                 ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
             )
@@ -390,6 +391,7 @@ class Server:
                 # pyright knows nothing of what a handler awaits, and need not.
                 result = surroundings.run(Deferred.fromCoroutine, result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         except KeyboardInterrupt:
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             raise
         except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
@@ -414,6 +416,8 @@ class Server:
         self._forget(call)
         if not call.answered:
             finish(call, result)
+        elif isinstance(result, Failure):
+            log_late_failure(result, call.context)
         self._serve_queue()
         if self._stopping is not None:
             self._stop_if_idle()
