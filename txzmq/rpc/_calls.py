@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, start
 from txzmq.rpc.method import Method
 
-__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "too_large"]
+__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "outcome", "too_large"]
 
 _US = 1_000_000
 
@@ -153,7 +153,7 @@ class Call:
     def fail(self, error: Exception) -> None:
         """There will be no reply."""
         self._end()
-        self.deferred.errback(error)
+        self.deferred.errback(outcome(error, self.method))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
@@ -182,7 +182,7 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_outcome", "deadline", "deferred", "method", "tick")
+    __slots__ = ("_book", "_pending", "deadline", "deferred", "method", "tick")
 
     def __init__(self, book: CallBook, method: Method[Any, Any], deadline: float | None) -> None:
         self._book = book
@@ -191,15 +191,15 @@ class InterceptedCall:
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
         # Of the outermost interceptor; None before it is called, and when the call has ended.
-        self._outcome: Deferred[Any] | None = None
+        self._pending: Deferred[Any] | None = None
 
     def start(self, chain: ClientProceed, call: ClientCall) -> None:
         """Call the outermost interceptor."""
         surroundings = contextvars.copy_context()
         # What an interceptor calls on its own is not what the caller wants to know about.
         surroundings.run(wanted_metadata.set, None)
-        self._outcome = surroundings.run(start, chain, call)
-        self._outcome.addCallbacks(self._succeeded, self._failed)
+        self._pending = surroundings.run(start, chain, call)
+        self._pending.addCallbacks(self._succeeded, self._failed)
 
     def too_late(self) -> None:
         """Its time is up, and no interceptor has said so."""
@@ -207,10 +207,10 @@ class InterceptedCall:
 
     def give_up(self, error: Exception) -> None:
         """End it whatever the interceptors do; they are cancelled."""
-        outcome = self._end()
-        self.deferred.errback(error)
-        if outcome is not None:
-            outcome.cancel()
+        pending = self._end()
+        self.deferred.errback(outcome(error, self.method))
+        if pending is not None:
+            pending.cancel()
 
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
@@ -229,17 +229,25 @@ class InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
+            outcome(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
-        outcome = self._end()
-        if outcome is not None:
-            outcome.cancel()  # Twisted fires this call's own Deferred
+        pending = self._end()
+        if pending is not None:
+            pending.cancel()  # Twisted fires this call's own Deferred
 
     def _end(self) -> Deferred[Any] | None:
-        outcome, self._outcome = self._outcome, None
+        pending, self._pending = self._pending, None
         self._book.intercepted_ended(self)
-        return outcome
+        return pending
+
+
+def outcome(error: Exception, method: Method[Any, Any]) -> Exception:
+    """The error with which a call fails, knowing which call it was."""
+    if isinstance(error, RpcError):
+        error.method = method.path
+    return error
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:
