@@ -13,6 +13,9 @@ from threading import get_ident
 from typing import cast
 
 from twisted.python import threadable
+from twisted.python.failure import Failure
+
+from txzmq._reactor import ThreadedReactor
 
 __all__ = ["ForkedError", "Guard", "WrongThreadError"]
 
@@ -85,6 +88,30 @@ class Guard:
                 f"{threading.current_thread().name!r} is another: use reactor.callFromThread(), "
                 "or for calls txzmq.rpc.Blocking"
             )
+
+    def hands_over(self, failed: Callable[..., object], *args: object) -> bool:
+        """Have the reactor go on where a Deferred of its was fired in another thread.
+
+        :param failed: called in the reactor's thread, with *args* and a Failure that tells it.
+        :return: whether this is another thread.
+        :raises ForkedError: if this is a forked child.
+        """
+        try:
+            self.check()
+        except WrongThreadError:
+            failure = Failure()  # type: ignore[no-untyped-call]  # Twisted's
+            self.reactor().callFromThread(failed, *args, failure)
+            return True
+        return False
+
+    def reactor(self) -> ThreadedReactor:
+        """The reactor.
+
+        :raises ValueError: if there is none, as with connections in memory.
+        """
+        if self._reactor is None:
+            raise ValueError("there is no reactor here that has a thread")
+        return cast("ThreadedReactor", self._reactor())
 
     def is_owner(self) -> bool:
         """Whether the current thread is the reactor's, or no thread is."""

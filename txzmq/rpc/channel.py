@@ -152,6 +152,7 @@ class _Call:
         self.fail(error)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
+        self.channel.guard.check()
         self._withdraw()
         if self.request_id and self.subchannel is not None:
             self.subchannel.cancel(self.request_id)
@@ -294,6 +295,10 @@ class Channel:
 
     Calls go to the endpoints that can be reached, in turn. A call that finds none fails with
     UNAVAILABLE as soon as that is known, unless it waits for a server (*wait_for_ready*).
+
+    Once the reactor runs, it is for the reactor's thread only: elsewhere, every method, and
+    cancelling a call, raises :class:`~txzmq.WrongThreadError`, or in a forked child
+    :class:`~txzmq.ForkedError`. :class:`~txzmq.rpc.Blocking` makes calls from other threads.
     """
 
     def __init__(
@@ -325,6 +330,7 @@ class Channel:
         self.metadata_size = metadata_size
         self._timeout = timeout
         self._wait_for_ready = wait_for_ready
+        self.guard = network.guard
         self._clock = network.clock
         self._deadlines: Deadlines[_Call] = Deadlines(self._clock, self._too_late)
         # Calls that no connection has, oldest first.
@@ -348,6 +354,7 @@ class Channel:
         wait_for_ready: bool | None = None,
     ) -> Deferred[Res]:
         """Make a call; see :class:`~txzmq.rpc.Caller`."""
+        self.guard.check()
         try:
             call = self._make(method, request, timeout, metadata, wait_for_ready)
         except (RpcError, TypeError, ValueError) as error:
@@ -513,6 +520,7 @@ class Channel:
 
     def close(self) -> None:
         """End all calls with ``CancelledError``, and all connections; may be called again."""
+        self.guard.check()
         if self._closed:
             return
         self._closed = True

@@ -200,7 +200,13 @@ class _Connection:
 
 
 class Server:
-    """Serves services at any number of endpoints."""
+    """Serves services at any number of endpoints.
+
+    Handlers run in the reactor's thread, which alone may use a server once the reactor runs:
+    elsewhere, :meth:`listen` and :meth:`stop` raise :class:`~txzmq.WrongThreadError`, or in a
+    forked child :class:`~txzmq.ForkedError`. A handler whose Deferred is fired in another thread
+    has failed.
+    """
 
     def __init__(
         self,
@@ -220,6 +226,7 @@ class Server:
         """
         self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
         self.clock = self._network.clock
+        self.guard = self._network.guard
         self.limits = limits or ServerLimits()
         self._counters: Counter[str] = Counter()
         self._debug = debug
@@ -241,6 +248,7 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
+        self.guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         if not insecure:
@@ -409,6 +417,8 @@ class Server:
 
     def _ended(self, call: _Call, finish: Callable[[_Call, Any], None], result: object) -> None:
         """The handler has ended, answered already or not: give back what the call holds."""
+        if self.guard.hands_over(self._ended, call, self._fail):
+            return  # the handler's Deferred was fired in another thread
         self._admission.ended(call.place)
         self._forget(call)
         if not call.answered:
@@ -528,6 +538,7 @@ class Server:
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
         """
+        self.guard.check()
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()
