@@ -2,6 +2,7 @@
 
 from txzmq.rpc._open_door import InsecureBindError
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+from txzmq.rpc.blocking import Blocking
 from txzmq.rpc.channel import Channel, ConnectivityState
 from txzmq.rpc.client import Caller, StreamInput
 from txzmq.rpc.context import Context, current_context, detached
@@ -33,6 +34,7 @@ from txzmq.rpc.streams import RequestStream, ResponseStream
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "Blocking",
     "Caller",
     "Cancelled",
     "Channel",
