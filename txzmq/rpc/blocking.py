@@ -38,7 +38,7 @@ class Blocking:
         reply = blocking(client.say_hello, HelloRequest(name="x"), timeout=1.5)
 
     Any number of threads may share one. The call is made in a copy of the thread's
-    :mod:`contextvars` context.
+    context, as of ``contextvars``.
     """
 
     def __init__(self, owner: Channel | ZmqFactory, *, patience: float | None = None) -> None:
