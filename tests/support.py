@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -81,6 +82,24 @@ class Loop:
         assert not left, f"left in the reactor: {left}"
         assert not readers, f"left in the reactor: {readers}"
         return result
+
+    @contextmanager
+    def in_thread(self) -> Generator[threading.Thread]:
+        """Run the reactor in a thread of its own meanwhile; once per Loop, instead of run()."""
+        running = threading.Event()
+        self.reactor.callWhenRunning(running.set)
+        thread = threading.Thread(
+            target=self.reactor.run, kwargs={"installSignalHandlers": False}, name="reactor"
+        )
+        thread.start()
+        try:
+            assert running.wait(PATIENCE)
+            yield thread
+        finally:
+            if self.reactor.running:
+                self.reactor.callFromThread(self.reactor.stop)
+            thread.join(PATIENCE)
+        assert not thread.is_alive()
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after *seconds*; for what has no event to wait for."""

@@ -1,5 +1,6 @@
 """ZeroMQ sockets in the Twisted reactor, with the API of txZMQ."""
 
+from txzmq._guard import ForkedError, WrongThreadError
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import SocketEvent, ZmqMonitor
@@ -19,8 +20,10 @@ from txzmq.req_rep import (
 from txzmq.router_dealer import ZmqBase, ZmqDealerConnection, ZmqRouterConnection
 
 __all__ = [
+    "ForkedError",
     "RequestId",
     "SocketEvent",
+    "WrongThreadError",
     "ZmqBase",
     "ZmqConnection",
     "ZmqDealerConnection",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-__all__ = ["Clock", "Reactor", "Timer", "default_reactor"]
+__all__ = ["Clock", "Reactor", "ThreadedReactor", "Timer", "default_reactor"]
 
 
 class Timer(Protocol):
@@ -68,6 +68,19 @@ class Reactor(Clock, Protocol):
 
     def removeSystemEventTrigger(self, triggerID: Any, /) -> Any:
         """Undo :meth:`addSystemEventTrigger`."""
+        ...
+
+
+class ThreadedReactor(Protocol):
+    """What other threads may use of a reactor; test doubles do without."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        ...
+
+    def callFromThread(self, callable: Callable[..., Any], /, *args: object, **kw: object) -> Any:
+        """Call *callable* in the reactor's thread."""
         ...
 
 

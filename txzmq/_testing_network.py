@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from txzmq._guard import Guard
 from txzmq._reactor import Timer
 from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler
 
@@ -164,6 +165,7 @@ class MemoryNetwork:
     def __init__(self, faults: Faults | None = None) -> None:
         """Make a network of its own; *faults* says what happens to messages, None for nothing."""
         self.clock = Clock()
+        self.guard = Guard()
         self._faults = faults or Faults()
         self._random = random.Random(self._faults.seed)
         self._listeners: dict[str, _Listener] = {}

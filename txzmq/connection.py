@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, cast
 
 import zmq
@@ -130,11 +131,27 @@ class _WatchedSocket(zmq.Socket[bytes]):
         if self.connection is not None:
             self.connection.scheduleRead()
 
+    def check(self) -> None:
+        """Raise unless the current thread may touch the socket."""
+        if self.connection is not None:
+            self.connection.guard.check()
+
+    def __del__(self) -> None:
+        # With its connection, and in whatever thread; a child leaves its parent's socket alone.
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            if connection.guard.forked:
+                return
+            connection.collected()
+            super().close()  # without zmq.Socket's warning: the factory's context has one for all
+        super().__del__()
+
     def close(self, linger: int | None = None) -> None:
         """Close the socket and shut its connection down, whoever asked for it.
 
         The connection must leave the reactor before its descriptor is used again.
         """
+        self.check()
         connection, self.connection = self.connection, None
         if connection is not None:
             if linger is not None:
@@ -144,11 +161,12 @@ class _WatchedSocket(zmq.Socket[bytes]):
 
 
 def _reporting(name: str) -> Callable[..., Any]:
-    """The method *name* of ``zmq.Socket``, followed by a report of the touch."""
+    """The method *name* of ``zmq.Socket``, in the reactor's thread only; reports the touch."""
     original = getattr(zmq.Socket, name)
 
     @functools.wraps(original)
     def method(self: _WatchedSocket, *args: Any, **kwargs: Any) -> Any:
+        self.check()
         try:
             return original(self, *args, **kwargs)
         finally:
@@ -242,7 +260,11 @@ class ZmqConnection:
         :raises ValueError: if the endpoint's type is neither bind nor connect.
         :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
             down. Nothing is left open after an exception.
+        :raises WrongThreadError: in another thread than the reactor's, as from all methods.
+        :raises ForkedError: in a child of the process that made *factory*, as from all methods.
         """
+        self.guard = factory.guard
+        self.guard.check()
         self.factory: ZmqFactory | None = factory
         self.endpoints: list[ZmqEndpoint] = []
         self.identity = None if identity is None else toBytes(identity)
@@ -330,10 +352,12 @@ class ZmqConnection:
         return self._openSocket().get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def _openSocket(self) -> zmq.Socket[bytes]:
-        """The socket.
+        """The socket, in the reactor's thread.
 
         :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, as libzmq says it of a closed one.
         """
+        if self.guard.thread != get_ident():
+            self.guard.look()
         if self.socket is None:
             raise zmq.ZMQError(zmq.ENOTSOCK)
         return self.socket
@@ -347,6 +371,7 @@ class ZmqConnection:
         factory, socket = self.factory, self.socket
         if factory is None or socket is None:
             return
+        self.guard.check()
         if self.monitor is not None:
             # First: libzmq cannot close a context while a monitor's socket is open.
             self.monitor.shutdown()
@@ -359,6 +384,14 @@ class ZmqConnection:
         self.factory = self.socket = None
         socket.close()
 
+    def collected(self) -> None:
+        """Called when the connection is garbage, and its socket is still open.
+
+        In any thread, so nothing of the reactor's may be used.
+        """
+        if self.monitor is not None:
+            self.monitor.collected()
+
     # -- IReadDescriptor, IFileDescriptor, ILoggingContext -----------------------------------
 
     def fileno(self) -> int:
@@ -367,7 +400,7 @@ class ZmqConnection:
 
     def connectionLost(self, reason: Failure) -> None:
         """Called by the reactor when it will not read the descriptor any more."""
-        if self.factory is not None:
+        if self.factory is not None and not self.guard.forked:
             self.factory.reactor.removeReader(self)
 
     def logPrefix(self) -> str:
@@ -387,6 +420,7 @@ class ZmqConnection:
         For after a touch of the socket, because almost any may have consumed the signal.
         """
         if self._readCall is None and not self._reading and self.factory is not None:
+            self.guard.check()
             self._readCall = self.factory.reactor.callLater(0, self._read)
 
     def scheduleTurnEnd(self) -> None:
@@ -410,6 +444,9 @@ class ZmqConnection:
                 self._readCall.cancel()
             self._readCall = None
         if self._reading:
+            return
+        if self.guard.forked:
+            self._readInChild()
             return
         if signalled:
             waits = True
@@ -441,6 +478,15 @@ class ZmqConnection:
         finally:
             self._reading = False
         return True
+
+    def _readInChild(self) -> None:
+        # The reader stays: an epoll reactor would take it from the parent's.
+        self._reading = True
+        _log.critical(
+            "{connection} does nothing in this process, a forked child of the one that made it. "
+            "A .tac file is read before twistd forks: there, connect and listen in startService().",
+            connection=self,
+        )
 
     def _readSome(self) -> bool:
         """Dispatch messages now, as many as the budget of one turn allows.

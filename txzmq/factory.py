@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
+import os
+import sys
 import threading
+import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import zmq
 from twisted.logger import Logger
 
+from txzmq._guard import Guard
 from txzmq._reactor import Reactor, default_reactor
 
 if TYPE_CHECKING:
@@ -32,11 +38,41 @@ class _DefaultReactor:
         return default_reactor()
 
 
+class _Context(zmq.Context[zmq.Socket[bytes]]):
+    """A context that may be forgotten, or be the parent's of a forked child."""
+
+    # Class attributes, because zmq.Context takes other names for options.
+    #: Whether a socket was made: only then libzmq has started its threads.
+    used = False
+    #: Whether this is a child, which has not got these threads and leaves the context alone.
+    forked = False
+
+    def socket(self, *args: Any, **kwargs: Any) -> Any:
+        self.used = True
+        return super().socket(*args, **kwargs)
+
+    def __del__(self) -> None:
+        if self.forked or self.closed or sys.is_finalizing():
+            return
+        if not self.used:
+            self.term()
+            return
+        warnings.warn("a ZmqFactory was not shut down", ResourceWarning, stacklevel=2, source=self)
+        # Not here, as zmq.Context does: it waits for the sockets, which are garbage too, and may be
+        # closed only after this. Not a threading.Thread, whose locks may be held here.
+        _thread.start_new_thread(self.term, ())
+
+
 class ZmqFactory:
     """Owns a ZeroMQ context and keeps track of the connections that use it.
 
     An application needs one. Set :attr:`ioThreads` in a subclass, the others there or on the
     instance before making connections.
+
+    Once the reactor runs, only its thread may use a factory and its connections; others get
+    :class:`~txzmq.WrongThreadError`. A forked child gets :class:`~txzmq.ForkedError`, and makes a
+    factory of its own. A factory that has had no connection before the fork (such as that of a
+    ``.tac`` file, which twistd reads before it forks) can be used in the child.
 
     :ivar connections: all connections that are open.
     :ivar context: the ``zmq.Context``; closed after :meth:`shutdown`.
@@ -59,9 +95,12 @@ class ZmqFactory:
         if reactor is not None:
             self.reactor = reactor
         self.connections: set[ZmqConnection] = set()
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(self.ioThreads)
+        self.context: zmq.Context[zmq.Socket[bytes]] = _Context(self.ioThreads)
         # Any: Twisted does not say what a trigger's id is.
         self.trigger: Any = None
+        this = weakref.ref(self)
+        self.guard = Guard(lambda: getattr(this(), "reactor", None))
+        _factories.add(self)
 
     def __repr__(self) -> str:
         return "ZmqFactory()"
@@ -73,6 +112,7 @@ class ZmqFactory:
         left. Sockets that the application opened on :attr:`context` are closed too. May be called
         from a callback, and again.
         """
+        self.guard.check()
         if self.closed:
             return
         self.closed = True
@@ -108,5 +148,33 @@ class ZmqFactory:
 
     def registerForShutdown(self) -> None:
         """Have :meth:`shutdown` called when the reactor stops; recommended for every factory."""
+        self.guard.check()
         if self.trigger is None:
-            self.trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self.shutdown)
+            self.trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._stopping)
+
+    def _stopping(self) -> None:
+        if not self.guard.forked:  # a child that ends the reactor that it got from its parent
+            self.shutdown()
+
+
+_factories: weakref.WeakSet[ZmqFactory] = weakref.WeakSet()
+
+
+def _forked(factory: ZmqFactory) -> None:
+    """Have a factory's child go on: with a new context if nothing was started in the old one."""
+    context = factory.context
+    if isinstance(context, _Context):  # an application may have set one of its own
+        context.forked = True
+        if not context.used:
+            factory.context = _Context(factory.ioThreads)
+            return
+    factory.guard.fork()
+
+
+def _afterForkInChild() -> None:
+    for factory in list(_factories):
+        _forked(factory)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_afterForkInChild)

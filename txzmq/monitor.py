@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import zmq
@@ -23,6 +24,9 @@ CONNECTION_EVENTS: Final[int] = int(
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+
+# Not that of the connection's own socket class, which asks the reactor.
+_monitor = zmq.Socket[bytes].monitor
 
 # Names of the sockets between libzmq and a monitor. A name of the watched socket, such as its
 # descriptor, would be free again only when libzmq's own end is closed, which is not at once.
@@ -86,6 +90,7 @@ class ZmqMonitor(ZmqConnection):
 
     def shutdown(self) -> None:
         """Stop watching; the handler is not called any more."""
+        self.guard.check()
         if self._watched.monitor is self:
             self._watched.monitor = None
             if self._watched.socket is not None:
@@ -95,6 +100,14 @@ class ZmqMonitor(ZmqConnection):
                 except zmq.ZMQError:
                     pass  # somebody has closed the socket, or the context
         super().shutdown()
+
+    def collected(self) -> None:
+        """Stop libzmq's events while this end is open, as in :meth:`shutdown`."""
+        socket = self._watched.socket
+        if self._watched.monitor is self and socket is not None:
+            self._watched.monitor = None
+            with suppress(zmq.ZMQError):
+                _monitor(socket, None, 0)
 
     def catchUp(self) -> None:
         """Tell the handler, now, of all that has happened so far.

@@ -114,6 +114,7 @@ class ZmqREQConnection(ZmqConnection):
         return deferred
 
     def _cancelled(self, requestId: bytes) -> None:
+        self.guard.check()
         self._forget(requestId)  # Twisted fires its Deferred
 
     def _timedOut(self, requestId: bytes) -> None:

@@ -11,6 +11,7 @@ from txzmq.rpc.balancing import (
     PickFirst,
     RoundRobin,
 )
+from txzmq.rpc.blocking import Blocking
 from txzmq.rpc.channel import Channel, ConnectivityState
 from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
 from txzmq.rpc.context import Context, current_context, detached
@@ -61,6 +62,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "BalancingPolicy",
+    "Blocking",
     "Caller",
     "Cancelled",
     "Channel",

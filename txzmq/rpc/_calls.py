@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
@@ -38,10 +39,12 @@ class Carrier(Protocol):
 class CallBook:
     """The calls of one channel that have a deadline or are with interceptors.
 
+    :ivar guard: says which thread may end calls.
     :ivar message_size: bytes that a response may have.
     """
 
-    def __init__(self, clock: Clock, message_size: int) -> None:
+    def __init__(self, clock: Clock, guard: Guard, message_size: int) -> None:
+        self.guard = guard
         self.message_size = message_size
         self._deadlines: Deadlines[Call | InterceptedCall] = Deadlines(clock, _too_late)
         # An ordered set.
@@ -169,6 +172,7 @@ class Call:
             self.head = self.head._replace(timeout_us=left)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
+        self.book.guard.check()
         if self.carrier is not None:
             self.carrier.cancel(self)
         self._end()  # Twisted fires the Deferred
@@ -233,6 +237,7 @@ class InterceptedCall:
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
+        self._book.guard.check()
         pending = self._end()
         if pending is not None:
             pending.cancel()  # Twisted fires this call's own Deferred

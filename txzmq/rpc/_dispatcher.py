@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._admission import Admission
 from txzmq.rpc._deadlines import Deadlines
@@ -44,6 +45,7 @@ class Dispatcher:
     def __init__(
         self,
         clock: Clock,
+        guard: Guard,
         entries: Mapping[str, Entry],
         limits: ServerLimits,
         *,
@@ -63,6 +65,7 @@ class Dispatcher:
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
+        self._guard = guard
         self._debug = debug
         self._entries = entries
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
@@ -220,6 +223,8 @@ class Dispatcher:
         self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
     ) -> None:
         """The handler has ended, answered already or not: give back what the call holds."""
+        if self._guard.hands_over(self._ended, call, self._fail):
+            return  # the handler's Deferred was fired in another thread
         call.ended = True
         if call.deferred is None:  # a coroutine that had nothing to wait for
             finish(call, result)

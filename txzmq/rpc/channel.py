@@ -46,6 +46,10 @@ class Channel:
 
     Calls go to the endpoints that can be reached, in turn. A call that finds none fails with
     UNAVAILABLE as soon as that is known, unless it waits for a server (*wait_for_ready*).
+
+    Once the reactor runs, it is for the reactor's thread only: elsewhere, every method, and
+    cancelling a call, raises :class:`~txzmq.WrongThreadError`, or in a forked child
+    :class:`~txzmq.ForkedError`. :class:`~txzmq.rpc.Blocking` makes calls from other threads.
     """
 
     def __init__(
@@ -88,8 +92,9 @@ class Channel:
         self._max_timeout = max_timeout
         self._wait_for_ready = wait_for_ready
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
+        self.guard = network.guard
         self._clock = network.clock
-        self._book = CallBook(self._clock, message_size)
+        self._book = CallBook(self._clock, self.guard, message_size)
         self._closed = False
         self._endpoints = Endpoints(
             network, addresses, message_size=message_size, batching=batching, closed=self.close
@@ -108,6 +113,7 @@ class Channel:
         wait_for_ready: bool | None = None,
     ) -> Deferred[Res]:
         """Make a call; see :class:`~txzmq.rpc.Caller`."""
+        self.guard.check()
         try:
             pairs = normalise(metadata)
             left = self._time_left(timeout)
@@ -259,6 +265,7 @@ class Channel:
 
     def close(self) -> None:
         """End all calls with ``CancelledError``, and all connections; may be called again."""
+        self.guard.check()
         if self._closed:
             return
         self._closed = True

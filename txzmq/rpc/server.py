@@ -29,7 +29,13 @@ StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
 
 
 class Server:
-    """Serves services at any number of endpoints."""
+    """Serves services at any number of endpoints.
+
+    Handlers run in the reactor's thread, which alone may use a server once the reactor runs:
+    elsewhere, :meth:`listen` and :meth:`stop` raise :class:`~txzmq.WrongThreadError`, or in a
+    forked child :class:`~txzmq.ForkedError`. A handler whose Deferred is fired in another thread
+    has failed.
+    """
 
     def __init__(
         self,
@@ -55,9 +61,11 @@ class Server:
         """
         self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
         self._clock = self._network.clock
+        self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         self._dispatcher = Dispatcher(
             self._clock,
+            self._guard,
             entries(services, interceptors),
             self.limits,
             debug=debug,
@@ -79,6 +87,7 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
+        self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         if not insecure:
@@ -115,6 +124,7 @@ class Server:
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
         """
+        self._guard.check()
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
@@ -121,6 +122,11 @@ class Network(Protocol):
     @property
     def clock(self) -> Clock:
         """The time, for deadlines."""
+        ...
+
+    @property
+    def guard(self) -> Guard:
+        """Who may use what is made here."""
         ...
 
     def connect(
@@ -318,6 +324,7 @@ class ZmqNetwork:
     def __init__(self, factory: ZmqFactory) -> None:
         self._factory = factory
         self.clock: Clock = factory.reactor
+        self.guard = factory.guard
 
     def connect(
         self, address: str, handler: ClientHandler, options: Mapping[str, int]

@@ -1,0 +1,205 @@
+"""Calls from threads other than the reactor's, which wait for the answer."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from types import CoroutineType
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txzmq._guard import WrongThreadError
+from txzmq._reactor import ThreadedReactor
+from txzmq.factory import ZmqFactory
+from txzmq.rpc.channel import Channel
+from txzmq.rpc.errors import DeadlineExceeded, RpcError, Unavailable
+
+__all__ = ["Blocking"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds between looks at whether the reactor still runs.
+_POLL: Final = 0.1
+#: Seconds between questions to the reactor, at most.
+_ASK: Final = 1.0
+
+
+class Blocking:
+    """Makes calls in the reactor's thread for other threads, which wait for the answer::
+
+        blocking = Blocking(channel)
+        reply = blocking(client.say_hello, HelloRequest(name="x"), timeout=1.5)
+
+    Any number of threads may share one. The call is made in a copy of the thread's
+    context, as of ``contextvars``.
+    """
+
+    def __init__(self, owner: Channel | ZmqFactory, *, patience: float | None = None) -> None:
+        """
+        :param owner: knows the reactor.
+        :param patience: seconds for which a reactor that is blocked is waited for: beyond the
+            call's own ``timeout``, or since the reactor last did anything where the call has none.
+            None for a second and a tenth of the timeout, and 30 s for calls without one.
+        """
+        self._guard = owner.guard
+        self._patience = patience
+
+    def __call__(
+        self,
+        function: Callable[P, Deferred[T] | Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call *function* in the reactor's thread and wait for what its Deferred gives.
+
+        It always ends: by the call's own deadline or, where the reactor is blocked or stops, by
+        the bounds of this class. An interrupted wait (Ctrl-C) cancels the call.
+
+        :param function: a method of a client; or any function that returns a Deferred, and any
+            coroutine function. If it is called with a ``timeout``, that is taken as seconds.
+        :return: the response.
+        :raises RpcError: what the call fails with. DEADLINE_EXCEEDED, too, if the reactor is
+            blocked for longer than the call's timeout, and UNAVAILABLE if the reactor does not run,
+            stops meanwhile, or is blocked; the message says whether the call may have been
+            executed. Any other exception that *function* or its Deferred gives.
+        :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
+        :raises ForkedError: in a forked child.
+        """
+        if self._guard.forked:
+            self._guard.check()
+        reactor = self._guard.reactor()
+        if not reactor.running:
+            raise Unavailable("the reactor does not run; the call was not made")
+        if self._guard.is_owner():
+            raise WrongThreadError(
+                "the reactor's own thread would wait for itself for ever: await the call, or add "
+                "callbacks to it"
+            )
+        timeout = kwargs.get("timeout")
+        bound = timeout if isinstance(timeout, (int, float)) and timeout < math.inf else None
+        work: _Work[T] = _Work(reactor, partial(function, *args, **kwargs))
+        return work.run(bound, self._patience)
+
+
+class _Work(Generic[T]):
+    """A call on its way from a thread to the reactor and back."""
+
+    def __init__(
+        self, reactor: ThreadedReactor, function: Callable[[], Deferred[T] | Coroutine[Any, Any, T]]
+    ) -> None:
+        self._reactor = reactor
+        self._function = function
+        self._context = contextvars.copy_context()
+        # Whoever comes first decides whether the call is made.
+        self._lock = threading.Lock()
+        self._started = self._abandoned = False
+        self._done = threading.Event()
+        self._deferred: Deferred[T] | None = None
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        self._answered = False
+
+    # -- in the thread that waits ------------------------------------------------------------
+
+    def run(self, timeout: float | None, patience: float | None) -> T:
+        """Make the call and wait for it."""
+        try:
+            self._reactor.callFromThread(self._start)
+            if timeout is not None:
+                self._wait_until_late(timeout, 1 + timeout / 10 if patience is None else patience)
+            else:
+                self._wait_while_alive(30.0 if patience is None else patience)
+        except BaseException:
+            self._abandon()
+            raise
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # it knows this frame by its traceback
+        return self._results[0]
+
+    def _wait_until_late(self, timeout: float, patience: float) -> None:
+        end = time.monotonic() + timeout + patience
+        while not self._done.wait(max(0.0, min(_POLL, end - time.monotonic()))):
+            self._must_run()
+            if time.monotonic() >= end:
+                self._give_up(
+                    DeadlineExceeded,
+                    f"the call's {timeout} s were up {patience} s ago, and the reactor is blocked",
+                )
+
+    def _wait_while_alive(self, patience: float) -> None:
+        # The call itself is the first question that the reactor has to answer.
+        asked = time.monotonic()
+        while not self._done.wait(min(_POLL, patience / 4)):
+            self._must_run()
+            now = time.monotonic()
+            if not self._answered:
+                if now - asked > patience:
+                    self._give_up(Unavailable, f"the reactor has been blocked for {patience} s")
+            elif now - asked > _ASK:
+                asked, self._answered = now, False
+                self._reactor.callFromThread(self._answer)
+
+    def _must_run(self) -> None:
+        if not self._reactor.running:
+            self._give_up(Unavailable, "the reactor has stopped")
+
+    def _give_up(self, error: type[RpcError], reason: str) -> None:
+        if self._done.is_set():
+            return  # just now
+        started = self._abandon()
+        executed = "the call may have been executed" if started else "the call was not made"
+        raise cast("Callable[[str], RpcError]", error)(f"{reason}; {executed}")
+
+    def _abandon(self) -> bool:
+        """Nobody waits any more; whether the call was made."""
+        with self._lock:
+            self._abandoned = True
+            started = self._started
+        if started:
+            self._reactor.callFromThread(self._cancel)
+        return started
+
+    # -- in the reactor's --------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._abandoned:
+                return
+            self._started = True
+        self._answer()
+        try:
+            result: Any = self._context.run(self._function)
+            if isinstance(result, CoroutineType):
+                # pyright knows nothing of what a coroutine awaits, and need not.
+                result = self._context.run(Deferred.fromCoroutine, result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            self._deferred = result
+            result.addCallbacks(self._succeed, self._fail)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the other thread waits for it
+            self._error = error
+            self._done.set()
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _cancel(self) -> None:
+        if self._deferred is not None:
+            self._deferred.cancel()
+
+    def _succeed(self, result: T) -> None:
+        self._results.append(result)
+        self._done.set()
+
+    def _fail(self, failure: Failure) -> None:
+        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._done.set()
