@@ -22,11 +22,12 @@ def oldest(requirement: str) -> str:
 
 
 def main() -> None:
-    """Print a constraint for each dependency of the runtime and of the generator."""
+    """Print a constraint for each dependency of the runtime and of its extras."""
     pyproject = Path(__file__).parent.parent / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["codegen"]]:
-        print(oldest(requirement))
+    for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+        for requirement in requirements:
+            print(oldest(requirement))
 
 
 if __name__ == "__main__":
