@@ -31,11 +31,11 @@ which is gRPC's decision: https://grpc.io/docs/guides/status-codes/.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
-if TYPE_CHECKING:
-    from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
 
 __all__ = [
     "Aborted",
@@ -63,6 +63,9 @@ __all__ = [
 #: Metadata as it arrives: pairs of key and value, keys in lower case, bytes where the key ends
 #: in ``-bin``.
 TrailingMetadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+
+T = TypeVar("T", bound=Message)
 
 
 class Code(enum.IntEnum):
@@ -99,18 +102,27 @@ class RpcError(Exception):
     """A call that ended with another status than OK.
 
     ``RpcError(code, message)`` makes an instance of that code's subclass, so that
-    ``except NotFound`` catches what was raised either way. Instances are picklable.
+    ``except NotFound`` catches what was raised either way. Instances, also of subclasses of your
+    own, can be pickled and copied with all their attributes; two are equal only if they are one,
+    as with any exception.
 
     :ivar code: why the call failed.
     :ivar message: for the developer who reads the log; not meant for the end user's eyes.
-    :ivar details: any number of ``google.protobuf.Any``, as in ``google.rpc.Status``.
+    :ivar details: any number of ``google.protobuf.Any``, as in ``google.rpc.Status``, as they were
+        given or came; :meth:`detail` and :meth:`details_of` read them by type.
     :ivar metadata: the trailing metadata of the call.
+    :ivar method: the path of the method whose call failed with this error,
+        ``/package.Service/Method``; empty if the error is not the outcome of a call. A handler that
+        lets the outcome of one of its own calls escape answers UNKNOWN: what another server said is
+        not meant for the handler's caller. To pass it on, raise a new error from it.
     """
 
-    code: Code
-    message: str
-    details: tuple[AnyMessage, ...]
-    metadata: TrailingMetadata
+    # With values, for a subclass that does not call the constructor.
+    code: Code = Code.UNKNOWN
+    message: str = ""
+    details: tuple[AnyMessage, ...] = ()
+    metadata: TrailingMetadata = ()
+    method: str = ""
 
     if not TYPE_CHECKING:  # a constructor that returns a subclass has no type of its own
 
@@ -126,25 +138,52 @@ class RpcError(Exception):
         code: Code,
         message: str = "",
         *,
-        details: Iterable[AnyMessage] = (),
-        metadata: Iterable[tuple[str, str | bytes]] = (),
+        details: Iterable[Message] = (),
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
     ) -> None:
         """
         :param code: any code but OK.
         :param message: what went wrong.
-        :param details: messages that tell a program more, each packed into a
-            ``google.protobuf.Any``.
+        :param details: messages that tell a program more. What is not a ``google.protobuf.Any``
+            is packed into one.
         :param metadata: trailing metadata to send with the error.
         :raises ValueError: if *code* is OK.
+        :raises TypeError: if *code* is no number, or a detail no message.
+        :raises google.protobuf.message.EncodeError: if a detail lacks a required field.
         """
+        # Callers without a type checker: RpcError("the message") would lose the message.
+        if not isinstance(code, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"RpcError takes a code first, not {code!r}")
         code = to_code(code)
         if code is Code.OK:
             raise ValueError("an RpcError cannot have the code OK")
         super().__init__(code, message)
         self.code = code
         self.message = message
-        self.details = tuple(details)
-        self.metadata = tuple(metadata)
+        self.details = tuple(map(_pack, details))
+        pairs = cast(
+            "Iterable[tuple[str, str | bytes]]",  # to pyright an unknown Mapping otherwise
+            metadata.items() if isinstance(metadata, Mapping) else metadata,
+        )
+        self.metadata = tuple(pairs)
+
+    def detail(self, message_type: type[T], /) -> T | None:
+        """The first detail of a type; None if there is none that can be read. ::
+
+            if (info := error.detail(ErrorInfo)) is not None:
+                print(info.reason)
+
+        Never raises, whatever the peer sent.
+        """
+        return next(iter(self.details_of(message_type)), None)
+
+    def details_of(self, message_type: type[T], /) -> tuple[T, ...]:
+        """All details of a type, in order, without those that cannot be parsed.
+
+        Never raises, whatever the peer sent. What is left out here is still in :attr:`details`.
+        """
+        parsed = (_parse(packed, message_type) for packed in self.details)
+        return tuple(message for message in parsed if message is not None)
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}" if self.message else self.code.name
@@ -152,22 +191,47 @@ class RpcError(Exception):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
-    def __reduce__(
-        self,
-    ) -> tuple[
-        Callable[..., RpcError], tuple[Code, str, tuple[tuple[str, bytes], ...], TrailingMetadata]
-    ]:
-        details = tuple((packed.type_url, packed.value) for packed in self.details)
-        return _unpickle, (self.code, self.message, details, self.metadata)
+    def __reduce__(self) -> tuple[Callable[..., RpcError], tuple[object, ...], dict[str, Any]]:
+        # Not by the constructor: that of a user's subclass may take other arguments.
+        return _bare, (type(self), self.args), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        details = [(packed.type_url, packed.value) for packed in self.details]
+        return {**self.__dict__, "details": details}
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        attributes = state or {}
+        self.__dict__.update(attributes)
+        details: list[tuple[str, bytes]] = attributes.get("details", [])
+        self.details = tuple(AnyMessage(type_url=url, value=value) for url, value in details)
 
 
-def _unpickle(
-    code: Code, message: str, details: tuple[tuple[str, bytes], ...], metadata: TrailingMetadata
-) -> RpcError:
-    from google.protobuf.any_pb2 import Any as AnyMessage
+def _pack(detail: Message) -> AnyMessage:
+    if isinstance(detail, AnyMessage):
+        return detail
+    # Callers without a type checker pass what they like.
+    if not isinstance(detail, Message):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a detail must be a message, not {detail!r}")
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
 
-    packed = [AnyMessage(type_url=type_url, value=value) for type_url, value in details]
-    return RpcError(code, message, details=packed, metadata=metadata)
+
+def _parse(packed: AnyMessage, message_type: type[T]) -> T | None:
+    # By name, whatever stands before the slash, as Any.Is() does.
+    if packed.type_url.rpartition("/")[1:] != ("/", message_type.DESCRIPTOR.full_name):
+        return None
+    try:
+        return message_type.FromString(packed.value)
+    except Exception:  # noqa: BLE001 - a peer chose the bytes, and implementations differ
+        return None
+
+
+def _bare(cls: type[RpcError], args: tuple[object, ...]) -> RpcError:
+    """An error whose attributes are still to be set."""
+    error = cls.__new__(cls)
+    error.args = args
+    return error
 
 
 class _ErrorOfOneCode(RpcError):
@@ -176,13 +240,17 @@ class _ErrorOfOneCode(RpcError):
     #: The code of every instance.
     CODE: ClassVar[Code]
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.code = cls.CODE
+
     def __init__(
         self,
         code: Code | str = "",
         message: str = "",
         *,
-        details: Iterable[AnyMessage] = (),
-        metadata: Iterable[tuple[str, str | bytes]] = (),
+        details: Iterable[Message] = (),
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
     ) -> None:
         """
         :param code: the message: ``NotFound("no such user")``. (``RpcError(Code.NOT_FOUND, "no
