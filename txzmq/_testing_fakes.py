@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, final
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.python.failure import Failure
 
 from txzmq.rpc._wire.metadata import MetadataInput
 from txzmq.rpc.client import StreamInput
-from txzmq.rpc.errors import TrailingMetadata, Unimplemented
+from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
 from txzmq.rpc.method import Method
 from txzmq.rpc.server import StreamResult
@@ -120,7 +121,7 @@ class FakeCaller:
         """Answer with one response."""
         call = self._record(method, timeout, metadata, wait_for_ready)
         call.requests.append(request)
-        return _one(self._answer(method), request)
+        return _one(method, self._answer(method), request)
 
     def unary_stream(
         self,
@@ -149,7 +150,7 @@ class FakeCaller:
     ) -> Deferred[R]:
         """Answer with one response; an answer that is no function reads no request."""
         call = self._record(method, timeout, metadata, wait_for_ready)
-        return _one(self._answer(method), _FakeRequestStream(requests, call.requests))
+        return _one(method, self._answer(method), _FakeRequestStream(requests, call.requests))
 
     def stream_stream(
         self,
@@ -198,8 +199,20 @@ def _pairs(metadata: MetadataInput | None) -> TrailingMetadata:
 
 
 # Any: what is inside an answer is the caller's to check, see FakeCaller._answer.
-def _one(answer: Any, request: object) -> Deferred[Any]:
+def _one(method: Method[Any, Any], answer: Any, request: object) -> Deferred[Any]:
     """The result of an answer with one response; what it raises is a failure."""
+    return _result(answer, request).addErrback(_of_call, method)
+
+
+def _of_call(failure: Failure, method: Method[Any, Any]) -> Failure:
+    """An error that knows which call failed with it, as one of a real channel does."""
+    error = cast("object", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+    if isinstance(error, RpcError):
+        error.method = method.path
+    return failure
+
+
+def _result(answer: Any, request: object) -> Deferred[Any]:
     result: Any
     try:
         result = answer(request) if callable(answer) else answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, start
 from txzmq.rpc.method import Method
 
-__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "too_large"]
+__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "outcome_of", "too_large"]
 
 _US = 1_000_000
 
@@ -74,6 +74,13 @@ class CallBook:
         for call in list(self._intercepted):
             call.give_up(error)
         self._deadlines.close()
+
+
+def outcome_of(error: Exception, method: Method[Any, Any]) -> Exception:
+    """The error with which a call fails, knowing which call it was."""
+    if isinstance(error, RpcError):
+        error.method = method.path
+    return error
 
 
 def _too_late(call: Call | InterceptedCall) -> None:
@@ -153,7 +160,7 @@ class Call:
     def fail(self, error: Exception) -> None:
         """There will be no reply."""
         self._end()
-        self.deferred.errback(error)
+        self.deferred.errback(outcome_of(error, self.method))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
@@ -208,7 +215,7 @@ class InterceptedCall:
     def give_up(self, error: Exception) -> None:
         """End it whatever the interceptors do; they are cancelled."""
         outcome = self._end()
-        self.deferred.errback(error)
+        self.deferred.errback(outcome_of(error, self.method))
         if outcome is not None:
             outcome.cancel()
 
@@ -229,6 +236,7 @@ class InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
+            outcome_of(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:

@@ -19,7 +19,7 @@ from txzmq.rpc._admission import Admission
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._served import Entry, ServedCall
-from txzmq.rpc._status import status_of
+from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Request
@@ -196,6 +196,7 @@ class Dispatcher:
             # What a handler does to context variables is seen by nobody else.
             result = contextvars.copy_context().run(_handle, entry.handler, message, call.context)
         except KeyboardInterrupt:
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             raise
         except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
@@ -228,6 +229,8 @@ class Dispatcher:
         self._forget(call)
         if not call.answered:
             finish(call, result)
+        elif isinstance(result, Failure):
+            log_late_failure(result, call.context)
         self._serve_queue()
         self.settled()
 

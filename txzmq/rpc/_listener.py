@@ -244,7 +244,8 @@ def _encode(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
     try:
         return encode_response(head), body
     except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
-        _log.failure("a status or its metadata cannot be sent: {head!r}", head=head)
+        # Without the head: what cannot be sent may be a secret all the same.
+        _log.failure("a handler's status or its metadata cannot be sent")
         status = ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
         return encode_response(status), b""
 

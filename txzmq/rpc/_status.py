@@ -1,9 +1,17 @@
-"""What a caller sees of what ended its handler: everything that leaves gets its status here."""
+"""What a caller sees of what ended its handler: everything that leaves gets its status here.
+
+What a handler raises by its own choice, an RpcError, is the answer. Everything else is logged with
+an id, and the caller gets the id. That holds too for the outcome of a call that the handler made
+itself and did not catch: what another server told this one, its message, details and metadata, is
+not meant for this server's caller, and its code would say something false of this server
+(UNAVAILABLE: try me again). See docs/decisions/0005-errors-of-nested-calls.md.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from typing import cast
+from typing import Final, cast
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -11,35 +19,86 @@ from twisted.python.failure import Failure
 
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc.context import Context
-from txzmq.rpc.errors import Code, RpcError
+from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError, to_code
 
-__all__ = ["status_of"]
+__all__ = ["log_late_failure", "status_of"]
 
 _log = Logger()
+_CANCELLED: Final = (CancelledError, asyncio.CancelledError)
+#: Seconds. Deadlines are met in steps of a thousandth, so one of two equal ones may come first.
+_SAME_TIME: Final = 0.002
 
 
 def status_of(failure: Failure, context: Context, *, debug: bool) -> ResponseHead:
     """The answer to a call whose handler failed.
 
-    What its caller must not see is logged, with an id that the caller gets.
+    What its caller must not see is logged, with an id that the caller gets. Never raises.
 
     :param failure: whatever the handler raised.
     :param context: of the call.
     :param debug: tell the caller the text as well.
     """
-    error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-    if isinstance(error, RpcError):
-        return ResponseHead(error.code, error.message, error.details, (), error.metadata)
-    if isinstance(error, CancelledError):
-        return ResponseHead(Code.CANCELLED, "the handler was cancelled")
+    error = _value(failure)
+    try:
+        head = _chosen(error, context)
+    except Exception:  # noqa: BLE001 - an error class of the user's, with attributes that raise
+        head = None
+    if head is not None:
+        return head
     identifier = uuid.uuid4().hex
     _log.failure(
-        "{path} failed ({identifier})", failure, path=context.method, identifier=identifier
+        "{method} failed for {peer} ({identifier})",
+        failure,
+        method=context.method,
+        peer=context.peer or "a peer without address",
+        identifier=identifier,
     )
     text = f": {_text_of(error)}" if debug else ""
+    if isinstance(error, _CANCELLED):
+        return ResponseHead(
+            Code.CANCELLED, f"the handler was cancelled; the server logged it as {identifier}{text}"
+        )
     return ResponseHead(
         Code.UNKNOWN, f"the handler failed; the server logged it as {identifier}{text}"
     )
+
+
+def log_late_failure(failure: Failure, context: Context) -> None:
+    """Log what a handler raised whose call was over before, unless that is how it should end.
+
+    Nobody gets an answer any more, but what fails while it cleans up is to be seen all the same.
+    """
+    if isinstance(_value(failure), (*_CANCELLED, RpcError)):
+        return
+    _log.failure(
+        "{method} failed for {peer}, after the call had ended",
+        failure,
+        method=context.method,
+        peer=context.peer or "a peer without address",
+    )
+
+
+def _value(failure: Failure) -> BaseException:
+    return cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+
+
+def _chosen(error: BaseException, context: Context) -> ResponseHead | None:
+    """The status that the handler chose; None if what it raised is no choice."""
+    if not isinstance(error, RpcError):
+        return None
+    if not error.method:
+        code = to_code(error.code)
+        if code is Code.OK:
+            return None  # set by hand: no error can be made with it
+        return ResponseHead(code, error.message, error.details, (), error.metadata)
+    left = context.time_remaining()
+    if isinstance(error, DeadlineExceeded) and left is not None and left <= _SAME_TIME:
+        # The call took its deadline from this one, and was the first to notice.
+        return ResponseHead(
+            Code.DEADLINE_EXCEEDED,
+            "the call's time was up on the server; it may have been executed",
+        )
+    return None
 
 
 def _text_of(error: BaseException) -> str:

@@ -6,7 +6,7 @@ The tree, every leaf one code of ``google.rpc.Code``::
     └── RpcError
         ├── Cancelled             1   the server cancelled the call (the caller's own cancel is
         │                             twisted.internet.defer.CancelledError)
-        ├── Unknown               2   the handler raised something that is not an RpcError
+        ├── Unknown               2   the handler failed unexpectedly; the server logged how
         ├── InvalidArgument       3
         ├── DeadlineExceeded      4
         ├── NotFound              5
@@ -270,7 +270,7 @@ class Cancelled(_ErrorOfOneCode):
 
 
 class Unknown(_ErrorOfOneCode):
-    """The handler raised something that is not an RpcError."""
+    """The handler raised something that is no answer; the server logged it under the id given."""
 
     CODE = Code.UNKNOWN
 
