@@ -1,0 +1,130 @@
+"""The guide's pages on calls, done as they say.
+
+The blocks of Python of a page are one program, which goes on from the README's service. Its
+functions that take a ``HelloClient`` are called, with a server of its ``Hello`` at the other end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT, succeeds
+from txzmq.rpc import Channel, ServerLimits
+
+GUIDE = ROOT / "docs/guide"
+PAGES = ["errors", "deadlines", "cancellation", "metadata", "limits"]
+
+# In a process of its own: the messages of the README's proto can be registered once in a process.
+RUN = """
+import importlib, inspect, sys
+from twisted.internet.defer import Deferred
+from generated.hello.v1.hello_txzmq import HelloBase, HelloClient
+from txzmq.rpc import Channel, Server
+from txzmq.testing import MemoryNetwork
+
+page = importlib.import_module(sys.argv[1])
+network = MemoryNetwork()
+subclasses = [
+    it for it in vars(page).values()
+    if inspect.isclass(it) and issubclass(it, HelloBase) and it is not HelloBase
+]
+plain = [it for it in subclasses if "back" not in inspect.signature(it).parameters]
+server = Server(network, [plain[-1]()])
+hello = HelloClient(Channel(network, server.listen("inproc://hello")))
+server = Server(network, [it(hello) for it in subclasses if it not in plain][-1:])
+front = HelloClient(Channel(network, server.listen("inproc://front")))
+for name, function in list(vars(page).items()):
+    if inspect.iscoroutinefunction(function):
+        for client in [hello, front] if subclasses != plain else [hello]:
+            done = Deferred.fromCoroutine(function(client))
+            network.advance(60)
+            network.result(done)
+            print(name)
+"""
+
+
+def blocks(page: str, language: str) -> Iterator[str]:
+    text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
+    for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield match[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's generated code, and a module for each page."""
+    pytest.importorskip("grpc_tools", reason="the generator needs grpcio-tools")
+    folder = tmp_path_factory.mktemp("guide")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    proto = re.search(r"^```proto\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert proto is not None
+    (folder / "protos/hello/v1").mkdir(parents=True)
+    (folder / "protos/hello/v1/hello.proto").write_text(proto[1], encoding="utf-8")
+    succeeds(["-m", "txzmq.codegen", "protos/"], cwd=folder)
+    for page in PAGES:
+        (folder / f"{page}.py").write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    (folder / "mypy.ini").write_text(_MYPY, encoding="utf-8")
+    (folder / "run.py").write_text(RUN, encoding="utf-8")
+    return folder
+
+
+# What the page on errors tells users of mypy to write, as mypy.ini has it.
+_MYPY = """[mypy]
+strict = true
+
+[mypy-google.rpc.*]
+follow_untyped_imports = true
+"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_shows_works(folder: Path, page: str) -> None:
+    called = succeeds(["run.py", page], cwd=folder)
+    for name in re.findall(
+        r"^async def (\w+)\(hello: HelloClient", "\n".join(blocks(page, "python")), re.MULTILINE
+    ):
+        assert name in called.splitlines()
+
+
+def test_the_pages_are_typed(folder: Path) -> None:
+    pytest.importorskip("mypy", reason="the type checkers are not installed")
+    files = [f"{page}.py" for page in PAGES]
+    succeeds(["-m", "mypy", *files], cwd=folder)
+    # Outside of the checkout, pyright does not look into the environment that it runs in.
+    succeeds(["-m", "pyright", "--pythonpath", sys.executable, *files], cwd=folder)
+
+
+@pytest.mark.parametrize("page", [path.stem for path in sorted(GUIDE.glob("*.md"))])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
+    assert [link for link in links if not (GUIDE / link).exists()] == []
+
+
+def test_the_page_of_limits_has_every_limit_and_its_default() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|(.*)\|$", (GUIDE / "limits.md").read_text("utf-8"), re.MULTILINE
+    )
+    limits = dataclasses.fields(ServerLimits)
+    names = [name for name, _ in rows]
+    assert names[: len(limits)] == [limit.name for limit in limits]
+    for limit in limits:
+        if isinstance(limit.default, int):
+            texts = [f"| {limit.default:,} |", f"| {limit.default // 2**20} MiB |"]
+            texts.append(f"| {limit.default // 2**10} KiB |")
+            assert any(text in dict(rows[: len(limits)])[limit.name] for text in texts), limit.name
+    parameters = inspect.signature(Channel).parameters
+    assert set(names[len(limits) :]) <= set(parameters)
+
+
+def test_the_settings_for_mypy_are_those_of_this_project() -> None:
+    (block,) = blocks("errors", "toml")
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for line in block.splitlines():
+        assert line in pyproject
