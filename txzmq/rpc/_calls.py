@@ -19,7 +19,7 @@ from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, start
 from txzmq.rpc.method import Method
 
-__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "outcome", "too_large"]
+__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "outcome_of", "too_large"]
 
 _US = 1_000_000
 
@@ -77,6 +77,13 @@ class CallBook:
         for call in list(self._intercepted):
             call.give_up(error)
         self._deadlines.close()
+
+
+def outcome_of(error: Exception, method: Method[Any, Any]) -> Exception:
+    """The error with which a call fails, knowing which call it was."""
+    if isinstance(error, RpcError):
+        error.method = method.path
+    return error
 
 
 def _too_late(call: Call | InterceptedCall) -> None:
@@ -156,7 +163,7 @@ class Call:
     def fail(self, error: Exception) -> None:
         """There will be no reply."""
         self._end()
-        self.deferred.errback(outcome(error, self.method))
+        self.deferred.errback(outcome_of(error, self.method))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
@@ -212,7 +219,7 @@ class InterceptedCall:
     def give_up(self, error: Exception) -> None:
         """End it whatever the interceptors do; they are cancelled."""
         pending = self._end()
-        self.deferred.errback(outcome(error, self.method))
+        self.deferred.errback(outcome_of(error, self.method))
         if pending is not None:
             pending.cancel()
 
@@ -233,7 +240,7 @@ class InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
-            outcome(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            outcome_of(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
@@ -246,13 +253,6 @@ class InterceptedCall:
         pending, self._pending = self._pending, None
         self._book.intercepted_ended(self)
         return pending
-
-
-def outcome(error: Exception, method: Method[Any, Any]) -> Exception:
-    """The error with which a call fails, knowing which call it was."""
-    if isinstance(error, RpcError):
-        error.method = method.path
-    return error
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome, too_large
+from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._subchannel import ConnectivityState
 from txzmq.rpc._wire.headers import RequestHead
@@ -124,7 +124,7 @@ class Channel:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
-            return fail(outcome(error, method))
+            return fail(outcome_of(error, method))
         self._endpoints.start(call)
         return call.deferred
 
