@@ -20,7 +20,6 @@ from tests.sockets.support import (
     bind,
     fresh_turns,
     has_message,
-    knows_connections,
     raw_sockets,
     tables,
 )
@@ -226,7 +225,6 @@ def test_many_requests_of_one_id_are_no_slower(turns: Turns, server: Silent) -> 
 # -- peers that go -----------------------------------------------------------------------------
 
 
-@knows_connections
 def test_a_peer_that_goes_is_forgotten_with_its_requests(
     loop: Loop, factory: ZmqFactory, remote_address: str, raw: Raw, logged: Logged
 ) -> None:
@@ -255,7 +253,6 @@ def test_a_peer_that_goes_is_forgotten_with_its_requests(
     loop.run(main)
 
 
-@knows_connections
 def test_clients_that_send_and_die_at_once_leave_nothing(
     loop: Loop, factory: ZmqFactory, remote_address: str
 ) -> None:
@@ -279,7 +276,6 @@ def test_clients_that_send_and_die_at_once_leave_nothing(
     loop.run(main)
 
 
-@knows_connections
 def test_a_new_peer_on_the_descriptor_of_one_that_went_gets_its_replies(
     loop: Loop, factory: ZmqFactory, remote_address: str
 ) -> None:
@@ -312,7 +308,6 @@ def test_a_new_peer_on_the_descriptor_of_one_that_went_gets_its_replies(
     loop.run(main)
 
 
-@knows_connections
 def test_a_peer_with_an_identity_of_its_own_may_come_back_for_its_reply(
     loop: Loop, factory: ZmqFactory, remote_address: str, raw: Raw
 ) -> None:
@@ -338,7 +333,6 @@ def test_a_peer_with_an_identity_of_its_own_may_come_back_for_its_reply(
     loop.run(main)
 
 
-@knows_connections
 def test_a_hundred_thousand_requests_of_clients_that_die_leave_nothing(one_loop: Loop) -> None:
     factory = ZmqFactory(one_loop.reactor)
 
@@ -366,7 +360,6 @@ def test_a_hundred_thousand_requests_of_clients_that_die_leave_nothing(one_loop:
     one_loop.run(main)
 
 
-@knows_connections
 def test_the_address_of_a_peer_is_known(loop: Loop, factory: ZmqFactory, raw: Raw) -> None:
     async def main() -> None:
         server = Silent(factory, bind("tcp://127.0.0.1:*"))
