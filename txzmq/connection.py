@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, c
 import zmq
 from twisted.internet.interfaces import IFileDescriptor, IReadDescriptor
 from twisted.logger import Logger
+from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
     classImplements,  # pyright: ignore[reportUnknownVariableType]
@@ -36,10 +37,12 @@ __all__ = [
 ]
 
 #: One part of a message as a caller may give it; str is sent as UTF-8.
-Part: TypeAlias = str | bytes | bytearray | memoryview
+Part: TypeAlias = str | bytes | bytearray | memoryview | zmq.Frame
 
 _log = Logger()
 
+# With its prefix in the log lines. Any: Twisted leaves it untyped.
+_callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
 # Bound once: called for every part of every message, and going through the connection's own socket
 # class would report each as a touch from outside.
 _send = zmq.Socket[bytes].send
@@ -90,20 +93,25 @@ class ZmqEndpoint(NamedTuple):
 def toBytes(part: Part) -> bytes:
     """The bytes of one message part; str becomes UTF-8.
 
-    :raises TypeError: if *part* is neither text nor bytes.
+    Any buffer will do, as it does for pyzmq: an array, for instance.
+
+    :raises TypeError: if *part* is neither text nor a buffer.
     """
     if isinstance(part, bytes):
         return part
     if isinstance(part, str):
         return part.encode()
-    # The last alternative of the type, but callers without a type checker pass what they like.
-    if isinstance(part, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return bytes(part)
-    raise TypeError(f"a message part must be bytes or str, not {type(part).__name__}")
+    if isinstance(part, zmq.Frame):
+        return part.bytes  # on PyPy it is no buffer
+    try:
+        return bytes(memoryview(part))
+    except TypeError:
+        kind = type(part).__name__
+        raise TypeError(f"a message part must be bytes or str, not {kind}") from None
 
 
 def _toParts(message: Part | Sequence[Part]) -> list[bytes]:
-    if isinstance(message, (str, bytes, bytearray)):
+    if isinstance(message, (str, bytes, bytearray, zmq.Frame)):
         return [toBytes(message)]
     if isinstance(message, memoryview):
         return [bytes(message)]
@@ -196,7 +204,7 @@ class ZmqConnection:
     """
 
     #: The type of the socket, such as ``zmq.PULL``; set by each subclass.
-    socketType: ClassVar[int]
+    socketType: ClassVar[int] = cast("int", None)
     #: May multicast go back to its own host? libzmq 3 and later always loop it back.
     allowLoopbackMulticast: bool = False
     #: Maximum rate of multicast, kilobits per second.
@@ -384,12 +392,15 @@ class ZmqConnection:
         For after a touch of the socket, because almost any may have consumed the signal.
         """
         if self._readCall is None and not self._reading and self.factory is not None:
-            self._readCall = self.factory.reactor.callLater(0, self._read)
+            # As reactors call doRead.
+            self._readCall = self.factory.reactor.callLater(0, _callWithLogger, self, self._read)
 
     def _retryLater(self, delay: float) -> None:
         """Read again after *delay* seconds, if nothing makes it happen before."""
         if self._retryCall is None and self.factory is not None:
-            self._retryCall = self.factory.reactor.callLater(delay, self._retry)
+            self._retryCall = self.factory.reactor.callLater(
+                delay, _callWithLogger, self, self._retry
+            )
 
     def _retry(self) -> None:
         self._retryCall = None
