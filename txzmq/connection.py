@@ -362,6 +362,7 @@ class ZmqConnection:
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
         self.factory = self.socket = None
+        socket.connection = None  # which its close() would shut down
         socket.close()
 
     # -- IReadDescriptor, IFileDescriptor, ILoggingContext -----------------------------------
@@ -474,7 +475,7 @@ class ZmqConnection:
         errno = error.errno if isinstance(error, zmq.ZMQError) else None
         if errno in _SOCKET_GONE:
             # Somebody closed the socket or the context.
-            self.shutdown()
+            self._callHook(self.shutdown)
             return
         # Other than EAGAIN, an error leaves the signal on the descriptor, and the reactor would
         # call without end. Asking for the events takes it away.
@@ -497,7 +498,7 @@ class ZmqConnection:
             return _get(self.socket, zmq.EVENTS)
         except zmq.ZMQError as error:
             if error.errno in _SOCKET_GONE:
-                self.shutdown()
+                self._callHook(self.shutdown)
             return 0
 
     def _lookAtEvents(self, signalled: bool) -> None:
@@ -528,7 +529,7 @@ class ZmqConnection:
         try:
             hook(*args)
         except BaseException:  # noqa: BLE001 - whatever it is, the reader must stay alive
-            _log.failure("{connection} failed in {hook}", connection=self, hook=hook.__name__)
+            _log.failure("{connection} failed in {hook}", connection=self, hook=hook)
 
     # -- messages ----------------------------------------------------------------------------
 

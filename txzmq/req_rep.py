@@ -245,7 +245,7 @@ class ZmqREPConnection(ZmqConnection):
             if endpoint:
                 self.addEndpoints([endpoint])
         except BaseException:
-            self.shutdown()
+            super().shutdown()  # a subclass's own may need what is not there yet
             raise
 
     # -- requests ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -569,3 +570,22 @@ def test_a_reply_may_be_sent_from_the_callback_of_the_request(turns: Turns) -> N
     turns.settle()
     assert [client.recv_multipart()[0] for _ in range(100)] == [b"%d" % i for i in range(100)]
     assert not tables(server)
+
+
+def test_an_endpoint_that_cannot_be_bound_is_told_to_a_subclass_that_is_not_initialised(
+    turns: Turns,
+) -> None:
+    class Counting(Silent):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.shutdowns = 0
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            self.shutdowns += 1
+
+    Silent(turns.factory, bind("inproc://taken"))
+    with pytest.raises(zmq.ZMQError) as raised:
+        Counting(turns.factory, bind("inproc://taken"))
+    assert raised.value.errno == errno.EADDRINUSE
+    assert len(turns.factory.connections) == 1

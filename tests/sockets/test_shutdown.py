@@ -57,6 +57,33 @@ def test_shutdown_twice_is_as_once(turns: Turns, cls: type[ZmqConnection]) -> No
     assert not turns.scheduled()
 
 
+@pytest.mark.parametrize("how", ["shutdown", "socket.close", "factory"])
+def test_an_override_of_shutdown_is_called_once(turns: Turns, how: str) -> None:
+    """It may do what can be done only once, such as cancelling a timer."""
+
+    class Ticking(Pull):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.timer = turns.reactor.callLater(60, print)
+
+        def shutdown(self) -> None:
+            self.timer.cancel()
+            super().shutdown()
+
+    pull = Ticking(turns.factory, bind("inproc://here"))
+    socket = pull.socket
+    assert socket is not None
+    if how == "shutdown":
+        pull.shutdown()
+    elif how == "socket.close":
+        socket.close()
+    else:
+        turns.factory.shutdown()
+    assert pull.factory is None
+    assert socket.closed
+    assert not turns.scheduled()
+
+
 @pytest.mark.parametrize("what", ["connection", "factory"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_shutdown_in_the_callback_of_a_message_in_a_burst(
