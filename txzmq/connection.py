@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, c
 import zmq
 from twisted.internet.interfaces import IFileDescriptor, IReadDescriptor
 from twisted.logger import Logger
+from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
     classImplements,  # pyright: ignore[reportUnknownVariableType]
@@ -37,10 +38,12 @@ __all__ = [
 ]
 
 #: One part of a message as a caller may give it; str is sent as UTF-8.
-Part: TypeAlias = str | bytes | bytearray | memoryview
+Part: TypeAlias = str | bytes | bytearray | memoryview | zmq.Frame
 
 _log = Logger()
 
+# With its prefix in the log lines. Any: Twisted leaves it untyped.
+_callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
 # Bound once: called for every part of every message, and going through the connection's own socket
 # class would report each as a touch from outside.
 _send = zmq.Socket[bytes].send
@@ -93,20 +96,25 @@ class ZmqEndpoint(NamedTuple):
 def toBytes(part: Part) -> bytes:
     """The bytes of one message part; str becomes UTF-8.
 
-    :raises TypeError: if *part* is neither text nor bytes.
+    Any buffer will do, as it does for pyzmq: an array, for instance.
+
+    :raises TypeError: if *part* is neither text nor a buffer.
     """
     if isinstance(part, bytes):
         return part
     if isinstance(part, str):
         return part.encode()
-    # The last alternative of the type, but callers without a type checker pass what they like.
-    if isinstance(part, (bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return bytes(part)
-    raise TypeError(f"a message part must be bytes or str, not {type(part).__name__}")
+    if isinstance(part, zmq.Frame):
+        return part.bytes  # on PyPy it is no buffer
+    try:
+        return bytes(memoryview(part))
+    except TypeError:
+        kind = type(part).__name__
+        raise TypeError(f"a message part must be bytes or str, not {kind}") from None
 
 
 def _toParts(message: Part | Sequence[Part]) -> list[bytes]:
-    if isinstance(message, (str, bytes, bytearray)):
+    if isinstance(message, (str, bytes, bytearray, zmq.Frame)):
         return [toBytes(message)]
     if isinstance(message, memoryview):
         return [bytes(message)]
@@ -216,7 +224,7 @@ class ZmqConnection:
     """
 
     #: The type of the socket, such as ``zmq.PULL``; set by each subclass.
-    socketType: ClassVar[int]
+    socketType: ClassVar[int] = cast("int", None)
     #: May multicast go back to its own host? libzmq 3 and later always loop it back.
     allowLoopbackMulticast: bool = False
     #: Maximum rate of multicast, kilobits per second.
@@ -382,6 +390,7 @@ class ZmqConnection:
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
         self.factory = self.socket = None
+        socket.connection = None  # which its close() would shut down
         socket.close()
 
     def collected(self) -> None:
@@ -421,7 +430,8 @@ class ZmqConnection:
         """
         if self._readCall is None and not self._reading and self.factory is not None:
             self.guard.check()
-            self._readCall = self.factory.reactor.callLater(0, self._read)
+            # As reactors call doRead.
+            self._readCall = self.factory.reactor.callLater(0, _callWithLogger, self, self._read)
 
     def scheduleTurnEnd(self) -> None:
         """Have :meth:`turnEnded` called once: after what is being read, or in the next turn."""
@@ -432,7 +442,9 @@ class ZmqConnection:
     def _retryLater(self, delay: float) -> None:
         """Read again after *delay* seconds, if nothing makes it happen before."""
         if self._retryCall is None and self.factory is not None:
-            self._retryCall = self.factory.reactor.callLater(delay, self._retry)
+            self._retryCall = self.factory.reactor.callLater(
+                delay, _callWithLogger, self, self._retry
+            )
 
     def _retry(self) -> None:
         self._retryCall = None
@@ -541,7 +553,7 @@ class ZmqConnection:
         errno = error.errno if isinstance(error, zmq.ZMQError) else None
         if errno in _SOCKET_GONE:
             # Somebody closed the socket or the context.
-            self.shutdown()
+            self._callHook(self.shutdown)
             return
         # Other than EAGAIN, an error leaves the signal on the descriptor, and the reactor would
         # call without end. Asking for the events takes it away.
@@ -564,7 +576,7 @@ class ZmqConnection:
             return _get(self.socket, zmq.EVENTS)
         except zmq.ZMQError as error:
             if error.errno in _SOCKET_GONE:
-                self.shutdown()
+                self._callHook(self.shutdown)
             return 0
 
     def _lookAtEvents(self, signalled: bool) -> None:
@@ -595,7 +607,7 @@ class ZmqConnection:
         try:
             hook(*args)
         except BaseException:  # noqa: BLE001 - whatever it is, the reader must stay alive
-            _log.failure("{connection} failed in {hook}", connection=self, hook=hook.__name__)
+            _log.failure("{connection} failed in {hook}", connection=self, hook=hook)
 
     # -- messages ----------------------------------------------------------------------------
 

@@ -207,8 +207,8 @@ class ZmqREPConnection(ZmqConnection):
     Requests of plain REQ sockets, which have no id, are taken too.
 
     A request is forgotten when its peer's connection is lost, unless the peer chose its own
-    identity: it may come back, and gets its reply then. inproc, and PyPy's pyzmq, cannot tell when
-    a connection is lost; there, only :attr:`maxPendingRequests` bounds what is kept.
+    identity: it may come back, and gets its reply then. Over inproc there is no connection that
+    could be lost; there, only :attr:`maxPendingRequests` bounds what is kept.
     """
 
     socketType = zmq.ROUTER
@@ -246,7 +246,7 @@ class ZmqREPConnection(ZmqConnection):
             if endpoint:
                 self.addEndpoints([endpoint])
         except BaseException:
-            self.shutdown()
+            super().shutdown()  # a subclass's own may need what is not there yet
             raise
 
     # -- requests ----------------------------------------------------------------------------

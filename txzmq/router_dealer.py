@@ -71,7 +71,7 @@ class ZmqRouterConnection(ZmqBase):
 
         A message to an unknown peer is dropped, unless ``ROUTER_MANDATORY`` is set.
         """
-        self.sendMultipart(recipientId, [message])
+        self.send([recipientId, message])
 
     def sendMultipart(self, recipientId: Part, parts: Sequence[Part]) -> None:
         """Send a message of several parts to the peer with the routing id *recipientId*."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import zmq
 from twisted.internet.testing import MemoryReactorClock
 
@@ -20,11 +18,6 @@ from txzmq import (
     ZmqPullConnection,
     ZmqREPConnection,
     ZmqSubConnection,
-)
-
-#: For what needs to know by which connection a message came.
-knows_connections = pytest.mark.skipif(
-    sys.implementation.name == "pypy", reason="PyPy's pyzmq cannot ask for a message's descriptor"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -306,8 +307,8 @@ def test_an_exception_in_a_hook_is_logged_and_reading_goes_on(
     def fail() -> None:
         raise error
 
-    fail.__name__ = hook
-    setattr(push, hook, fail)
+    # What a user assigns may have no name.
+    setattr(push, hook, functools.partial(fail))
     pull = turns.raw(zmq.PULL, "inproc://push")
     push.doRead()
     turns.settle()
@@ -349,6 +350,23 @@ def test_a_failing_recv_leaves_the_reader_alive_and_at_rest(
         turns.reactor.pump([1, 1])
     assert pull.messages == [[b"message"]]
     assert all(failure is error for failure in logged.failures())
+
+
+def test_an_exception_in_shutdown_does_not_come_out_of_the_reader(
+    turns: Turns, logged: Logged
+) -> None:
+    class Gone(Pull):
+        def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+            raise zmq.ZMQError(zmq.ETERM)
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            raise ZeroDivisionError
+
+    pull = Gone(turns.factory, bind("inproc://pull"))
+    pull.doRead()
+    assert not turns.factory.connections
+    assert [type(failure) for failure in logged.failures()] == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("errno", [zmq.ETERM, zmq.ENOTSOCK])

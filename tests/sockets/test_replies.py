@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,6 @@ from tests.sockets.support import (
     bind,
     fresh_turns,
     has_message,
-    knows_connections,
     raw_sockets,
     tables,
 )
@@ -226,7 +226,6 @@ def test_many_requests_of_one_id_are_no_slower(turns: Turns, server: Silent) -> 
 # -- peers that go -----------------------------------------------------------------------------
 
 
-@knows_connections
 def test_a_peer_that_goes_is_forgotten_with_its_requests(
     loop: Loop, factory: ZmqFactory, remote_address: str, raw: Raw, logged: Logged
 ) -> None:
@@ -255,7 +254,6 @@ def test_a_peer_that_goes_is_forgotten_with_its_requests(
     loop.run(main)
 
 
-@knows_connections
 def test_clients_that_send_and_die_at_once_leave_nothing(
     loop: Loop, factory: ZmqFactory, remote_address: str
 ) -> None:
@@ -279,7 +277,6 @@ def test_clients_that_send_and_die_at_once_leave_nothing(
     loop.run(main)
 
 
-@knows_connections
 def test_a_new_peer_on_the_descriptor_of_one_that_went_gets_its_replies(
     loop: Loop, factory: ZmqFactory, remote_address: str
 ) -> None:
@@ -312,7 +309,6 @@ def test_a_new_peer_on_the_descriptor_of_one_that_went_gets_its_replies(
     loop.run(main)
 
 
-@knows_connections
 def test_a_peer_with_an_identity_of_its_own_may_come_back_for_its_reply(
     loop: Loop, factory: ZmqFactory, remote_address: str, raw: Raw
 ) -> None:
@@ -338,7 +334,6 @@ def test_a_peer_with_an_identity_of_its_own_may_come_back_for_its_reply(
     loop.run(main)
 
 
-@knows_connections
 def test_a_hundred_thousand_requests_of_clients_that_die_leave_nothing(one_loop: Loop) -> None:
     factory = ZmqFactory(one_loop.reactor)
 
@@ -366,7 +361,6 @@ def test_a_hundred_thousand_requests_of_clients_that_die_leave_nothing(one_loop:
     one_loop.run(main)
 
 
-@knows_connections
 def test_the_address_of_a_peer_is_known(loop: Loop, factory: ZmqFactory, raw: Raw) -> None:
     async def main() -> None:
         server = Silent(factory, bind("tcp://127.0.0.1:*"))
@@ -576,3 +570,22 @@ def test_a_reply_may_be_sent_from_the_callback_of_the_request(turns: Turns) -> N
     turns.settle()
     assert [client.recv_multipart()[0] for _ in range(100)] == [b"%d" % i for i in range(100)]
     assert not tables(server)
+
+
+def test_an_endpoint_that_cannot_be_bound_is_told_to_a_subclass_that_is_not_initialised(
+    turns: Turns,
+) -> None:
+    class Counting(Silent):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.shutdowns = 0
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            self.shutdowns += 1
+
+    Silent(turns.factory, bind("inproc://taken"))
+    with pytest.raises(zmq.ZMQError) as raised:
+        Counting(turns.factory, bind("inproc://taken"))
+    assert raised.value.errno == errno.EADDRINUSE
+    assert len(turns.factory.connections) == 1

@@ -36,7 +36,7 @@ from txzmq import (
 
 #: Seconds that no shutdown with a linger of 0.1 s takes, however slow the machine. One that waits
 #: takes for ever.
-PROMPTLY = 5.0
+PROMPTLY = 2.0
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,33 @@ def test_shutdown_twice_is_as_once(turns: Turns, cls: type[ZmqConnection]) -> No
         assert not turns.scheduled()
     connection.doRead()
     connection.scheduleRead()
+    assert not turns.scheduled()
+
+
+@pytest.mark.parametrize("how", ["shutdown", "socket.close", "factory"])
+def test_an_override_of_shutdown_is_called_once(turns: Turns, how: str) -> None:
+    """It may do what can be done only once, such as cancelling a timer."""
+
+    class Ticking(Pull):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.timer = turns.reactor.callLater(60, print)
+
+        def shutdown(self) -> None:
+            self.timer.cancel()
+            super().shutdown()
+
+    pull = Ticking(turns.factory, bind("inproc://here"))
+    socket = pull.socket
+    assert socket is not None
+    if how == "shutdown":
+        pull.shutdown()
+    elif how == "socket.close":
+        socket.close()
+    else:
+        turns.factory.shutdown()
+    assert pull.factory is None
+    assert socket.closed
     assert not turns.scheduled()
 
 
@@ -201,11 +228,8 @@ def test_factory_shutdown_takes_no_longer_than_the_linger(
     logged: Logged,
     leave: Callable[[ZmqFactory], Any],
     warns: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In txZMQ a socket that is left open, or a monitor, makes it wait for ever."""
-    if warns:
-        monkeypatch.setattr("txzmq.factory._CLOSING_TIME", 0.1)
 
     async def main() -> object:
         left = leave(factory)
