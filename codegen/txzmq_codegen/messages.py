@@ -23,7 +23,8 @@ __all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
 _IMPORTS_END: Final = "\nDESCRIPTOR = "
-_BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[^']*'")
+#: Where protoc's module says its own name, between quotes.
+_NAME: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, '"
 
 # What strict pyright need not say of modules that others wrote. protoc's look at a private name of
 # the runtime, import for effect, and use what older stubs of the runtime leave open;
@@ -47,13 +48,14 @@ def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str
     """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable."""
     head, begin, rest = text.partition(_IMPORTS_BEGIN)
     _, end, body = rest.partition(_IMPORTS_END)
-    body, replaced = _BUILD.subn("__name__", body)
+    body, named, tail = body.partition(_NAME)
+    _, quote, tail = tail.partition("'")
     first_line, newline, head = head.partition("\n")
-    if not (begin and end and replaced == 1 and newline):
+    if not (begin and end and named and quote and newline):
         raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
     imports = "\n".join(_message_imports(proto, layout))
     marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT_MESSAGES))
-    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}"
+    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{named[:-1]}__name__{tail}"
 
 
 def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str]:
@@ -119,7 +121,7 @@ def moved_stub(
     lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
     marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
     codes = ["deprecated"] if " deprecated as " in head else []
-    if any(constant in body for constant in _SHADOWS):
+    if _has_shadows(body):
         marks.append(_PYRIGHT_SHADOWS)
         codes.extend(("assignment", "no-redef", "override"))
     if codes:
@@ -129,16 +131,21 @@ def moved_stub(
     return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
 
 
-#: The constants in the stub of a message with a field that is called as a method of every message,
-#: which it hides at run time, too.
-_SHADOWS: Final = tuple(
-    f" {name.upper()}_FIELD_NUMBER:"
-    for name in (
-        "ByteSize Clear ClearExtension ClearField CopyFrom DiscardUnknownFields Extensions "
-        "FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields "
-        "MergeFrom MergeFromString ParseFromString SerializePartialToString SerializeToString "
-        "SetInParent UnknownFields WhichOneof DESCRIPTOR"
-    ).split()
+def _has_shadows(stub: str) -> bool:
+    """Whether a message has a field that is called as a method of every message.
+
+    It hides the method at run time, too.
+    """
+    before_suffixes = stub.split("_FIELD_NUMBER:")
+    return any(text[text.rfind(" ") + 1 :] in _METHODS for text in before_suffixes)
+
+
+#: In capitals, as in the names of the constants that hold the fields' numbers.
+_METHODS: Final = frozenset(
+    "BYTESIZE CLEAR CLEAREXTENSION CLEARFIELD COPYFROM DESCRIPTOR DISCARDUNKNOWNFIELDS EXTENSIONS "
+    "FINDINITIALIZATIONERRORS FROMSTRING HASEXTENSION HASFIELD ISINITIALIZED LISTFIELDS MERGEFROM "
+    "MERGEFROMSTRING PARSEFROMSTRING SERIALIZEPARTIALTOSTRING SERIALIZETOSTRING SETINPARENT "
+    "UNKNOWNFIELDS WHICHONEOF".split()
 )
 _PYRIGHT_SHADOWS: Final = (
     "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false"
