@@ -17,6 +17,7 @@ from txzmq_codegen.layout import Layout, import_statement, joined, protoc_module
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS
 from txzmq_codegen.render import MARKER, NO_TOOLS, source_line
+from txzmq_codegen.text import escaped, literal
 
 __all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
 
@@ -113,14 +114,18 @@ def moved_stub(
 
     :param visible: the protos that this one imports, directly or through public imports.
     """
-    head, found, body = text.partition("\nDESCRIPTOR: ")
-    if not found:
+    shape = _STUB.match(text)
+    if shape is None:
         raise UnexpectedText(f"mypy-protobuf's stub of {proto.name} has an unknown shape")
+    docstring, imports, body = shape.groups()
     here = layout.module(proto.name)
     imported = {".".join(it.parts): it for it in map(layout.module, visible)}
-    lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
+    lines = [_moved_import(line, imported, here, layout) for line in imports.split("\n")]
     marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
-    codes = ["deprecated"] if " deprecated as " in head else []
+    codes: list[str] = []
+    if " deprecated as " in imports:
+        codes.append("deprecated")
+        body = _REASON.sub(_quoted, body)
     if _has_shadows(body):
         marks.append(_PYRIGHT_SHADOWS)
         codes.extend(("assignment", "no-redef", "override"))
@@ -128,7 +133,18 @@ def moved_stub(
         marks.append(f'# mypy: disable-error-code="{", ".join(codes)}"')
     if any(message.name == "sys" for message in proto.message_type):
         lines = list(_without_guards(lines))
-    return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
+    return "\n".join((*marks, source_line(proto.name), escaped(docstring), *lines)) + escaped(body)
+
+
+#: Docstring, imports, and the rest. The docstring is the file's comment, which may look like
+#: anything but its own end.
+_STUB: Final = re.compile(r'("""[^"]*(?:"(?!"")[^"]*)*""")\n(.*?)(\nDESCRIPTOR: .*)', re.DOTALL)
+#: Why something is deprecated: a comment, put between quotes as it is.
+_REASON: Final = re.compile(r'(?<=deprecated\()"""(.*)"""(?=\)$)', re.MULTILINE)
+
+
+def _quoted(reason: re.Match[str]) -> str:
+    return literal(reason[1].replace("\\n", "\n"))
 
 
 def _has_shadows(stub: str) -> bool:
@@ -179,4 +195,6 @@ def _moved_import(line: str, imported: Mapping[str, Module], here: Module, layou
         if name in KEYWORDS:
             name = alias = f"_r_{name}"
         return f"from {joined(base, module.parts[-1])} import {name} as {alias}"
+    if name.endswith("_pb2"):
+        raise UnexpectedText(f"mypy-protobuf's stub of {here.proto} has an unknown line: {line}")
     return line

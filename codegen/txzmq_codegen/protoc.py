@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -175,10 +175,40 @@ def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
     return (folder,) if folder.is_dir() else ()
 
 
+class _Job(NamedTuple):
+    """A process that writes the stubs of some protos."""
+
+    protos: Sequence[str]
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    #: What it prints: warnings about comments, and tracebacks.
+    log: IO[bytes]
+
+    def result(self) -> Iterable[str]:
+        """The text of each stub, in the order of the protos."""
+        status = self.process.wait()
+        if status:
+            self.log.seek(0)
+            said = self.log.read().decode("utf-8", "replace")
+            raise ToolFailed(f"mypy-protobuf failed with status {status}\n{said}".rstrip())
+        self.output.seek(0)
+        response = CodeGeneratorResponse.FromString(self.output.read())
+        if response.error:
+            raise ToolFailed(f"mypy-protobuf: {response.error}")
+        return (file.content for file in response.file)
+
+    def end(self) -> None:
+        """Whatever it does: it is over."""
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+        self.log.close()
+
+
 class StubWriter:
     """mypy-protobuf at work, in one or more processes."""
 
-    def __init__(self, jobs: Sequence[tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]]):
+    def __init__(self, jobs: Sequence[_Job]) -> None:
         self._jobs = jobs
 
     def result(self) -> dict[str, str]:
@@ -187,15 +217,8 @@ class StubWriter:
         :raises ToolFailed: if mypy-protobuf failed.
         """
         texts: dict[str, str] = {}
-        for protos, process, output in self._jobs:
-            if process.wait():
-                raise ToolFailed(f"mypy-protobuf failed with status {process.returncode}")
-            output.seek(0)
-            response = CodeGeneratorResponse.FromString(output.read())
-            if response.error:
-                raise ToolFailed(f"mypy-protobuf: {response.error}")
-            for proto, file in zip(protos, response.file, strict=True):
-                texts[proto] = file.content
+        for job in self._jobs:
+            texts.update(zip(job.protos, job.result(), strict=True))
         return texts
 
 
@@ -209,18 +232,12 @@ def writing_stubs(
     """
     # One processor is left for what this process does meanwhile.
     count = max(1, min((os.cpu_count() or 1) - 1, 4, len(protos) // _WORTH_A_PROCESS))
-    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder:
-        jobs = [
-            _stub_job(protos[number::count], files, Path(folder, str(number)))
-            for number in range(count)
-        ]
-        try:
-            yield StubWriter(jobs)
-        finally:
-            for _, process, output in jobs:
-                process.kill()
-                process.wait()
-                output.close()
+    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder, ExitStack() as ending:
+        jobs: list[_Job] = []
+        for number in range(count):
+            jobs.append(_stub_job(protos[number::count], files, Path(folder, str(number))))
+            ending.callback(jobs[-1].end)
+        yield StubWriter(jobs)
 
 
 #: mypy-protobuf 5.0 was built with a newer protobuf than the oldest one that we take. It works
@@ -230,18 +247,18 @@ _LENIENT: Final = {"TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK": "true"}
 _WORTH_A_PROCESS: Final = 200
 
 
-def _stub_job(
-    protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path
-) -> tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]:
+def _stub_job(protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path) -> _Job:
     request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files, parameter="quiet")
     given = path.with_suffix(".in")
     given.write_bytes(request.SerializeToString())
     output = path.with_suffix(".out").open("w+b")
+    log = path.with_suffix(".log").open("w+b")
     with given.open("rb") as stdin:
         process = subprocess.Popen(
             [sys.executable, "-m", "mypy_protobuf.main"],
             stdin=stdin,
             stdout=output,
+            stderr=log,
             env={**os.environ, **_LENIENT},
         )
-    return protos, process, output
+    return _Job(protos, process, output, log)

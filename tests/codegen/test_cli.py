@@ -150,7 +150,7 @@ def test_check_lists_missing_changed_and_stale_files(tmp_path: Path) -> None:
         "generated/acme/old_pb2.pyi: stale",
     ]
     assert ran.err.splitlines() == [
-        "error: 4 generated files are not up to date",
+        "error: 4 files are not up to date",
         "  help: run the same command without --check",
     ]
     assert tree(tmp_path / "generated") == before
@@ -455,3 +455,30 @@ def test_a_snapshot_sees_single_files_and_forgets_those_that_are_gone(tmp_path: 
 def test_usage_errors_carry_help() -> None:
     error = UsageError("what", "help")
     assert (str(error), error.help) == ("what", "help")
+
+
+_OTHER_TOOL = """
+import sys
+print("said by the tool", file=sys.stderr)
+sys.exit(5)
+"""
+
+
+def test_what_a_failing_tool_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "tools/mypy_protobuf"
+    tool.mkdir(parents=True)
+    (tool / "__init__.py").touch()
+    (tool / "main.py").write_text(_OTHER_TOOL, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tool.parent))
+    ran = generate(PROTOS, tmp_path)
+    assert ran.status == 70
+    assert ran.err == "error: mypy-protobuf failed with status 5\nsaid by the tool\n"
+    assert not (tmp_path / "generated").exists()
+
+
+def test_what_a_tool_says_is_not_shown_otherwise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comment = 'syntax = "proto3"; message M {\n  // \\N{no such character}\n'
+    assert generate({"x.proto": f"{comment} option deprecated = true; }}"}, tmp_path).status == 0
+    assert capfd.readouterr() == ("", "")
