@@ -231,7 +231,8 @@ def writing_stubs(
     :param files: those protos and all that they import.
     """
     # One processor is left for what this process does meanwhile.
-    count = max(1, min((os.cpu_count() or 1) - 1, 4, len(protos) // _WORTH_A_PROCESS))
+    processors = (os.cpu_count() or 1) - 1
+    count = max(1, min(processors, _MOST_PROCESSES, len(protos) // _WORTH_A_PROCESS))
     with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder, ExitStack() as ending:
         jobs: list[_Job] = []
         for number in range(count):
@@ -243,6 +244,9 @@ def writing_stubs(
 #: mypy-protobuf 5.0 was built with a newer protobuf than the oldest one that we take. It works
 #: there, but for the check of versions in the one generated module that it ships.
 _LENIENT: Final = {"TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK": "true"}
+#: Each holds the descriptors of all files: with two, five thousand files take 740 MiB in all, with
+#: four 1160.
+_MOST_PROCESSES: Final = 2
 #: It takes longer to start Python and to read all descriptors than to write so many stubs.
 _WORTH_A_PROCESS: Final = 200
 
