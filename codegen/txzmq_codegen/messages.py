@@ -24,8 +24,8 @@ __all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
 _IMPORTS_END: Final = "\nDESCRIPTOR = "
-#: Where protoc's module says its own name, between quotes.
-_NAME: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, '"
+#: Before the place where protoc's module says its own name.
+_BUILD: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "
 
 # What strict pyright need not say of modules that others wrote. protoc's look at a private name of
 # the runtime, import for effect, and use what older stubs of the runtime leave open;
@@ -49,14 +49,15 @@ def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str
     """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable."""
     head, begin, rest = text.partition(_IMPORTS_BEGIN)
     _, end, body = rest.partition(_IMPORTS_END)
-    body, named, tail = body.partition(_NAME)
-    _, quote, tail = tail.partition("'")
+    body, build, tail = body.partition(f"{_BUILD}'{protoc_module(proto.name)}'")
     first_line, newline, head = head.partition("\n")
-    if not (begin and end and named and quote and newline):
+    if not (begin and end and build and newline):
         raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
     imports = "\n".join(_message_imports(proto, layout))
     marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT_MESSAGES))
-    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{named[:-1]}__name__{tail}"
+    # protoc puts the name between quotes, whatever is in it.
+    head = head.replace(f"    '{proto.name}'\n", f"    {proto.name!r}\n")
+    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{_BUILD}__name__{tail}"
 
 
 def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -100,7 +100,7 @@ class _Protoc:
             "--include_source_info",
             "--retain_options",
             *([f"--python_out={out}"] if messages else []),
-            *protos,
+            *self._inputs(protos),
         )
         if status:
             problems, fine = self._problems(protos)
@@ -114,7 +114,7 @@ class _Protoc:
 
     def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
-            status, lines = self._run(f"--descriptor_set_out={os.devnull}", *some)
+            status, lines = self._run(f"--descriptor_set_out={os.devnull}", *self._inputs(some))
             return lines if status else [line for line in lines if ": warning: " in line]
 
         def read(proto: str) -> str:
@@ -124,6 +124,13 @@ class _Protoc:
         if not any(it.severity == "error" for it in problems):
             raise ToolFailed("protoc failed, and names no file")
         return problems, fine
+
+    def _inputs(self, protos: Iterable[str]) -> Iterator[str]:
+        """The arguments for *protos*: their paths, where their names look like options."""
+        for proto in protos:
+            folders = self._path if proto.startswith(("-", "@")) else ()
+            paths = (f"{folder}/{proto}" for folder in folders)
+            yield next(filter(os.path.isfile, paths), proto)
 
     def _run(self, *arguments: str) -> tuple[int, list[str]]:
         """The exit status, and the lines that were printed."""

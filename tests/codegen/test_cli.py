@@ -482,3 +482,43 @@ def test_what_a_tool_says_is_not_shown_otherwise(
     comment = 'syntax = "proto3"; message M {\n  // \\N{no such character}\n'
     assert generate({"x.proto": f"{comment} option deprecated = true; }}"}, tmp_path).status == 0
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("it's/x.proto", "it_s.x"),
+        ('q"uoted.proto', "q_uoted"),
+        ("back\\Nslash.proto", "back_Nslash"),
+        ("a b.proto", "a_b"),
+        ("-o.proto", "_o"),
+        ("@at.proto", "_at"),
+        ("#hash.proto", "_hash"),
+        ("{0}%s$x.proto", "_0__s_x"),
+        ("x_pb2.proto", "x_pb2"),
+        ("__init__.proto", "__init__"),
+        ("Straße/München.proto", "Stra_e.M_nchen"),
+    ],
+)
+def test_a_file_may_have_any_name(tmp_path: Path, name: str, module: str) -> None:
+    text = ORDERS.replace("acme", "odd")
+    assert generate({name: text, "importer.proto": _importer(name)}, tmp_path).status == 0
+    python(f"import generated.{module}_txzmq, generated.importer_txzmq", tmp_path)
+    assert run("protos", "--check", folder=tmp_path) == (0, "", "")
+
+
+def _importer(name: str) -> str:
+    name = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f"""syntax = "proto3";
+import "{name}";
+service S {{ rpc Do(odd.Order) returns (odd.Order); }}
+"""
+
+
+def test_a_name_over_two_lines_is_an_error(tmp_path: Path) -> None:
+    ran = generate({"a\nb.proto": ORDERS}, tmp_path)
+    assert ran.status == 1
+    assert ran.err.splitlines() == [
+        "protos/a\\nb.proto:1:1: error: there are unprintable characters in the name of this file",
+        "  help: rename it",
+    ]
