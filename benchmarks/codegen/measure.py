@@ -18,7 +18,7 @@ _PAGE: Final = resource.getpagesize()
 
 
 class Cost(NamedTuple):
-    """The cost of one run; the smaller one is the quicker one."""
+    """The cost of one run."""
 
     seconds: float
     #: Seconds of all processors together.

@@ -12,7 +12,7 @@ from typing import Final
 from txzmq_codegen.config import Config, configure
 from txzmq_codegen.output import Changes, changes, diff, write
 from txzmq_codegen.problems import Problem, Problems, UsageError, as_json, as_text
-from txzmq_codegen.progress import Bar
+from txzmq_codegen.progress import Bar, files
 from txzmq_codegen.protoc import ToolFailed
 from txzmq_codegen.run import Plan, plan, without_comments
 from txzmq_codegen.sources import own_include
@@ -135,7 +135,8 @@ def _check(config: Config, found: Changes) -> int:
     if not found.any:
         return FINE
     count = len(found.missing) + len(found.changed) + len(found.stale)
-    print(f"error: {count} generated files are not up to date", file=sys.stderr)
+    are = "is" if count == 1 else "are"
+    print(f"error: {files(count)} {are} not up to date", file=sys.stderr)
     print("  help: run the same command without --check", file=sys.stderr)
     return DRIFT
 
@@ -150,7 +151,7 @@ def _print_summary(config: Config, found: Changes) -> None:
         count = len(found.stale)
         stale = f", {count} deleted" if config.prune else f", {count} stale (--prune deletes them)"
     print(
-        f"{config.output}: {written} files written, {found.unchanged} unchanged{stale}",
+        f"{config.output}: {files(written)} written, {found.unchanged} unchanged{stale}",
         file=sys.stderr,
     )
 

@@ -17,13 +17,15 @@ from txzmq_codegen.layout import Layout, import_statement, joined, protoc_module
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS
 from txzmq_codegen.render import MARKER, NO_TOOLS, source_line
+from txzmq_codegen.text import escaped, literal
 
 __all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
 
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
 _IMPORTS_END: Final = "\nDESCRIPTOR = "
-_BUILD: Final = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, )'[^']*'")
+#: Before the place where protoc's module says its own name.
+_BUILD: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "
 
 # What strict pyright need not say of modules that others wrote. protoc's look at a private name of
 # the runtime, import for effect, and use what older stubs of the runtime leave open;
@@ -47,13 +49,15 @@ def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str
     """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable."""
     head, begin, rest = text.partition(_IMPORTS_BEGIN)
     _, end, body = rest.partition(_IMPORTS_END)
-    body, replaced = _BUILD.subn("__name__", body)
+    body, build, tail = body.partition(f"{_BUILD}'{protoc_module(proto.name)}'")
     first_line, newline, head = head.partition("\n")
-    if not (begin and end and replaced == 1 and newline):
+    if not (begin and end and build and newline):
         raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
     imports = "\n".join(_message_imports(proto, layout))
     marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT_MESSAGES))
-    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}"
+    # protoc puts the name between quotes, whatever is in it.
+    head = head.replace(f"    '{proto.name}'\n", f"    {proto.name!r}\n")
+    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{_BUILD}__name__{tail}"
 
 
 def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str]:
@@ -111,34 +115,54 @@ def moved_stub(
 
     :param visible: the protos that this one imports, directly or through public imports.
     """
-    head, found, body = text.partition("\nDESCRIPTOR: ")
-    if not found:
+    shape = _STUB.match(text)
+    if shape is None:
         raise UnexpectedText(f"mypy-protobuf's stub of {proto.name} has an unknown shape")
+    docstring, imports, body = shape.groups()
     here = layout.module(proto.name)
     imported = {".".join(it.parts): it for it in map(layout.module, visible)}
-    lines = [_moved_import(line, imported, here, layout) for line in head.split("\n")]
+    lines = [_moved_import(line, imported, here, layout) for line in imports.split("\n")]
     marks = [MARKER, *NO_TOOLS, _PYRIGHT_STUBS]
-    codes = ["deprecated"] if " deprecated as " in head else []
-    if any(constant in body for constant in _SHADOWS):
+    codes: list[str] = []
+    if " deprecated as " in imports:
+        codes.append("deprecated")
+        body = _REASON.sub(_quoted, body)
+    if _has_shadows(body):
         marks.append(_PYRIGHT_SHADOWS)
         codes.extend(("assignment", "no-redef", "override"))
     if codes:
         marks.append(f'# mypy: disable-error-code="{", ".join(codes)}"')
     if any(message.name == "sys" for message in proto.message_type):
         lines = list(_without_guards(lines))
-    return "\n".join((*marks, source_line(proto.name), *lines)) + found + body
+    return "\n".join((*marks, source_line(proto.name), escaped(docstring), *lines)) + escaped(body)
 
 
-#: The constants in the stub of a message with a field that is called as a method of every message,
-#: which it hides at run time, too.
-_SHADOWS: Final = tuple(
-    f" {name.upper()}_FIELD_NUMBER:"
-    for name in (
-        "ByteSize Clear ClearExtension ClearField CopyFrom DiscardUnknownFields Extensions "
-        "FindInitializationErrors FromString HasExtension HasField IsInitialized ListFields "
-        "MergeFrom MergeFromString ParseFromString SerializePartialToString SerializeToString "
-        "SetInParent UnknownFields WhichOneof DESCRIPTOR"
-    ).split()
+#: Docstring, imports, and the rest. The docstring is the file's comment, which may look like
+#: anything but its own end.
+_STUB: Final = re.compile(r'("""[^"]*(?:"(?!"")[^"]*)*""")\n(.*?)(\nDESCRIPTOR: .*)', re.DOTALL)
+#: Why something is deprecated: a comment, put between quotes as it is.
+_REASON: Final = re.compile(r'(?<=deprecated\()"""(.*)"""(?=\)$)', re.MULTILINE)
+
+
+def _quoted(reason: re.Match[str]) -> str:
+    return literal(reason[1].replace("\\n", "\n"))
+
+
+def _has_shadows(stub: str) -> bool:
+    """Whether a message has a field that is called as a method of every message.
+
+    It hides the method at run time, too.
+    """
+    before_suffixes = stub.split("_FIELD_NUMBER:")
+    return any(text[text.rfind(" ") + 1 :] in _METHODS for text in before_suffixes)
+
+
+#: In capitals, as in the names of the constants that hold the fields' numbers.
+_METHODS: Final = frozenset(
+    "BYTESIZE CLEAR CLEAREXTENSION CLEARFIELD COPYFROM DESCRIPTOR DISCARDUNKNOWNFIELDS EXTENSIONS "
+    "FINDINITIALIZATIONERRORS FROMSTRING HASEXTENSION HASFIELD ISINITIALIZED LISTFIELDS MERGEFROM "
+    "MERGEFROMSTRING PARSEFROMSTRING SERIALIZEPARTIALTOSTRING SERIALIZETOSTRING SETINPARENT "
+    "UNKNOWNFIELDS WHICHONEOF".split()
 )
 _PYRIGHT_SHADOWS: Final = (
     "# pyright: reportRedeclaration=false, reportIncompatibleMethodOverride=false"
@@ -172,4 +196,6 @@ def _moved_import(line: str, imported: Mapping[str, Module], here: Module, layou
         if name in KEYWORDS:
             name = alias = f"_r_{name}"
         return f"from {joined(base, module.parts[-1])} import {name} as {alias}"
+    if name.endswith("_pb2"):
+        raise UnexpectedText(f"mypy-protobuf's stub of {here.proto} has an unknown line: {line}")
     return line

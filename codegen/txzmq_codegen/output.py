@@ -49,12 +49,20 @@ class Changes(NamedTuple):
 
 def package_files(modules: Iterable[str], layout: Layout) -> dict[str, str]:
     """The ``__init__.py`` and ``py.typed`` files that make *modules* importable and typed."""
-    folders = {str(parent) for name in modules for parent in Path(name).parents} - {"."}
+    folders = set(_folders(modules))
     files = {f"{folder}/{_INIT}": f"{MARKER}\n" for folder in folders if folder not in _NAMESPACES}
     if layout.imports == "relative":
         return {_INIT: f"{MARKER}\n", _TYPED: "", **files}
     tops = sorted({folder.split("/")[0] for folder in folders} - _NAMESPACES)
     return {**{f"{top}/{_TYPED}": "" for top in tops}, **files}
+
+
+def _folders(names: Iterable[str]) -> Iterator[str]:
+    """The folders that the files are in, and those around them, without the output folder."""
+    todo = {name.rpartition("/")[0] for name in names}
+    while todo := todo - {""}:
+        yield from todo
+        todo = {folder.rpartition("/")[0] for folder in todo}
 
 
 def changes(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Changes:

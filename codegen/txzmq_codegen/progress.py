@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-__all__ = ["Bar"]
+__all__ = ["Bar", "files"]
 
 #: Seconds that a run may take before anything is shown.
 _PATIENCE: Final = 0.5
 _WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
+
+
+def files(count: int) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} file" if count == 1 else f"{count} files"
 
 
 class Bar:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -100,7 +100,7 @@ class _Protoc:
             "--include_source_info",
             "--retain_options",
             *([f"--python_out={out}"] if messages else []),
-            *protos,
+            *self._inputs(protos),
         )
         if status:
             problems, fine = self._problems(protos)
@@ -114,7 +114,7 @@ class _Protoc:
 
     def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
-            status, lines = self._run(f"--descriptor_set_out={os.devnull}", *some)
+            status, lines = self._run(f"--descriptor_set_out={os.devnull}", *self._inputs(some))
             return lines if status else [line for line in lines if ": warning: " in line]
 
         def read(proto: str) -> str:
@@ -124,6 +124,13 @@ class _Protoc:
         if not any(it.severity == "error" for it in problems):
             raise ToolFailed("protoc failed, and names no file")
         return problems, fine
+
+    def _inputs(self, protos: Iterable[str]) -> Iterator[str]:
+        """The arguments for *protos*: their paths, where their names look like options."""
+        for proto in protos:
+            folders = self._path if proto.startswith(("-", "@")) else ()
+            paths = (f"{folder}/{proto}" for folder in folders)
+            yield next(filter(os.path.isfile, paths), proto)
 
     def _run(self, *arguments: str) -> tuple[int, list[str]]:
         """The exit status, and the lines that were printed."""
@@ -175,10 +182,40 @@ def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
     return (folder,) if folder.is_dir() else ()
 
 
+class _Job(NamedTuple):
+    """A process that writes the stubs of some protos."""
+
+    protos: Sequence[str]
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    #: What it prints: warnings about comments, and tracebacks.
+    log: IO[bytes]
+
+    def result(self) -> Iterable[str]:
+        """The text of each stub, in the order of the protos."""
+        status = self.process.wait()
+        if status:
+            self.log.seek(0)
+            said = self.log.read().decode("utf-8", "replace")
+            raise ToolFailed(f"mypy-protobuf failed with status {status}\n{said}".rstrip())
+        self.output.seek(0)
+        response = CodeGeneratorResponse.FromString(self.output.read())
+        if response.error:
+            raise ToolFailed(f"mypy-protobuf: {response.error}")
+        return (file.content for file in response.file)
+
+    def end(self) -> None:
+        """Whatever it does: it is over."""
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+        self.log.close()
+
+
 class StubWriter:
     """mypy-protobuf at work, in one or more processes."""
 
-    def __init__(self, jobs: Sequence[tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]]):
+    def __init__(self, jobs: Sequence[_Job]) -> None:
         self._jobs = jobs
 
     def result(self) -> dict[str, str]:
@@ -187,15 +224,8 @@ class StubWriter:
         :raises ToolFailed: if mypy-protobuf failed.
         """
         texts: dict[str, str] = {}
-        for protos, process, output in self._jobs:
-            if process.wait():
-                raise ToolFailed(f"mypy-protobuf failed with status {process.returncode}")
-            output.seek(0)
-            response = CodeGeneratorResponse.FromString(output.read())
-            if response.error:
-                raise ToolFailed(f"mypy-protobuf: {response.error}")
-            for proto, file in zip(protos, response.file, strict=True):
-                texts[proto] = file.content
+        for job in self._jobs:
+            texts.update(zip(job.protos, job.result(), strict=True))
         return texts
 
 
@@ -208,40 +238,38 @@ def writing_stubs(
     :param files: those protos and all that they import.
     """
     # One processor is left for what this process does meanwhile.
-    count = max(1, min((os.cpu_count() or 1) - 1, 4, len(protos) // _WORTH_A_PROCESS))
-    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder:
-        jobs = [
-            _stub_job(protos[number::count], files, Path(folder, str(number)))
-            for number in range(count)
-        ]
-        try:
-            yield StubWriter(jobs)
-        finally:
-            for _, process, output in jobs:
-                process.kill()
-                process.wait()
-                output.close()
+    processors = (os.cpu_count() or 1) - 1
+    count = max(1, min(processors, _MOST_PROCESSES, len(protos) // _WORTH_A_PROCESS))
+    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder, ExitStack() as ending:
+        jobs: list[_Job] = []
+        for number in range(count):
+            jobs.append(_stub_job(protos[number::count], files, Path(folder, str(number))))
+            ending.callback(jobs[-1].end)
+        yield StubWriter(jobs)
 
 
 #: mypy-protobuf 5.0 was built with a newer protobuf than the oldest one that we take. It works
 #: there, but for the check of versions in the one generated module that it ships.
 _LENIENT: Final = {"TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK": "true"}
+#: Each holds the descriptors of all files: with two, five thousand files take 740 MiB in all, with
+#: four 1160.
+_MOST_PROCESSES: Final = 2
 #: It takes longer to start Python and to read all descriptors than to write so many stubs.
 _WORTH_A_PROCESS: Final = 200
 
 
-def _stub_job(
-    protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path
-) -> tuple[Sequence[str], subprocess.Popen[bytes], IO[bytes]]:
+def _stub_job(protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path) -> _Job:
     request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files, parameter="quiet")
     given = path.with_suffix(".in")
     given.write_bytes(request.SerializeToString())
     output = path.with_suffix(".out").open("w+b")
+    log = path.with_suffix(".log").open("w+b")
     with given.open("rb") as stdin:
         process = subprocess.Popen(
             [sys.executable, "-m", "mypy_protobuf.main"],
             stdin=stdin,
             stdout=output,
+            stderr=log,
             env={**os.environ, **_LENIENT},
         )
-    return protos, process, output
+    return _Job(protos, process, output, log)

@@ -13,6 +13,7 @@ from txzmq_codegen.layout import Layout, collisions
 from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub
 from txzmq_codegen.output import package_files
 from txzmq_codegen.problems import Problem, Problems
+from txzmq_codegen.progress import files
 from txzmq_codegen.protoc import Compiled, CompileErrors, compile_protos, writing_stubs
 from txzmq_codegen.sources import Sources, find
 
@@ -39,7 +40,7 @@ def plan(config: Config, progress: Progress) -> Plan:
     :raises UsageError: if there is nothing to generate, or the tools are not installed.
     """
     sources = find(config.protos, config.include)
-    progress(f"compiling {len(sources.files)} files", 0.0)
+    progress(f"compiling {files(len(sources.files))}", 0.0)
     layout = Layout(frozenset(sources.files), config.imports)
     # protoc cannot write two modules into one file; the generator says whose they are.
     messages = not collisions(layout)
@@ -69,13 +70,13 @@ def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[P
 def _texts(
     compiled: Compiled, protos: Sequence[str], layout: Layout, progress: Progress
 ) -> dict[str, str]:
-    files = compiled.descriptors.file
-    by_name = {file.name: file for file in files}
-    stub_files = for_stubs(files, layout)
-    stub_names = {file.name: new.name for file, new in zip(files, stub_files, strict=True)}
+    descriptors = compiled.descriptors.file
+    by_name = {file.name: file for file in descriptors}
+    stub_files = for_stubs(descriptors, layout)
+    stub_names = {file.name: new.name for file, new in zip(descriptors, stub_files, strict=True)}
     with writing_stubs([stub_names[proto] for proto in protos], stub_files) as stubs:
         progress("generating services", 0.4)
-        texts = services(files, protos, layout)
+        texts = services(descriptors, protos, layout)
         progress("generating messages", 0.6)
         for proto, text in compiled.messages.items():
             name = "/".join(layout.module(proto).parts)

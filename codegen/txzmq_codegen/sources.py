@@ -84,6 +84,8 @@ def find(wanted: Sequence[Path], include: Sequence[Path]) -> Sources:
             name = name.removeprefix("/")
             if is_below(name, EXTERNAL) and not _asked_for(prefix):
                 continue
+            if not name.isprintable():
+                problems.append(_unprintable(file))
             known = files.setdefault(name, file)
             if known is not file and not known.samefile(file):
                 problems.append(_same_name(file, known, name))
@@ -164,6 +166,12 @@ def _protos(path: Path) -> Iterator[Path]:
         for name in sorted(names):
             if name.endswith(".proto"):
                 yield Path(folder, name)
+
+
+def _unprintable(file: Path) -> Problem:
+    shown = str(file).encode("unicode_escape").decode()
+    what = "there are unprintable characters in the name of this file"
+    return Problem(Position(shown, 1, 1), what, "rename it")
 
 
 def _same_name(file: Path, known: Path, name: str) -> Problem:

@@ -1,12 +1,11 @@
-"""Python text: a buffer of lines, string literals, docstrings."""
+"""Python text: string literals and docstrings."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Final, Self
+from typing import Final
 
-__all__ = ["Lines", "docstring", "literal"]
+__all__ = ["docstring", "escaped", "literal"]
 
 #: What must not stand in a source file as it is: control characters, and characters that are
 #: invisible or turn the direction of writing, with which code can be made to look like other
@@ -16,36 +15,8 @@ _HIDDEN: Final = re.compile(
     "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\uffff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-
-
-class Lines:
-    """Collects the lines of a module."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._indent = ""
-
-    def add(self, *lines: str) -> None:
-        """Append *lines* at the current indentation; an empty one stays empty."""
-        indent = self._indent
-        self._lines += [indent + line if line else "" for line in lines]
-
-    def add_docstring(self, text: str) -> None:
-        """Append *text* as a docstring at the current indentation."""
-        self.add(*docstring(text).split("\n"))
-
-    def indent(self) -> Self:
-        """``with lines.indent():`` everything added inside stands four columns further right."""
-        return self
-
-    def __enter__(self) -> None:
-        self._indent += "    "
-
-    def __exit__(self, *_: object) -> None:
-        self._indent = self._indent[:-4]
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines) + "\n"
+#: The ASCII characters that are not hidden.
+_PLAIN: Final = bytes((10, *range(32, 127)))
 
 
 def _escape_hidden(match: re.Match[str]) -> str:
@@ -55,19 +26,33 @@ def _escape_hidden(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-@lru_cache(maxsize=64)  # a method's comment is needed twice, soon after each other
-def docstring(text: str) -> str:
+def escaped(code: str) -> str:
+    """*code*, in which hidden characters stand in nothing but strings, with escapes in their place.
+
+    Line feeds stay.
+    """
+    if code.isascii() and not code.encode().translate(None, _PLAIN):
+        return code  # many times quicker, and so are nearly all modules
+    return _HIDDEN.sub(_escape_hidden, code)
+
+
+def docstring(text: str, indent: str = "") -> str:
     """*text* as the source of a docstring, whatever is in it; Python reads the same text back.
 
     Line ends become line feeds, and spaces before them go.
+
+    :param indent: what stands before its first line, and goes before the others.
     """
     text = text.replace("\r\n", "\n").replace("\\", "\\\\")
     text = _HIDDEN.sub(_escape_hidden, text)
-    text = "\n".join(line.rstrip(" ") for line in text.split("\n")).strip("\n")
+    text = "\n".join([line.rstrip(" ") for line in text.split("\n")]).strip("\n")
     if text.endswith('"'):
         text = f'{text[:-1]}\\"'
     text = text.replace('"""', '\\"\\"\\"')
-    return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
+    if "\n" not in text:
+        return f'"""{text}"""'
+    lines = [indent + line if line else "" for line in f'{text}\n"""'.split("\n")]
+    return '"""' + "\n".join(lines).removeprefix(indent)
 
 
 def literal(text: str) -> str:

@@ -150,7 +150,7 @@ def test_check_lists_missing_changed_and_stale_files(tmp_path: Path) -> None:
         "generated/acme/old_pb2.pyi: stale",
     ]
     assert ran.err.splitlines() == [
-        "error: 4 generated files are not up to date",
+        "error: 4 files are not up to date",
         "  help: run the same command without --check",
     ]
     assert tree(tmp_path / "generated") == before
@@ -455,3 +455,70 @@ def test_a_snapshot_sees_single_files_and_forgets_those_that_are_gone(tmp_path: 
 def test_usage_errors_carry_help() -> None:
     error = UsageError("what", "help")
     assert (str(error), error.help) == ("what", "help")
+
+
+_OTHER_TOOL = """
+import sys
+print("said by the tool", file=sys.stderr)
+sys.exit(5)
+"""
+
+
+def test_what_a_failing_tool_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "tools/mypy_protobuf"
+    tool.mkdir(parents=True)
+    (tool / "__init__.py").touch()
+    (tool / "main.py").write_text(_OTHER_TOOL, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tool.parent))
+    ran = generate(PROTOS, tmp_path)
+    assert ran.status == 70
+    assert ran.err == "error: mypy-protobuf failed with status 5\nsaid by the tool\n"
+    assert not (tmp_path / "generated").exists()
+
+
+def test_what_a_tool_says_is_not_shown_otherwise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comment = 'syntax = "proto3"; message M {\n  // \\N{no such character}\n'
+    assert generate({"x.proto": f"{comment} option deprecated = true; }}"}, tmp_path).status == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("it's/x.proto", "it_s.x"),
+        ('q"uoted.proto', "q_uoted"),
+        ("back\\Nslash.proto", "back_Nslash"),
+        ("a b.proto", "a_b"),
+        ("-o.proto", "_o"),
+        ("@at.proto", "_at"),
+        ("#hash.proto", "_hash"),
+        ("{0}%s$x.proto", "_0__s_x"),
+        ("x_pb2.proto", "x_pb2"),
+        ("__init__.proto", "__init__"),
+        ("Straße/München.proto", "Stra_e.M_nchen"),
+    ],
+)
+def test_a_file_may_have_any_name(tmp_path: Path, name: str, module: str) -> None:
+    text = ORDERS.replace("acme", "odd")
+    assert generate({name: text, "importer.proto": _importer(name)}, tmp_path).status == 0
+    python(f"import generated.{module}_txzmq, generated.importer_txzmq", tmp_path)
+    assert run("protos", "--check", folder=tmp_path) == (0, "", "")
+
+
+def _importer(name: str) -> str:
+    name = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f"""syntax = "proto3";
+import "{name}";
+service S {{ rpc Do(odd.Order) returns (odd.Order); }}
+"""
+
+
+def test_a_name_over_two_lines_is_an_error(tmp_path: Path) -> None:
+    ran = generate({"a\nb.proto": ORDERS}, tmp_path)
+    assert ran.status == 1
+    assert ran.err.splitlines() == [
+        "protos/a\\nb.proto:1:1: error: there are unprintable characters in the name of this file",
+        "  help: rename it",
+    ]

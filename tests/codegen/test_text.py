@@ -9,7 +9,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from txzmq_codegen.text import Lines, docstring, literal
+from txzmq_codegen.text import docstring, literal
 
 #: Text with much of what is dangerous in a string.
 TEXTS = st.text() | st.text("\"\\\n' nux{}\t\r\x00\x0c\u2028\u202e")
@@ -54,13 +54,10 @@ def test_nothing_hidden_is_left_in_the_source(text: str) -> None:
 
 @given(TEXTS)
 def test_a_docstring_of_a_method_is_that_docstring_and_nothing_else(text: str) -> None:
-    out = Lines()
-    out.add("class C:")
-    with out.indent():
-        out.add("def f(self):")
-        with out.indent():
-            out.add_docstring(text)
-    (cls,) = ast.parse(str(out)).body
+    indent = "        "
+    source = f"class C:\n    def f(self):\n{indent}{docstring(text, indent)}\n"
+    assert not re.search(" +$", source, re.MULTILINE)
+    (cls,) = ast.parse(source).body
     assert isinstance(cls, ast.ClassDef)
     (function,) = cls.body
     assert isinstance(function, ast.FunctionDef)

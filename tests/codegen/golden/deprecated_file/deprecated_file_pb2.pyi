@@ -28,7 +28,7 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-@_deprecated("""This message is within a file that has been marked as deprecated using proto file options.""")
+@_deprecated("This message is within a file that has been marked as deprecated using proto file options.")
 @_typing.final
 class Q(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -44,7 +44,7 @@ class Q(_message.Message):
 
 Global___Q: _TypeAlias = Q  # noqa: Y015
 
-@_deprecated("""This message is within a file that has been marked as deprecated using proto file options.""")
+@_deprecated("This message is within a file that has been marked as deprecated using proto file options.")
 @_typing.final
 class A(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor

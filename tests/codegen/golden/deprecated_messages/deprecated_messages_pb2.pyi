@@ -37,27 +37,27 @@ class _EEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_E.ValueType], _buil
     DESCRIPTOR: _descriptor.EnumDescriptor
     ZERO: _E.ValueType  # 0
     @_builtins.property
-    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    @_deprecated("This enum value has been marked as deprecated using proto enum value options.")
     def OLD(self) -> _E.ValueType: ...  # 1
 
-@_deprecated("""This enum has been marked as deprecated using proto enum options.""")
+@_deprecated("This enum has been marked as deprecated using proto enum options.")
 class E(_E, metaclass=_EEnumTypeWrapper): ...
 
 ZERO: E.ValueType  # 0
 OLD: E.ValueType  # 1
 Global___E: _TypeAlias = E  # noqa: Y015
 
-@_deprecated("""This message has been marked as deprecated using proto message options.""")
+@_deprecated("This message has been marked as deprecated using proto message options.")
 @_typing.final
 class Q(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OLD_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    @_deprecated("This field has been marked as deprecated using proto field options.")
     def old(self) -> _builtins.str: ...
     @old.setter
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    @_deprecated("This field has been marked as deprecated using proto field options.")
     def old(self, value: _builtins.str) -> None: ...
     def __init__(
         self,
