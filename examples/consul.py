@@ -93,13 +93,14 @@ class ConsulResolver:
 class _Body(Protocol):
     """Collects a response's body."""
 
+    transport: Any = None  # untyped in Twisted
+
     def __init__(self) -> None:
         self._received = b""
         self.whole: Deferred[bytes] = Deferred(self._cancel)
 
     def _cancel(self, _: Deferred[bytes]) -> None:
-        transport: Any = self.transport
-        transport.loseConnection()
+        self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data

@@ -95,6 +95,26 @@ def test_n4_a_reply_to_a_client_that_has_gone_is_dropped(loop: Loop) -> None:
     loop.run(main)
 
 
+def test_a_server_that_is_stopped_for_a_moment_costs_time_and_no_call(
+    one_loop: Loop, hosts: Wire
+) -> None:
+    with echo_server(hosts) as server, channel_in(one_loop, hosts.client, server.endpoint) as calls:
+
+        async def main() -> None:
+            await calls.call()
+            server.program.stop()
+            calls.call_many(20)
+            await one_loop.sleep(0.2)
+            assert calls.ends == 1
+            server.program.go_on()
+            await one_loop.until(lambda: calls.ends == 21)
+            calls.check()
+            assert len(calls.answers) == 21
+            calls.close()
+
+        one_loop.run(main)
+
+
 def test_n12_a_call_whose_time_was_up_is_not_executed_later(loop: Loop) -> None:
     service = Echo()
 
