@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -93,13 +93,14 @@ class ConsulResolver:
 class _Body(Protocol):
     """Collects a response's body."""
 
+    transport: Any = None  # untyped in Twisted
+
     def __init__(self) -> None:
         self._received = b""
         self.whole: Deferred[bytes] = Deferred(self._cancel)
 
     def _cancel(self, _: Deferred[bytes]) -> None:
-        # Typed by Twisted as unknown, or anything.
-        cast("Any", self).transport.loseConnection()
+        self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data

@@ -95,6 +95,26 @@ def test_n4_a_reply_to_a_client_that_has_gone_is_dropped(loop: Loop) -> None:
     loop.run(main)
 
 
+def test_a_server_that_is_stopped_for_a_moment_costs_time_and_no_call(
+    one_loop: Loop, hosts: Wire
+) -> None:
+    with echo_server(hosts) as server, channel_in(one_loop, hosts.client, server.endpoint) as calls:
+
+        async def main() -> None:
+            await calls.call()
+            server.program.stop()
+            calls.call_many(20)
+            await one_loop.sleep(0.2)
+            assert calls.ends == 1
+            server.program.go_on()
+            await one_loop.until(lambda: calls.ends == 21)
+            calls.check()
+            assert len(calls.answers) == 21
+            calls.close()
+
+        one_loop.run(main)
+
+
 def test_n12_a_call_whose_time_was_up_is_not_executed_later(loop: Loop) -> None:
     service = Echo()
 
@@ -169,8 +189,7 @@ def test_n13_one_of_two_servers_is_killed(one_loop: Loop) -> None:
             calls = History(one_loop, Channel(factory, endpoints))
             await calls.call()
             one.kill()
-            await one_loop.sleep(0.2)  # until the loss is known; what is called meanwhile may fail
-            calls.call_many(50)
+            calls.call_many(50)  # those that go to the dead one end when the loss is known
             await one_loop.until(lambda: calls.ends == calls.made)
             lost = len(calls.errors)
             for _ in range(100):

@@ -20,15 +20,15 @@ from tests.field.proxy import Proxy
 from tests.support import Loop
 
 
-def pings(hosts: Wire) -> bool:
-    """Whether a connection can be made and used, within a second."""
+def pings(hosts: Wire, patience: float = 10.0) -> bool:
+    """Whether a connection can be made and used, within *patience* seconds a step."""
     with hosts.server.entered():
         listener = socket.create_server((hosts.server.address, 0))
     with hosts.client.entered():
         client = socket.socket()
     with listener, client:
-        client.settimeout(0.3)
-        listener.settimeout(0.3)
+        client.settimeout(patience)
+        listener.settimeout(patience)
         try:
             client.connect(listener.getsockname())
             peer, _ = listener.accept()
@@ -50,7 +50,7 @@ def test_a_wire_carries_what_its_faults_let_through(hosts: Wire) -> None:
     ]
     for fault in faults:
         fault()
-        assert not pings(hosts)
+        assert not pings(hosts, patience=0.3)
         hosts.server.heal()
         hosts.client.heal()
         assert pings(hosts)
@@ -77,7 +77,7 @@ def test_a_reset_reaches_both_ends(hosts: Wire) -> None:
 def test_two_wires_do_not_meet(hosts: Wire) -> None:
     with wire() as others:
         hosts.server.drop(inbound=True, outbound=True)
-        assert not pings(hosts)
+        assert not pings(hosts, patience=0.3)
         assert pings(others)
 
 

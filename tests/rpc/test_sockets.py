@@ -100,6 +100,25 @@ def test_large_messages_and_the_limit_for_them(
     loop.run(main)
 
 
+def test_calls_over_ipv6(one_loop: Loop) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+    factory = ZmqFactory(one_loop.reactor)
+
+    async def main() -> None:
+        server = Server(factory, [Echo()])
+        endpoint = server.listen("tcp://[::1]:*")
+        assert endpoint.startswith("tcp://[::1]:")
+        answer = await Channel(factory, endpoint).unary_unary(ECHO, text("x"))
+        assert answer.value == "x"
+        factory.shutdown()
+
+    one_loop.run(main)
+
+
 def test_n1_a_killed_server_ends_its_calls(
     loop: Loop, factory: ZmqFactory, server_process: Program
 ) -> None:

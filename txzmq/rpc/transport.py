@@ -183,6 +183,11 @@ _RECONNECT: Final = (100, 300)
 _RECONNECT_MAX: Final = (1_500, 2_500)
 
 
+def _family(address: str) -> dict[str, int]:
+    """IPV6 only where an address needs it: with it, libzmq resolves names to IPv6 first."""
+    return {"IPV6": 1} if address.startswith("tcp://[") else {}
+
+
 class _ClientConnection(ZmqREQConnection):
     """A DEALER for one endpoint."""
 
@@ -203,7 +208,7 @@ class _ClientConnection(ZmqREQConnection):
         self._retry_is_explained = False
         self.reconnectInterval = random.randint(*_RECONNECT)
         self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        self.socketOptions = {**_CLIENT, **options}
+        self.socketOptions = {**_CLIENT, **_family(address), **options}
         super().__init__(factory)
         try:
             if address.startswith("inproc:"):
@@ -284,7 +289,7 @@ class _ServerConnection(ZmqREPConnection):
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        self.socketOptions = {**_SERVER, **options}
+        self.socketOptions = {**_SERVER, **_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
         self._closing = False
