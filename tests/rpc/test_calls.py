@@ -319,6 +319,29 @@ def test_a_detached_call_inherits_nothing(make: Worlds) -> None:
         outer.network.result(service.detached)
 
 
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_what_a_caller_does_when_its_time_is_up(make: Worlds, how: str) -> None:
+    world: World = make(Waiting())
+    first, *others = (world.call(str(number), timeout=1) for number in range(3))
+    outcomes: list[Failure] = []
+
+    def ended(failure: Failure) -> None:
+        outcomes.append(failure)
+        if how == "cancel":
+            others[0].cancel()  # its time is up in the same turn
+        else:
+            world.channel.close()
+
+    first.addErrback(ended)
+    for call in others:
+        call.addErrback(outcomes.append)
+    world.network.advance(1)
+    assert [failure.type for failure in outcomes] == {
+        "cancel": [DeadlineExceeded, CancelledError, DeadlineExceeded],
+        "close": [DeadlineExceeded, CancelledError, CancelledError],
+    }[how]
+
+
 # -- cancelling --------------------------------------------------------------------------------
 
 
