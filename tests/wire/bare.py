@@ -191,7 +191,7 @@ class BareClient:
         return self.answer(self.send(method, body, timeout_us=timeout_us, metadata=metadata))
 
     def told(self, text: str = "") -> dict[str, Any]:
-        """What the test's server has counted; *text* as ``anew`` has it begin anew."""
+        """What the test's server has counted; *text* has it begin ``anew``, or ``let go``."""
         told: dict[str, Any] = json.loads(text_of(self.call("/test.Bare/Tell", text).body))
         return told
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import epollreactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from txzmq import ZmqFactory
@@ -19,7 +21,7 @@ from txzmq.rpc import Context, Method, NotFound, Server, Service, UnaryResult
 
 METHODS = {
     name: Method(f"/test.Bare/{name.capitalize()}", name, StringValue, StringValue)
-    for name in ("echo", "fail", "wait", "tell")
+    for name in ("echo", "fail", "wait", "persist", "tell")
 }
 
 
@@ -32,6 +34,9 @@ class Bare:
         self.executed: Counter[str] = Counter()
         self.counted_before: Counter[str] = Counter()
         self.server: Server | None = None
+        #: Handlers that go on when they are cancelled, and how many there were at one time.
+        self.persistent: set[Deferred[None]] = set()
+        self.most_persistent = 0
 
     def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
         """Give back what came, metadata too, and say how much time is left."""
@@ -55,6 +60,23 @@ class Bare:
         context.cancelled.addCallback(self.ended, request.value)
         return Deferred()
 
+    async def persist(self, request: StringValue, context: Context) -> StringValue:
+        """Go on when cancelled, until ``tell`` is asked to let go."""
+        self.executed[request.value] += 1
+        end: Deferred[None] = Deferred()
+        self.persistent.add(end)
+        self.most_persistent = max(self.most_persistent, len(self.persistent))
+        while end in self.persistent:
+            step: Deferred[None] = Deferred()
+            end.chainDeferred(step)
+            with suppress(CancelledError):
+                await step
+        return request
+
+    def let_go(self) -> None:
+        while self.persistent:
+            self.persistent.pop().callback(None)
+
     def ended(self, reason: str, value: str) -> None:
         print(f"{value}: {reason}", flush=True)
 
@@ -64,7 +86,13 @@ class Bare:
         if request.value == "anew":
             self.executed.clear()
             self.counted_before = self.server.counters
+            self.most_persistent = 0
+        if request.value == "let go":
+            self.let_go()
+        gc.collect()
         told = {
+            "blocks": sys.getallocatedblocks() if hasattr(sys, "getallocatedblocks") else 0,
+            "most": self.most_persistent,
             "counters": self.server.counters - self.counted_before,
             "executed": self.executed,
             "running": self.server.running,

@@ -42,7 +42,7 @@ def new_client(context: zmq.Context[Any], endpoint: str) -> Iterator[Callable[[]
     """Makes clients of the server process, which has forgotten those of earlier tests."""
     clients = [BareClient(context, endpoint)]
     give_up = time.monotonic() + PATIENCE
-    while clients[0].told()["running"]:
+    while clients[0].told("let go")["running"]:
         assert time.monotonic() < give_up
     clients[0].told("anew")
 

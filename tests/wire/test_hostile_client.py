@@ -10,8 +10,9 @@ import pytest
 from tests.programs import Program
 from tests.wire.bare import BareClient, field, request_header, string_value, text_of
 from tests.wire.vectors import frames_of, read
+from txzmq.rpc import ServerLimits
 
-ECHO = "/test.Bare/Echo"
+ECHO, PERSIST = "/test.Bare/Echo", "/test.Bare/Persist"
 HEADER = request_header(ECHO)
 INTERNAL = 13
 
@@ -160,3 +161,38 @@ def test_a_client_that_reads_nothing(new_client: Callable[[], BareClient]) -> No
         enemy.send(ECHO, string_value("x" * 10_000))
     calls_go_on(friend)
     assert friend.told()["running"] == 0
+
+
+def test_c5_l13_a_flood_of_cancels_runs_no_more_handlers_than_the_limit(
+    new_client: Callable[[], BareClient],
+) -> None:
+    enemy, friend = new_client(), new_client()
+    # The handler goes on when it is cancelled, so its place must not be given away.
+    cancels = [enemy.cancel(enemy.send(PERSIST, string_value("flood"))) for _ in range(20_000)]
+    calls_go_on(friend)
+    assert enemy.answer(cancels[-1]).code == 0
+    told = friend.told()
+    assert told["most"] == told["running"] == ServerLimits().running_per_peer
+    assert (told["executed"]["flood"], told["queued"]) == (told["most"], 0)
+    assert not any(reply.code for replies in enemy.replies.values() for reply in replies)
+    friend.told("let go")
+    assert friend.told()["running"] == 0
+    assert enemy.call(ECHO, "x").code == 0
+
+
+def test_l12_attacks_leave_nothing_in_memory(new_client: Callable[[], BareClient]) -> None:
+    enemy, friend = new_client(), new_client()
+
+    def round_of_attacks() -> int:
+        for attack in ATTACKS:
+            if attack is not many_frames:  # the slowest
+                attack(enemy)
+        assert enemy.call(ECHO, "x").code == 0
+        enemy.replies.clear()
+        blocks: int = friend.told()["blocks"]
+        return blocks
+
+    round_of_attacks()  # fills caches, which are bounded
+    blocks = [round_of_attacks() for _ in range(4)]
+    # A round has more than 5,000 messages of which something could be kept.
+    assert blocks[-1] - blocks[0] < 2_000
