@@ -46,6 +46,7 @@ from txzmq.rpc import (
     current_context,
     detached,
 )
+from txzmq.testing import Faults
 
 
 class Worlds:
@@ -458,6 +459,42 @@ def test_calls_go_to_the_endpoints_that_are_there_in_turn(make: Worlds) -> None:
     assert (len(world.service.seen), len(second.seen)) == (15, 5)
     channel.close()
     assert ConnectivityState.READY.name == "READY"
+
+
+@pytest.mark.parametrize("how", ["cut", "close", "unreachable", "deadline"])
+@pytest.mark.parametrize("blocked", [0.0, 1.0])
+def test_c11_callers_end_other_calls_when_theirs_ends(
+    make: Worlds, how: str, blocked: float
+) -> None:
+    world: World = make(Waiting(), serve=how != "unreachable", faults=Faults(blocked=blocked))
+    channel = Channel(world.network, ADDRESS, interceptors=[lambda call, proceed: proceed(call)])
+    calls: list[Deferred[StringValue]] = []
+    outcomes: list[Failure] = []
+    problems: list[Failure] = []
+
+    def ended(failure: Failure) -> None:
+        outcomes.append(failure)
+        for call in calls:
+            call.cancel()
+
+    for number in range(9):
+        call = world.call(timeout=1, caller=channel if number % 2 else world.channel)
+        calls.append(call)
+        call.addErrback(ended)
+        call.addErrback(problems.append)
+    if how != "unreachable":
+        world.network.run()
+    if how == "cut":
+        world.network.cut(ADDRESS)
+    elif how == "close":
+        channel.close()
+        world.channel.close()
+    world.network.advance(2)
+    assert len(outcomes) == len(calls)
+    assert sum(outcome.type is CancelledError for outcome in outcomes) >= len(calls) - 1
+    assert not problems
+    assert not world.service.seen or not blocked
+    channel.close()
 
 
 def test_a_channel_needs_an_endpoint(make: Worlds) -> None:
