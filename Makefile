@@ -49,6 +49,12 @@ venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 test: $(DEVELOPS)  ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Properties that are tried with other examples each time, and with many more of them.
+.PHONY: test-long
+test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 times as long, at random
+	TXZMQ_TEST_EXAMPLES=50 $(BIN)/python -m pytest -o faulthandler_timeout=3600 \
+		tests/rpc/test_stateful.py $(PYTEST_ARGS)
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format
