@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import (
     ADDRESS,
     ECHO,
@@ -46,7 +47,7 @@ from txzmq.rpc import (
     current_context,
     detached,
 )
-from txzmq.testing import Faults
+from txzmq.testing import Faults, MemoryNetwork
 
 
 class Worlds:
@@ -357,6 +358,35 @@ def test_cancelling_ends_the_handler_too(make: Worlds) -> None:
     assert service.results[0].called, "the handler's Deferred was not cancelled"
     assert world.network.result(service.contexts[0].cancelled) == "the client cancelled it"
     assert not world.server.running
+
+
+class Deaf:
+    """A server's socket whose server never answers."""
+
+    def received(self, message: list[bytes]) -> None:
+        """Nothing comes of it."""
+
+    def peer_lost(self, peer: bytes) -> None:
+        """Nothing comes of it."""
+
+    def closed(self) -> None:
+        """Nothing comes of it."""
+
+
+def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:
+    network = MemoryNetwork()
+    network.listen(ADDRESS, Deaf(), {})
+    channel = Channel(network, ADDRESS)
+    for _ in range(100):
+        call = channel.unary_unary(ECHO, text("x"))
+        network.run()
+        call.cancel()
+        with pytest.raises(CancelledError):
+            network.result(call)
+    network.advance(31)
+    assert leftovers(channel) == []
+    assert not network.clock.getDelayedCalls()
+    channel.close()
 
 
 def test_a_queued_call_that_is_cancelled_is_never_sent(make: Worlds) -> None:
