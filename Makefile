@@ -117,6 +117,10 @@ bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in n
 bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
 	$(BIN)/python -m benchmarks.codegen
 
+.PHONY: bench-memory
+bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
+	$(BIN)/python -m benchmarks.memory
+
 # One environment per interpreter, .venv-3.12 and so on.
 .venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python
 	@echo "== setting up .venv-3.$*"
