@@ -133,7 +133,7 @@ class Subchannel:
     def cancel(self, call: Call) -> None:
         """As :meth:`withdraw`, and tell the server; all of one turn go in one message."""
         self.withdraw(call)
-        if call.counter:
+        if call.counter and self.state is ConnectivityState.READY:  # or the server has noticed
             if not self._outgoing and not self._to_cancel:
                 self._transport.flush_soon()
             self._to_cancel.append(self.wire.id_of(call.counter))
