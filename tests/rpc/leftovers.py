@@ -9,8 +9,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 #: Attributes that hold something for as long as their owner lives: what it was made with, what it
-#: counts, its connections.
-_KEPT = {"dropped", "_counters", "_entries", "_connections", "_subchannels", "limits"}
+#: counts, its connections; and a bounded heap of times at which nothing may be due any more.
+_KEPT = {
+    "_counters",
+    "_entries",
+    "_listeners",
+    "_subchannels",
+    "_ticks",
+    "counters",
+    "dropped",
+    "endpoints",
+    "limits",
+    "socketOptions",
+}
 
 
 def leftovers(*roots: object) -> list[str]:
