@@ -369,6 +369,9 @@ class Deaf:
     def peer_lost(self, peer: bytes) -> None:
         """Nothing comes of it."""
 
+    def flush(self) -> None:
+        """Nothing comes of it."""
+
     def closed(self) -> None:
         """Nothing comes of it."""
 
