@@ -49,6 +49,12 @@ venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 test: $(DEVELOPS)  ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Properties that are tried with other examples each time, and with many more of them.
+.PHONY: test-long
+test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 times as long, at random
+	TXZMQ_TEST_EXAMPLES=50 $(BIN)/python -m pytest -o faulthandler_timeout=3600 \
+		tests/rpc/test_stateful.py $(PYTEST_ARGS)
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format
@@ -110,6 +116,10 @@ bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in n
 .PHONY: bench-codegen
 bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
 	$(BIN)/python -m benchmarks.codegen
+
+.PHONY: bench-memory
+bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
+	$(BIN)/python -m benchmarks.memory
 
 # One environment per interpreter, .venv-3.12 and so on.
 .venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ T = TypeVar("T")
 
 #: What a test may wait for at most; a failing test ends by it, a passing one never comes near.
 PATIENCE = 30.0
+
+
+def examples(number: int) -> int:
+    """How many examples a property is tried with; many more where ``make test-long`` asks."""
+    return number * int(os.environ.get("TXZMQ_TEST_EXAMPLES", "1"))
 
 
 def _asyncio_reactor() -> PosixReactorBase:
@@ -143,6 +149,11 @@ class Logged(list[LogEvent]):
     def warnings(self) -> list[LogEvent]:
         """The events at level warn."""
         return [event for event in self if event["log_level"] is LogLevel.warn]
+
+
+def error_of(failure: Failure) -> BaseException:
+    """The exception of a failure; Twisted leaves its type open."""
+    return cast(BaseException, failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
 @contextmanager

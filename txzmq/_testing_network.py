@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Virtual seconds between attempts to connect.
 _RETRY = 0.1
+#: Virtual seconds until a full queue has room.
+_UNBLOCK = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +40,8 @@ class Faults:
     duplication: float = 0.0
     #: It takes between zero and so many seconds, so that later ones overtake it.
     delay: float = 0.0
+    #: The sender's queue is full: the message is refused for now, and tried again.
+    blocked: float = 0.0
 
 
 class _Line:
@@ -52,9 +56,14 @@ class _Line:
         self.server: _Listener | None = None
         self.open = True
         self._flush: Timer | None = None
+        self._unblock: Timer | None = None
 
     def send_message(self, message: list[bytes]) -> SendResult:
         if self.server is None:
+            return SendResult.BLOCKED
+        if self.network.is_full():
+            if self._unblock is None:
+                self._unblock = self.network.clock.callLater(_UNBLOCK, self._has_room)
             return SendResult.BLOCKED
         server, peer = self.server, self.peer
         self.network.carry(lambda: server.deliver(peer, message))
@@ -67,6 +76,11 @@ class _Line:
     def _flush_now(self) -> None:
         self._flush = None
         if self.open:
+            self.handler.flush()
+
+    def _has_room(self) -> None:
+        self._unblock = None
+        if self.server is not None and self.open:
             self.handler.flush()
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
@@ -99,6 +113,8 @@ class _Line:
 
     def close(self) -> None:
         self.open = False
+        if self._unblock is not None:
+            self._unblock.cancel()
         self.network.clock.callLater(0, self.lose)
 
 
@@ -118,6 +134,8 @@ class _Listener:
         line = self.lines.get(peer)
         if line is None:
             return SendResult.UNREACHABLE
+        if self._network.is_full():
+            return SendResult.BLOCKED
         self._network.carry(lambda: line.deliver(peer, rest))
         return SendResult.SENT
 
@@ -242,6 +260,10 @@ class MemoryNetwork:
     def new_peer(self) -> bytes:
         """A routing id as libzmq makes them up."""
         return b"\0" + next(self._peers).to_bytes(4, "big")
+
+    def is_full(self) -> bool:
+        """Whether a sender's queue has no room."""
+        return bool(self._faults.blocked) and self._random.random() < self._faults.blocked
 
     def carry(self, arrive: Callable[[], None]) -> None:
         """Have a message arrive, or not, or twice."""

@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import (
     ADDRESS,
     ECHO,
@@ -26,7 +27,7 @@ from tests.rpc.service import (
     World,
     text,
 )
-from tests.support import Logged
+from tests.support import Logged, error_of
 from txzmq.rpc import (
     Aborted,
     Channel,
@@ -46,6 +47,7 @@ from txzmq.rpc import (
     current_context,
     detached,
 )
+from txzmq.testing import Faults, MemoryNetwork
 
 
 class Worlds:
@@ -319,6 +321,29 @@ def test_a_detached_call_inherits_nothing(make: Worlds) -> None:
         outer.network.result(service.detached)
 
 
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_what_a_caller_does_when_its_time_is_up(make: Worlds, how: str) -> None:
+    world: World = make(Waiting())
+    first, *others = (world.call(str(number), timeout=1) for number in range(3))
+    outcomes: list[Failure] = []
+
+    def ended(failure: Failure) -> None:
+        outcomes.append(failure)
+        if how == "cancel":
+            others[0].cancel()  # its time is up in the same turn
+        else:
+            world.channel.close()
+
+    first.addErrback(ended)
+    for call in others:
+        call.addErrback(outcomes.append)
+    world.network.advance(1)
+    assert [type(error_of(failure)) for failure in outcomes] == {
+        "cancel": [DeadlineExceeded, CancelledError, DeadlineExceeded],
+        "close": [DeadlineExceeded, CancelledError, CancelledError],
+    }[how]
+
+
 # -- cancelling --------------------------------------------------------------------------------
 
 
@@ -333,6 +358,38 @@ def test_cancelling_ends_the_handler_too(make: Worlds) -> None:
     assert service.results[0].called, "the handler's Deferred was not cancelled"
     assert world.network.result(service.contexts[0].cancelled) == "the client cancelled it"
     assert not world.server.running
+
+
+class Deaf:
+    """A server's socket whose server never answers."""
+
+    def received(self, message: list[bytes]) -> None:
+        """Nothing comes of it."""
+
+    def peer_lost(self, peer: bytes) -> None:
+        """Nothing comes of it."""
+
+    def flush(self) -> None:
+        """Nothing comes of it."""
+
+    def closed(self) -> None:
+        """Nothing comes of it."""
+
+
+def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:
+    network = MemoryNetwork()
+    network.listen(ADDRESS, Deaf(), {})
+    channel = Channel(network, ADDRESS)
+    for _ in range(100):
+        call = channel.unary_unary(ECHO, text("x"))
+        network.run()
+        call.cancel()
+        with pytest.raises(CancelledError):
+            network.result(call)
+    network.advance(31)
+    assert leftovers(channel) == []
+    assert not network.clock.getDelayedCalls()
+    channel.close()
 
 
 def test_a_queued_call_that_is_cancelled_is_never_sent(make: Worlds) -> None:
@@ -435,6 +492,44 @@ def test_calls_go_to_the_endpoints_that_are_there_in_turn(make: Worlds) -> None:
     assert (len(world.service.seen), len(second.seen)) == (15, 5)
     channel.close()
     assert ConnectivityState.READY.name == "READY"
+
+
+@pytest.mark.parametrize("how", ["cut", "close", "unreachable", "deadline"])
+@pytest.mark.parametrize("blocked", [0.0, 1.0])
+def test_c11_callers_end_other_calls_when_theirs_ends(
+    make: Worlds, how: str, blocked: float
+) -> None:
+    world: World = make(Waiting(), serve=how != "unreachable", faults=Faults(blocked=blocked))
+    channel = Channel(world.network, ADDRESS, interceptors=[lambda call, proceed: proceed(call)])
+    calls: list[Deferred[StringValue]] = []
+    outcomes: list[Failure] = []
+    problems: list[Failure] = []
+
+    def ended(failure: Failure) -> None:
+        outcomes.append(failure)
+        for call in calls:
+            call.cancel()
+
+    for number in range(9):
+        call = world.call(timeout=1, caller=channel if number % 2 else world.channel)
+        calls.append(call)
+        call.addErrback(ended)
+        call.addErrback(problems.append)
+    if how != "unreachable":
+        world.network.run()
+    if how == "cut":
+        world.network.cut(ADDRESS)
+    elif how == "close":
+        channel.close()
+        world.channel.close()
+    world.network.advance(2)
+    assert len(outcomes) == len(calls)
+    assert (
+        sum(isinstance(error_of(outcome), CancelledError) for outcome in outcomes) >= len(calls) - 1
+    )
+    assert not problems
+    assert not world.service.seen or not blocked
+    channel.close()
 
 
 def test_a_channel_needs_an_endpoint(make: Worlds) -> None:

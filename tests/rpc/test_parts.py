@@ -87,6 +87,29 @@ def test_deadlines_fire_once_in_order_and_leave_nothing(
     assert (len(deadlines), clock.getDelayedCalls()) == (0, [])
 
 
+def test_what_is_removed_while_others_fire_does_not_fire() -> None:
+    clock, fired = Clock(), list[int]()
+
+    def expired(item: int) -> None:
+        fired.append(item)
+        if item == 0:
+            deadlines.remove(1, ticks[1])  # of the same tick
+            deadlines.remove(3, ticks[3])  # of a later one that is due as well
+            deadlines.set(4, 1.0)  # due already
+        elif item == 5:
+            deadlines.close()
+
+    deadlines: Deadlines[int] = Deadlines(clock, expired)
+    ticks = [deadlines.set(item, when) for item, when in enumerate((1.0, 1.0, 1.0, 1.5))]
+    clock.advance(2)
+    assert fired == [0, 2, 4]
+    for item in (5, 6, 7):
+        deadlines.set(item, 3.0)
+    clock.advance(2)
+    assert fired == [0, 2, 4, 5]
+    assert (len(deadlines), clock.getDelayedCalls()) == (0, [])
+
+
 def test_a_million_deadlines_that_are_removed_cost_no_memory() -> None:
     clock = Clock()
     deadlines: Deadlines[int] = Deadlines(clock, lambda _: None)

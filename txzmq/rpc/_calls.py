@@ -161,7 +161,9 @@ class Call:
         self.deferred.callback(response)
 
     def fail(self, error: Exception) -> None:
-        """There will be no reply."""
+        """There will be no reply; nothing happens if the call has ended."""
+        if self.deferred.called:
+            return  # by what another call's caller did, while all of a connection were ended
         self._end()
         self.deferred.errback(outcome_of(error, self.method))
 
@@ -218,6 +220,8 @@ class InterceptedCall:
 
     def give_up(self, error: Exception) -> None:
         """End it whatever the interceptors do; they are cancelled."""
+        if self.deferred.called:
+            return  # by what another call's caller did
         pending = self._end()
         self.deferred.errback(outcome_of(error, self.method))
         if pending is not None:

@@ -94,10 +94,15 @@ class Deadlines(Generic[T]):
         # Half a tick of grace, because the timer's own arithmetic rounds.
         now = self._clock.seconds() / TICK + 0.5
         while self._ticks and self._ticks[0] <= now:
-            tick = heapq.heappop(self._ticks)
-            bucket = self._buckets.pop(tick, None)
-            for item in bucket or ():
-                self._expired(item)
+            tick = self._ticks[0]
+            if tick not in self._buckets:
+                heapq.heappop(self._ticks)
+                continue
+            for item in list(self._buckets[tick]):
+                # Not if the one before it has removed it.
+                if item in self._buckets.get(tick, ()):
+                    self.remove(item, tick)
+                    self._expired(item)
         while self._ticks and self._ticks[0] not in self._buckets:
             heapq.heappop(self._ticks)
         if self._ticks and self._ticks[0] < self._timer_tick:

@@ -6,6 +6,7 @@ import enum
 from typing import Final, Protocol
 
 from txzmq.rpc._calls import Call
+from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._wire.batches import MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request
@@ -16,7 +17,11 @@ from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["ConnectivityState", "Subchannel", "SubchannelOwner"]
 
-_CANCEL_HEADER: Final = encode_request(RequestHead("/txzmq.rpc.v1.Control/Cancel", 30_000_000, ()))
+#: Seconds after which a Cancel is forgotten that the server does not answer.
+_CANCEL_TIMEOUT: Final = 30
+_CANCEL_HEADER: Final = encode_request(
+    RequestHead("/txzmq.rpc.v1.Control/Cancel", _CANCEL_TIMEOUT * 1_000_000, ())
+)
 
 
 class ConnectivityState(enum.Enum):
@@ -65,13 +70,22 @@ class _Waiting(Protocol):
 
 
 class _Cancellation:
-    """A call of the control service; nothing hangs on how it ends."""
+    """A call of the control service; nothing hangs on how it ends, but it must end."""
+
+    __slots__ = ("deadlines", "request_id", "tick")
+
+    def __init__(self, deadlines: Deadlines[_Cancellation]) -> None:
+        self.deadlines = deadlines
+        self.request_id = b""
+        self.tick = 0
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The server has ended the calls."""
+        self.deadlines.remove(self, self.tick)
 
     def fail(self, error: Exception) -> None:
         """The connection is gone, and the calls with it."""
+        self.deadlines.remove(self, self.tick)
 
 
 class Subchannel:
@@ -92,7 +106,8 @@ class Subchannel:
         # Whether they wait for room in the socket, not for the turn's end.
         self._blocked = False
         self._to_cancel: list[bytes] = []
-        self._cancellation = _Cancellation()
+        # One more timer than the channel's own, and only while a Cancel waits for its reply.
+        self._cancellations: Deadlines[_Cancellation] = Deadlines(self._clock, self._unanswered)
         # Whether the server has said that it understands batches.
         self._batches = False
         # Last: it may tell of events at once.
@@ -118,7 +133,7 @@ class Subchannel:
     def cancel(self, call: Call) -> None:
         """As :meth:`withdraw`, and tell the server; all of one turn go in one message."""
         self.withdraw(call)
-        if call.counter:
+        if call.counter and self.state is ConnectivityState.READY:  # or the server has noticed
             if not self._outgoing and not self._to_cancel:
                 self._transport.flush_soon()
             self._to_cancel.append(self.wire.id_of(call.counter))
@@ -186,13 +201,23 @@ class Subchannel:
         for first in range(0, len(request_ids), MAX_CANCELLED):
             some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()
-            message = self.wire.request(self._cancellation, _CANCEL_HEADER, body)
-            if self._transport.send_message(message) is not SendResult.SENT:
+            cancellation = _Cancellation(self._cancellations)
+            message = self.wire.request(cancellation, _CANCEL_HEADER, body)
+            if self._transport.send_message(message) is SendResult.SENT:
+                cancellation.request_id = message[0]
+                when = self._clock.seconds() + _CANCEL_TIMEOUT
+                cancellation.tick = self._cancellations.set(cancellation, when)
+            else:
                 self.wire.forget(message[0])  # the calls' deadlines will end them
+
+    def _unanswered(self, cancellation: _Cancellation) -> None:
+        self.wire.forget(cancellation.request_id)
 
     def close(self) -> None:
         """Drop the connection."""
         self.state = ConnectivityState.SHUTDOWN
+        self._to_cancel.clear()
+        self._cancellations.close()
         self._transport.close()
 
     def calls(self) -> list[_Waiting]:

@@ -1,0 +1,1 @@
+"""What calls cost in memory, on each side: ``make bench-memory``."""

@@ -1,0 +1,544 @@
+"""Clients, servers and a wire that loses, doubles, delays and breaks, in any order of events.
+
+Each call ends once, with the answer to its own request; nothing is executed twice; what is said not
+to have been executed was not; and when all is over nothing is left. ``make test-long`` plays many
+more games.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from tests.rpc.leftovers import leftovers
+from tests.rpc.service import ECHO, text
+from tests.support import Logged, error_of, examples
+from txzmq.rpc import (
+    Aborted,
+    Channel,
+    ClientCall,
+    ClientProceed,
+    Code,
+    Context,
+    NotFound,
+    RpcError,
+    Server,
+    ServerLimits,
+    ServerProceed,
+    Service,
+)
+from txzmq.testing import Faults, MemoryNetwork
+
+OUTER, INNER = "inproc://outer", "inproc://inner"
+#: Where the channels of the test's own go; a third one is the outer server's, to the inner one.
+CHANNELS: list[list[str]] = [[OUTER], [OUTER, INNER]]
+LIMITS = ServerLimits(running=4, running_per_peer=3, queued=4, queued_per_peer=3, message_size=1000)
+
+#: What handlers do.
+LEAVES = ["value", "error", "crash", "large", "wrong", "later", "coroutine", "never", "stubborn"]
+NESTED = ["nested-coroutine", "nested-generator", "nested-deferred"]
+#: What a call may end with beside what any call may, by what its handler does.
+CODES: dict[str, set[Code]] = {
+    "error": {Code.NOT_FOUND},
+    "crash": {Code.UNKNOWN},
+    "wrong": {Code.INTERNAL},
+    "later": {Code.NOT_FOUND},
+    "coroutine": {Code.NOT_FOUND},
+    "stubborn": {Code.NOT_FOUND},
+    "nested": {Code.ABORTED, Code.CANCELLED},
+}
+ANY_CALL = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED}
+
+
+class Plan(NamedTuple):
+    """A call to make."""
+
+    channel: int
+    behaviour: str
+    timeout: float | None
+    wait_for_ready: bool
+    #: What its caller does when it ends.
+    then: str
+
+
+PLANS = st.builds(
+    Plan,
+    st.integers(0, len(CHANNELS) - 1),
+    st.one_of(
+        st.sampled_from(LEAVES),
+        st.sampled_from(LEAVES),
+        st.tuples(st.sampled_from(NESTED), st.sampled_from(LEAVES)).map(" ".join),
+    ),
+    st.sampled_from([None, None, None, 0.005, 0.3, 2.0, float("inf")]),
+    st.booleans(),
+    st.sampled_from(["nothing"] * 6 + ["call", "cancel", "cancel", "close", "stop"]),
+)
+
+
+@dataclass(eq=False)
+class Call:
+    """A call as its caller sees it."""
+
+    name: str
+    plan: Plan
+    channel: Channel
+    deadline: float
+    deferred: Deferred[StringValue] | None = None
+    cancelled: bool = False
+    outcomes: list[object] = field(default_factory=list[object])
+    ended_at: float = 0.0
+
+
+@dataclass(eq=False)
+class Job:
+    """A handler that runs."""
+
+    name: str
+    behaviour: str
+    server: Server
+    #: What it waits for now, and may be given by the test.
+    step: Deferred[StringValue] | None = None
+
+
+class Actor:
+    """A service whose handlers do what the request says: its name, and what to do."""
+
+    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
+
+    def __init__(self, game: Calls) -> None:
+        self.game = game
+        self.server: Server | None = None
+
+    def echo(self, request: StringValue, context: Context) -> Any:
+        # Any: a wrong type is one of the results.
+        name, behaviour, *inner = request.value.split()
+        assert self.server is not None
+        job = Job(name, behaviour, self.server)
+        self.game.executed[name] += 1
+        if behaviour == "value":
+            return answer(name)
+        if behaviour == "error":
+            raise NotFound(name)
+        if behaviour == "crash":
+            raise Crash
+        if behaviour == "large":
+            return text("x" * 2_000)
+        if behaviour == "wrong":
+            return Int64Value(value=1)
+        self.game.jobs.append(job)
+        if behaviour == "coroutine":
+            return self.coroutine(job)
+        if behaviour == "stubborn":
+            return self.stubborn(job)
+        if behaviour == "nested-coroutine":
+            return self.nested_coroutine(job, inner[0])
+        if behaviour == "nested-generator":
+            return self.nested_generator(job, inner[0])
+        if behaviour == "nested-deferred":
+            nested = self.nested(job, inner[0])
+            nested.addCallbacks(partial(enclosed, name), wrapped)
+            return nested.addBoth(self.done, job)
+        job.step = Deferred()
+        return job.step.addBoth(self.done, job)
+
+    def done(self, result: object, job: Job) -> object:
+        self.game.jobs.remove(job)
+        return result
+
+    def nested(self, job: Job, behaviour: str) -> Deferred[StringValue]:
+        return self.game.nested.unary_unary(ECHO, text(f"{job.name}-inner {behaviour}"))
+
+    async def coroutine(self, job: Job) -> StringValue:
+        try:
+            job.step = Deferred()
+            return await job.step
+        finally:
+            self.game.jobs.remove(job)
+
+    async def stubborn(self, job: Job) -> StringValue:
+        try:
+            while True:
+                job.step = Deferred()
+                with suppress(CancelledError):
+                    return await job.step
+        finally:
+            self.game.jobs.remove(job)
+
+    async def nested_coroutine(self, job: Job, behaviour: str) -> StringValue:
+        try:
+            reply = await self.nested(job, behaviour)
+            return enclosed(job.name, reply)
+        except RpcError as error:
+            raise Aborted(f"nested: {error}") from error
+        finally:
+            self.game.jobs.remove(job)
+
+    @inlineCallbacks
+    def nested_generator(
+        self, job: Job, behaviour: str
+    ) -> Generator[Deferred[Any], Any, StringValue]:
+        try:
+            reply: StringValue = yield self.nested(job, behaviour)
+            return enclosed(job.name, reply)
+        except RpcError as error:
+            raise Aborted(f"nested: {error}") from error
+        finally:
+            self.game.jobs.remove(job)
+
+
+class Crash(Exception):
+    """What a handler did not expect."""
+
+
+def answer(name: str) -> StringValue:
+    return text(f"answer to {name}")
+
+
+def enclosed(name: str, reply: StringValue) -> StringValue:
+    return answer(f"{name} {reply.value}")
+
+
+def wrapped(failure: Failure) -> Failure:
+    error = error_of(failure)
+    if isinstance(error, RpcError):
+        raise Aborted(f"nested: {error}")
+    return failure
+
+
+class Calls(RuleBasedStateMachine):
+    """Everything that may happen to a call, in any order."""
+
+    #: For variants of the game: what channels and servers are made with besides.
+    channel_options: ClassVar[dict[str, Any]] = {}
+    server_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Logged()
+        # pyright takes no function for a zope interface
+        globalLogPublisher.addObserver(self.log.append)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        self.calls: list[Call] = []
+        self.jobs: list[Job] = []
+        self.executed: Counter[str] = Counter()
+        self.not_executed: set[str] = set()
+        self.channels: list[Channel] = []
+        self.servers: dict[str, Server] = {}
+        self.stopped: dict[str, Deferred[None]] = {}
+        self.all_channels: list[Channel] = []
+        self.all_servers: list[Server] = []
+        self.closed: set[Channel] = set()
+        self.problems: list[str] = []
+
+    @initialize(
+        seed=st.integers(0, 2**16),
+        loss=st.sampled_from([0.0, 0.0, 0.1]),
+        duplication=st.sampled_from([0.0, 0.0, 0.2]),
+        delay=st.sampled_from([0.0, 0.0, 0.01, 0.3]),
+        blocked=st.sampled_from([0.0, 0.0, 0.5]),
+    )
+    def begin(
+        self, seed: int, loss: float, duplication: float, delay: float, blocked: float
+    ) -> None:
+        self.lossless = not (loss or delay or blocked)
+        self.network = MemoryNetwork(
+            Faults(seed=seed, loss=loss, duplication=duplication, delay=delay, blocked=blocked)
+        )
+        self.listen(OUTER)
+        self.listen(INNER)
+        self.channels = [self.connect(addresses) for addresses in CHANNELS]
+        self.nested = self.connect([INNER])
+
+    def listen(self, address: str) -> None:
+        actor = Actor(self)
+        server = Server(self.network, [actor], limits=LIMITS, **self.server_options)
+        actor.server = self.servers[address] = server
+        self.all_servers.append(server)
+        server.listen(address)
+
+    def connect(self, addresses: list[str]) -> Channel:
+        channel = Channel(self.network, addresses, **self.channel_options)
+        self.all_channels.append(channel)
+        return channel
+
+    @property
+    def now(self) -> float:
+        return self.network.clock.seconds()
+
+    # -- callers -----------------------------------------------------------------------------
+
+    @rule(plans=st.lists(PLANS, min_size=1, max_size=4), run=st.sampled_from([True, True, False]))
+    def call(self, plans: list[Plan], run: bool) -> None:
+        for plan in plans:
+            self.make(plan)
+        if run:
+            self.network.run()
+
+    def make(self, plan: Plan) -> None:
+        timeout = 30.0 if plan.timeout is None else plan.timeout
+        channel = self.channels[plan.channel]
+        name = f"call-{len(self.calls)}"
+        call = Call(name, plan, channel, self.now + timeout)
+        self.calls.append(call)
+        call.deferred = channel.unary_unary(
+            ECHO,
+            text(f"{name} {plan.behaviour}"),
+            timeout=plan.timeout,
+            wait_for_ready=plan.wait_for_ready,
+        )
+        call.deferred.addBoth(self.ended, call)
+
+    def open_calls(self) -> list[Call]:
+        return [call for call in self.calls if not call.outcomes]
+
+    @precondition(lambda self: self.open_calls())
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.cancel_call(data.draw(st.sampled_from(self.open_calls()), "call"))
+
+    def cancel_call(self, call: Call) -> None:
+        call.cancelled = True
+        if call.deferred is not None:  # not where the call is still being made
+            call.deferred.cancel()
+
+    def ended(self, result: StringValue | Failure, call: Call) -> None:
+        call.outcomes.append(result)
+        call.ended_at = self.now
+        try:
+            self.check(call, result)
+        except AssertionError as error:  # the Deferred would keep it
+            self.problems.append(f"{call.name}: {error}")
+        # Callers do as they like in their callbacks.
+        then = call.plan.then
+        if then == "call":
+            self.make(Plan(0, "later", None, False, "nothing"))
+        elif then == "cancel":
+            for other in self.open_calls()[:2]:
+                self.cancel_call(other)
+        elif then == "close":
+            self.close_channel(0)
+        elif then == "stop":
+            self.stop_server(OUTER, 1.0)
+
+    def check(self, call: Call, result: StringValue | Failure) -> None:
+        if isinstance(result, StringValue):
+            inner = f" answer to {call.name}-inner" if "nested" in call.plan.behaviour else ""
+            assert result == answer(f"{call.name}{inner}")
+            assert self.executed[call.name] == 1
+            return
+        error = error_of(result)
+        if isinstance(error, CancelledError):
+            assert call.cancelled or call.channel in self.closed
+            return
+        assert isinstance(error, RpcError), error
+        own = CODES.get(call.plan.behaviour.split("-")[0], set())
+        assert error.code in ANY_CALL | own, error
+        if error.code is Code.NOT_FOUND:
+            assert error.message == call.name
+        if error.code is Code.DEADLINE_EXCEEDED:
+            assert self.now >= call.deadline - 0.001
+        # A nested call's message comes with ABORTED.
+        denied = "not executed" in error.message or "not sent" in error.message
+        if denied and error.code is not Code.ABORTED:
+            self.not_executed.add(call.name)
+
+    def close_channel(self, index: int) -> None:
+        """A channel is closed, and another one takes its place."""
+        channel = self.channels[index]
+        self.closed.add(channel)
+        self.channels[index] = self.connect(CHANNELS[index])
+        channel.close()
+
+    # -- handlers ----------------------------------------------------------------------------
+
+    def waiting_jobs(self) -> list[Job]:
+        return [
+            job
+            for job in self.jobs
+            if job.behaviour != "never" and job.step is not None and not job.step.called
+        ]
+
+    @precondition(lambda self: self.waiting_jobs())
+    @rule(data=st.data(), well=st.booleans(), run=st.booleans())
+    def finish(self, data: st.DataObject, well: bool, run: bool) -> None:
+        self.finish_job(data.draw(st.sampled_from(self.waiting_jobs()), "job"), well)
+        if run:
+            self.network.run()
+
+    def finish_job(self, job: Job, well: bool) -> None:
+        assert job.step is not None
+        if well:
+            job.step.callback(answer(job.name))
+        else:
+            job.step.errback(NotFound(job.name))
+
+    def stop_server(self, address: str, grace: float) -> None:
+        stopped = self.servers[address].stop(grace)
+        self.stopped.setdefault(address, stopped)
+
+    def restart(self) -> None:
+        """Where a server has stopped, another one begins."""
+        for address, stopped in list(self.stopped.items()):
+            if stopped.called:
+                del self.stopped[address]
+                self.listen(address)
+
+    # -- the wire ----------------------------------------------------------------------------
+
+    @rule(
+        seconds=st.sampled_from([0.0, 0.0, 0.004, 0.15, 0.15, 1.0, 10.0]),
+        restart=st.sampled_from([True, True, False]),
+    )
+    def advance(self, seconds: float, restart: bool) -> None:
+        self.network.advance(seconds)
+        if restart:
+            self.restart()
+        if self.lossless:
+            # A handler runs for somebody who waits, or does not let itself be cancelled.
+            names = {call.name for call in self.calls if self.is_awaited(call)}
+            forgotten = [
+                job
+                for job in self.jobs
+                if job.behaviour != "stubborn" and job.name.removesuffix("-inner") not in names
+            ]
+            assert not forgotten
+
+    def is_awaited(self, call: Call) -> bool:
+        # The server's deadline may be a tick later.
+        return not call.outcomes or self.now - call.ended_at < 0.005
+
+    @rule(
+        what=st.sampled_from(["close", "cut", "cut", "stop"]),
+        which=st.sampled_from([0, 1]),
+        grace=st.sampled_from([0.0, 0.5, 5.0]),
+    )
+    def break_something(self, what: str, which: int, grace: float) -> None:
+        """Rarer than the rest, or every game would be over before it has begun."""
+        address = [OUTER, INNER][which]
+        if what == "close":
+            self.close_channel(which)
+        elif what == "cut":
+            self.network.cut(address)
+        else:
+            self.stop_server(address, grace)
+
+    # -- what must be ------------------------------------------------------------------------
+
+    @invariant()
+    def each_call_ends_at_most_once_and_rightly(self) -> None:
+        assert not self.problems
+        assert all(len(call.outcomes) <= 1 for call in self.calls)
+
+    @invariant()
+    def nothing_is_executed_twice_or_against_what_was_said(self) -> None:
+        assert all(count == 1 for count in self.executed.values())
+        assert not self.not_executed & set(self.executed)
+
+    @invariant()
+    def limits_are_kept(self) -> None:
+        for server in self.all_servers:
+            running = sum(job.server is server for job in self.jobs)
+            assert server.running == running <= LIMITS.running
+            assert server.queued <= LIMITS.queued
+
+    @invariant()
+    def nothing_unexpected_is_logged(self) -> None:
+        unexpected = [error for error in self.log.failures() if not isinstance(error, Crash)]
+        assert not unexpected
+
+    def teardown(self) -> None:
+        try:
+            if self.channels:
+                self.end()
+        finally:
+            globalLogPublisher.removeObserver(self.log.append)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def end(self) -> None:
+        for call in self.open_calls():
+            self.cancel_call(call)
+        self.let_all_end()
+        # Clients are still known, and the latest id of each.
+        left = leftovers(*self.all_channels, *self.all_servers)
+        kept = re.compile(r"(_peers|latest|_addresses): ")
+        assert [path for path in left if not kept.search(path)] == [], left
+
+        for channel in self.all_channels:
+            self.closed.add(channel)
+            channel.close()
+        stopped = [server.stop(0.0) for server in self.all_servers]
+        self.network.advance(1)
+        assert all(deferred.called for deferred in stopped)
+        assert leftovers(*self.all_channels, *self.all_servers) == []
+        assert not self.network.clock.getDelayedCalls()
+
+    def let_all_end(self) -> None:
+        """Nobody waits any more; only handlers that do not let themselves be cancelled go on."""
+        self.network.advance(1)  # what is on its way arrives
+        self.network.clock.advance(4_000)  # in one step; more than any deadline
+        self.network.advance(31)  # and that of a Cancel
+        assert {job.behaviour for job in self.jobs} <= {"stubborn"}
+        for _ in range(len(self.calls)):  # one may make another one start
+            for job in self.waiting_jobs():
+                self.finish_job(job, True)
+            self.network.advance(1)
+            if not self.jobs and not self.open_calls():
+                break
+        assert not self.jobs
+        assert all(len(call.outcomes) == 1 for call in self.calls)
+        self.each_call_ends_at_most_once_and_rightly()
+        self.nothing_is_executed_twice_or_against_what_was_said()
+        self.limits_are_kept()
+        self.nothing_unexpected_is_logged()
+
+
+async def client_interceptor(call: ClientCall, proceed: ClientProceed) -> Any:
+    """Goes on, in a coroutine."""
+    return await proceed(call)
+
+
+def server_interceptor(request: Any, context: Context, proceed: ServerProceed) -> Deferred[Any]:
+    """Goes on."""
+    return proceed(request)
+
+
+class InterceptedCalls(Calls):
+    """The same through interceptors."""
+
+    channel_options: ClassVar[dict[str, Any]] = {"interceptors": [client_interceptor] * 2}
+    server_options: ClassVar[dict[str, Any]] = {"interceptors": [server_interceptor]}
+
+
+class SingleCalls(Calls):
+    """The same with a message for each request and reply."""
+
+    channel_options: ClassVar[dict[str, Any]] = {"batching": False}
+    server_options: ClassVar[dict[str, Any]] = {"batching": False}
+
+
+PLAYED = settings(
+    max_examples=examples(80),
+    stateful_step_count=40,
+    derandomize=examples(1) == 1,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+# What handlers crash with is logged, and the game itself looks at what is.
+TestCalls = pytest.mark.usefixtures("logged")(Calls.TestCase)
+TestCalls.settings = PLAYED
+TestInterceptedCalls = pytest.mark.usefixtures("logged")(InterceptedCalls.TestCase)
+TestInterceptedCalls.settings = PLAYED
+TestSingleCalls = pytest.mark.usefixtures("logged")(SingleCalls.TestCase)
+TestSingleCalls.settings = PLAYED
