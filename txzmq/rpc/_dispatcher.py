@@ -32,7 +32,13 @@ __all__ = ["Dispatcher"]
 
 _log = Logger()
 _CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
+_PING: Final = "/txzmq.rpc.v1.Control/Ping"
+#: Seconds that a client has to let pass between two pings on a connection.
+_PING_PAUSE: Final = 5.0
 _US: Final = 1_000_000
+_PINGS_TOO_OFTEN: Final = ResponseHead(
+    Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
+)
 
 
 class Dispatcher:
@@ -68,6 +74,8 @@ class Dispatcher:
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
+        # When each client pinged last, of those that did within the pause; the oldest first.
+        self._pings: dict[CallKey, float] = {}
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -91,6 +99,9 @@ class Dispatcher:
         entry = self._entries.get(head.path)
         if entry is None and head.path == _CANCEL:
             self._cancel(listener, key, body)
+            return
+        if entry is None and head.path == _PING:
+            listener.answer(key, self._ping(key))
             return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:
@@ -317,6 +328,18 @@ class Dispatcher:
             if call is not None:
                 self.abandon(call, "the client cancelled it")
         listener.answer(key, OK)
+
+    def _ping(self, key: CallKey) -> ResponseHead:
+        """The answer to a sign of life; to one that comes too soon it is a refusal."""
+        route, now = key[:-1], self.clock.seconds()
+        pings = self._pings
+        while pings and now - next(iter(pings.values())) >= _PING_PAUSE:
+            del pings[next(iter(pings))]
+        if route in pings:
+            self.count("ping too soon")
+            return _PINGS_TOO_OFTEN
+        pings[route] = now
+        return OK
 
     # -- the end -----------------------------------------------------------------------------
 
