@@ -86,7 +86,7 @@ class _Line:
         self.handler.connected()
 
     def lose(self) -> None:
-        """The connection breaks; another is tried."""
+        """The connection breaks."""
         server, self.server = self.server, None
         if server is None:
             return
@@ -94,7 +94,6 @@ class _Line:
         server.handler.peer_lost(self.peer)
         if self.open:
             self.handler.disconnected()
-            self.network.clock.callLater(_RETRY, self.try_to_connect)
 
     def close(self) -> None:
         self.open = False
@@ -226,6 +225,10 @@ class MemoryNetwork:
             raise OSError(f"{address} is in use")
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
+
+    def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
+        return lambda: None
 
     # -- for its connections -----------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -95,6 +96,7 @@ class Call:
         "parent",
         "response_metadata",
         "tick",
+        "used",
         "wait_for_ready",
     )
 
@@ -128,6 +130,8 @@ class Call:
         self.carrier: Carrier | None = None
         #: Which of the connection's requests it is; 0 before it is sent.
         self.counter = 0
+        #: The endpoints that earlier attempts went to.
+        self.used: Collection[Any] = ()
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply is there."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from random import Random
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -16,6 +17,7 @@ from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._subchannel import ConnectivityState
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
+from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
 from txzmq.rpc.context import current_context
 from txzmq.rpc.errors import (
@@ -27,7 +29,9 @@ from txzmq.rpc.errors import (
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
 from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
+from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
+from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 
@@ -44,15 +48,17 @@ _DEFAULT_TIMEOUT: Final = 30.0
 class Channel:
     """Connections to the servers of one service, for any number of clients.
 
-    Calls go to the endpoints that can be reached, in turn. A call that finds none fails with
+    A policy chooses among the endpoints that can be reached. A call that finds none fails with
     UNAVAILABLE as soon as that is known, unless it waits for a server (*wait_for_ready*).
     """
 
     def __init__(
         self,
         factory: ZmqFactory | Network,
-        endpoint: str | Sequence[str],
+        endpoint: str | Iterable[str] | Resolver,
         *,
+        policy: BalancingPolicy | None = None,
+        liveness: Liveness | None = None,
         timeout: float | None = _DEFAULT_TIMEOUT,
         max_timeout: float | None = None,
         wait_for_ready: bool = False,
@@ -64,7 +70,12 @@ class Channel:
         """Begin to connect; nothing is blocked.
 
         :param factory: owns the sockets and knows the reactor.
-        :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``.
+        :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
+            looked up and watched, such as ``dns:///host:5000``; or a resolver.
+        :param policy: which of the endpoints a call goes to; None for
+            :class:`~txzmq.rpc.RoundRobin`.
+        :param liveness: when a server counts as gone that the kernel says nothing about; None for
+            the defaults.
         :param timeout: seconds for calls that bring none of their own; None for no end.
         :param max_timeout: seconds that a call may take, whatever its caller says; None for no
             such limit.
@@ -75,13 +86,12 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
-        :raises ValueError: if there is no endpoint.
+        :raises ValueError: if there is no endpoint, or a name is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
         network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
-        addresses = [endpoint] if isinstance(endpoint, str) else list(endpoint)
-        if not addresses:
-            raise ValueError("a channel needs an endpoint")
+        resolver = resolver_for(endpoint)
+        random = Random()
         self.message_size = message_size
         self.metadata_size = metadata_size
         self._timeout = timeout
@@ -92,7 +102,14 @@ class Channel:
         self._book = CallBook(self._clock, message_size)
         self._closed = False
         self._endpoints = Endpoints(
-            network, addresses, message_size=message_size, batching=batching, closed=self.close
+            network,
+            resolver,
+            policy or RoundRobin(random=random),
+            liveness=liveness or Liveness(),
+            random=random,
+            message_size=message_size,
+            batching=batching,
+            closed=self.close,
         )
 
     # -- the four kinds of call --------------------------------------------------------------
@@ -267,6 +284,26 @@ class Channel:
         self._book.close(error)
 
     @property
+    def state(self) -> ConnectivityState:
+        """What the channel is doing: as its best connection, see :class:`ConnectivityState`."""
+        return self._endpoints.state
+
+    def wait_for_state_change(self, last: ConnectivityState) -> Deferred[ConnectivityState]:
+        """Wait until the state is not *last* any more; it may be another already.
+
+        States that pass quickly may be missed. After :meth:`close` it is SHUTDOWN, for ever. ::
+
+            while channel.state is not ConnectivityState.READY:
+                await channel.wait_for_state_change(channel.state)
+
+        :return: a Deferred of the new state; it may be cancelled.
+        """
+        return self._endpoints.wait_for_state_change(last)
+
+    @property
     def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, by reason, over all connections."""
-        return self._endpoints.dropped
+        """What was dropped of incoming messages, by reason, and what befell the connections.
+
+        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``.
+        """
+        return self._endpoints.dropped + self._endpoints.counters
