@@ -87,6 +87,25 @@ def test_deadlines_fire_once_in_order_and_leave_nothing(
     assert (len(deadlines), clock.getDelayedCalls()) == (0, [])
 
 
+def test_what_is_removed_while_others_of_its_tick_expire_does_not_expire() -> None:
+    clock, fired = Clock(), list[int]()
+
+    def expired(item: int) -> None:
+        fired.append(item)
+        for other in (1, 2):
+            deadlines.remove(other, tick)
+        if item == 0:
+            deadlines.set(3, clock.seconds())
+
+    deadlines: Deadlines[int] = Deadlines(clock, expired)
+    tick = deadlines.set(0, 1.0)
+    for item in (1, 2):
+        assert deadlines.set(item, 1.0) == tick
+    clock.advance(1)
+    assert fired == [0, 3]
+    deadlines.close()
+
+
 def test_a_million_deadlines_that_are_removed_cost_no_memory() -> None:
     clock = Clock()
     deadlines: Deadlines[int] = Deadlines(clock, lambda _: None)

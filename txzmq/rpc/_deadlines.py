@@ -33,6 +33,8 @@ class Deadlines(Generic[T]):
         self._clock = clock
         self._expired = expired
         self._buckets: dict[int, dict[T, None]] = {}
+        # What the timer is at: a bucket that has gone, and may still lose items.
+        self._expiring: dict[T, None] = {}
         # Every tick that has a bucket, and ticks whose bucket has gone.
         self._ticks: list[int] = []
         self._timer: Timer | None = None
@@ -59,6 +61,8 @@ class Deadlines(Generic[T]):
 
     def remove(self, item: T, tick: int) -> None:
         """Do not call the function with *item*; nothing happens if it was called already."""
+        if self._expiring:
+            self._expiring.pop(item, None)
         bucket = self._buckets.get(tick)
         if bucket is None:
             return
@@ -73,6 +77,7 @@ class Deadlines(Generic[T]):
     def close(self) -> None:
         """Forget everything; leave nothing in the reactor."""
         self._buckets.clear()
+        self._expiring.clear()
         self._ticks.clear()
         self._stop_timer()
 
@@ -96,9 +101,17 @@ class Deadlines(Generic[T]):
         while self._ticks and self._ticks[0] <= now:
             tick = heapq.heappop(self._ticks)
             bucket = self._buckets.pop(tick, None)
-            for item in bucket or ():
-                self._expired(item)
+            if bucket is not None:
+                self._expire(bucket)
         while self._ticks and self._ticks[0] not in self._buckets:
             heapq.heappop(self._ticks)
         if self._ticks and self._ticks[0] < self._timer_tick:
             self._start_timer(self._ticks[0])
+
+    def _expire(self, bucket: dict[T, None]) -> None:
+        self._expiring = bucket
+        for item in list(bucket):
+            # Unless one before it has removed it.
+            if item in bucket:
+                del bucket[item]
+                self._expired(item)

@@ -274,7 +274,6 @@ class Subchannel:
         for call, _, _ in requests:
             counter += 1
             call.counter = counter
-            call.body = b""
             del self._outgoing[call]
         return True
 

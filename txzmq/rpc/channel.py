@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -12,8 +12,10 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, too_large
 from txzmq.rpc._endpoints import Endpoints
+from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
@@ -32,6 +34,7 @@ from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
+from txzmq.rpc.service_config import ServiceConfig
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 
@@ -58,6 +61,7 @@ class Channel:
         endpoint: str | Iterable[str] | Resolver,
         *,
         policy: BalancingPolicy | None = None,
+        service_config: ServiceConfig | str | Mapping[str, Any] | None = None,
         liveness: Liveness | None = None,
         timeout: float | None = _DEFAULT_TIMEOUT,
         max_timeout: float | None = None,
@@ -73,7 +77,9 @@ class Channel:
         :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
             looked up and watched, such as ``dns:///host:5000``; or a resolver.
         :param policy: which of the endpoints a call goes to; None for
-            :class:`~txzmq.rpc.RoundRobin`.
+            what the service config says, or else :class:`~txzmq.rpc.RoundRobin`.
+        :param service_config: timeouts, retries, hedging and more, by method; as gRPC's, in JSON
+            or parsed.
         :param liveness: when a server counts as gone that the kernel says nothing about; None for
             the defaults.
         :param timeout: seconds for calls that bring none of their own; None for no end.
@@ -86,7 +92,7 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
-        :raises ValueError: if there is no endpoint, or a name is malformed.
+        :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
         network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
@@ -99,7 +105,14 @@ class Channel:
         self._wait_for_ready = wait_for_ready
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
         self._clock = network.clock
-        self._book = CallBook(self._clock, message_size)
+        if isinstance(service_config, str | Mapping):
+            service_config = ServiceConfig.parse(service_config)
+        self._config = service_config
+        throttling = None
+        if service_config is not None:
+            throttling = service_config.retry_throttling
+            policy = policy or service_config.new_policy()
+        self._book = CallBook(self._clock, self._start)
         self._closed = False
         self._endpoints = Endpoints(
             network,
@@ -111,6 +124,19 @@ class Channel:
             batching=batching,
             closed=self.close,
         )
+        self._attempts = AttemptsOwner(
+            self._book,
+            self._clock,
+            Throttle(throttling),
+            random,
+            self._endpoints.start,
+            self._endpoints.count,
+        )
+
+    def _start(self, call: Call) -> None:
+        """Give a call to another connection than the one that refused it."""
+        self._endpoints.count("sent again")
+        self._endpoints.start(call)
 
     # -- the four kinds of call --------------------------------------------------------------
 
@@ -127,6 +153,8 @@ class Channel:
         """Make a call; see :class:`~txzmq.rpc.Caller`."""
         try:
             pairs = normalise(metadata)
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
             left = self._time_left(timeout)
             deadline = None if left is None else self._clock.seconds() + left
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
@@ -136,7 +164,7 @@ class Channel:
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
             return fail(error)
-        self._endpoints.start(call)
+        self._begin(call)
         return call.deferred
 
     def unary_stream(
@@ -200,7 +228,7 @@ class Channel:
             response=ResponseMetadata() if wanted is None else wanted,
             _clock=self._clock,
         )
-        self._book.intercepted_begun(outer)
+        self._book.compound_begun(outer)
         outer.start(chain, call)
         return outer.deferred
 
@@ -218,8 +246,14 @@ class Channel:
             )
         except (RpcError, TypeError, ValueError) as error:
             return fail(error)
-        self._endpoints.start(made)
+        self._begin(made)
         return made.deferred
+
+    def _begin(self, call: Call | RepeatedCall) -> None:
+        if isinstance(call, RepeatedCall):
+            call.start()
+        else:
+            self._endpoints.start(call)
 
     def _make(
         self,
@@ -230,7 +264,7 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
-    ) -> Call:
+    ) -> Call | RepeatedCall:
         if self._closed:
             raise Unavailable("the channel is closed")
         if not isinstance(request, method.request_type):
@@ -238,6 +272,11 @@ class Channel:
                 f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
             )
         body = request.SerializeToString()
+        config, response_size = None, self.message_size
+        if self._config is not None:
+            config = self._config.for_method(method.path)
+            response_size = _smaller(response_size, config.max_response_message_bytes)
+            _check_request(body, config.max_request_message_bytes)
         if len(body) > self.message_size:
             raise too_large("request", len(body), self.message_size)
         if metadata and not check_size(metadata, self.metadata_size):
@@ -250,13 +289,48 @@ class Channel:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
         head = RequestHead(method.path, timeout_us, metadata)
-        call = Call(
-            self._book, method, head, body, deadline, wait_for_ready, parent, response_metadata
-        )
-        self._book.begun(call)
+        policy = None if config is None else config.retry_policy or config.hedging_policy
+        call: Call | RepeatedCall
+        if policy is not None:
+            call = RepeatedCall(
+                self._attempts,
+                policy,
+                method,
+                head,
+                body,
+                deadline,
+                wait_for_ready,
+                parent,
+                response_metadata,
+                response_size,
+            )
+            self._book.compound_begun(call)
+        else:
+            call = Call(
+                self._book,
+                method,
+                head,
+                body,
+                deadline,
+                wait_for_ready,
+                parent,
+                response_metadata,
+                response_size,
+            )
+            self._book.begun(call)
         if parent is not None:
             parent.adopt(call.deferred)
         return call
+
+    def _configured(
+        self, method: Method[Any, Any], timeout: float | None, wait_for_ready: bool | None
+    ) -> tuple[float | None, bool | None]:
+        """What the service config says of time and waiting, where the call does not."""
+        assert self._config is not None
+        config = self._config.for_method(method.path)
+        if config.timeout is not None and (timeout is None or timeout > config.timeout):
+            timeout = config.timeout
+        return timeout, config.wait_for_ready if wait_for_ready is None else wait_for_ready
 
     def _time_left(self, timeout: float | None) -> float | None:
         """Seconds for a call: its own or the channel's, no more than the cap and its parent's."""
@@ -304,6 +378,20 @@ class Channel:
     def counters(self) -> Counter[str]:
         """What was dropped of incoming messages, by reason, and what befell the connections.
 
-        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``.
+        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``. And of calls:
+        ``retry`` and ``hedge`` for each further attempt, ``sent again`` for a request that a server
+        had refused without having begun with it.
         """
         return self._endpoints.dropped + self._endpoints.counters
+
+
+def _smaller(size: int, other: int | None) -> int:
+    return size if other is None else min(size, other)
+
+
+def _check_request(body: bytes, limit: int | None) -> None:
+    if limit is not None and len(body) > limit:
+        raise ResourceExhausted(
+            f"the request has {len(body)} bytes, over the service config's limit of {limit} "
+            "(maxRequestMessageBytes)"
+        )
