@@ -101,7 +101,7 @@ class _Line:
         self.handler.connected()
 
     def lose(self) -> None:
-        """The connection breaks; another is tried."""
+        """The connection breaks."""
         server, self.server = self.server, None
         if server is None:
             return
@@ -109,7 +109,6 @@ class _Line:
         server.handler.peer_lost(self.peer)
         if self.open:
             self.handler.disconnected()
-            self.network.clock.callLater(_RETRY, self.try_to_connect)
 
     def close(self) -> None:
         self.open = False
@@ -185,6 +184,7 @@ class MemoryNetwork:
         self.clock = Clock()
         self.guard = Guard()
         self._faults = faults or Faults()
+        self.random = random.Random(self._faults.seed)
         self._random = random.Random(self._faults.seed)
         self._listeners: dict[str, _Listener] = {}
         self._peers = itertools.count(1)
@@ -246,6 +246,10 @@ class MemoryNetwork:
             raise OSError(f"{address} is in use")
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
+
+    def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
+        return lambda: None
 
     # -- for its connections -----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -102,6 +103,8 @@ class ZmqFactory:
         this = weakref.ref(self)
         self.guard = Guard(lambda: getattr(this(), "reactor", None))
         _factories.add(self)
+        # An ordered set.
+        self._callbacks: dict[Callable[[], None], None] = {}
 
     def __repr__(self) -> str:
         return "ZmqFactory()"
@@ -121,6 +124,12 @@ class ZmqFactory:
         trigger, self.trigger = self.trigger, None
         if trigger is not None:
             self._removeTrigger(trigger)
+        for callback in list(self._callbacks):
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - the others must be called too
+                _log.failure("{callback} failed at shutdown", callback=callback)
+        self._callbacks.clear()
         for connection in list(self.connections):
             try:
                 connection.shutdown()
@@ -147,6 +156,18 @@ class ZmqFactory:
             self.reactor.removeSystemEventTrigger(trigger)
         except (KeyError, ValueError, TypeError):
             pass  # the reactor is calling it right now
+
+    def callWhenClosed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have *callback* called by :meth:`shutdown`, before the connections are closed.
+
+        :return: a function that takes this back; it may be called again.
+        """
+        self._callbacks[callback] = None
+
+        def take_back() -> None:
+            self._callbacks.pop(callback, None)
+
+        return take_back
 
     def registerForShutdown(self) -> None:
         """Have :meth:`shutdown` called when the reactor stops; recommended for every factory."""

@@ -11,10 +11,12 @@ from twisted.internet.defer import Deferred
 #: Attributes that hold something for as long as their owner lives: what it was made with, what it
 #: counts, its connections; and a bounded heap of times at which nothing may be due any more.
 _KEPT = {
+    "_addresses",
     "_counters",
     "_entries",
     "_listeners",
     "_subchannels",
+    "_ranks",
     "_ticks",
     "counters",
     "dropped",

@@ -470,9 +470,9 @@ class Calls(RuleBasedStateMachine):
         for call in self.open_calls():
             self.cancel_call(call)
         self.let_all_end()
-        # Clients are still known, and the latest id of each.
+        # Clients are still known, and the latest id and ping of each.
         left = leftovers(*self.all_channels, *self.all_servers)
-        kept = re.compile(r"(_peers|latest|_addresses): ")
+        kept = re.compile(r"(_peers|latest|_addresses|_pings): ")
         assert [path for path in left if not kept.search(path)] == [], left
 
         for channel in self.all_channels:

@@ -44,6 +44,7 @@ from txzmq.rpc.interceptors import (
     UnaryResult,
 )
 from txzmq.rpc.limits import ServerLimits
+from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
 from txzmq.rpc.resolvers import (
     DnsClient,
@@ -85,6 +86,7 @@ __all__ = [
     "InvalidArgument",
     "Kind",
     "LeastLoaded",
+    "Liveness",
     "Metadata",
     "MetadataInput",
     "Method",

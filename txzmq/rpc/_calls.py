@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 from google.protobuf.message import DecodeError
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._deadlines import TICK, Deadlines
+from txzmq.rpc._retries import pushback_of
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
 from txzmq.rpc.client import ResponseMetadata, wanted_metadata
 from txzmq.rpc.context import Context
@@ -19,7 +21,16 @@ from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, start
 from txzmq.rpc.method import Method
 
-__all__ = ["Call", "CallBook", "Carrier", "InterceptedCall", "outcome_of", "too_large"]
+__all__ = [
+    "Call",
+    "CallBook",
+    "Carrier",
+    "Compound",
+    "InterceptedCall",
+    "end_of",
+    "outcome_of",
+    "too_large",
+]
 
 _US = 1_000_000
 
@@ -36,19 +47,35 @@ class Carrier(Protocol):
         ...
 
 
+class Compound(Protocol):
+    """A call that is made of calls."""
+
+    deadline: float | None
+    tick: int
+
+    def too_late(self) -> None:
+        """Its time is up, and its calls have not ended it."""
+        ...
+
+    def give_up(self, error: Exception) -> None:
+        """End it, and its calls."""
+        ...
+
+
 class CallBook:
-    """The calls of one channel that have a deadline or are with interceptors.
+    """The calls of one channel that have a deadline or are made of others.
 
     :ivar guard: says which thread may end calls.
-    :ivar message_size: bytes that a response may have.
+    :ivar start: gives a call to a connection.
     """
 
-    def __init__(self, clock: Clock, guard: Guard, message_size: int) -> None:
+    def __init__(self, clock: Clock, guard: Guard, start: Callable[[Call], None]) -> None:
+        self.clock = clock
         self.guard = guard
-        self.message_size = message_size
-        self._deadlines: Deadlines[Call | InterceptedCall] = Deadlines(clock, _too_late)
+        self.start = start
+        self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
         # An ordered set.
-        self._intercepted: dict[InterceptedCall, None] = {}
+        self._compounds: dict[Compound, None] = {}
 
     def begun(self, call: Call) -> None:
         """A call waits from now on."""
@@ -60,21 +87,21 @@ class CallBook:
         if call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
-    def intercepted_begun(self, call: InterceptedCall) -> None:
-        """Interceptors get a call."""
-        self._intercepted[call] = None
+    def compound_begun(self, call: Compound) -> None:
+        """A call that is made of others begins."""
+        self._compounds[call] = None
         if call.deadline is not None:
             # Later than the call itself, which can say better what became of it.
             call.tick = self._deadlines.set(call, call.deadline + 2 * TICK)
 
-    def intercepted_ended(self, call: InterceptedCall) -> None:
-        """A call that interceptors had has ended."""
-        if self._intercepted.pop(call, call) is None and call.deadline is not None:
+    def compound_ended(self, call: Compound) -> None:
+        """It has ended."""
+        if self._compounds.pop(call, call) is None and call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
     def close(self, error: Exception) -> None:
-        """End the calls that interceptors have, and leave nothing in the reactor."""
-        for call in list(self._intercepted):
+        """End the calls that are made of others, and leave nothing in the reactor."""
+        for call in list(self._compounds):
             call.give_up(error)
         self._deadlines.close()
 
@@ -86,7 +113,7 @@ def outcome_of(error: Exception, method: Method[Any, Any]) -> Exception:
     return error
 
 
-def _too_late(call: Call | InterceptedCall) -> None:
+def _too_late(call: Call | Compound) -> None:
     call.too_late()
 
 
@@ -104,7 +131,9 @@ class Call:
         "method",
         "parent",
         "response_metadata",
+        "response_size",
         "tick",
+        "used",
         "wait_for_ready",
     )
 
@@ -119,12 +148,13 @@ class Call:
         wait_for_ready: bool,
         parent: Context | None,
         response_metadata: ResponseMetadata | None,
+        response_size: int,
     ) -> None:
         self.book = book
         self.method = method
         #: With the whole timeout; what is left of it is computed anew if the call had to wait.
         self.head = head
-        #: The serialised request; given up when it is sent.
+        #: The serialised request, kept for the case that a server refuses it.
         self.body = body
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
@@ -132,12 +162,16 @@ class Call:
         self.parent = parent
         #: Where the caller wants the response's metadata.
         self.response_metadata = response_metadata
+        #: Bytes that the response may have.
+        self.response_size = response_size
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
         #: Where it is, between being made and its end.
         self.carrier: Carrier | None = None
         #: Which of the connection's requests it is; 0 before it is sent.
         self.counter = 0
+        #: The endpoints that earlier attempts went to.
+        self.used: Collection[Any] = ()
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply is there."""
@@ -145,12 +179,13 @@ class Call:
             self.response_metadata.initial = head.initial
             self.response_metadata.trailing = head.trailing
         if head.code is not Code.OK:
-            self.fail(
-                RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
+            self.refused(
+                head,
+                RpcError(head.code, head.message, details=head.details, metadata=head.trailing),
             )
             return
-        if len(body) > self.book.message_size:
-            self.fail(too_large("response", len(body), self.book.message_size))
+        if len(body) > self.response_size:
+            self.fail(too_large("response", len(body), self.response_size))
             return
         try:
             response = self.method.response_type.FromString(body)
@@ -159,6 +194,25 @@ class Call:
             return
         self._end()
         self.deferred.callback(response)
+
+    def refused(self, head: ResponseHead, error: RpcError) -> None:
+        """The reply is an error.
+
+        A server that is about to go and has not begun with the call loses it to another one, once
+        (gRFC A6, "Transparent Retries").
+        """
+        if (
+            head.not_executed
+            and head.code is Code.UNAVAILABLE
+            and not self.used
+            and pushback_of(head.trailing) is None
+        ):
+            self.used = (self.carrier,)
+            self.counter = 0
+            self.has_waited(self.book.clock.seconds())
+            self.book.start(self)
+        else:
+            self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """There will be no reply; nothing happens if the call has ended."""
@@ -255,8 +309,13 @@ class InterceptedCall:
 
     def _end(self) -> Deferred[Any] | None:
         pending, self._pending = self._pending, None
-        self._book.intercepted_ended(self)
+        self._book.compound_ended(self)
         return pending
+
+
+def end_of(cancelled: Callable[[Deferred[Any]], None]) -> Deferred[Any]:
+    """The Deferred of a call, which its method types."""
+    return Deferred(cancelled)
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -32,7 +32,13 @@ __all__ = ["Dispatcher"]
 
 _log = Logger()
 _CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
+_PING: Final = "/txzmq.rpc.v1.Control/Ping"
+#: Seconds that a client has to let pass between two pings on a connection.
+_PING_PAUSE: Final = 5.0
 _US: Final = 1_000_000
+_PINGS_TOO_OFTEN: Final = ResponseHead(
+    Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
+)
 
 
 class Dispatcher:
@@ -70,6 +76,8 @@ class Dispatcher:
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
+        # When each client pinged last, of those that did within the pause; the oldest first.
+        self._pings: dict[CallKey, float] = {}
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -94,9 +102,12 @@ class Dispatcher:
         if entry is None and head.path == _CANCEL:
             self._cancel(listener, key, body)
             return
+        if entry is None and head.path == _PING:
+            listener.answer(key, self._ping(key))
+            return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:
-            listener.answer(key, refusal or _unknown_method(head))
+            listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         deadline = self._deadline(head.timeout_us)
         address = listener.peer_address(key[0])
@@ -113,7 +124,11 @@ class Dispatcher:
             self.count("shed request")
             self._answer(
                 call,
-                ResponseHead(Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}"),
+                ResponseHead(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the call was not executed: {reason}",
+                    not_executed=True,
+                ),
             )
             return
         call.queued = True
@@ -191,7 +206,12 @@ class Dispatcher:
             message = entry.request_type.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._answer(
-                call, ResponseHead(Code.INTERNAL, f"the request to {entry.path} cannot be parsed")
+                call,
+                ResponseHead(
+                    Code.INTERNAL,
+                    f"the request to {entry.path} cannot be parsed",
+                    not_executed=True,
+                ),
             )
             return
         try:
@@ -310,7 +330,9 @@ class Dispatcher:
         self._answer(
             call,
             ResponseHead(
-                Code.DEADLINE_EXCEEDED, f"the call's time was up on the server; it {executed}"
+                Code.DEADLINE_EXCEEDED,
+                f"the call's time was up on the server; it {executed}",
+                not_executed=call.queued,
             ),
         )
         self._interrupt(call, "its deadline has passed")
@@ -331,19 +353,33 @@ class Dispatcher:
                 self.abandon(call, "the client cancelled it")
         listener.answer(key, OK)
 
+    def _ping(self, key: CallKey) -> ResponseHead:
+        """The answer to a sign of life; to one that comes too soon it is a refusal."""
+        route, now = key[:-1], self.clock.seconds()
+        pings = self._pings
+        while pings and now - next(iter(pings.values())) >= _PING_PAUSE:
+            del pings[next(iter(pings))]
+        if route in pings:
+            self.count("ping too soon")
+            return _PINGS_TOO_OFTEN
+        pings[route] = now
+        return OK
+
     # -- the end -----------------------------------------------------------------------------
 
-    def end(self, listener: Listener, status: ResponseHead) -> None:
-        """Answer the calls of a listener with *status*, and cancel their handlers."""
-        for call in listener.wire.calls():
-            assert isinstance(call, ServedCall)
+    def end(self, listeners: Sequence[Listener]) -> None:
+        """Answer all calls with UNAVAILABLE, and cancel their handlers."""
+        calls = [call for listener in listeners for call in listener.wire.calls()]
+        # First what waits, or the end of what runs would make room for it.
+        for call in sorted(calls, key=lambda call: not call.queued):
             if not call.answered:
-                self._answer(call, status)
+                self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
 
     def close(self) -> None:
-        """Leave nothing in the reactor."""
+        """Leave nothing behind, in the reactor or here."""
         self._deadlines.close()
+        self._pings.clear()
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:
@@ -354,6 +390,15 @@ def _handle(handler: Callable[[Any, Context], Any], request: Message, context: C
         # pyright knows nothing of what a handler awaits, and need not.
         return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return result
+
+
+def _shut_down(*, executed: bool) -> ResponseHead:
+    what = "may have been" if executed else "was not"
+    return ResponseHead(
+        Code.UNAVAILABLE,
+        f"the server shut down; the call {what} executed",
+        not_executed=not executed,
+    )
 
 
 def _unknown_method(head: RequestHead) -> ResponseHead:

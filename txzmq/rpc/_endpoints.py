@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from random import Random
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from txzmq.rpc._calls import Call
 from txzmq.rpc._subchannel import ConnectivityState, Subchannel
+from txzmq.rpc._wire.metadata import Metadata
+from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.liveness import Liveness
+from txzmq.rpc.resolvers import ResolvedAddress, Resolver
 from txzmq.rpc.transport import Network
 
 __all__ = ["Endpoints"]
 
+_log = Logger()
+#: What a channel's state is made of, the best first.
+_BEST_FIRST = (
+    ConnectivityState.READY,
+    ConnectivityState.CONNECTING,
+    ConnectivityState.IDLE,
+)
+
 
 class Endpoints:
-    """The connections of one channel, and the calls that none of them has.
+    """The connections of one channel, and the calls that none of them has (a ResolverListener).
 
     :ivar message_size: bytes that a message may have.
     :ivar batching: whether several requests may travel as one message.
+    :ivar state: of the channel.
+    :ivar counters: events on the connections.
     """
 
     def __init__(
         self,
         network: Network,
-        addresses: Sequence[str],
+        resolver: Resolver,
+        policy: BalancingPolicy,
         *,
+        liveness: Liveness,
+        random: Random,
         message_size: int,
         batching: bool,
         closed: Callable[[], None],
@@ -36,46 +57,77 @@ class Endpoints:
         self.message_size = message_size
         self.batching = batching
         self.closed = closed
+        self.liveness = liveness
+        self.random = random
+        self.state = ConnectivityState.IDLE
+        self.counters: Counter[str] = Counter()
+        self._network = network
         self._clock = network.clock
+        self._resolver = resolver
+        self._policy = policy
         # Calls that no connection has, oldest first. An ordered set.
         self._queue: dict[Call, None] = {}
-        self._subchannels: list[Subchannel] = []
-        self._next = 0
+        # By address, in the resolver's order.
+        self._subchannels: dict[str, Subchannel] = {}
+        self._addresses: Sequence[ResolvedAddress] = ()
+        # Those of addresses that are no more; they close when their calls have ended.
+        self._leaving: dict[str, Subchannel] = {}
+        # Why there is no endpoint at all; empty while that is not known.
+        self._no_endpoint = ""
+        self._waiters: list[Deferred[ConnectivityState]] = []
+        # What was dropped on connections that have gone.
+        self._dropped: Counter[str] = Counter()
+        # A Picker of subchannels.
+        self._pick: Callable[[str, Metadata, Collection[Subchannel]], Subchannel | None]
+        self._pick = self._first_pick
+        self._starting = True
+        self._forget_network = network.when_closed(closed)
         try:
-            for address in addresses:
-                self._subchannels.append(Subchannel(self, network, address))
+            resolver.start(network.clock, self)
         except BaseException:
             self.close(Unavailable("the channel could not be made"))
             raise
+        self._starting = False
+        self._settle()
 
     # -- from call to connection -------------------------------------------------------------
 
     def start(self, call: Call) -> None:
         """Give a call to a connection, or queue it, or fail it."""
-        subchannel = self._pick()
+        head = call.head
+        subchannel = self._pick(head.path, head.metadata, call.used)
         if subchannel is not None:
             subchannel.send(call)
-        elif call.wait_for_ready or self._is_connecting():
+        elif call.wait_for_ready or self.state in _BEST_FIRST:
             call.carrier = self
             self._queue[call] = None
         else:
             call.fail(self._unavailable())
 
-    def _pick(self) -> Subchannel | None:
-        """The next connection in turn that is ready."""
-        count = len(self._subchannels)
-        for _ in range(count):
-            self._next = (self._next + 1) % count
-            subchannel = self._subchannels[self._next]
-            if subchannel.state is ConnectivityState.READY:
-                return subchannel
-        return None
+    def _first_pick(
+        self, path: str, metadata: Metadata, used: Collection[Subchannel]
+    ) -> Subchannel | None:
+        """Ask the policy for a picker, which holds until something changes, and pick."""
+        endpoints = list(self._subchannels.values())
+        self._pick = pick = self._policy.picker(endpoints, self._ready())
+        return pick(path, metadata, used)
 
-    def _is_connecting(self) -> bool:
-        return any(sub.state is ConnectivityState.CONNECTING for sub in self._subchannels)
+    def _ready(self) -> list[Subchannel]:
+        """The connections that calls may be sent on: of the best priority that has any."""
+        best = None
+        ready: list[Subchannel] = []
+        for address in self._addresses:
+            subchannel = self._subchannels.get(address.address)
+            if subchannel is None or subchannel.state is not ConnectivityState.READY:
+                continue
+            if best is not None and address.priority > best:
+                break
+            best = address.priority
+            ready.append(subchannel)
+        return ready
 
     def _unavailable(self) -> Unavailable:
-        reasons = "; ".join(sub.reason for sub in self._subchannels)
+        reasons = "; ".join(sub.reason for sub in self._subchannels.values()) or self._no_endpoint
         return Unavailable(f"no server can be reached, the call was not sent ({reasons})")
 
     def withdraw(self, call: Call) -> None:
@@ -86,36 +138,129 @@ class Endpoints:
         """As :meth:`withdraw`: no server knows of it."""
         self.withdraw(call)
 
+    # -- what the resolver tells -------------------------------------------------------------
+
+    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
+        """Connect to what is new, and let go of what is no more."""
+        if self.state is ConnectivityState.SHUTDOWN:
+            return
+        before, self._subchannels = self._subchannels, {}
+        self._addresses = sorted(addresses, key=lambda address: address.priority)
+        self._no_endpoint = "" if addresses else "the resolver knows of no server"
+        for resolved in addresses:
+            address = resolved.address
+            subchannel = before.pop(address, None) or self._returning(address)
+            if subchannel is None:
+                subchannel = self._connect(address)
+            if subchannel is not None:
+                self._subchannels[address] = subchannel
+        for address, subchannel in before.items():
+            self._leaving[address] = subchannel
+            subchannel.leave()
+        if not self._starting:
+            self._settle()
+
+    def _returning(self, address: str) -> Subchannel | None:
+        subchannel = self._leaving.pop(address, None)
+        if subchannel is not None:
+            subchannel.stay()
+        return subchannel
+
+    def _connect(self, address: str) -> Subchannel | None:
+        try:
+            return Subchannel(self, self._network, address)
+        except Exception:
+            if self._starting:
+                raise
+            # One address that is none does not keep the others from being used.
+            _log.failure("cannot connect to {address}, which was resolved", address=address)
+            self._no_endpoint = f"{address} is no address"
+            return None
+
+    def not_resolved(self, error: Unavailable) -> None:
+        """Nothing is known to connect to; it is tried again."""
+        self._no_endpoint = error.message
+        if not self._starting:
+            self._settle()
+
     # -- what the connections tell -----------------------------------------------------------
 
-    def ready(self) -> None:
-        """A connection is usable: send what has been waiting."""
-        queue, self._queue = self._queue, {}
-        now = self._clock.seconds()
-        for call in queue:
-            call.has_waited(now)
-            self.start(call)
+    def changed(self, subchannel: Subchannel) -> None:
+        """A connection's state is another now."""
+        if subchannel.state is ConnectivityState.TRANSIENT_FAILURE:
+            self._resolver.resolve_now()
+        self._settle()
 
-    def not_ready(self) -> None:
-        """A connection failed: if it was the last hope, say so to those who wait for it."""
-        if self._pick() is not None or self._is_connecting():
+    def left(self, subchannel: Subchannel) -> None:
+        """A connection has ended that was asked to."""
+        self._leaving.pop(subchannel.address, None)
+        self._dropped += subchannel.wire.dropped
+
+    def count(self, event: str) -> None:
+        """Something happened."""
+        self.counters[event] += 1
+
+    # -- states ------------------------------------------------------------------------------
+
+    def _aggregate(self) -> ConnectivityState:
+        if not self._subchannels and not self._no_endpoint:
+            return ConnectivityState.CONNECTING
+        states = {subchannel.state for subchannel in self._subchannels.values()}
+        for state in _BEST_FIRST:
+            if state in states:
+                return state
+        return ConnectivityState.TRANSIENT_FAILURE
+
+    def _settle(self) -> None:
+        """Something has changed: work out what follows for the channel and those who wait."""
+        if self.state is ConnectivityState.SHUTDOWN:
             return
-        for call in [call for call in self._queue if not call.wait_for_ready]:
-            if call in self._queue:  # not ended by what the failures of the others led to
-                del self._queue[call]
-                call.fail(self._unavailable())
+        self._pick = self._first_pick
+        self._set_state(self._aggregate())
+        if self.state is ConnectivityState.READY:
+            queue, self._queue = self._queue, {}
+            now = self._clock.seconds()
+            for call in queue:
+                call.has_waited(now)
+                self.start(call)
+        elif self.state is ConnectivityState.TRANSIENT_FAILURE:
+            for call in [call for call in self._queue if not call.wait_for_ready]:
+                if call in self._queue:  # not ended by what the failures of the others led to
+                    del self._queue[call]
+                    call.fail(self._unavailable())
+
+    def _set_state(self, state: ConnectivityState) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(state)
+
+    def wait_for_state_change(self, last: ConnectivityState) -> Deferred[ConnectivityState]:
+        """See :meth:`txzmq.rpc.Channel.wait_for_state_change`."""
+        if self.state is not last:
+            return succeed(self.state)
+        waiter: Deferred[ConnectivityState] = Deferred(self._waiters.remove)
+        self._waiters.append(waiter)
+        return waiter
 
     def close(self, error: Exception) -> None:
         """End all calls with *error*, and all connections."""
+        self._forget_network()
+        self._resolver.close()
+        subchannels = [*self._subchannels.values(), *self._leaving.values()]
         calls = list(self._queue)
         self._queue.clear()
-        waiting = [call for sub in self._subchannels for call in sub.calls()]
-        for subchannel in self._subchannels:
+        waiting = [call for sub in subchannels for call in sub.calls()]
+        for subchannel in subchannels:
             subchannel.close()
+        self._set_state(ConnectivityState.SHUTDOWN)
         for call in (*waiting, *calls):
             call.fail(error)
 
     @property
     def dropped(self) -> Counter[str]:
         """What was dropped of incoming messages, by reason, over all connections."""
-        return sum((sub.wire.dropped for sub in self._subchannels), Counter[str]())
+        live = (*self._subchannels.values(), *self._leaving.values())
+        return sum((sub.wire.dropped for sub in live), self._dropped)

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from random import Random
 from typing import Final, Protocol
 
+from txzmq._reactor import Timer
+from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._calls import Call
 from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc._heartbeat import Heartbeat
 from txzmq.rpc._wire.batches import MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE
+from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.transport import ClientTransport, Network, SendResult
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["ConnectivityState", "Subchannel", "SubchannelOwner"]
 
-#: Seconds after which a Cancel is forgotten that the server does not answer.
-_CANCEL_TIMEOUT: Final = 30
+#: Seconds after which a Cancel or a Ping is forgotten that the server does not answer.
+_CONTROL_TIMEOUT: Final = 30
 _CANCEL_HEADER: Final = encode_request(
-    RequestHead("/txzmq.rpc.v1.Control/Cancel", _CANCEL_TIMEOUT * 1_000_000, ())
+    RequestHead("/txzmq.rpc.v1.Control/Cancel", _CONTROL_TIMEOUT * 1_000_000, ())
+)
+_PING_HEADER: Final = encode_request(
+    RequestHead("/txzmq.rpc.v1.Control/Ping", _CONTROL_TIMEOUT * 1_000_000, ())
 )
 
 
 class ConnectivityState(enum.Enum):
-    """What a channel's connection is doing; the names are gRPC's."""
+    """What a channel, or its connection to one endpoint, is doing; names and meaning are gRPC's.
 
+    A connection that failed stays in TRANSIENT_FAILURE until an attempt succeeds, so that calls
+    which do not wait are told at once. A channel's state is the best of its connections': READY,
+    CONNECTING, IDLE, TRANSIENT_FAILURE.
+    """
+
+    #: Nothing has been begun.
+    IDLE = enum.auto()
+    #: An attempt is going on, and the last one did not fail; or the name is being resolved.
     CONNECTING = enum.auto()
+    #: Calls can be sent.
     READY = enum.auto()
+    #: The last attempt failed; others follow.
     TRANSIENT_FAILURE = enum.auto()
+    #: It was closed.
     SHUTDOWN = enum.auto()
 
 
@@ -39,17 +59,23 @@ class SubchannelOwner(Protocol):
     message_size: int
     #: Whether to send several requests as one message where the server understands it.
     batching: bool
+    liveness: Liveness
+    random: Random
 
     def start(self, call: Call) -> None:
         """A call was not sent: find another way for it, or fail it."""
         ...
 
-    def ready(self) -> None:
-        """A connection is usable."""
+    def changed(self, subchannel: Subchannel) -> None:
+        """A connection's state is another now."""
         ...
 
-    def not_ready(self) -> None:
-        """Connecting failed."""
+    def left(self, subchannel: Subchannel) -> None:
+        """A connection that was asked to :meth:`Subchannel.leave` has closed."""
+        ...
+
+    def count(self, event: str) -> None:
+        """Something happened that is worth counting."""
         ...
 
     def closed(self) -> None:
@@ -88,17 +114,70 @@ class _Cancellation:
         self.deadlines.remove(self, self.tick)
 
 
+class _Unanswered:
+    """A call of the control service; nothing hangs on how it ends."""
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The server has done it."""
+
+    def fail(self, error: Exception) -> None:
+        """The connection is gone."""
+
+
+class _Probe:
+    """A ping on whose answer it hangs whether calls are sent; any answer is a sign of life."""
+
+    def __init__(self, answered: Callable[[], None]) -> None:
+        self._answered = answered
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The server lives."""
+        self._answered()
+
+    def fail(self, error: Exception) -> None:
+        """The connection is gone."""
+
+
+class _NoTransport:
+    """Stands where there is no connection."""
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        return SendResult.BLOCKED
+
+    def flush_soon(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+_NO_TRANSPORT: Final = _NoTransport()
+_CONNECTING: Final = ConnectivityState.CONNECTING
+_READY: Final = ConnectivityState.READY
+_FAILED: Final = ConnectivityState.TRANSIENT_FAILURE
+
+
 class Subchannel:
     """The connection to one endpoint and the calls on it (a :class:`ClientHandler`).
 
-    Calls are sent when the reactor's turn ends, those of one turn together.
+    Calls are sent when the reactor's turn ends, those of one turn together. What was lost or is of
+    no use is closed and made anew, after a while.
+
+    :ivar reason: why the last attempt failed; empty if none did.
+    :ivar messages: how many have arrived.
     """
 
     def __init__(self, owner: SubchannelOwner, network: Network, address: str) -> None:
+        """Begin to connect.
+
+        :raises Exception: if the address is none.
+        """
         self.address = address
-        self.state = ConnectivityState.CONNECTING
+        self.state = ConnectivityState.IDLE
         self.reason = ""
+        self.messages = 0
         self._owner = owner
+        self._network = network
         self._clock = network.clock
         self.wire: ClientWire[_Waiting] = ClientWire()
         # Calls that are to be sent, oldest first. An ordered set.
@@ -107,14 +186,45 @@ class Subchannel:
         self._blocked = False
         self._to_cancel: list[bytes] = []
         # One more timer than the channel's own, and only while a Cancel waits for its reply.
-        self._cancellations: Deadlines[_Cancellation] = Deadlines(self._clock, self._unanswered)
+        self._cancellations: Deadlines[_Cancellation] = Deadlines(
+            self._clock, self._cancel_unanswered
+        )
+        self._unanswered = _Unanswered()
         # Whether the server has said that it understands batches.
         self._batches = False
-        # Last: it may tell of events at once.
-        options = {"MAXMSGSIZE": max(owner.message_size, MESSAGE_SIZE) + 65_536}
-        self._transport: ClientTransport = network.connect(address, self, options)
+        # Whether it is to close when its calls have ended.
+        self._leaving = False
+        liveness = owner.liveness
+        self._backoff = Backoff(liveness.first_backoff, liveness.max_backoff, owner.random)
+        self._heartbeat = Heartbeat(self._clock, liveness, self)
+        # When it connected last, and how much had arrived by then.
+        self._connected_at = 0.0
+        self._messages_at_connect = 0
+        # Whether the server has to answer a ping before it gets calls.
+        self._doubted = False
+        # Calls that ran out of time since something arrived, and how much had then.
+        self._timeouts = 0
+        self._messages_then = 0
+        # Until the next attempt to connect, or the end of a probe's patience.
+        self._timer: Timer | None = None
+        self._transport: ClientTransport = _NO_TRANSPORT
+        self._connect()
+        self.state = _CONNECTING
+
+    def __repr__(self) -> str:
+        return f"<Subchannel {self.address} {self.state.name}>"
 
     # -- calls -------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """How many calls are in flight."""
+        return len(self.wire) + len(self._outgoing)
+
+    @property
+    def waits(self) -> bool:
+        """Whether calls are in flight, those of the control service aside."""
+        return bool(self._outgoing) or any(isinstance(waiting, Call) for waiting in self.wire)
 
     def send(self, call: Call) -> None:
         """Send a call when the turn ends, or when the socket has room."""
@@ -124,24 +234,41 @@ class Subchannel:
         self._outgoing[call] = None
 
     def withdraw(self, call: Call) -> None:
-        """Do not send a call, or do not wait for its reply."""
-        if call.counter:
-            self.wire.forget(self.wire.id_of(call.counter))
-        else:
-            self._outgoing.pop(call, None)
+        """A call's time is up: do not send it, or do not wait for its reply."""
+        sent = call.counter
+        self._forget(call)
+        if sent and self.state is _READY:
+            if self.messages != self._messages_then:
+                self._messages_then = self.messages
+                self._timeouts = 0
+            self._timeouts += 1
+            if self._timeouts >= self._owner.liveness.suspect_after:
+                self._timeouts = 0
+                self._owner.count("suspected")
+                self._doubted = True
+                self._change(_CONNECTING, self.reason)
+                self._probe()
 
     def cancel(self, call: Call) -> None:
-        """As :meth:`withdraw`, and tell the server; all of one turn go in one message."""
-        self.withdraw(call)
-        if call.counter and self.state is ConnectivityState.READY:  # or the server has noticed
+        """Do not send it, or tell the server; all of one turn go in one message."""
+        self._forget(call)
+        if call.counter and self._transport is not _NO_TRANSPORT:  # or the server has noticed
             if not self._outgoing and not self._to_cancel:
                 self._transport.flush_soon()
             self._to_cancel.append(self.wire.id_of(call.counter))
 
+    def _forget(self, call: Call) -> None:
+        if call.counter:
+            self.wire.forget(self.wire.id_of(call.counter))
+        else:
+            self._outgoing.pop(call, None)
+        if self._leaving:
+            self._transport.flush_soon()
+
     def flush(self) -> None:
         """The reactor's turn ends, or the socket has room: send what there is."""
-        if self.state is not ConnectivityState.READY:
-            return  # connected() sends, or disconnected() finds another way
+        if self.state is not _READY:
+            return  # becoming ready sends, or a loss finds another way
         if self._blocked:
             now = self._clock.seconds()
             for call in self._outgoing:
@@ -153,6 +280,11 @@ class Subchannel:
                 return
         if self._to_cancel:
             self._send_cancellations()
+        if self._heartbeat.idle and self.wire:
+            self._heartbeat.start()
+        if self._leaving and not self.waits:
+            self.close()
+            self._owner.left(self)
 
     def _send_some(self) -> bool:
         """Send the oldest calls with one message, if the socket has room."""
@@ -172,7 +304,6 @@ class Subchannel:
         for call, _, _ in requests:
             counter += 1
             call.counter = counter
-            call.body = b""
             del self._outgoing[call]
         return True
 
@@ -205,20 +336,36 @@ class Subchannel:
             message = self.wire.request(cancellation, _CANCEL_HEADER, body)
             if self._transport.send_message(message) is SendResult.SENT:
                 cancellation.request_id = message[0]
-                when = self._clock.seconds() + _CANCEL_TIMEOUT
+                when = self._clock.seconds() + _CONTROL_TIMEOUT
                 cancellation.tick = self._cancellations.set(cancellation, when)
             else:
                 self.wire.forget(message[0])  # the calls' deadlines will end them
 
-    def _unanswered(self, cancellation: _Cancellation) -> None:
+    def _cancel_unanswered(self, cancellation: _Cancellation) -> None:
         self.wire.forget(cancellation.request_id)
 
+    def leave(self) -> None:
+        """Close when the calls have ended; none are given to it any more."""
+        self._leaving = True
+        if self.waits:
+            self._transport.flush_soon()
+        else:
+            self.close()
+            self._owner.left(self)
+
+    def stay(self) -> None:
+        """Do not leave after all."""
+        self._leaving = False
+
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connection; :meth:`calls` has those that are left."""
         self.state = ConnectivityState.SHUTDOWN
         self._to_cancel.clear()
         self._cancellations.close()
-        self._transport.close()
+        self._heartbeat.stop()
+        self._stop_timer()
+        transport, self._transport = self._transport, _NO_TRANSPORT
+        transport.close()
 
     def calls(self) -> list[_Waiting]:
         """Take all calls off this connection."""
@@ -230,46 +377,148 @@ class Subchannel:
 
     def received(self, message: list[bytes]) -> None:
         """Replies end their calls."""
+        self.messages += 1
         if self.wire.is_batch(message):
             self._batches = True
             for call, head, body in self.wire.receive_batch(message):
                 call.finish(head, body)
-            return
-        reply = self.wire.receive(message)
-        if reply is not None:
-            if reply.head.accepts_batches:
-                self._batches = self._owner.batching
-            reply.call.finish(reply.head, reply.body)
+        else:
+            reply = self.wire.receive(message)
+            if reply is not None:
+                if reply.head.accepts_batches:
+                    self._batches = self._owner.batching
+                reply.call.finish(reply.head, reply.body)
+        if self._leaving:
+            self._transport.flush_soon()
 
     def connected(self) -> None:
-        """Send what has been waiting."""
-        self.state = ConnectivityState.READY
+        """Send what has been waiting, unless the server has to give a sign of life first."""
+        self._begun()
+        if self._doubted:
+            self._probe()
+        else:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._change(_READY, "")
         self.flush()
-        self._owner.ready()
 
     def disconnected(self) -> None:
         """End the calls that were on their way; those that were not go elsewhere."""
-        self.state = ConnectivityState.CONNECTING
+        self._judge()
+        reason = f"the connection to {self.address} was lost"
+        self._start_anew(_FAILED if self._backoff.failures else _CONNECTING, reason)
+
+    def _judge(self) -> None:
+        """Let the backoff begin anew if the connection was of use.
+
+        Who accepts and closes gets fewer and fewer of our visits.
+        """
+        lived = self._clock.seconds() - self._connected_at
+        of_use = self.messages != self._messages_at_connect
+        if of_use or lived >= self._owner.liveness.max_backoff:
+            self._backoff.reset()
+
+    def unreachable(self, reason: str) -> None:
+        """Connecting failed; the connection tries again by itself."""
+        self._change(_FAILED, f"{self.address}: {reason}")
+
+    def failed(self, reason: str) -> None:
+        """The connection is of no use."""
+        self._start_anew(_FAILED, f"{self.address}: {reason}")
+
+    def closed(self) -> None:
+        """The socket was closed by somebody else."""
+        self.close()
+        self._owner.closed()
+
+    # -- states ------------------------------------------------------------------------------
+
+    def _change(self, state: ConnectivityState, reason: str) -> None:
+        self.reason = reason
+        if state is not self.state:
+            self.state = state
+            self._owner.changed(self)
+
+    def _begun(self) -> None:
+        self._connected_at = self._clock.seconds()
+        self._messages_at_connect = self.messages
+
+    def _connect(self) -> None:
+        self._begun()
+        # Last: it may tell of events at once.
+        options = {"MAXMSGSIZE": max(self._owner.message_size, MESSAGE_SIZE) + 65_536}
+        self._transport = self._network.connect(self.address, self, options)
+
+    def _start_anew(self, state: ConnectivityState, reason: str) -> None:
+        """Drop the connection and make another one after a while."""
+        transport, self._transport = self._transport, _NO_TRANSPORT
+        transport.close()
+        self._heartbeat.stop()
+        self._stop_timer()
         self._batches = self._blocked = False
-        self._to_cancel.clear()  # the server has noticed
+        self._timeouts = 0
+        self._to_cancel.clear()  # the server has noticed, or will
+        if not self._leaving:
+            self._timer = self._clock.callLater(self._backoff.next(), self._try_again)
+        self._change(state, reason)
         for waiting in self.wire.forget_all():
-            waiting.fail(
-                Unavailable(
-                    f"the connection to {self.address} was lost; the call may have been executed"
-                )
-            )
+            waiting.fail(Unavailable(f"{reason}; the call may have been executed"))
         # Only now: what the failures led to may have ended some of these.
         unsent, self._outgoing = self._outgoing, {}
         for call in unsent:
             self._owner.start(call)
+        if self._leaving and self.state is not ConnectivityState.SHUTDOWN:
+            self.close()
+            self._owner.left(self)
 
-    def unreachable(self, reason: str) -> None:
-        """Connecting failed."""
-        self.state = ConnectivityState.TRANSIENT_FAILURE
-        self.reason = f"{self.address}: {reason}"
-        self._owner.not_ready()
+    def _try_again(self) -> None:
+        self._timer = None
+        self._owner.count("reconnect")
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - whatever a socket lacks, it may have later
+            self._start_anew(_FAILED, f"{self.address}: {error}")
 
-    def closed(self) -> None:
-        """The factory was shut down."""
-        self.state = ConnectivityState.SHUTDOWN
-        self._owner.closed()
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    # -- signs of life -----------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Ask for a sign of life; nothing hangs on this one alone."""
+        self._owner.count("ping")
+        self._send_ping(self._unanswered)
+
+    def _send_ping(self, waiting: _Waiting) -> None:
+        message = self.wire.request(waiting, _PING_HEADER, b"")
+        if self._transport.send_message(message) is not SendResult.SENT:
+            self.wire.forget(message[0])
+
+    def stopped_answering(self) -> None:
+        """It has been silent for too long while calls waited."""
+        self._give_up(f"nothing was received for {self._owner.liveness.dead_after:g} s")
+
+    def _probe(self) -> None:
+        self._stop_timer()
+        patience = self._owner.liveness.probe_timeout
+        self._timer = self._clock.callLater(patience, self._probe_failed)
+        self._send_ping(_Probe(self._probe_answered))
+
+    def _probe_answered(self) -> None:
+        if self._doubted and self.state not in (_READY, ConnectivityState.SHUTDOWN):
+            self._stop_timer()
+            self._doubted = False
+            self._ready()
+
+    def _probe_failed(self) -> None:
+        self._timer = None
+        self._give_up(f"a ping was not answered for {self._owner.liveness.probe_timeout:g} s")
+
+    def _give_up(self, what: str) -> None:
+        self._judge()
+        self._owner.count("stopped answering")
+        self._doubted = True
+        self._start_anew(_FAILED, f"the server at {self.address} stopped answering: {what}")

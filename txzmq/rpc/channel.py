@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
 from txzmq.rpc._endpoints import Endpoints
+from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
+from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
 from txzmq.rpc.context import current_context
 from txzmq.rpc.errors import (
@@ -27,7 +30,10 @@ from txzmq.rpc.errors import (
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
 from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
+from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
+from txzmq.rpc.resolvers import Resolver, resolver_for
+from txzmq.rpc.service_config import ServiceConfig
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 
@@ -44,7 +50,7 @@ _DEFAULT_TIMEOUT: Final = 30.0
 class Channel:
     """Connections to the servers of one service, for any number of clients.
 
-    Calls go to the endpoints that can be reached, in turn. A call that finds none fails with
+    A policy chooses among the endpoints that can be reached. A call that finds none fails with
     UNAVAILABLE as soon as that is known, unless it waits for a server (*wait_for_ready*).
 
     Once the reactor runs, it is for the reactor's thread only: elsewhere, every method, and
@@ -55,8 +61,11 @@ class Channel:
     def __init__(
         self,
         factory: ZmqFactory | Network,
-        endpoint: str | Sequence[str],
+        endpoint: str | Iterable[str] | Resolver,
         *,
+        policy: BalancingPolicy | None = None,
+        service_config: ServiceConfig | str | Mapping[str, Any] | None = None,
+        liveness: Liveness | None = None,
         timeout: float | None = _DEFAULT_TIMEOUT,
         max_timeout: float | None = None,
         wait_for_ready: bool = False,
@@ -68,7 +77,14 @@ class Channel:
         """Begin to connect; nothing is blocked.
 
         :param factory: owns the sockets and knows the reactor.
-        :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``.
+        :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
+            looked up and watched, such as ``dns:///host:5000``; or a resolver.
+        :param policy: which of the endpoints a call goes to; None for
+            what the service config says, or else :class:`~txzmq.rpc.RoundRobin`.
+        :param service_config: timeouts, retries, hedging and more, by method; as gRPC's, in JSON
+            or parsed.
+        :param liveness: when a server counts as gone that the kernel says nothing about; None for
+            the defaults.
         :param timeout: seconds for calls that bring none of their own; None for no end.
         :param max_timeout: seconds that a call may take, whatever its caller says; None for no
             such limit.
@@ -79,13 +95,12 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
-        :raises ValueError: if there is no endpoint.
+        :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
         network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
-        addresses = [endpoint] if isinstance(endpoint, str) else list(endpoint)
-        if not addresses:
-            raise ValueError("a channel needs an endpoint")
+        resolver = resolver_for(endpoint)
+        random = network.random
         self.message_size = message_size
         self.metadata_size = metadata_size
         self._timeout = timeout
@@ -94,11 +109,38 @@ class Channel:
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
         self.guard = network.guard
         self._clock = network.clock
-        self._book = CallBook(self._clock, self.guard, message_size)
+        if isinstance(service_config, str | Mapping):
+            service_config = ServiceConfig.parse(service_config)
+        self._config = service_config
+        throttling = None
+        if service_config is not None:
+            throttling = service_config.retry_throttling
+            policy = policy or service_config.new_policy()
+        self._book = CallBook(self._clock, self.guard, self._start)
         self._closed = False
         self._endpoints = Endpoints(
-            network, addresses, message_size=message_size, batching=batching, closed=self.close
+            network,
+            resolver,
+            policy or RoundRobin(random=random),
+            liveness=liveness or Liveness(),
+            random=random,
+            message_size=message_size,
+            batching=batching,
+            closed=self.close,
         )
+        self._attempts = AttemptsOwner(
+            self._book,
+            self._clock,
+            Throttle(throttling),
+            random,
+            self._endpoints.start,
+            self._endpoints.count,
+        )
+
+    def _start(self, call: Call) -> None:
+        """Give a call to another connection than the one that refused it."""
+        self._endpoints.count("sent again")
+        self._endpoints.start(call)
 
     # -- the four kinds of call --------------------------------------------------------------
 
@@ -116,6 +158,8 @@ class Channel:
         self.guard.check()
         try:
             pairs = normalise(metadata)
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
             left = self._time_left(timeout)
             deadline = None if left is None else self._clock.seconds() + left
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
@@ -125,7 +169,7 @@ class Channel:
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
-        self._endpoints.start(call)
+        self._begin(call)
         return call.deferred
 
     def unary_stream(
@@ -189,7 +233,7 @@ class Channel:
             response=ResponseMetadata() if wanted is None else wanted,
             _clock=self._clock,
         )
-        self._book.intercepted_begun(outer)
+        self._book.compound_begun(outer)
         outer.start(chain, call)
         return outer.deferred
 
@@ -207,8 +251,14 @@ class Channel:
             )
         except (RpcError, TypeError, ValueError) as error:
             return fail(error)
-        self._endpoints.start(made)
+        self._begin(made)
         return made.deferred
+
+    def _begin(self, call: Call | RepeatedCall) -> None:
+        if isinstance(call, RepeatedCall):
+            call.start()
+        else:
+            self._endpoints.start(call)
 
     def _make(
         self,
@@ -219,7 +269,7 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
-    ) -> Call:
+    ) -> Call | RepeatedCall:
         if self._closed:
             raise Unavailable("the channel is closed")
         if not isinstance(request, method.request_type):
@@ -227,6 +277,11 @@ class Channel:
                 f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
             )
         body = request.SerializeToString()
+        config, response_size = None, self.message_size
+        if self._config is not None:
+            config = self._config.for_method(method.path)
+            response_size = _smaller(response_size, config.max_response_message_bytes)
+            _check_request(body, config.max_request_message_bytes)
         if len(body) > self.message_size:
             raise too_large("request", len(body), self.message_size)
         if metadata and not check_size(metadata, self.metadata_size):
@@ -239,13 +294,48 @@ class Channel:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
         head = RequestHead(method.path, timeout_us, metadata)
-        call = Call(
-            self._book, method, head, body, deadline, wait_for_ready, parent, response_metadata
-        )
-        self._book.begun(call)
+        policy = None if config is None else config.retry_policy or config.hedging_policy
+        call: Call | RepeatedCall
+        if policy is not None:
+            call = RepeatedCall(
+                self._attempts,
+                policy,
+                method,
+                head,
+                body,
+                deadline,
+                wait_for_ready,
+                parent,
+                response_metadata,
+                response_size,
+            )
+            self._book.compound_begun(call)
+        else:
+            call = Call(
+                self._book,
+                method,
+                head,
+                body,
+                deadline,
+                wait_for_ready,
+                parent,
+                response_metadata,
+                response_size,
+            )
+            self._book.begun(call)
         if parent is not None:
             parent.adopt(call.deferred)
         return call
+
+    def _configured(
+        self, method: Method[Any, Any], timeout: float | None, wait_for_ready: bool | None
+    ) -> tuple[float | None, bool | None]:
+        """What the service config says of time and waiting, where the call does not."""
+        assert self._config is not None
+        config = self._config.for_method(method.path)
+        if config.timeout is not None and (timeout is None or timeout > config.timeout):
+            timeout = config.timeout
+        return timeout, config.wait_for_ready if wait_for_ready is None else wait_for_ready
 
     def _time_left(self, timeout: float | None) -> float | None:
         """Seconds for a call: its own or the channel's, no more than the cap and its parent's."""
@@ -274,6 +364,40 @@ class Channel:
         self._book.close(error)
 
     @property
+    def state(self) -> ConnectivityState:
+        """What the channel is doing: as its best connection, see :class:`ConnectivityState`."""
+        return self._endpoints.state
+
+    def wait_for_state_change(self, last: ConnectivityState) -> Deferred[ConnectivityState]:
+        """Wait until the state is not *last* any more; it may be another already.
+
+        States that pass quickly may be missed. After :meth:`close` it is SHUTDOWN, for ever. ::
+
+            while channel.state is not ConnectivityState.READY:
+                await channel.wait_for_state_change(channel.state)
+
+        :return: a Deferred of the new state; it may be cancelled.
+        """
+        return self._endpoints.wait_for_state_change(last)
+
+    @property
     def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, by reason, over all connections."""
-        return self._endpoints.dropped
+        """What was dropped of incoming messages, by reason, and what befell the connections.
+
+        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``. And of calls:
+        ``retry`` and ``hedge`` for each further attempt, ``sent again`` for a request that a server
+        had refused without having begun with it.
+        """
+        return self._endpoints.dropped + self._endpoints.counters
+
+
+def _smaller(size: int, other: int | None) -> int:
+    return size if other is None else min(size, other)
+
+
+def _check_request(body: bytes, limit: int | None) -> None:
+    if limit is not None and len(body) > limit:
+        raise ResourceExhausted(
+            f"the request has {len(body)} bytes, over the service config's limit of {limit} "
+            "(maxRequestMessageBytes)"
+        )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from txzmq._guard import Guard
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class ClientTransport(Protocol):
-    """A client's connection to one endpoint, which comes and goes."""
+    """A client's connection to one endpoint: attempts until one succeeds, and what comes of it."""
 
     def send_message(self, message: list[bytes]) -> SendResult:
         """Hand over a message, or not at all; never raises for a full queue."""
@@ -55,11 +55,18 @@ class ClientHandler(Protocol):
         ...
 
     def disconnected(self) -> None:
-        """The connection was lost: what was sent will not be answered. Reconnecting goes on."""
+        """The connection was lost: what was sent will not be answered.
+
+        It does not come back: close it, and make another.
+        """
         ...
 
     def unreachable(self, reason: str) -> None:
         """An attempt to connect failed. Others follow."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """Something answers that is no such server. Close this, and try another time."""
         ...
 
     def flush(self) -> None:
@@ -125,6 +132,11 @@ class Network(Protocol):
         ...
 
     @property
+    def random(self) -> random.Random:
+        """What backoff, jitter and policies are drawn from."""
+        ...
+
+    @property
     def guard(self) -> Guard:
         """Who may use what is made here."""
         ...
@@ -132,7 +144,7 @@ class Network(Protocol):
     def connect(
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
-        """Begin to connect to *address*, and never stop until closed.
+        """Begin to connect to *address*; what cannot be reached is tried again until closed.
 
         :param options: socket options by libzmq's names, over the defaults.
         """
@@ -142,6 +154,13 @@ class Network(Protocol):
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """Listen at *address*."""
+        ...
+
+    def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* when no connections can be made any more.
+
+        :return: a function that takes this back.
+        """
         ...
 
 
@@ -177,8 +196,10 @@ _SERVER: Final[Mapping[str, int]] = {
 }
 
 
-#: Milliseconds between attempts to reconnect: drawn per socket, because libzmq's own backoff is
-#: the same in every process, and all clients of a server that restarts would come back at once.
+#: Milliseconds between attempts to connect where nobody listens: drawn per socket, because libzmq's
+#: own backoff is the same in every process, and all clients of a server that restarts would come
+#: back at once. After anything else than a refusal the channel makes a new socket: libzmq does not
+#: connect again after a protocol error, and at once to a server that accepts and closes.
 _RECONNECT: Final = (100, 300)
 _RECONNECT_MAX: Final = (1_500, 2_500)
 
@@ -204,8 +225,6 @@ class _ClientConnection(ZmqREQConnection):
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
-        # libzmq tells of a retry after each failed attempt, and after each loss.
-        self._retry_is_explained = False
         self.reconnectInterval = random.randint(*_RECONNECT)
         self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
         self.socketOptions = {**_CLIENT, **_family(address), **options}
@@ -247,9 +266,9 @@ class _ClientConnection(ZmqREQConnection):
 
     def drained(self) -> None:
         if self._lost:
-            self._lost = False
+            self._lost = self._reached = False
             self._handler.disconnected()
-        if self._reached:
+        elif self._reached:
             self._reached = False
             self._handler.connected()
 
@@ -257,24 +276,17 @@ class _ClientConnection(ZmqREQConnection):
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
-            self._retry_is_explained = False
             self.scheduleRead()
         elif name == "DISCONNECTED" and self._ready:
-            self._ready = self._reached = False
-            self._lost = self._retry_is_explained = True
+            self._reached = False
+            self._lost = True
             self.scheduleRead()
         elif name == "DISCONNECTED":
-            self._failed("the connection was closed before the handshake was done")
+            self._handler.failed("the connection was closed before the handshake was done")
         elif name.startswith("HANDSHAKE_FAILED"):
-            self._failed(f"the handshake failed: {name}")
-        elif name == "CONNECT_RETRIED":
-            if not self._retry_is_explained:
-                self._failed("connecting failed")
-            self._retry_is_explained = False
-
-    def _failed(self, reason: str) -> None:
-        self._retry_is_explained = True
-        self._handler.unreachable(reason)
+            self._handler.failed(f"the handshake failed: {name}")
+        elif name == "CONNECT_RETRIED" and not self._ready:
+            self._handler.unreachable("connecting failed")
 
 
 class _ServerConnection(ZmqREPConnection):
@@ -329,6 +341,7 @@ class ZmqNetwork:
     def __init__(self, factory: ZmqFactory) -> None:
         self._factory = factory
         self.clock: Clock = factory.reactor
+        self.random = random.Random()
         self.guard = factory.guard
 
     def connect(
@@ -342,3 +355,7 @@ class ZmqNetwork:
     ) -> ServerTransport:
         """A ROUTER bound to *address*."""
         return _ServerConnection(self._factory, address, handler, options)
+
+    def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* when the factory is shut down, before its connections are."""
+        return self._factory.callWhenClosed(callback)

@@ -42,6 +42,10 @@ class ClientWire(Generic[C]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[C]:
+        """The calls that wait, oldest first."""
+        return iter(self._waiting.values())
+
     @property
     def latest(self) -> int:
         """The counter of the call that began last: its id is ``id_of`` it."""

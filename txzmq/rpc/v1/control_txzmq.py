@@ -38,6 +38,16 @@ class ControlMethods:
         idempotency_level=_method.IdempotencyLevel.IDEMPOTENT,
     )
 
+    ping: _typing.Final[
+        _method.Method[_control_pb2.PingRequest, _control_pb2.PingResponse]
+    ] = _method.Method(
+        path="/txzmq.rpc.v1.Control/Ping",
+        name="ping",
+        request_type=_control_pb2.PingRequest,
+        response_type=_control_pb2.PingResponse,
+        idempotency_level=_method.IdempotencyLevel.NO_SIDE_EFFECTS,
+    )
+
 
 class ControlClient:
     """What client and server tell each other about calls, as calls.
@@ -75,6 +85,29 @@ class ControlClient:
             wait_for_ready=wait_for_ready,
         )
 
+    def ping(
+        self,
+        request: _control_pb2.PingRequest,
+        /,
+        *,
+        timeout: _builtins.float | None = None,
+        metadata: _rpc.MetadataInput | None = None,
+        wait_for_ready: _builtins.bool | None = None,
+    ) -> _Deferred[_control_pb2.PingResponse]:
+        """A sign of life, from a client that waits for replies and has received nothing for a while. A
+        server may refuse one that comes within 5 seconds of the last one on the same connection; that
+        is a sign of life, too.
+
+        Takes ``txzmq.rpc.v1.PingRequest``, returns ``txzmq.rpc.v1.PingResponse``.
+        """
+        return self._channel.unary_unary(
+            ControlMethods.ping,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+        )
+
 
 class ControlBase(_abc.ABC):
     """What client and server tell each other about calls, as calls.
@@ -86,6 +119,7 @@ class ControlBase(_abc.ABC):
         name="txzmq.rpc.v1.Control",
         methods=(
             ControlMethods.cancel,
+            ControlMethods.ping,
         ),
     )
 
@@ -103,6 +137,21 @@ class ControlBase(_abc.ABC):
         """
         raise NotImplementedError
 
+    @_abc.abstractmethod
+    def ping(
+        self,
+        request: _control_pb2.PingRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.PingResponse]:
+        """A sign of life, from a client that waits for replies and has received nothing for a while. A
+        server may refuse one that comes within 5 seconds of the last one on the same connection; that
+        is a sign of life, too.
+
+        Takes ``txzmq.rpc.v1.PingRequest``, returns ``txzmq.rpc.v1.PingResponse``.
+        """
+        raise NotImplementedError
+
 
 class UnimplementedControlBase(ControlBase):
     """Serves ``txzmq.rpc.v1.Control``: what a subclass leaves out answers UNIMPLEMENTED."""
@@ -114,6 +163,14 @@ class UnimplementedControlBase(ControlBase):
         /,
     ) -> _rpc.UnaryResult[_control_pb2.CancelResponse]:
         raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Cancel is not implemented")
+
+    def ping(
+        self,
+        request: _control_pb2.PingRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.PingResponse]:
+        raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Ping is not implemented")
 
 
 class ControlFakeClient(ControlClient):
@@ -133,11 +190,15 @@ class ControlFakeClient(ControlClient):
         cancel: _testing.UnaryUnaryAnswer[
             _control_pb2.CancelRequest, _control_pb2.CancelResponse
         ] | None = None,
+        ping: _testing.UnaryUnaryAnswer[
+            _control_pb2.PingRequest, _control_pb2.PingResponse
+        ] | None = None,
     ) -> None:
         from txzmq.testing import FakeCaller as _FakeCaller
 
         self._channel = _FakeCaller(
             {
                 "cancel": cancel,
+                "ping": ping,
             }
         )
