@@ -40,7 +40,10 @@ metadata: st.SearchStrategy[Metadata] = st.lists(pairs, max_size=5).map(tuple)
 words = st.text(PRINTABLE.replace("/", "").replace(" ", ""), min_size=1, max_size=30)
 paths = st.tuples(words, words).map("/{0[0]}/{0[1]}".format)
 timeouts = st.none() | st.integers(0, 2**53)
-request_heads = st.builds(RequestHead, paths, timeouts, metadata)
+request_keys = st.just(b"") | st.binary(min_size=16, max_size=16)
+request_heads = st.builds(
+    RequestHead, paths, timeouts, metadata, st.booleans(), request_key=request_keys
+)
 
 # Of types that exist: pure Python's protobuf unpacks what it compares.
 details = st.lists(
@@ -54,6 +57,7 @@ errors = st.builds(
     details,
     metadata,
     metadata,
+    not_executed=st.booleans(),
 )
 # No message and no details; builds() would infer them from the annotations.
 successes = st.tuples(metadata, metadata).map(

@@ -110,6 +110,7 @@ def test_bytes_of_strangers_are_headers_or_bad_headers(header: bytes) -> None:
         (request(method="/a/\x1b[31m"), "path"),
         (request(method="/ä/b"), "path"),
         (request(method="/a/" + "b" * MAX_PATH), "at most 256"),
+        (request(request_key=b"short"), "16 bytes, not 5"),
         (request(metadata=[Metadatum(key="A")]), "cannot be parsed"),
         (request(metadata=[Metadatum(key="a")] * 1025), "cannot be parsed"),
         (request(metadata=[Metadatum(key="a-bin", value=bytes(MAX_HEADER))]), "more than 65536"),
@@ -226,6 +227,7 @@ def test_few_small_headers_without_metadata_are_remembered() -> None:
     known.clear()
     decode_request(request(metadata=[Metadatum(key="authorization", value=b"secret")]))
     decode_request(request() + b"\xc2\x3e\xf4\x03" + bytes(500))  # an unknown field of 500 bytes
+    decode_request(request(request_key=bytes(16)))
     assert not known
     for timeout in range(3000):
         decode_request(request(timeout_us=timeout))

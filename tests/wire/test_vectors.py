@@ -28,6 +28,7 @@ def request_head_of(vector: Vector) -> RequestHead:
         vector["timeout_us"],
         pairs_of(vector["metadata"]),
         vector.get("accepts_batches", False),
+        bytes.fromhex(vector.get("request_key", "")),
     )
 
 
@@ -64,6 +65,7 @@ def head_of(vector: Vector) -> ResponseHead:
         pairs_of(vector["initial_metadata"]),
         pairs_of(vector["trailing_metadata"]),
         vector.get("accepts_batches", False),
+        vector.get("not_executed", False),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final
@@ -94,7 +94,7 @@ class Dispatcher:
             return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:
-            listener.answer(key, refusal or _unknown_method(head))
+            listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         deadline = self._deadline(head.timeout_us)
         address = listener.peer_address(key[0])
@@ -111,7 +111,11 @@ class Dispatcher:
             self.count("shed request")
             self._answer(
                 call,
-                ResponseHead(Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}"),
+                ResponseHead(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the call was not executed: {reason}",
+                    not_executed=True,
+                ),
             )
             return
         call.queued = True
@@ -189,7 +193,12 @@ class Dispatcher:
             message = entry.request_type.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._answer(
-                call, ResponseHead(Code.INTERNAL, f"the request to {entry.path} cannot be parsed")
+                call,
+                ResponseHead(
+                    Code.INTERNAL,
+                    f"the request to {entry.path} cannot be parsed",
+                    not_executed=True,
+                ),
             )
             return
         try:
@@ -297,7 +306,9 @@ class Dispatcher:
         self._answer(
             call,
             ResponseHead(
-                Code.DEADLINE_EXCEEDED, f"the call's time was up on the server; it {executed}"
+                Code.DEADLINE_EXCEEDED,
+                f"the call's time was up on the server; it {executed}",
+                not_executed=call.queued,
             ),
         )
         self._interrupt(call, "its deadline has passed")
@@ -320,12 +331,13 @@ class Dispatcher:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def end(self, listener: Listener, status: ResponseHead) -> None:
-        """Answer the calls of a listener with *status*, and cancel their handlers."""
-        for call in listener.wire.calls():
-            assert isinstance(call, ServedCall)
+    def end(self, listeners: Sequence[Listener]) -> None:
+        """Answer all calls with UNAVAILABLE, and cancel their handlers."""
+        calls = [call for listener in listeners for call in listener.wire.calls()]
+        # First what waits, or the end of what runs would make room for it.
+        for call in sorted(calls, key=lambda call: not call.queued):
             if not call.answered:
-                self._answer(call, status)
+                self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
 
     def close(self) -> None:
@@ -341,6 +353,15 @@ def _handle(handler: Callable[[Any, Context], Any], request: Message, context: C
         # pyright knows nothing of what a handler awaits, and need not.
         return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return result
+
+
+def _shut_down(*, executed: bool) -> ResponseHead:
+    what = "may have been" if executed else "was not"
+    return ResponseHead(
+        Code.UNAVAILABLE,
+        f"the server shut down; the call {what} executed",
+        not_executed=not executed,
+    )
 
 
 def _unknown_method(head: RequestHead) -> ResponseHead:

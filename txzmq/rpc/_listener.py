@@ -94,7 +94,8 @@ class Listener:
         if isinstance(event, Request):
             self.owner.accept(self, event)
         else:
-            self.answer(event.key, ResponseHead(Code.INTERNAL, event.reason))
+            status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
+            self.answer(event.key, status)
 
     def peer_address(self, peer: bytes) -> str:
         """Where a peer connected from; empty if that is not known."""

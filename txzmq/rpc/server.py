@@ -14,8 +14,6 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
-from txzmq.rpc._wire.headers import ResponseHead
-from txzmq.rpc.errors import Code
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.transport import Network, ZmqNetwork
@@ -146,11 +144,8 @@ class Server:
         if self._stop_timer.active():
             self._stop_timer.cancel()
         self._stop_timer = None
-        status = ResponseHead(
-            Code.UNAVAILABLE, "the server shut down; the call may have been executed"
-        )
+        self._dispatcher.end(self._listeners)
         for listener in self._listeners:
-            self._dispatcher.end(listener, status)
             listener.close()
         self._dispatcher.close()
         self._stopping.callback(None)

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_HEADER",
     "MAX_PATH",
     "OK",
+    "REQUEST_KEY_SIZE",
     "BadHeader",
     "RequestHead",
     "ResponseHead",
@@ -30,6 +31,8 @@ __all__ = [
 MAX_HEADER: Final = 64 * 1024
 #: Characters that a method's path may have.
 MAX_PATH: Final = 256
+#: Bytes of a key that stands for all attempts of one call.
+REQUEST_KEY_SIZE: Final = 16
 # Printable ASCII only: paths are told to peers and written to logs.
 _PATH: Final = re.compile(r"/[!-.0-~]+/[!-.0-~]+", re.ASCII)
 #: A timeout that is longer counts as none: 2**53 us is 285 years.
@@ -50,18 +53,21 @@ class RequestHead(NamedTuple):
     :ivar path: ``/package.Service/Method``.
     :ivar timeout_us: what is left of the call's time, in microseconds; None for no deadline.
     :ivar accepts_batches: whether the client understands batches, and asks the same of the server.
+    :ivar request_key: 16 bytes, the same in all attempts of one call; empty if there is none.
     """
 
     path: str
     timeout_us: int | None
     metadata: Metadata
     accepts_batches: bool = False
+    request_key: bytes = b""
 
 
 class ResponseHead(NamedTuple):
     """What a reply's header says. Message and details belong to an error.
 
     :ivar accepts_batches: whether the server understands batches.
+    :ivar not_executed: of an error: whether the server knows that no handler saw the call.
     """
 
     code: Code = Code.OK
@@ -70,6 +76,7 @@ class ResponseHead(NamedTuple):
     initial: Metadata = ()
     trailing: Metadata = ()
     accepts_batches: bool = False
+    not_executed: bool = False
 
 
 #: A plain success, whose header is empty.
@@ -81,7 +88,9 @@ def encode_request(head: RequestHead) -> bytes:
 
     :raises ValueError: for a timeout below 0.
     """
-    return _encode_request(head) if head.metadata else _encode_plain_request(head)
+    if head.metadata or head.request_key:
+        return _encode_request(head)
+    return _encode_plain_request(head)
 
 
 def _encode_request(head: RequestHead) -> bytes:
@@ -93,10 +102,12 @@ def _encode_request(head: RequestHead) -> bytes:
         timeout_us=timeout_us,
         metadata=to_wire(head.metadata),
         accepts_batches=head.accepts_batches,
+        request_key=head.request_key,
     ).SerializeToString()
 
 
-# Requests without metadata repeat: a method, a timeout. Metadata is not kept: it holds secrets.
+# Requests without metadata repeat: a method, a timeout. Metadata is not kept: it holds secrets. A
+# key never comes again but in another attempt.
 _encode_plain_request = lru_cache(maxsize=1024)(_encode_request)
 
 
@@ -112,7 +123,7 @@ def decode_request(header: bytes) -> RequestHead:
     if known is not None:
         return known
     head = _decode_request(header)
-    if not head.metadata and len(header) <= _MAX_KNOWN_HEADER:
+    if not head.metadata and not head.request_key and len(header) <= _MAX_KNOWN_HEADER:
         if len(_known_requests) >= 1024:
             _known_requests.clear()
         _known_requests[header] = head
@@ -134,7 +145,10 @@ def _decode_request(header: bytes) -> RequestHead:
     timeout_us = message.timeout_us if message.HasField("timeout_us") else None
     if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
         timeout_us = None
-    return RequestHead(path, timeout_us, metadata, message.accepts_batches)
+    key = message.request_key
+    if len(key) not in (0, REQUEST_KEY_SIZE):
+        raise BadHeader(f"a request key has {REQUEST_KEY_SIZE} bytes, not {len(key)}")
+    return RequestHead(path, timeout_us, metadata, message.accepts_batches, key)
 
 
 def _check_length(header: bytes) -> None:
@@ -161,7 +175,9 @@ def encode_response(head: ResponseHead) -> bytes:
     else:
         message = f"{head.message[:_SHORT_MESSAGE]} (shortened: {problem})"
         short = ResponseHead(head.code, message)
-    return _encode_response(short._replace(accepts_batches=head.accepts_batches))
+    return _encode_response(
+        short._replace(accepts_batches=head.accepts_batches, not_executed=head.not_executed)
+    )
 
 
 def _encode_response(head: ResponseHead) -> bytes:
@@ -174,6 +190,7 @@ def _encode_response(head: ResponseHead) -> bytes:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
         text = head.message.encode(errors="replace").decode()
         message.status.CopyFrom(Status(code=int(head.code), message=text, details=head.details))
+        message.not_executed = head.not_executed
     return message.SerializeToString()
 
 
@@ -204,4 +221,5 @@ def decode_response(header: bytes) -> ResponseHead:
         initial,
         trailing,
         message.accepts_batches,
+        message.not_executed,
     )

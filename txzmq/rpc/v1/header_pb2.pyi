@@ -35,12 +35,17 @@ class RequestHeader(_message.Message):
     TIMEOUT_US_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
+    REQUEST_KEY_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """`/package.Service/Method`."""
     timeout_us: _builtins.int
     """What is left of the call's time when the request is sent, in microseconds. Absent: no deadline."""
     accepts_batches: _builtins.bool
     """Whether the client understands batches, and would like to know whether the server does."""
+    request_key: _builtins.bytes
+    """16 random bytes, the same in each attempt of one call: a server that has the reply already
+    sends it again, and does not execute the call again. Empty: none.
+    """
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
     def __init__(
@@ -50,10 +55,11 @@ class RequestHeader(_message.Message):
         timeout_us: _builtins.int | None = ...,
         metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         accepts_batches: _builtins.bool = ...,
+        request_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "timeout_us", b"timeout_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "request_key", b"request_key", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__timeout_us: _TypeAlias = _typing.Literal["timeout_us"]  # noqa: Y015
     _WhichOneofArgType__timeout_us: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us"]  # noqa: Y015
@@ -71,8 +77,11 @@ class ResponseHeader(_message.Message):
     INITIAL_METADATA_FIELD_NUMBER: _builtins.int
     TRAILING_METADATA_FIELD_NUMBER: _builtins.int
     ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
+    NOT_EXECUTED_FIELD_NUMBER: _builtins.int
     accepts_batches: _builtins.bool
     """Whether the server understands batches; said in reply to a request that says so of its client."""
+    not_executed: _builtins.bool
+    """With an error: no handler saw the call, so that it may be made again, there or elsewhere."""
     @_builtins.property
     def status(self) -> Global___Status:
         """Absent: success."""
@@ -88,10 +97,11 @@ class ResponseHeader(_message.Message):
         initial_metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         trailing_metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         accepts_batches: _builtins.bool = ...,
+        not_executed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "initial_metadata", b"initial_metadata", "status", b"status", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "initial_metadata", b"initial_metadata", "not_executed", b"not_executed", "status", b"status", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ResponseHeader: _TypeAlias = ResponseHeader  # noqa: Y015

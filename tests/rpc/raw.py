@@ -1,0 +1,50 @@
+"""A client and a server that speak in frames, to see what goes over the wire in memory."""
+
+from __future__ import annotations
+
+from txzmq._ids import new_epoch, request_id
+from txzmq.rpc._wire.headers import RequestHead, ResponseHead, decode_response, encode_request
+from txzmq.rpc.transport import ClientTransport, Network
+
+
+class RawClient:
+    """A connection that sends what it is told to and keeps what comes (a ``ClientHandler``)."""
+
+    def __init__(self, network: Network, address: str) -> None:
+        self._epoch = new_epoch()
+        self._latest = 0
+        self.messages: list[list[bytes]] = []
+        self.events: list[str] = []
+        self.transport: ClientTransport = network.connect(address, self, {})
+
+    def request(self, head: RequestHead, body: bytes = b"") -> int:
+        """Send a request; its number."""
+        self._latest += 1
+        id_ = request_id(self._epoch, self._latest)
+        self.transport.send_message([id_, b"", encode_request(head), body])
+        return self._latest
+
+    def replies(self) -> dict[int, tuple[ResponseHead, bytes]]:
+        """Header and body of each reply that was no batch, by the request's number."""
+        return {
+            int.from_bytes(id_[8:], "big"): (decode_response(header), body)
+            for id_, _, header, body in (m for m in self.messages if len(m) == 4)
+        }
+
+    def received(self, message: list[bytes]) -> None:
+        self.messages.append(message)
+
+    def connected(self) -> None:
+        self.events.append("connected")
+
+    def disconnected(self) -> None:
+        self.events.append("disconnected")
+
+    def unreachable(self, reason: str) -> None:
+        self.events.append("unreachable")
+
+    def flush(self) -> None:
+        pass
+
+    def closed(self) -> None:
+        self.events.append("closed")
