@@ -49,6 +49,10 @@ venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 test: $(DEVELOPS)  ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-restarts
+test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
+	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest tests/rpc/test_restarts.py $(PYTEST_ARGS)
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format

@@ -114,7 +114,7 @@ class Call:
         self.method = method
         #: With the whole timeout; what is left of it is computed anew if the call had to wait.
         self.head = head
-        #: The serialised request; given up when it is sent.
+        #: The serialised request; kept, for the call may have to be sent again.
         self.body = body
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready

@@ -32,6 +32,7 @@ __all__ = ["Dispatcher"]
 
 _log = Logger()
 _CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
+_LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
 _US: Final = 1_000_000
 
 
@@ -91,6 +92,10 @@ class Dispatcher:
         entry = self._entries.get(head.path)
         if entry is None and head.path == _CANCEL:
             self._cancel(listener, key, body)
+            return
+        if entry is None and head.path == _LEAVE:
+            listener.wire.leave(key)
+            listener.answer(key, OK)
             return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:

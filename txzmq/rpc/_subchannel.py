@@ -17,6 +17,7 @@ from txzmq.rpc.v1.control_pb2 import CancelRequest
 __all__ = ["ConnectivityState", "Subchannel", "SubchannelOwner"]
 
 _CANCEL_HEADER: Final = encode_request(RequestHead("/txzmq.rpc.v1.Control/Cancel", 30_000_000, ()))
+_LEAVE_HEADER: Final = encode_request(RequestHead("/txzmq.rpc.v1.Control/Leave", 30_000_000, ()))
 
 
 class ConnectivityState(enum.Enum):
@@ -95,6 +96,10 @@ class Subchannel:
         self._cancellation = _Cancellation()
         # Whether the server has said that it understands batches.
         self._batches = False
+        # Whether the server has said that it takes no more calls on this connection.
+        self._draining = False
+        # Whether the server was told that it need not wait.
+        self._has_left = False
         # Last: it may tell of events at once.
         options = {"MAXMSGSIZE": max(owner.message_size, MESSAGE_SIZE) + 65_536}
         self._transport: ClientTransport = network.connect(address, self, options)
@@ -114,6 +119,8 @@ class Subchannel:
             self.wire.forget(self.wire.id_of(call.counter))
         else:
             self._outgoing.pop(call, None)
+        if self._draining:
+            self._transport.flush_soon()
 
     def cancel(self, call: Call) -> None:
         """As :meth:`withdraw`, and tell the server; all of one turn go in one message."""
@@ -126,6 +133,8 @@ class Subchannel:
     def flush(self) -> None:
         """The reactor's turn ends, or the socket has room: send what there is."""
         if self.state is not ConnectivityState.READY:
+            if self._draining and self.state is not ConnectivityState.SHUTDOWN:
+                self._flush_the_last()
             return  # connected() sends, or disconnected() finds another way
         if self._blocked:
             now = self._clock.seconds()
@@ -157,7 +166,6 @@ class Subchannel:
         for call, _, _ in requests:
             counter += 1
             call.counter = counter
-            call.body = b""
             del self._outgoing[call]
         return True
 
@@ -208,13 +216,25 @@ class Subchannel:
         if self.wire.is_batch(message):
             self._batches = True
             for call, head, body in self.wire.receive_batch(message):
-                call.finish(head, body)
-            return
-        reply = self.wire.receive(message)
-        if reply is not None:
-            if reply.head.accepts_batches:
-                self._batches = self._owner.batching
-            reply.call.finish(reply.head, reply.body)
+                self._finish(call, head, body)
+        else:
+            reply = self.wire.receive(message)
+            if reply is not None:
+                if reply.head.accepts_batches:
+                    self._batches = self._owner.batching
+                self._finish(*reply)
+        if self.wire.draining:
+            self._drain()
+        if self._draining:
+            self._transport.flush_soon()
+
+    def _finish(self, waiting: _Waiting, head: ResponseHead, body: bytes) -> None:
+        if head.draining:
+            self._drain()
+            if head.not_executed and isinstance(waiting, Call):
+                self._send_elsewhere(waiting)
+                return
+        waiting.finish(head, body)
 
     def connected(self) -> None:
         """Send what has been waiting."""
@@ -226,6 +246,7 @@ class Subchannel:
         """End the calls that were on their way; those that were not go elsewhere."""
         self.state = ConnectivityState.CONNECTING
         self._batches = self._blocked = False
+        self._drained()
         self._to_cancel.clear()  # the server has noticed
         for waiting in self.wire.forget_all():
             waiting.fail(
@@ -237,6 +258,40 @@ class Subchannel:
         unsent, self._outgoing = self._outgoing, {}
         for call in unsent:
             self._owner.start(call)
+
+    # -- a server that shuts down ------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Take no more calls until the server has gone; those that it has go on."""
+        if self.state is not ConnectivityState.READY:
+            return  # it does so already, or was closed
+        self._draining = True
+        self.state = ConnectivityState.CONNECTING
+        self.reason = f"{self.address}: the server shuts down"
+        self._transport.flush_soon()
+        unsent, self._outgoing = self._outgoing, {}
+        for call in unsent:
+            self._owner.start(call)
+
+    def _flush_the_last(self) -> None:
+        """Cancel what is to be cancelled; when no call is left, say that the server may go."""
+        if self._to_cancel:
+            self._send_cancellations()
+        if not self.wire and not self._has_left:
+            self._has_left = True
+            message = self.wire.request(self._cancellation, _LEAVE_HEADER, b"")
+            if self._transport.send_message(message) is not SendResult.SENT:
+                self.wire.forget(message[0])  # the server does not wait for ever
+
+    def _drained(self) -> None:
+        """The server has gone; another may come."""
+        self._draining = self._has_left = self.wire.draining = False
+
+    def _send_elsewhere(self, call: Call) -> None:
+        """A call was refused and not executed: once on each connection, which takes no more."""
+        call.counter = 0
+        call.has_waited(self._clock.seconds())
+        self._owner.start(call)
 
     def unreachable(self, reason: str) -> None:
         """Connecting failed."""

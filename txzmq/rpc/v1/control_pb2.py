@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/control.proto\x12\x0ctxzmq.rpc.v1\"$\n\rCancelRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\x0c\"\x10\n\x0e\x43\x61ncelResponse2S\n\x07\x43ontrol\x12H\n\x06\x43\x61ncel\x12\x1b.txzmq.rpc.v1.CancelRequest\x1a\x1c.txzmq.rpc.v1.CancelResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/control.proto\x12\x0ctxzmq.rpc.v1\"$\n\rCancelRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\x0c\"\x10\n\x0e\x43\x61ncelResponse\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse2\x9a\x01\n\x07\x43ontrol\x12H\n\x06\x43\x61ncel\x12\x1b.txzmq.rpc.v1.CancelRequest\x1a\x1c.txzmq.rpc.v1.CancelResponse\"\x03\x90\x02\x02\x12\x45\n\x05Leave\x12\x1a.txzmq.rpc.v1.LeaveRequest\x1a\x1b.txzmq.rpc.v1.LeaveResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONTROL'].methods_by_name['Cancel']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['Cancel']._serialized_options = b'\220\002\002'
+  _globals['_CONTROL'].methods_by_name['Leave']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['Leave']._serialized_options = b'\220\002\002'
   _globals['_CANCELREQUEST']._serialized_start=44
   _globals['_CANCELREQUEST']._serialized_end=80
   _globals['_CANCELRESPONSE']._serialized_start=82
   _globals['_CANCELRESPONSE']._serialized_end=98
-  _globals['_CONTROL']._serialized_start=100
-  _globals['_CONTROL']._serialized_end=183
+  _globals['_LEAVEREQUEST']._serialized_start=100
+  _globals['_LEAVEREQUEST']._serialized_end=114
+  _globals['_LEAVERESPONSE']._serialized_start=116
+  _globals['_LEAVERESPONSE']._serialized_end=131
+  _globals['_CONTROL']._serialized_start=134
+  _globals['_CONTROL']._serialized_end=288
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,16 @@ class ControlMethods:
         idempotency_level=_method.IdempotencyLevel.IDEMPOTENT,
     )
 
+    leave: _typing.Final[
+        _method.Method[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]
+    ] = _method.Method(
+        path="/txzmq.rpc.v1.Control/Leave",
+        name="leave",
+        request_type=_control_pb2.LeaveRequest,
+        response_type=_control_pb2.LeaveResponse,
+        idempotency_level=_method.IdempotencyLevel.IDEMPOTENT,
+    )
+
 
 class ControlClient:
     """What client and server tell each other about calls, as calls.
@@ -75,6 +85,28 @@ class ControlClient:
             wait_for_ready=wait_for_ready,
         )
 
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        /,
+        *,
+        timeout: _builtins.float | None = None,
+        metadata: _rpc.MetadataInput | None = None,
+        wait_for_ready: _builtins.bool | None = None,
+    ) -> _Deferred[_control_pb2.LeaveResponse]:
+        """Says that the client sends no more calls on this connection, because it has learned that the
+        server shuts down, and waits for no more replies. The server need not wait for it any more.
+
+        Takes ``txzmq.rpc.v1.LeaveRequest``, returns ``txzmq.rpc.v1.LeaveResponse``.
+        """
+        return self._channel.unary_unary(
+            ControlMethods.leave,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+        )
+
 
 class ControlBase(_abc.ABC):
     """What client and server tell each other about calls, as calls.
@@ -86,6 +118,7 @@ class ControlBase(_abc.ABC):
         name="txzmq.rpc.v1.Control",
         methods=(
             ControlMethods.cancel,
+            ControlMethods.leave,
         ),
     )
 
@@ -103,6 +136,20 @@ class ControlBase(_abc.ABC):
         """
         raise NotImplementedError
 
+    @_abc.abstractmethod
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.LeaveResponse]:
+        """Says that the client sends no more calls on this connection, because it has learned that the
+        server shuts down, and waits for no more replies. The server need not wait for it any more.
+
+        Takes ``txzmq.rpc.v1.LeaveRequest``, returns ``txzmq.rpc.v1.LeaveResponse``.
+        """
+        raise NotImplementedError
+
 
 class UnimplementedControlBase(ControlBase):
     """Serves ``txzmq.rpc.v1.Control``: what a subclass leaves out answers UNIMPLEMENTED."""
@@ -114,6 +161,14 @@ class UnimplementedControlBase(ControlBase):
         /,
     ) -> _rpc.UnaryResult[_control_pb2.CancelResponse]:
         raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Cancel is not implemented")
+
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.LeaveResponse]:
+        raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Leave is not implemented")
 
 
 class ControlFakeClient(ControlClient):
@@ -133,11 +188,15 @@ class ControlFakeClient(ControlClient):
         cancel: _testing.UnaryUnaryAnswer[
             _control_pb2.CancelRequest, _control_pb2.CancelResponse
         ] | None = None,
+        leave: _testing.UnaryUnaryAnswer[
+            _control_pb2.LeaveRequest, _control_pb2.LeaveResponse
+        ] | None = None,
     ) -> None:
         from txzmq.testing import FakeCaller as _FakeCaller
 
         self._channel = _FakeCaller(
             {
                 "cancel": cancel,
+                "leave": leave,
             }
         )
