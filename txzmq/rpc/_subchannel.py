@@ -222,7 +222,7 @@ class Subchannel:
             if reply is not None:
                 if reply.head.accepts_batches:
                     self._batches = self._owner.batching
-                self._finish(*reply)
+                self._finish(reply.call, reply.head, reply.body)
         if self.wire.draining:
             self._drain()
         if self._draining:
