@@ -74,6 +74,11 @@ class Program:
         """SIGCONT, after :meth:`stop`."""
         self.process.send_signal(signal.SIGCONT)
 
+    def terminate(self) -> int:
+        """SIGTERM, as a supervisor sends it, and wait; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
     def interrupt(self) -> int:
         """Press Ctrl-C and wait; the exit status."""
         self.process.send_signal(signal.SIGINT)

@@ -122,6 +122,7 @@ class _Listener:
 
     def __init__(self, network: MemoryNetwork, address: str, handler: ServerHandler) -> None:
         self.endpoint = address
+        self.tells_of_loss = True
         self.handler = handler
         self.lines: dict[bytes, _Line] = {}
         self._network = network

@@ -30,7 +30,7 @@ from txzmq.rpc import (
     UnaryResult,
     Unavailable,
 )
-from txzmq.rpc._wire.headers import decode_request
+from txzmq.rpc._wire.headers import ResponseHead, decode_request, encode_response
 from txzmq.testing import MemoryNetwork
 
 IDEMPOTENT = Method(
@@ -206,18 +206,40 @@ def test_what_a_server_refused_unexecuted_goes_to_another_one(with_config: bool)
     field.close()
 
 
-def test_a_server_that_refuses_again_is_believed() -> None:
-    field = Field([Waiting()], None)
-    blocked = field.call()
-    field.network.run()
-    field.servers[0].stop(30)
-    error = field.network.result(field.call())
-    assert isinstance(error, Unavailable)
-    assert "not executed" in error.message
-    assert field.channel.counters["sent again"] == 1
-    field.services[0].results[0].callback(text("done"))
-    field.network.result(blocked)
-    field.close()
+class Refusing:
+    """A server that executes nothing, and does not say that it shuts down (a ServerHandler)."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        self.refused = 0
+        self.transport = network.listen("inproc://refusing", self, {})
+
+    def received(self, message: list[bytes]) -> None:
+        self.refused += 1
+        head = ResponseHead(Code.UNAVAILABLE, "it was not executed", not_executed=True)
+        self.transport.send_message([*message[:3], encode_response(head), b""])
+
+    def peer_lost(self, peer: bytes) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def closed(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_a_server_that_refuses_again_is_believed(with_config: bool) -> None:
+    network = MemoryNetwork()
+    server = Refusing(network)
+    policy = {**RETRY["retryPolicy"], "retryableStatusCodes": ["ABORTED"]}
+    service_config = config({"retryPolicy": policy}) if with_config else None
+    channel = Channel(network, "inproc://refusing", service_config=service_config)
+    with pytest.raises(Unavailable, match="it was not executed"):
+        network.result(channel.unary_unary(PLAIN, text("x")))
+    assert server.refused == 2
+    assert channel.counters["sent again"] == 1
+    channel.close()
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,11 @@ errors = st.builds(
     metadata,
     metadata,
     not_executed=st.booleans(),
+    draining=st.booleans(),
 )
 # No message and no details; builds() would infer them from the annotations.
-successes = st.tuples(metadata, metadata).map(
-    lambda both: ResponseHead(initial=both[0], trailing=both[1])
+successes = st.tuples(metadata, metadata, st.booleans()).map(
+    lambda parts: ResponseHead(initial=parts[0], trailing=parts[1], draining=parts[2])
 )
 response_heads = errors | successes
 

@@ -66,6 +66,7 @@ def head_of(vector: Vector) -> ResponseHead:
         pairs_of(vector["trailing_metadata"]),
         vector.get("accepts_batches", False),
         vector.get("not_executed", False),
+        vector.get("draining", False),
     )
 
 

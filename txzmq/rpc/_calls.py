@@ -174,7 +174,9 @@ class Call:
         self.used: Collection[Any] = ()
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
-        """The reply is there."""
+        """The reply is there; nothing happens if the call has ended."""
+        if self.deferred.called:
+            return  # by who waits for a change of the channel's state, which the reply brought
         if self.response_metadata is not None:
             self.response_metadata.initial = head.initial
             self.response_metadata.trailing = head.trailing

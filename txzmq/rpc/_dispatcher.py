@@ -33,6 +33,7 @@ __all__ = ["Dispatcher"]
 _log = Logger()
 _CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
 _PING: Final = "/txzmq.rpc.v1.Control/Ping"
+_LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
 #: Seconds that a client has to let pass between two pings on a connection.
 _PING_PAUSE: Final = 5.0
 _US: Final = 1_000_000
@@ -104,6 +105,10 @@ class Dispatcher:
             return
         if entry is None and head.path == _PING:
             listener.answer(key, self._ping(key))
+            return
+        if entry is None and head.path == _LEAVE:
+            listener.wire.leave(key)
+            listener.answer(key, OK)
             return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:

@@ -72,6 +72,8 @@ class Endpoints:
         self._addresses: Sequence[ResolvedAddress] = ()
         # Those of addresses that are no more; they close when their calls have ended.
         self._leaving: dict[str, Subchannel] = {}
+        # What calls fail with that come back from a connection after all was closed.
+        self._end: Exception | None = None
         # Why there is no endpoint at all; empty while that is not known.
         self._no_endpoint = ""
         self._waiters: list[Deferred[ConnectivityState]] = []
@@ -94,6 +96,9 @@ class Endpoints:
 
     def start(self, call: Call) -> None:
         """Give a call to a connection, or queue it, or fail it."""
+        if self._end is not None:
+            call.fail(self._end)
+            return
         head = call.head
         subchannel = self._pick(head.path, head.metadata, call.used)
         if subchannel is not None:
@@ -247,6 +252,7 @@ class Endpoints:
 
     def close(self, error: Exception) -> None:
         """End all calls with *error*, and all connections."""
+        self._end = error
         self._forget_network()
         self._resolver.close()
         subchannels = [*self._subchannels.values(), *self._leaving.values()]

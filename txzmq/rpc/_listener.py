@@ -71,6 +71,8 @@ class Listener:
     def __init__(self, owner: ListenerOwner) -> None:
         self.owner = owner
         self.wire: ServerWire[ServedCall] = ServerWire()
+        # Whether clients are to be told to go elsewhere.
+        self._draining = False
         self.transport: ServerTransport | None = None
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
@@ -114,6 +116,8 @@ class Listener:
         self._backlogs.pop(peer, None)
         for call in self.wire.lost(peer):
             self.owner.abandon(call, "the client has gone")
+        if self._draining:
+            self.owner.settled()
 
     # -- replies -----------------------------------------------------------------------------
 
@@ -121,6 +125,8 @@ class Listener:
         """Reply to a request when the turn ends; later, if its peer has no room then."""
         if self.wire.asks(key) and self.owner.batching:
             head = head._replace(accepts_batches=True)
+        if self._draining and len(key) == 2:
+            head = head._replace(draining=True)
         header = b""
         if head is not OK:
             header, body = _encode(head, body)
@@ -223,6 +229,20 @@ class Listener:
         return not self._backlogs and not self._outgoing
 
     # -- the end -----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Tell the clients to send no more calls."""
+        self._draining = True
+        for key in self.wire.drain():
+            self.answer(key, OK)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether all clients have done so, or are gone."""
+        # inproc does not tell of a client that has gone, and none of its clients outlives a
+        # restart of the process.
+        inproc = self.transport is not None and not self.transport.tells_of_loss
+        return inproc or self.wire.all_left
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""

@@ -25,12 +25,16 @@ __all__ = ["ConnectivityState", "Subchannel", "SubchannelOwner"]
 
 #: Seconds after which a Cancel or a Ping is forgotten that the server does not answer.
 _CONTROL_TIMEOUT: Final = 30
-_CANCEL_HEADER: Final = encode_request(
-    RequestHead("/txzmq.rpc.v1.Control/Cancel", _CONTROL_TIMEOUT * 1_000_000, ())
-)
-_PING_HEADER: Final = encode_request(
-    RequestHead("/txzmq.rpc.v1.Control/Ping", _CONTROL_TIMEOUT * 1_000_000, ())
-)
+
+
+def _control_header(method: str) -> bytes:
+    path = f"/txzmq.rpc.v1.Control/{method}"
+    return encode_request(RequestHead(path, _CONTROL_TIMEOUT * 1_000_000, ()))
+
+
+_CANCEL_HEADER: Final = _control_header("Cancel")
+_PING_HEADER: Final = _control_header("Ping")
+_LEAVE_HEADER: Final = _control_header("Leave")
 
 
 class ConnectivityState(enum.Enum):
@@ -194,6 +198,10 @@ class Subchannel:
         self._batches = False
         # Whether it is to close when its calls have ended.
         self._leaving = False
+        # Whether the server has said that it takes no more calls on this connection.
+        self._draining = False
+        # Whether the server was told that it need not wait.
+        self._has_left = False
         liveness = owner.liveness
         self._backoff = Backoff(liveness.first_backoff, liveness.max_backoff, owner.random)
         self._heartbeat = Heartbeat(self._clock, liveness, self)
@@ -262,12 +270,14 @@ class Subchannel:
             self.wire.forget(self.wire.id_of(call.counter))
         else:
             self._outgoing.pop(call, None)
-        if self._leaving:
+        if self._leaving or self._draining:
             self._transport.flush_soon()
 
     def flush(self) -> None:
         """The reactor's turn ends, or the socket has room: send what there is."""
         if self.state is not _READY:
+            if self._draining:
+                self._flush_the_last()
             return  # becoming ready sends, or a loss finds another way
         if self._blocked:
             now = self._clock.seconds()
@@ -282,6 +292,9 @@ class Subchannel:
             self._send_cancellations()
         if self._heartbeat.idle and self.wire:
             self._heartbeat.start()
+        self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
         if self._leaving and not self.waits:
             self.close()
             self._owner.left(self)
@@ -360,6 +373,7 @@ class Subchannel:
     def close(self) -> None:
         """Drop the connection; :meth:`calls` has those that are left."""
         self.state = ConnectivityState.SHUTDOWN
+        self._draining = False
         self._to_cancel.clear()
         self._cancellations.close()
         self._heartbeat.stop()
@@ -381,14 +395,20 @@ class Subchannel:
         if self.wire.is_batch(message):
             self._batches = True
             for call, head, body in self.wire.receive_batch(message):
+                if head.draining:
+                    self._drain()  # first: a call that was refused is to go elsewhere
                 call.finish(head, body)
         else:
             reply = self.wire.receive(message)
             if reply is not None:
                 if reply.head.accepts_batches:
                     self._batches = self._owner.batching
+                if reply.head.draining:
+                    self._drain()
                 reply.call.finish(reply.head, reply.body)
-        if self._leaving:
+        if self.wire.draining:
+            self._drain()
+        if self._leaving or self._draining:
             self._transport.flush_soon()
 
     def connected(self) -> None:
@@ -457,6 +477,7 @@ class Subchannel:
         self._heartbeat.stop()
         self._stop_timer()
         self._batches = self._blocked = False
+        self._drained()
         self._timeouts = 0
         self._to_cancel.clear()  # the server has noticed, or will
         if not self._leaving:
@@ -465,12 +486,19 @@ class Subchannel:
         for waiting in self.wire.forget_all():
             waiting.fail(Unavailable(f"{reason}; the call may have been executed"))
         # Only now: what the failures led to may have ended some of these.
-        unsent, self._outgoing = self._outgoing, {}
-        for call in unsent:
-            self._owner.start(call)
+        self._pass_on()
         if self._leaving and self.state is not ConnectivityState.SHUTDOWN:
             self.close()
             self._owner.left(self)
+
+    def _pass_on(self) -> None:
+        """Find another way for the calls that were not sent."""
+        now = self._clock.seconds()
+        for call in list(self._outgoing):
+            if call in self._outgoing:  # not ended by what the others' failures led to
+                del self._outgoing[call]
+                call.has_waited(now)
+                self._owner.start(call)
 
     def _try_again(self) -> None:
         self._timer = None
@@ -484,6 +512,36 @@ class Subchannel:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+    # -- a server that shuts down ------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Take no more calls until the server has gone; those that it has go on."""
+        if self._draining or self.state is ConnectivityState.SHUTDOWN:
+            return
+        self._draining = True
+        if self._doubted:  # it lives, but is not to be used for that
+            self._doubted = False
+            self._stop_timer()
+        self._transport.flush_soon()
+        reason = f"{self.address}: the server shuts down"
+        self._change(_CONNECTING if self.state is _READY else self.state, reason)
+        self._pass_on()
+
+    def _flush_the_last(self) -> None:
+        """Cancel what is to be cancelled; when no call is left, say that the server may go."""
+        if self._to_cancel:
+            self._send_cancellations()
+        if not self.waits and not self._has_left:
+            message = self.wire.request(self._unanswered, _LEAVE_HEADER, b"")
+            self._has_left = self._transport.send_message(message) is SendResult.SENT
+            if not self._has_left:
+                self.wire.forget(message[0])  # the next flush tries again
+        self._leave_if_idle()
+
+    def _drained(self) -> None:
+        """The server has gone; another may come."""
+        self._draining = self._has_left = self.wire.draining = False
 
     # -- signs of life -----------------------------------------------------------------------
 

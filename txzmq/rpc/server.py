@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
 StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+
+#: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
+#: for those that know nothing of it.
+_LEAVING: Final = 2.0
 
 
 class Server:
@@ -74,6 +78,9 @@ class Server:
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
         self._stop_timer: Timer | None = None
+        # Until clients are not waited for any more, and whether they are not.
+        self._leaving: Timer | None = None
+        self._waited = False
 
     def listen(self, address: str, *, insecure: bool = False) -> str:
         """Serve at *address*; may be called for more addresses.
@@ -117,6 +124,13 @@ class Server:
     def stop(self, grace: float = 10.0) -> Deferred[None]:
         """Take no more calls, let those that run finish, then close.
 
+        Clients are told, and make their calls elsewhere; a call that was on its way is refused, and
+        the refusal says that it was not executed, so that the client's channel makes it elsewhere,
+        too. With a Twisted service or a plain program, have it done before the reactor stops, which
+        it does on SIGTERM and SIGINT::
+
+            reactor.addSystemEventTrigger("before", "shutdown", server.stop)
+
         May be called again, and in a handler.
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
@@ -128,6 +142,8 @@ class Server:
             self._stopping = Deferred()
             self._dispatcher.draining = True
             self._stop_timer = self._clock.callLater(grace, self._stop_now)
+            for listener in self._listeners:
+                listener.drain()
             self._stop_if_idle()
         self._stopping.addCallback(lambda _: waiting.callback(None))
         return waiting
@@ -137,16 +153,27 @@ class Server:
         self.stop(0)
         self._stop_now()
 
+    def _wait_no_more(self) -> None:
+        self._leaving = None
+        self._waited = True
+        self._stop_if_idle()
+
     def _stop_if_idle(self) -> None:
         if (
-            self._stop_timer is not None
-            and not self.running
-            and not self.queued
-            and all(listener.is_flushed for listener in self._listeners)
+            self._stop_timer is None
+            or self.running
+            or self.queued
+            or not all(listener.is_flushed for listener in self._listeners)
         ):
+            return
+        if self._waited or all(listener.is_left for listener in self._listeners):
             # In a turn of its own: whoever ended last may be in the middle of its work.
             self._stop_timer.cancel()
             self._stop_timer = self._clock.callLater(0, self._stop_now)
+        elif self._leaving is None:
+            # A client's socket forgets replies that it has received and not handed out when the
+            # connection ends.
+            self._leaving = self._clock.callLater(_LEAVING, self._wait_no_more)
 
     def _stop_now(self) -> None:
         if self._stop_timer is None or self._stopping is None:
@@ -154,6 +181,9 @@ class Server:
         if self._stop_timer.active():
             self._stop_timer.cancel()
         self._stop_timer = None
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
         self._dispatcher.end(self._listeners)
         for listener in self._listeners:
             listener.close()

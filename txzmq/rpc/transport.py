@@ -86,6 +86,11 @@ class ServerTransport(Protocol):
         """Where it listens; a wildcard port has become a real one."""
         ...
 
+    @property
+    def tells_of_loss(self) -> bool:
+        """Whether :meth:`ServerHandler.peer_lost` is called."""
+        ...
+
     def send_message(self, message: list[bytes]) -> SendResult:
         """Hand over a message to the peer that its first part names."""
         ...
@@ -304,6 +309,7 @@ class _ServerConnection(ZmqREPConnection):
         self.socketOptions = {**_SERVER, **_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
+        self.tells_of_loss = not address.startswith("inproc:")
         self._closing = False
 
     def messageReceived(self, message: list[bytes]) -> None:

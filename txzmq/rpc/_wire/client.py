@@ -31,10 +31,12 @@ class ClientWire(Generic[C]):
     """The calls of one connection, by the counter that is the second half of their ids.
 
     :ivar dropped: how many incoming messages were dropped or not understood, by reason.
+    :ivar draining: whether the server has sent a notice that it shuts down.
     """
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
+        self.draining = False
         self._epoch = new_epoch()
         self._latest = 0
         self._waiting: dict[int, C] = {}
@@ -90,6 +92,8 @@ class ClientWire(Generic[C]):
         call = self.forget(message[0]) if message else None
         well_formed = len(message) == 4 and not message[1]
         if call is None:
+            if well_formed and message[0] == self.id_of(0) and self._notice(_decode(message[2])):
+                return None
             self.dropped["unexpected reply" if well_formed else "malformed"] += 1
             return None
         if not well_formed:
@@ -126,11 +130,19 @@ class ClientWire(Generic[C]):
             call = take(counter, None)
             head = heads[index]
             if call is None:
-                self.dropped["unexpected reply"] += 1
+                if counter or not self._notice(head):
+                    self.dropped["unexpected reply"] += 1
             elif isinstance(head, BadHeader):
                 yield self._malformed(call, str(head))
             else:
                 yield Reply(call, head, body)
+
+    def _notice(self, head: ResponseHead | BadHeader) -> bool:
+        """Take what comes under the counter 0; whether it means anything."""
+        if isinstance(head, BadHeader) or not head.draining:
+            return False
+        self.draining = True
+        return True
 
     def _malformed(self, call: C, reason: str) -> Reply[C]:
         """A call has had its reply, and nothing better will come."""

@@ -68,6 +68,7 @@ class ResponseHead(NamedTuple):
 
     :ivar accepts_batches: whether the server understands batches.
     :ivar not_executed: of an error: whether the server knows that no handler saw the call.
+    :ivar draining: whether the server takes no more calls on this connection.
     """
 
     code: Code = Code.OK
@@ -77,6 +78,7 @@ class ResponseHead(NamedTuple):
     trailing: Metadata = ()
     accepts_batches: bool = False
     not_executed: bool = False
+    draining: bool = False
 
 
 #: A plain success, whose header is empty.
@@ -176,7 +178,11 @@ def encode_response(head: ResponseHead) -> bytes:
         message = f"{head.message[:_SHORT_MESSAGE]} (shortened: {problem})"
         short = ResponseHead(head.code, message)
     return _encode_response(
-        short._replace(accepts_batches=head.accepts_batches, not_executed=head.not_executed)
+        short._replace(
+            accepts_batches=head.accepts_batches,
+            not_executed=head.not_executed,
+            draining=head.draining,
+        )
     )
 
 
@@ -185,6 +191,7 @@ def _encode_response(head: ResponseHead) -> bytes:
         initial_metadata=to_wire(normalise(head.initial)),
         trailing_metadata=to_wire(normalise(head.trailing)),
         accepts_batches=head.accepts_batches,
+        draining=head.draining,
     )
     if head.code is not Code.OK:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
@@ -212,7 +219,10 @@ def decode_response(header: bytes) -> ResponseHead:
     code = to_code(status.code)
     if code is Code.OK:
         return ResponseHead(
-            initial=initial, trailing=trailing, accepts_batches=message.accepts_batches
+            initial=initial,
+            trailing=trailing,
+            accepts_batches=message.accepts_batches,
+            draining=message.draining,
         )
     return ResponseHead(
         code,
@@ -222,4 +232,5 @@ def decode_response(header: bytes) -> ResponseHead:
         trailing,
         message.accepts_batches,
         message.not_executed,
+        message.draining,
     )

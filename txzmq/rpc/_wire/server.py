@@ -67,6 +67,8 @@ class ServerWire(Generic[C]):
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
         self._peers: dict[bytes, _Peer[C]] = {}
+        # The clients that may still send calls; None until that is of interest.
+        self._staying: set[bytes] | None = None
         self._most_peers = _MAX_IDLE_PEERS
 
     def __len__(self) -> int:
@@ -154,6 +156,8 @@ class ServerWire(Generic[C]):
                 return False  # of a source that was forgotten, but for this call
             if len(peer.latest) >= _MAX_SOURCES:
                 del peer.latest[next(iter(peer.latest))]
+            if self._staying is not None and len(key) == 2:
+                self._staying.add(key[0])
         elif request_id <= latest:
             return False
         peer.latest[source] = request_id
@@ -219,8 +223,34 @@ class ServerWire(Generic[C]):
         """All calls that run, oldest first within one peer."""
         return [call for peer in self._peers.values() for call in peer.calls.values()]
 
+    def drain(self) -> list[CallKey]:
+        """From now on note which clients leave: where to send a notice to each that is known.
+
+        Not to those behind a proxy, which has other servers for them.
+        """
+        keys = [
+            (peer_id, request_id(source, 0))
+            for peer_id, peer in self._peers.items()
+            for source in peer.latest
+            if isinstance(source, bytes)
+        ]
+        self._staying = {key[0] for key in keys}
+        return list(keys)
+
+    def leave(self, key: CallKey) -> None:
+        """A client says that it sends no more calls on its connection."""
+        if self._staying is not None and len(key) == 2:
+            self._staying.discard(key[0])
+
+    @property
+    def all_left(self) -> bool:
+        """Whether no client is left that may send calls, as far as they are known."""
+        return not self._staying
+
     def lost(self, peer_id: bytes) -> list[C]:
         """Forget a peer whose connection was lost: the calls that nobody waits for any more."""
+        if self._staying is not None:
+            self._staying.discard(peer_id)
         peer = self._peers.pop(peer_id, None)
         return [] if peer is None else list(peer.calls.values())
 

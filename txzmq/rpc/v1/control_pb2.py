@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/control.proto\x12\x0ctxzmq.rpc.v1\"$\n\rCancelRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\x0c\"\x10\n\x0e\x43\x61ncelResponse\"\r\n\x0bPingRequest\"\x0e\n\x0cPingResponse2\x97\x01\n\x07\x43ontrol\x12H\n\x06\x43\x61ncel\x12\x1b.txzmq.rpc.v1.CancelRequest\x1a\x1c.txzmq.rpc.v1.CancelResponse\"\x03\x90\x02\x02\x12\x42\n\x04Ping\x12\x19.txzmq.rpc.v1.PingRequest\x1a\x1a.txzmq.rpc.v1.PingResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/control.proto\x12\x0ctxzmq.rpc.v1\"$\n\rCancelRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\x0c\"\x10\n\x0e\x43\x61ncelResponse\"\r\n\x0bPingRequest\"\x0e\n\x0cPingResponse\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse2\xde\x01\n\x07\x43ontrol\x12H\n\x06\x43\x61ncel\x12\x1b.txzmq.rpc.v1.CancelRequest\x1a\x1c.txzmq.rpc.v1.CancelResponse\"\x03\x90\x02\x02\x12\x42\n\x04Ping\x12\x19.txzmq.rpc.v1.PingRequest\x1a\x1a.txzmq.rpc.v1.PingResponse\"\x03\x90\x02\x01\x12\x45\n\x05Leave\x12\x1a.txzmq.rpc.v1.LeaveRequest\x1a\x1b.txzmq.rpc.v1.LeaveResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROL'].methods_by_name['Cancel']._serialized_options = b'\220\002\002'
   _globals['_CONTROL'].methods_by_name['Ping']._loaded_options = None
   _globals['_CONTROL'].methods_by_name['Ping']._serialized_options = b'\220\002\001'
+  _globals['_CONTROL'].methods_by_name['Leave']._loaded_options = None
+  _globals['_CONTROL'].methods_by_name['Leave']._serialized_options = b'\220\002\002'
   _globals['_CANCELREQUEST']._serialized_start=44
   _globals['_CANCELREQUEST']._serialized_end=80
   _globals['_CANCELRESPONSE']._serialized_start=82
@@ -48,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINGREQUEST']._serialized_end=113
   _globals['_PINGRESPONSE']._serialized_start=115
   _globals['_PINGRESPONSE']._serialized_end=129
-  _globals['_CONTROL']._serialized_start=132
-  _globals['_CONTROL']._serialized_end=283
+  _globals['_LEAVEREQUEST']._serialized_start=131
+  _globals['_LEAVEREQUEST']._serialized_end=145
+  _globals['_LEAVERESPONSE']._serialized_start=147
+  _globals['_LEAVERESPONSE']._serialized_end=162
+  _globals['_CONTROL']._serialized_start=165
+  _globals['_CONTROL']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

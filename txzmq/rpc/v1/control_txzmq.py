@@ -48,6 +48,16 @@ class ControlMethods:
         idempotency_level=_method.IdempotencyLevel.NO_SIDE_EFFECTS,
     )
 
+    leave: _typing.Final[
+        _method.Method[_control_pb2.LeaveRequest, _control_pb2.LeaveResponse]
+    ] = _method.Method(
+        path="/txzmq.rpc.v1.Control/Leave",
+        name="leave",
+        request_type=_control_pb2.LeaveRequest,
+        response_type=_control_pb2.LeaveResponse,
+        idempotency_level=_method.IdempotencyLevel.IDEMPOTENT,
+    )
+
 
 class ControlClient:
     """What client and server tell each other about calls, as calls.
@@ -108,6 +118,28 @@ class ControlClient:
             wait_for_ready=wait_for_ready,
         )
 
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        /,
+        *,
+        timeout: _builtins.float | None = None,
+        metadata: _rpc.MetadataInput | None = None,
+        wait_for_ready: _builtins.bool | None = None,
+    ) -> _Deferred[_control_pb2.LeaveResponse]:
+        """Says that the client sends no more calls on this connection, because it has learned that the
+        server shuts down, and waits for no more replies. The server need not wait for it any more.
+
+        Takes ``txzmq.rpc.v1.LeaveRequest``, returns ``txzmq.rpc.v1.LeaveResponse``.
+        """
+        return self._channel.unary_unary(
+            ControlMethods.leave,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+        )
+
 
 class ControlBase(_abc.ABC):
     """What client and server tell each other about calls, as calls.
@@ -120,6 +152,7 @@ class ControlBase(_abc.ABC):
         methods=(
             ControlMethods.cancel,
             ControlMethods.ping,
+            ControlMethods.leave,
         ),
     )
 
@@ -152,6 +185,20 @@ class ControlBase(_abc.ABC):
         """
         raise NotImplementedError
 
+    @_abc.abstractmethod
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.LeaveResponse]:
+        """Says that the client sends no more calls on this connection, because it has learned that the
+        server shuts down, and waits for no more replies. The server need not wait for it any more.
+
+        Takes ``txzmq.rpc.v1.LeaveRequest``, returns ``txzmq.rpc.v1.LeaveResponse``.
+        """
+        raise NotImplementedError
+
 
 class UnimplementedControlBase(ControlBase):
     """Serves ``txzmq.rpc.v1.Control``: what a subclass leaves out answers UNIMPLEMENTED."""
@@ -171,6 +218,14 @@ class UnimplementedControlBase(ControlBase):
         /,
     ) -> _rpc.UnaryResult[_control_pb2.PingResponse]:
         raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Ping is not implemented")
+
+    def leave(
+        self,
+        request: _control_pb2.LeaveRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_control_pb2.LeaveResponse]:
+        raise _rpc.Unimplemented("/txzmq.rpc.v1.Control/Leave is not implemented")
 
 
 class ControlFakeClient(ControlClient):
@@ -193,6 +248,9 @@ class ControlFakeClient(ControlClient):
         ping: _testing.UnaryUnaryAnswer[
             _control_pb2.PingRequest, _control_pb2.PingResponse
         ] | None = None,
+        leave: _testing.UnaryUnaryAnswer[
+            _control_pb2.LeaveRequest, _control_pb2.LeaveResponse
+        ] | None = None,
     ) -> None:
         from txzmq.testing import FakeCaller as _FakeCaller
 
@@ -200,5 +258,6 @@ class ControlFakeClient(ControlClient):
             {
                 "cancel": cancel,
                 "ping": ping,
+                "leave": leave,
             }
         )

@@ -1,0 +1,77 @@
+"""Server processes that are told to end: row P3 of reliability's table."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import time
+
+from tests.programs import Program, running
+from tests.rpc.service import ECHO, OTHER, text
+from tests.support import Loop
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel
+
+#: ``make test-restarts`` does more.
+RESTARTS = int(os.environ.get("TXZMQ_RESTARTS", "10"))
+ANY_PORT = "tcp://127.0.0.1:*"
+
+
+class Restartable:
+    """A server process and its successors, all at one endpoint."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self.program = self._start(ANY_PORT)
+
+    def _start(self, address: str) -> Program:
+        program = self._stack.enter_context(running("-m", "tests.rpc.draining_server", address))
+        self.endpoint: str = program.expect("listening at (.*)")[1]
+        return program
+
+    def restart(self) -> None:
+        """End it, wait until it has ended, and start another; returns when that is used."""
+        assert self.program.terminate() == 0
+        assert self.program.output[-1] == "stopped"
+
+        self.program = self._start(self.endpoint)
+        self.program.expect("serving")
+
+
+def test_p3_a_rolling_restart_under_load_loses_no_call() -> None:
+    with contextlib.ExitStack() as stack:
+        servers = [Restartable(stack), Restartable(stack)]
+        endpoints = [server.endpoint for server in servers]
+        client = stack.enter_context(running("-m", "tests.rpc.load_client", *endpoints))
+        for server in servers:
+            server.program.expect("serving")
+        for number in range(RESTARTS):
+            servers[number % 2].restart()
+        assert client.terminate() == 0
+        ends = ast.literal_eval(client.output[-1].removeprefix("ends: "))
+        assert ends.keys() == {"answered"}, client
+        assert ends["answered"] > 20 * RESTARTS
+        print(f"{RESTARTS} restarts, {ends['answered']} calls, all answered")
+
+
+def test_p3_sigterm_lets_a_call_finish(one_loop: Loop) -> None:
+    with running("-m", "tests.rpc.draining_server", ANY_PORT, "0.5") as program:
+        endpoint = program.expect("listening at (.*)")[1]
+
+        async def main() -> None:
+            factory = ZmqFactory(one_loop.reactor)
+            channel = Channel(factory, endpoint)
+            assert (await channel.unary_unary(ECHO, text("x"))).value == "x"
+            answer = channel.unary_unary(OTHER, text("y"))
+            await one_loop.sleep(0.1)
+            program.process.terminate()
+            assert (await answer).value == "y"
+            factory.shutdown()
+
+        one_loop.run(main)
+        began = time.monotonic()
+        assert program.wait() == 0
+        # It does not wait for its whole grace, nor for a client that has gone.
+        assert time.monotonic() - began < 5
+        assert program.output[-1] == "stopped"
