@@ -392,6 +392,22 @@ def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:
     channel.close()
 
 
+def test_a_server_that_answers_no_ping_costs_no_memory() -> None:
+    network = MemoryNetwork()
+    network.listen(ADDRESS, Deaf(), {})
+    channel = Channel(network, ADDRESS)
+    call = channel.unary_unary(ECHO, text("x"), timeout=15)
+    network.advance(14)
+    assert channel.counters["ping"] == 1
+    network.advance(2)
+    with pytest.raises(DeadlineExceeded):
+        network.result(call)
+    network.advance(31)
+    assert leftovers(channel) == []
+    assert not network.clock.getDelayedCalls()
+    channel.close()
+
+
 def test_a_queued_call_that_is_cancelled_is_never_sent(make: Worlds) -> None:
     world: World = make(serve=False)
     answer = world.call(wait_for_ready=True)

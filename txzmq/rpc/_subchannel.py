@@ -23,7 +23,7 @@ from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["ConnectivityState", "Subchannel", "SubchannelOwner"]
 
-#: Seconds after which a Cancel or a Ping is forgotten that the server does not answer.
+#: Seconds after which a Cancel, a Ping or a Leave is forgotten that the server does not answer.
 _CONTROL_TIMEOUT: Final = 30
 
 
@@ -99,33 +99,23 @@ class _Waiting(Protocol):
         ...
 
 
-class _Cancellation:
+class _ControlCall:
     """A call of the control service; nothing hangs on how it ends, but it must end."""
 
     __slots__ = ("deadlines", "request_id", "tick")
 
-    def __init__(self, deadlines: Deadlines[_Cancellation]) -> None:
+    def __init__(self, deadlines: Deadlines[_ControlCall]) -> None:
         self.deadlines = deadlines
         self.request_id = b""
         self.tick = 0
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
-        """The server has ended the calls."""
-        self.deadlines.remove(self, self.tick)
-
-    def fail(self, error: Exception) -> None:
-        """The connection is gone, and the calls with it."""
-        self.deadlines.remove(self, self.tick)
-
-
-class _Unanswered:
-    """A call of the control service; nothing hangs on how it ends."""
-
-    def finish(self, head: ResponseHead, body: bytes) -> None:
         """The server has done it."""
+        self.deadlines.remove(self, self.tick)
 
     def fail(self, error: Exception) -> None:
-        """The connection is gone."""
+        """The connection is gone, and what hung on it."""
+        self.deadlines.remove(self, self.tick)
 
 
 class _Probe:
@@ -189,11 +179,9 @@ class Subchannel:
         # Whether they wait for room in the socket, not for the turn's end.
         self._blocked = False
         self._to_cancel: list[bytes] = []
-        # One more timer than the channel's own, and only while a Cancel waits for its reply.
-        self._cancellations: Deadlines[_Cancellation] = Deadlines(
-            self._clock, self._cancel_unanswered
-        )
-        self._unanswered = _Unanswered()
+        # One more timer than the channel's own, and only while a Cancel or the like waits for its
+        # reply.
+        self._control_calls: Deadlines[_ControlCall] = Deadlines(self._clock, self._unanswered)
         # Whether the server has said that it understands batches.
         self._batches = False
         # Whether it is to close when its calls have ended.
@@ -345,17 +333,21 @@ class Subchannel:
         for first in range(0, len(request_ids), MAX_CANCELLED):
             some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()
-            cancellation = _Cancellation(self._cancellations)
-            message = self.wire.request(cancellation, _CANCEL_HEADER, body)
-            if self._transport.send_message(message) is SendResult.SENT:
-                cancellation.request_id = message[0]
-                when = self._clock.seconds() + _CONTROL_TIMEOUT
-                cancellation.tick = self._cancellations.set(cancellation, when)
-            else:
-                self.wire.forget(message[0])  # the calls' deadlines will end them
+            self._call_control(_CANCEL_HEADER, body)  # or the calls' deadlines will end them
 
-    def _cancel_unanswered(self, cancellation: _Cancellation) -> None:
-        self.wire.forget(cancellation.request_id)
+    def _call_control(self, header: bytes, body: bytes = b"") -> bool:
+        """Make a call of the control service, if the socket has room; whether it has."""
+        call = _ControlCall(self._control_calls)
+        message = self.wire.request(call, header, body)
+        if self._transport.send_message(message) is not SendResult.SENT:
+            self.wire.forget(message[0])
+            return False
+        call.request_id = message[0]
+        call.tick = self._control_calls.set(call, self._clock.seconds() + _CONTROL_TIMEOUT)
+        return True
+
+    def _unanswered(self, call: _ControlCall) -> None:
+        self.wire.forget(call.request_id)
 
     def leave(self) -> None:
         """Close when the calls have ended; none are given to it any more."""
@@ -375,7 +367,7 @@ class Subchannel:
         self.state = ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()
-        self._cancellations.close()
+        self._control_calls.close()
         self._heartbeat.stop()
         self._stop_timer()
         transport, self._transport = self._transport, _NO_TRANSPORT
@@ -533,10 +525,7 @@ class Subchannel:
         if self._to_cancel:
             self._send_cancellations()
         if not self.waits and not self._has_left:
-            message = self.wire.request(self._unanswered, _LEAVE_HEADER, b"")
-            self._has_left = self._transport.send_message(message) is SendResult.SENT
-            if not self._has_left:
-                self.wire.forget(message[0])  # the next flush tries again
+            self._has_left = self._call_control(_LEAVE_HEADER)  # or the next flush tries again
         self._leave_if_idle()
 
     def _drained(self) -> None:
@@ -548,12 +537,7 @@ class Subchannel:
     def ping(self) -> None:
         """Ask for a sign of life; nothing hangs on this one alone."""
         self._owner.count("ping")
-        self._send_ping(self._unanswered)
-
-    def _send_ping(self, waiting: _Waiting) -> None:
-        message = self.wire.request(waiting, _PING_HEADER, b"")
-        if self._transport.send_message(message) is not SendResult.SENT:
-            self.wire.forget(message[0])
+        self._call_control(_PING_HEADER)
 
     def stopped_answering(self) -> None:
         """It has been silent for too long while calls waited."""
@@ -563,7 +547,9 @@ class Subchannel:
         self._stop_timer()
         patience = self._owner.liveness.probe_timeout
         self._timer = self._clock.callLater(patience, self._probe_failed)
-        self._send_ping(_Probe(self._probe_answered))
+        message = self.wire.request(_Probe(self._probe_answered), _PING_HEADER, b"")
+        if self._transport.send_message(message) is not SendResult.SENT:
+            self.wire.forget(message[0])
 
     def _probe_answered(self) -> None:
         if self._doubted and self.state not in (_READY, ConnectivityState.SHUTDOWN):
