@@ -7,10 +7,19 @@ protocols: ``twisted.internet.reactor``, any reactor instance and ``task.Clock``
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-__all__ = ["Clock", "Reactor", "ThreadedReactor", "Timer", "default_reactor"]
+__all__ = [
+    "Clock",
+    "MonotonicClock",
+    "Reactor",
+    "ThreadedReactor",
+    "Timer",
+    "default_reactor",
+    "monotonic",
+]
 
 
 class Timer(Protocol):
@@ -89,3 +98,28 @@ def default_reactor() -> Reactor:
     from twisted.internet import reactor
 
     return cast(Reactor, reactor)
+
+
+class MonotonicClock:
+    """A reactor's timers, by a clock that nobody sets.
+
+    Twisted's reactors tell the time of day. Where that is set forward, their timers run too early,
+    which whoever looks at this clock notices; where it is set back, they run late.
+    """
+
+    def __init__(self, reactor: Clock) -> None:
+        self._reactor = reactor
+
+    seconds = staticmethod(time.monotonic)
+
+    # Any, and a parameter of that name, as in Clock.
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> Any:
+        """As the reactor's."""
+        return self._reactor.callLater(delay, callable, *args, **kw)
+
+
+def monotonic(reactor: Clock) -> Clock:
+    """The clock of *reactor*, which goes only forward; that of a test as it is."""
+    return MonotonicClock(reactor) if reactor.seconds is time.time else reactor

@@ -84,6 +84,10 @@ def _run(config: Config) -> int:
     except ToolFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return BUG
+    except BrokenPipeError:
+        # Whoever reads our output, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERRORS
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERRORS

@@ -38,7 +38,10 @@ _HELP: Final = (
     (re.compile(r"is unused"), "remove the import"),
     (re.compile(r"\(txzmq\..* unknown"), 'add: import "txzmq/rpc/v1/options.proto";'),
     (re.compile(r"Option .* unknown"), "import the file that defines it"),
-    (re.compile(r"not a message type"), "an rpc takes and returns messages: wrap it in one"),
+    (
+        re.compile(r"not a message type"),
+        "rpcs take messages; .full.Name, if an rpc hides the message",
+    ),
     (re.compile(r"Expected \""), "something is missing or misspelt before this place"),
     (re.compile(r"[Ee]dition"), "the newest edition depends on the installed grpcio-tools"),
 )

@@ -127,6 +127,8 @@ def moved_stub(
     if " deprecated as " in imports:
         codes.append("deprecated")
         body = _REASON.sub(_quoted, body)
+    if _EXTENSION in body:
+        body = _UNNAMEABLE.sub(r"\1_r_\2", body)
     if _has_shadows(body):
         marks.append(_PYRIGHT_SHADOWS)
         codes.extend(("assignment", "no-redef", "override"))
@@ -142,6 +144,13 @@ def moved_stub(
 _STUB: Final = re.compile(r'("""[^"]*(?:"(?!"")[^"]*)*""")\n(.*?)(\nDESCRIPTOR: .*)', re.DOTALL)
 #: Why something is deprecated: a comment, put between quotes as it is.
 _REASON: Final = re.compile(r'(?<=deprecated\()"""(.*)"""(?=\)$)', re.MULTILINE)
+
+
+_EXTENSION: Final = ": _extension_dict._ExtensionFieldDescriptor["
+#: An extension that is a keyword; mypy-protobuf thinks of that for messages only.
+_UNNAMEABLE: Final = re.compile(
+    rf"^( *)((?:{'|'.join(sorted(KEYWORDS))}){re.escape(_EXTENSION)})", re.MULTILINE
+)
 
 
 def _quoted(reason: re.Match[str]) -> str:

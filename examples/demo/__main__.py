@@ -29,6 +29,7 @@ def main() -> int:
             server.terminate()
             server.wait()
         copy.join()
+        server.stdout.close()
     return client.returncode
 
 

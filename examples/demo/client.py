@@ -59,7 +59,8 @@ def title(text: str) -> None:
 
 
 def say(line: str) -> None:
-    print(f"client | {line}", flush=True)
+    # Line end and all in one: the other process writes, too.
+    print(f"client | {line}\n", end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def main(reactor: Any, *endpoints: str) -> Deferred[None]:
 
 
 def say(line: str) -> None:
-    print(f"server | {line}", flush=True)
+    # Line end and all in one: the other process writes, too.
+    print(f"server | {line}\n", end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -522,3 +522,23 @@ def test_a_name_over_two_lines_is_an_error(tmp_path: Path) -> None:
         "protos/a\\nb.proto:1:1: error: there are unprintable characters in the name of this file",
         "  help: rename it",
     ]
+
+
+def test_whoever_reads_the_differences_may_stop_early(tmp_path: Path) -> None:
+    write_protos(PROTOS, tmp_path / "protos")
+    many = {f"p{number}.proto": ORDERS.replace("acme", f"p{number}") for number in range(60)}
+    write_protos(many, tmp_path / "protos")
+    command = [sys.executable, "-m", "txzmq_codegen", "protos", "--check", "--diff"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "codegen")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()  # as head does
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

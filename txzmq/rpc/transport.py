@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from txzmq._guard import Guard
-from txzmq._reactor import Clock
+from txzmq._reactor import Clock, monotonic
 from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
@@ -346,7 +346,7 @@ class ZmqNetwork:
 
     def __init__(self, factory: ZmqFactory) -> None:
         self._factory = factory
-        self.clock: Clock = factory.reactor
+        self.clock = monotonic(factory.reactor)
         self.random = random.Random()
         self.guard = factory.guard
 

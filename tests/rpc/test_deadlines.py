@@ -1,0 +1,143 @@
+"""Deadlines over several hops, and clocks that somebody sets."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.rpc.service import ECHO, Echo
+from txzmq._reactor import MonotonicClock, monotonic
+from txzmq.rpc import Channel, Context, DeadlineExceeded, Server, detached
+from txzmq.rpc._deadlines import Deadlines
+from txzmq.testing import MemoryNetwork
+
+
+class Hop(Echo):
+    """Takes a second, then asks the next server; the last one never answers."""
+
+    def __init__(self, network: MemoryNetwork, following: Channel | None) -> None:
+        super().__init__()
+        self._network = network
+        self._following = following
+        #: Seconds that were left when the call arrived, and what ended it.
+        self.left: list[float | None] = []
+        self.ended: list[str] = []
+
+    async def echo(self, request: StringValue, context: Context) -> StringValue:
+        self.left.append(context.time_remaining())
+        context.cancelled.addCallback(self.ended.append)
+        later: Deferred[None] = Deferred()
+        if self._following is None:
+            await later
+            return request
+        self._network.clock.callLater(1, later.callback, None)
+        await later
+        return await self._following.unary_unary(ECHO, request, timeout=60)
+
+
+def test_c6_what_is_left_travels_from_hop_to_hop() -> None:
+    network = MemoryNetwork()
+    hops: list[Hop] = []
+    servers: list[Server] = []
+    channels: list[Channel] = []
+    for number in range(4):
+        hop = Hop(network, channels[-1] if channels else None)
+        server = Server(network, [hop])
+        channels.append(Channel(network, server.listen(f"inproc://hop-{number}")))
+        hops.append(hop)
+        servers.append(server)
+    hops.reverse()  # in the order in which the call comes by
+    errors: list[Any] = []
+    call = channels[-1].unary_unary(ECHO, StringValue(value="x"), timeout=5)
+    call.addErrback(errors.append)
+    network.advance(4.5)
+    assert [hop.left for hop in hops] == [[pytest.approx(left)] for left in (5, 4, 3, 2)]
+    assert not errors
+    network.advance(0.6)
+    assert [error.type for error in errors] == [DeadlineExceeded]
+    assert all(len(hop.ended) == 1 for hop in hops)
+    for channel in channels:
+        channel.close()
+    stopped = [server.stop(0) for server in servers]
+    network.advance(1)
+    assert all(deferred.called for deferred in stopped)
+    assert not network.clock.getDelayedCalls()
+
+
+def test_a_detached_call_has_its_own_time() -> None:
+    network = MemoryNetwork()
+    last = Hop(network, None)
+    inner = Server(network, [last])
+    inner_channel = Channel(network, inner.listen("inproc://inner"))
+
+    class Detaching(Echo):
+        async def echo(self, request: StringValue, context: Context) -> StringValue:
+            with detached():
+                call = inner_channel.unary_unary(ECHO, request, timeout=60)
+            return await call
+
+    outer = Server(network, [Detaching()])
+    channel = Channel(network, outer.listen("inproc://outer"))
+    call = channel.unary_unary(ECHO, StringValue(value="x"), timeout=1)
+    errors: list[Any] = []
+    call.addErrback(errors.append)
+    network.advance(2)
+    assert [error.type for error in errors] == [DeadlineExceeded]
+    assert last.left == [60]
+    channel.close()
+    inner_channel.close()
+    stopped = [outer.stop(0), inner.stop(0)]
+    network.advance(1)
+    assert all(deferred.called for deferred in stopped)
+
+
+class SettableClock:
+    """Timers go by a time of day that somebody sets, as a reactor's do."""
+
+    def __init__(self) -> None:
+        self.day = Clock()
+        self.now = 0.0
+
+    def seconds(self) -> float:
+        return self.now
+
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> Any:
+        return self.day.callLater(delay, callable, *args, **kw)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.day.advance(seconds)
+
+
+def test_c6_a_clock_that_is_set_forward_ends_no_call_too_early() -> None:
+    clock, fired = SettableClock(), list[str]()
+    deadlines: Deadlines[str] = Deadlines(clock, fired.append)
+    deadlines.set("call", 5.0)
+    clock.advance(1)
+    clock.day.advance(3_600)
+    assert fired == []
+    clock.advance(3.9)
+    assert fired == []
+    clock.advance(0.2)
+    assert fired == ["call"]
+    assert not clock.day.getDelayedCalls()
+
+
+def test_the_time_of_day_is_not_what_deadlines_are_counted_by() -> None:
+    class Reactor:
+        seconds = staticmethod(time.time)
+
+        def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> Any:
+            return (delay, callable, args, kw)
+
+    clock = monotonic(Reactor())
+    assert isinstance(clock, MonotonicClock)
+    assert abs(clock.seconds() - time.monotonic()) < 60
+    assert clock.callLater(1, print, 2, end="") == (1, print, (2,), {"end": ""})
+    virtual = Clock()
+    assert monotonic(virtual) is virtual
