@@ -19,6 +19,7 @@ from txzmq.rpc._admission import Admission
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._served_streams import ServedStreams, StreamCall
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
 from txzmq.rpc._wire.metadata import check_size
@@ -74,6 +75,9 @@ class Dispatcher:
         self._guard = guard
         self._debug = debug
         self._entries = entries
+        self.streams = ServedStreams(
+            clock, guard, limits, debug=debug, count=self.count, settled=settled
+        )
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
@@ -87,7 +91,7 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """How many handlers have started and not ended."""
-        return self._admission.running
+        return self._admission.running + self.streams.running
 
     @property
     def queued(self) -> int:
@@ -110,14 +114,20 @@ class Dispatcher:
             listener.wire.leave(key)
             listener.answer(key, OK)
             return
+        if entry is None and self.streams.control(listener, key, head.path, body):
+            return
         refusal = self._refusal(entry, request)
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
-        deadline = self._deadline(head.timeout_us)
+        deadline = self._deadline(head.timeout_us, entry)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
-        call = ServedCall(listener, key, entry, context, deadline, body)
+        call: ServedCall
+        if head.open_stream is None:
+            call = ServedCall(listener, key, entry, context, deadline, body)
+        else:
+            call = StreamCall(listener, key, entry, context, deadline, body, head.open_stream)
         if self._admission.may_run(call.place):
             self._run(call)
         else:
@@ -175,10 +185,9 @@ class Dispatcher:
             )
         if entry is None:
             return _unknown_method(head)
-        if not entry.unary:
-            return ResponseHead(
-                Code.UNIMPLEMENTED, f"{head.path} streams, and this server has unary calls only"
-            )
+        if entry.unary is not (head.open_stream is None):
+            what = "does not stream" if entry.unary else "streams"
+            return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
         if head.timeout_us == 0:
             self.count("late request")
             return ResponseHead(
@@ -197,11 +206,20 @@ class Dispatcher:
             f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
         )
 
-    def _deadline(self, timeout_us: int | None) -> float | None:
+    def _deadline(self, timeout_us: int | None, entry: Entry) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
+        if entry.response_streaming:
+            return self._stream_deadline(timeout_us)
         if limits.max_timeout is not None:
             timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        return None if timeout is None else self.clock.seconds() + timeout
+
+    def _stream_deadline(self, timeout_us: int | None) -> float | None:
+        timeout = None if timeout_us is None else timeout_us / _US
+        limit = self.limits.stream_timeout
+        if limit is not None:
+            timeout = limit if timeout is None else min(timeout, limit)
         return None if timeout is None else self.clock.seconds() + timeout
 
     def _run(self, call: ServedCall) -> None:
@@ -221,7 +239,11 @@ class Dispatcher:
             return
         try:
             # What a handler does to context variables is seen by nobody else.
-            result = contextvars.copy_context().run(_handle, entry.handler, message, call.context)
+            if isinstance(call, StreamCall):
+                surroundings = call.surroundings
+            else:
+                surroundings = contextvars.copy_context()
+            result = surroundings.run(_handle, entry.handler, message, call.context)
         except KeyboardInterrupt:
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             raise
@@ -271,6 +293,9 @@ class Dispatcher:
 
     def _succeed(self, call: ServedCall, response: object) -> None:
         entry = call.entry
+        if isinstance(call, StreamCall) and entry.response_streaming:
+            self._answer(call, self.streams.open(call, response))
+            return
         if not isinstance(response, entry.response_type):
             _log.error(
                 "{path} returned {actual}, not {expected}",
@@ -356,6 +381,8 @@ class Dispatcher:
             call = listener.wire.find((*key[:-1], request_id))
             if call is not None:
                 self.abandon(call, "the client cancelled it")
+            else:
+                self.streams.unopened((*key[:-1], request_id))
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -380,11 +407,13 @@ class Dispatcher:
             if not call.answered:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
+        self.streams.end()
 
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
         self._deadlines.close()
         self._pings.clear()
+        self.streams.close()
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:

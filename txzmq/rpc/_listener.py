@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.logger import Logger
 
@@ -15,6 +15,9 @@ from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.transport import SendResult, ServerTransport
+
+if TYPE_CHECKING:
+    from txzmq.rpc._served_streams import Publisher
 
 __all__ = ["Listener", "ListenerOwner"]
 
@@ -74,6 +77,8 @@ class Listener:
         # Whether clients are to be told to go elsewhere.
         self._draining = False
         self.transport: ServerTransport | None = None
+        #: Publishes the streams that are opened here.
+        self.publisher: Publisher | None = None
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}

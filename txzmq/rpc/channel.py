@@ -13,10 +13,11 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
+from txzmq.rpc._client_streams import ClientStream, OpeningCall
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
-from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
@@ -29,12 +30,16 @@ from txzmq.rpc.errors import (
     Unimplemented,
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
-from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
+from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE, STREAM_WINDOW, STREAM_WINDOW_BYTES
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
-from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
+from txzmq.rpc.streams import (
+    OpenResponseStream,
+    ResponseStream,
+    UnimplementedResponseStream,
+)
 from txzmq.rpc.transport import Network, ZmqNetwork
 
 __all__ = ["Channel", "ConnectivityState"]
@@ -73,6 +78,8 @@ class Channel:
         message_size: int = MESSAGE_SIZE,
         metadata_size: int = METADATA_SIZE,
         batching: bool = True,
+        stream_window: int = STREAM_WINDOW,
+        stream_window_bytes: int = STREAM_WINDOW_BYTES,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -95,6 +102,9 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
+        :param stream_window: items of a stream that may have been sent and not been read: so many
+            may wait here. The server may have a smaller limit. Past it, its handler waits.
+        :param stream_window_bytes: bytes of them; the item that reaches them is the last.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
@@ -106,6 +116,7 @@ class Channel:
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._wait_for_ready = wait_for_ready
+        self._open_stream = OpenStream(max(1, stream_window), max(1, stream_window_bytes))
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
         self.guard = network.guard
         self._clock = network.clock
@@ -182,8 +193,69 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[Res]:
-        """Not there yet: the stream fails with UNIMPLEMENTED."""
-        return UnimplementedResponseStream(method)
+        """Make a call; see :class:`~txzmq.rpc.Caller`.
+
+        *timeout* is for the whole stream, None for no end; the channel's default is for opening it.
+        """
+        self.guard.check()
+        core = self._new_stream(method, timeout)
+        self._begin_stream(core, request, self._open_stream, metadata, wait_for_ready)
+        return OpenResponseStream(core)
+
+    def _new_stream(self, method: Method[Any, Any], timeout: float | None) -> ClientStream:
+        return ClientStream(
+            self._book,
+            method,
+            timeout,
+            current_context(),
+            wanted_metadata.get(),
+            self.message_size,
+            self._open_stream,
+        )
+
+    def _begin_stream(
+        self,
+        stream: ClientStream,
+        request: Message,
+        open_stream: OpenStream,
+        metadata: MetadataInput | None,
+        wait_for_ready: bool | None,
+    ) -> None:
+        """Open a stream, or have it fail."""
+        method = stream.method
+        try:
+            pairs = normalise(metadata)
+            timeout = stream.timeout
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
+            left = self._time_left(math.inf if timeout is None else timeout)
+            now = self._clock.seconds()
+            stream.deadline = None if left is None else now + left
+            body, response_size = self._check(method, request, left, pairs)
+        except (RpcError, TypeError, ValueError) as error:
+            stream.fail(error)
+            return
+        stream.response_size = response_size
+        opening = self._time_left(left)
+        call = OpeningCall(
+            self._book,
+            method,
+            RequestHead(
+                method.path,
+                None if left is None else round(left * _US),
+                pairs,
+                open_stream=open_stream,
+            ),
+            body,
+            None if opening is None else now + opening,
+            self._wait_for_ready if wait_for_ready is None else wait_for_ready,
+            None,
+            None,
+            response_size,
+        )
+        call.stream_deadline = stream.deadline
+        self._book.begun(call)
+        stream.open(call, self._endpoints.start)
 
     def stream_unary(
         self,
@@ -270,28 +342,9 @@ class Channel:
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
     ) -> Call | RepeatedCall:
-        if self._closed:
-            raise Unavailable("the channel is closed")
-        if not isinstance(request, method.request_type):
-            raise TypeError(
-                f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
-            )
-        body = request.SerializeToString()
-        config, response_size = None, self.message_size
-        if self._config is not None:
-            config = self._config.for_method(method.path)
-            response_size = _smaller(response_size, config.max_response_message_bytes)
-            _check_request(body, config.max_request_message_bytes)
-        if len(body) > self.message_size:
-            raise too_large("request", len(body), self.message_size)
-        if metadata and not check_size(metadata, self.metadata_size):
-            raise ResourceExhausted(
-                f"the metadata is over the client's limit of {self.metadata_size} bytes "
-                "(Channel's metadata_size)"
-            )
+        body, response_size = self._check(method, request, left, metadata)
+        config = None if self._config is None else self._config.for_method(method.path)
         timeout_us = None if left is None else round(left * _US)
-        if timeout_us is not None and timeout_us <= 0:
-            raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
@@ -326,6 +379,41 @@ class Channel:
         if parent is not None:
             parent.adopt(call.deferred)
         return call
+
+    def _check(
+        self,
+        method: Method[Any, Any],
+        request: Message,
+        left: float | None,
+        metadata: Metadata,
+    ) -> tuple[bytes, int]:
+        """The serialised request, and how large a response may be.
+
+        :raises RpcError: if a limit forbids the call.
+        :raises TypeError: if the method takes other requests.
+        """
+        if self._closed:
+            raise Unavailable("the channel is closed")
+        if not isinstance(request, method.request_type):
+            raise TypeError(
+                f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
+            )
+        body = request.SerializeToString()
+        response_size = self.message_size
+        if self._config is not None:
+            config = self._config.for_method(method.path)
+            response_size = _smaller(response_size, config.max_response_message_bytes)
+            _check_request(body, config.max_request_message_bytes)
+        if len(body) > self.message_size:
+            raise too_large("request", len(body), self.message_size)
+        if metadata and not check_size(metadata, self.metadata_size):
+            raise ResourceExhausted(
+                f"the metadata is over the client's limit of {self.metadata_size} bytes "
+                "(Channel's metadata_size)"
+            )
+        if left is not None and round(left * _US) <= 0:
+            raise DeadlineExceeded("no time was left for the call; it was not executed")
+        return body, response_size
 
     def _configured(
         self, method: Method[Any, Any], timeout: float | None, wait_for_ready: bool | None

@@ -14,6 +14,8 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
+from txzmq.rpc._served_streams import Publisher
+from txzmq.rpc._stream_addresses import beside
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.transport import Network, ZmqNetwork
@@ -65,10 +67,12 @@ class Server:
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
+        methods = entries(services, interceptors)
+        self._publishes = any(entry.response_streaming for entry in methods.values())
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
-            entries(services, interceptors),
+            methods,
             self.limits,
             debug=debug,
             batching=batching,
@@ -82,11 +86,26 @@ class Server:
         self._leaving: Timer | None = None
         self._waited = False
 
-    def listen(self, address: str, *, insecure: bool = False) -> str:
+    def listen(
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        publisher: str | None = None,
+        advertise: str | None = None,
+    ) -> str:
         """Serve at *address*; may be called for more addresses.
+
+        A server that has methods with streams of responses publishes these at an address of their
+        own, which the clients are told when they open a stream.
 
         :param address: such as ``tcp://127.0.0.1:*`` (any free port), ``ipc:///run/user/1/greeter``.
         :param insecure: listen even where strangers can reach it.
+        :param publisher: where to publish streams; None for the same host and any free port, or for
+            another name beside that of *address*.
+        :param advertise: the address that clients are told for it, where it is another: behind a
+            translation of addresses, for instance. In place of a wildcard (``0.0.0.0``) clients use
+            the host that they are connected to.
         :return: the endpoint really bound, to connect to.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it cannot be bound.
@@ -97,13 +116,28 @@ class Server:
             raise RuntimeError("the server is stopped")
         if not insecure:
             check_endpoint(address)
+            if publisher is not None:
+                check_endpoint(publisher)
         listener = Listener(self._dispatcher)
         # As large as a message may be with its header; what is larger ends the connection.
         options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
         transport = self._network.listen(address, listener, options)
         listener.transport = transport
+        if self._publishes:
+            try:
+                listener.publisher = self._publish(
+                    publisher or beside(address), advertise or ""
+                )
+            except BaseException:
+                listener.close()
+                raise
         self._listeners.append(listener)
         return transport.endpoint
+
+    def _publish(self, address: str, advertised: str) -> Publisher:
+        publisher = Publisher(self._dispatcher.streams, advertised)
+        publisher.transport = self._network.publish(address, publisher, {})
+        return publisher
 
     @property
     def counters(self) -> Counter[str]:
@@ -163,6 +197,7 @@ class Server:
             self._stop_timer is None
             or self.running
             or self.queued
+            or len(self._dispatcher.streams)
             or not all(listener.is_flushed for listener in self._listeners)
         ):
             return
@@ -187,5 +222,7 @@ class Server:
         self._dispatcher.end(self._listeners)
         for listener in self._listeners:
             listener.close()
+            if listener.publisher is not None:
+                listener.publisher.close()
         self._dispatcher.close()
         self._stopping.callback(None)
