@@ -176,8 +176,8 @@ class ClientStream:
         self.parent = parent
         self.response_metadata = response_metadata
         self.response_size = response_size
-        #: Cancelled with the call whose handler made this one.
-        self.deferred: Deferred[Any] = Deferred(lambda _: self.cancel())
+        #: Cancelled with the call whose handler made this one, if one did.
+        self.deferred: Deferred[Any] | None = None
         self.receiver = Receiver(window.window_items)
         #: What has arrived and was not read.
         self.items = self.receiver.items
@@ -198,8 +198,8 @@ class ClientStream:
         # What was read since the last acknowledgement, and how much makes the next one worth it.
         self._taken = 0
         self._taken_bytes = 0
-        self._ack_items = max(1, window.window_items // 2)
-        self._ack_bytes = max(1, window.window_bytes // 2)
+        self._ack_items = window.window_items
+        self._ack_bytes = window.window_bytes
 
     # -- opening -----------------------------------------------------------------------------
 
@@ -207,6 +207,8 @@ class ClientStream:
         """Make the call that opens it."""
         self._book.compound_begun(self)
         if self.parent is not None:
+            self.deferred = Deferred(lambda _: self.cancel())
+            self.deferred.addErrback(_ignore)
             self.parent.adopt(self.deferred)
         self._opening = call
         call.deferred.addCallbacks(self._opened, self._not_opened)
@@ -222,6 +224,11 @@ class ClientStream:
         self.topic = stream.topic
         self.shared = stream.shared
         self.receiver.begin(stream.sequence)
+        if stream.window_items:
+            self._ack_items = min(self._ack_items, stream.window_items)
+            self._ack_bytes = min(self._ack_bytes, stream.window_bytes)
+        self._ack_items = max(1, self._ack_items // 2)
+        self._ack_bytes = max(1, self._ack_bytes // 2)
         self.hub = cast("_HasHub", carrier).hub
         self.hub.open(self, stream)
 
@@ -371,6 +378,16 @@ class ClientStream:
         elif hub is not None:
             hub.cancel(self)
 
+    def forgotten(self) -> None:
+        """Its reader is garbage; called in any thread, at any moment."""
+        guard = self._book.guard
+        if guard.forked:
+            return
+        if guard.is_owner():
+            self._clock.callLater(0, self.cancel)
+        else:
+            guard.reactor().callFromThread(self.cancel)
+
     def fail(self, error: Exception) -> None:
         """There is no more; what has arrived may still be read."""
         if self.outcome is None:
@@ -387,7 +404,7 @@ class ClientStream:
     def _finish(self, outcome: Exception) -> None:
         self.outcome = outcome_of(outcome, self.method)
         self._book.compound_ended(self)
-        if self.parent is not None:
+        if self.parent is not None and self.deferred is not None:
             self.parent.release(self.deferred)
         hub, self.hub = self.hub, None
         if hub is not None:
@@ -466,7 +483,7 @@ class Hub:
 
     def ended(self, stream: ClientStream) -> None:
         """A stream has ended, here or there."""
-        if self._streams.pop(stream.topic, None) is None:
+        if self._streams.pop(stream.topic, None) is None or self._closed:
             return
         self._to_replay.pop(stream, None)
         self._unread.pop(stream, None)
@@ -480,7 +497,7 @@ class Hub:
 
     def cancel(self, stream: ClientStream) -> None:
         """Tell the server that nobody wants it."""
-        if stream.shared:
+        if stream.shared or self._closed:
             return  # to unsubscribe is enough
         self._to_cancel.append(stream.topic)
         self._owner.flush_soon()
@@ -681,9 +698,7 @@ class Hub:
 
     def close(self) -> None:
         """The connection is closed for good."""
-        self._closed = True
-        for stream in list(self._streams.values()):
-            stream.fail(Unavailable("the connection was closed; the stream is cut short"))
+        self._closed = True  # with its channel, which ends the streams
         self._stop_timers()
         self._positions.clear()
         self._to_cancel.clear()
@@ -696,3 +711,7 @@ class Hub:
 
 def _forget(head: ResponseHead | None, body: bytes) -> None:
     """Nothing hangs on the answer."""
+
+
+def _ignore(_: object) -> None:
+    """Who cancelled it knows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import Deferred
@@ -127,9 +127,7 @@ class Publisher:
     """The publisher beside a listener (a :class:`PublisherHandler`)."""
 
     def __init__(self, streams: ServedStreams, endpoint: str = "") -> None:
-        """
-        :param endpoint: what clients are told to connect to; empty for where it listens.
-        """
+        """:param endpoint: what clients are told to connect to; empty for where it listens."""
         self._streams = streams
         self._endpoint = endpoint
         self.transport: PublisherTransport | None = None
@@ -250,13 +248,14 @@ class ServedStreams:
 
     # -- opening -----------------------------------------------------------------------------
 
-    def open(self, call: StreamCall, source: object) -> ResponseHead:
+    # Any: whatever a handler returned.
+    def open(self, call: StreamCall, source: Any) -> ResponseHead:
         """Make a stream of what a handler returned; the answer to the opening call."""
-        if not isinstance(source, (AsyncIterable, Iterable)):
+        if not _is_stream(source):
             _log.error(
                 "{path} returned {actual}, not an iterable or an asynchronous one",
                 path=call.entry.path,
-                actual=type(source).__qualname__,  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  # anything
+                actual=type(source).__qualname__,
             )
             return ResponseHead(Code.INTERNAL, "the handler returned a wrong type")
         publisher = call.listener.publisher
@@ -286,6 +285,8 @@ class ServedStreams:
                 self.epoch,
                 sender.sequence,
                 round(limits.stream_grace * 1000),
+                window_items=sender.window_items,
+                window_bytes=sender.window_bytes,
             )
         )
 
@@ -352,16 +353,16 @@ class ServedStreams:
         """Ask the handler for items, as long as there is room for them."""
         try:
             if isinstance(source, AsyncIterable):
-                # pyright knows nothing of what a handler gives, and need not.
-                async for item in source:  # pyright: ignore[reportUnknownVariableType]
-                    if self._add(stream, item):  # pyright: ignore[reportUnknownArgumentType]
-                        await self._room(stream)
-            else:
-                for item in source:
-                    if isinstance(item, Deferred):
-                        item = await cast("Deferred[Any]", item)  # noqa: PLW2901 - what it gives
+                items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
+                async for item in items:
                     if self._add(stream, item):
                         await self._room(stream)
+                return
+            # Any: an item, or a Deferred of one.
+            one_by_one: Iterable[Any] = source
+            for item in one_by_one:
+                if self._add(stream, await item if isinstance(item, Deferred) else item):
+                    await self._room(stream)
         finally:
             await _close(source)
 
@@ -619,6 +620,10 @@ class ServedStreams:
             self._beat = None
 
 
+def _is_stream(source: object) -> bool:
+    return isinstance(source, (AsyncIterable, Iterable))
+
+
 async def _close(source: Any) -> None:
     """Have what a handler gave clean up: a generator that is not at its end."""
     aclose = getattr(source, "aclose", None)
@@ -644,4 +649,3 @@ def _encode(head: ResponseHead) -> bytes:
         return encode_response(
             ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
         )
-

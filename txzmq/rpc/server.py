@@ -125,9 +125,7 @@ class Server:
         listener.transport = transport
         if self._publishes:
             try:
-                listener.publisher = self._publish(
-                    publisher or beside(address), advertise or ""
-                )
+                listener.publisher = self._publish(publisher or beside(address), advertise or "")
             except BaseException:
                 listener.close()
                 raise

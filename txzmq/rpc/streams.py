@@ -100,12 +100,11 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 class OpenResponseStream(ResponseStream[T]):
     """A stream of a channel: reads what has arrived. Who forgets it cancels it."""
 
-    __slots__ = ("_core", "_items", "_parse")
+    __slots__ = ("_core", "_items")
 
     def __init__(self, core: ClientStream) -> None:
         self._core = core
         self._items = core.items
-        self._parse = core.method.response_type.FromString
 
     async def __anext__(self) -> T:
         core = self._core
@@ -114,7 +113,13 @@ class OpenResponseStream(ResponseStream[T]):
             if outcome is not None:
                 raise outcome
             await core.more()
-        return core.parse(core.take())
+        item: T = core.parse(core.take())
+        return item
+
+    def __del__(self) -> None:
+        core: ClientStream | None = getattr(self, "_core", None)
+        if core is not None and core.outcome is None:
+            core.forgotten()
 
     def cancel(self) -> None:
         """End the stream early."""

@@ -75,6 +75,8 @@ class OpenedStream(NamedTuple):
     :ivar sequence: the number of the first item.
     :ivar grace_ms: how long the server keeps a stream that nobody subscribes to.
     :ivar shared: whether others get the same items.
+    :ivar window_items: the window that holds, in items.
+    :ivar window_bytes: and in bytes.
     """
 
     topic: bytes
@@ -83,6 +85,8 @@ class OpenedStream(NamedTuple):
     sequence: int = 1
     grace_ms: int = 0
     shared: bool = False
+    window_items: int = 0
+    window_bytes: int = 0
 
 
 class RequestHead(NamedTuple):
@@ -272,6 +276,8 @@ def _encode_response(head: ResponseHead) -> bytes:
                 sequence=stream.sequence,
                 grace_ms=stream.grace_ms,
                 shared=stream.shared,
+                window_items=stream.window_items,
+                window_bytes=stream.window_bytes,
             )
         )
     if head.code is not Code.OK:
@@ -331,4 +337,6 @@ def _stream_from_wire(message: ResponseHeader) -> OpenedStream | None:
         stream.sequence,
         stream.grace_ms,
         stream.shared,
+        stream.window_items,
+        stream.window_bytes,
     )

@@ -254,15 +254,24 @@ class Receiver:
     :ivar items: what has arrived in order and was not taken.
     :ivar end: how the stream ended, as the header of a reply, when all before it has arrived.
     :ivar start: the initial metadata, likewise.
+    :ivar early_items: how many items are kept that came too early.
     :ivar known: the number before which everything has been published, as far as is known.
     """
 
-    __slots__ = ("_early", "_early_items", "_first", "end", "items", "known", "sequence", "start", "window")
+    __slots__ = (
+        "_early",
+        "_first",
+        "early_items",
+        "end",
+        "items",
+        "known",
+        "sequence",
+        "start",
+        "window",
+    )
 
     def __init__(self, window: int, first: int = 1) -> None:
-        """
-        :param window: how many items there may be that were not taken; others are not kept.
-        """
+        """:param window: how many items there may be that were not taken; no more are kept."""
         self.window = window
         self.sequence = self._first = first
         self.items: deque[bytes] = deque()
@@ -271,7 +280,7 @@ class Receiver:
         self.known = first
         # What came too early, by its number.
         self._early: dict[int, Publication] = {}
-        self._early_items = 0
+        self.early_items = 0
 
     def begin(self, first: int) -> None:
         """Say what the first number is, before anything is received."""
@@ -298,15 +307,13 @@ class Receiver:
             return False
         if not self._take(publication):
             return False
-        while self._early and self.end is None:
+        while self._early:
             following = min(self._early)
             if following > self.sequence:
                 break
             early = self._early.pop(following)
-            self._early_items -= len(early.items) + 1
+            self.early_items -= len(early.items) + 1
             self._take(early)
-        if self.end is not None:
-            self._early.clear()
         return True
 
     def _keep(self, publication: Publication) -> None:
@@ -319,9 +326,9 @@ class Receiver:
             more = size - len(kept.items) - 1
             if more < 0 or (more == 0 and publication.end is None):
                 return
-        if self._early_items + more <= 2 * self.window + 1:
+        if self.early_items + more <= 2 * self.window + 1:
             self._early[publication.sequence] = publication
-            self._early_items += more
+            self.early_items += more
 
     def _take(self, publication: Publication) -> bool:
         sequence, items, end, start = publication
@@ -343,6 +350,7 @@ class Receiver:
         if end is not None:
             self.end = end
             self.sequence += 1
+            self._early.clear()
         return True
 
     def skip(self, sequence: int) -> int:

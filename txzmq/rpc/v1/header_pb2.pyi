@@ -162,6 +162,8 @@ class OpenedStream(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     GRACE_MS_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
+    WINDOW_ITEMS_FIELD_NUMBER: _builtins.int
+    WINDOW_BYTES_FIELD_NUMBER: _builtins.int
     topic: _builtins.bytes
     """16 bytes, none of them zero: what to subscribe to, with a zero byte behind it."""
     publisher: _builtins.str
@@ -176,6 +178,9 @@ class OpenedStream(_message.Message):
     """How long the server keeps a stream that nobody subscribes to, in milliseconds."""
     shared: _builtins.bool
     """Whether others get the same items, so that nothing is to be acknowledged."""
+    window_items: _builtins.int
+    """The window that holds: no more than the client asked for."""
+    window_bytes: _builtins.int
     def __init__(
         self,
         *,
@@ -185,8 +190,10 @@ class OpenedStream(_message.Message):
         sequence: _builtins.int = ...,
         grace_ms: _builtins.int = ...,
         shared: _builtins.bool = ...,
+        window_items: _builtins.int = ...,
+        window_bytes: _builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "grace_ms", b"grace_ms", "publisher", b"publisher", "sequence", b"sequence", "shared", b"shared", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "grace_ms", b"grace_ms", "publisher", b"publisher", "sequence", b"sequence", "shared", b"shared", "topic", b"topic", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___OpenedStream: _TypeAlias = OpenedStream  # noqa: Y015
