@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.rpc.service import ADDRESS, text
 from txzmq.rpc import (
     Channel,
+    ClientInterceptor,
     Context,
     Kind,
     Method,
@@ -24,9 +25,13 @@ from txzmq.testing import Faults, MemoryNetwork
 
 PUBLISHER = f"{ADDRESS}.streams"
 COUNT = Method("/test.Streaming/Count", "count", StringValue, StringValue, kind=Kind.UNARY_STREAM)
+COLLECT = Method(
+    "/test.Streaming/Collect", "collect", StringValue, StringValue, kind=Kind.STREAM_UNARY
+)
+CHAT = Method("/test.Streaming/Chat", "chat", StringValue, StringValue, kind=Kind.STREAM_STREAM)
 
 #: What a handler does: anything that a stream may be made of.
-Handler = Callable[[StringValue, Context], Any]
+Handler = Callable[[Any, Context], Any]
 
 
 async def count(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
@@ -38,7 +43,7 @@ async def count(request: StringValue, context: Context) -> AsyncIterator[StringV
 class Streaming:
     """Counts, unless told otherwise."""
 
-    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT,))
+    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT, COLLECT, CHAT))
 
     def __init__(self, handler: Handler = count) -> None:
         self.handler = handler
@@ -48,6 +53,8 @@ class Streaming:
     def count(self, request: StringValue, context: Context) -> Any:
         self.contexts.append(context)
         return self.handler(request, context)
+
+    collect = chat = count
 
 
 class Reader:
@@ -104,13 +111,14 @@ class StreamWorld:
         faults: Faults | None = None,
         interceptors: Sequence[ServerInterceptor] = (),
         debug: bool = False,
+        client_interceptors: Sequence[ClientInterceptor] = (),
         **channel: Any,
     ) -> None:
         self.network = Network(faults)
         self.service = Streaming(handler)
         self.limits = limits
         self.server = self.serve(interceptors, debug=debug)
-        self.channel = Channel(self.network, ADDRESS, **channel)
+        self.channel = Channel(self.network, ADDRESS, interceptors=client_interceptors, **channel)
 
     def serve(
         self, interceptors: Sequence[ServerInterceptor] = (), *, debug: bool = False
@@ -134,6 +142,18 @@ class StreamWorld:
 
     def open(self, value: object = 3, **options: Any) -> ResponseStream[StringValue]:
         return self.channel.unary_stream(COUNT, text(str(value)), **options)
+
+    def collect(self, requests: Any, **options: Any) -> Deferred[StringValue]:
+        return self.channel.stream_unary(COLLECT, requests, **options)
+
+    def chat(self, requests: Any, **options: Any) -> ResponseStream[StringValue]:
+        return self.channel.stream_stream(CHAT, requests, **options)
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """Virtual seconds."""
+        deferred: Deferred[None] = Deferred(lambda _: call.cancel())
+        call: Any = self.network.clock.callLater(seconds, deferred.callback, None)
+        return deferred
 
     def read(self, value: object = 3, **options: Any) -> Reader:
         return Reader(self.open(value, **options))

@@ -251,10 +251,18 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_pending", "deadline", "deferred", "method", "tick")
+    __slots__ = ("_book", "_expected", "_pending", "deadline", "deferred", "method", "tick")
 
-    def __init__(self, book: CallBook, method: Method[Any, Any], deadline: float | None) -> None:
+    def __init__(
+        self,
+        book: CallBook,
+        method: Method[Any, Any],
+        deadline: float | None,
+        expected: type[object],
+    ) -> None:
+        """:param expected: what the interceptors are to return."""
         self._book = book
+        self._expected = expected
         self.method = method
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
@@ -286,7 +294,7 @@ class InterceptedCall:
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
             return  # it had ended before
-        expected = self.method.response_type
+        expected = self._expected
         if isinstance(response, expected):
             self.deferred.callback(response)
         else:

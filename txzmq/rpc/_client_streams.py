@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from txzmq._reactor import Timer
 from txzmq.rpc._calls import Call, CallBook, outcome_of, too_large
+from txzmq.rpc._client_requests import Requests
 from txzmq.rpc._stream_addresses import reachable
 from txzmq.rpc._wire.headers import (
     BadHeader,
@@ -36,6 +37,7 @@ from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, RpcError, Unavailable
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE
 from txzmq.rpc.method import Method
+from txzmq.rpc.streams import OpenResponseStream
 from txzmq.rpc.transport import Network, SubscriberTransport
 from txzmq.rpc.v1 import streams_pb2
 
@@ -99,10 +101,31 @@ class _HasHub(Protocol):
 class OpeningCall(Call):
     """The call that opens a stream."""
 
-    __slots__ = ("stream_deadline",)
+    __slots__ = ("_carrier", "requests", "stream_deadline")
 
-    #: That of the stream; the call's own may be earlier.
-    stream_deadline: float | None
+    def __init__(self, *arguments: Any, stream_deadline: float | None, requests: Requests | None):
+        """
+        :param arguments: as a :class:`Call`'s.
+        :param stream_deadline: that of the stream; the call's own may be earlier.
+        :param requests: what streams the other way.
+        """
+        self.requests = requests
+        super().__init__(*arguments)
+        self.stream_deadline = stream_deadline
+
+    # A property in place of the attribute: to learn which connection has it.
+    @property
+    def carrier(self) -> Carrier | None:
+        """Where it waits to be sent, or was sent."""
+        return self._carrier
+
+    @carrier.setter
+    def carrier(  # pyright: ignore[reportIncompatibleVariableOverride]  # a property for an attribute
+        self, carrier: Carrier | None
+    ) -> None:
+        self._carrier = carrier
+        if carrier is not None and self.requests is not None:
+            self.requests.carried(carrier)
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply is there."""
@@ -131,7 +154,9 @@ class ClientStream:
         "_ack_items",
         "_book",
         "_clock",
+        "_on_opened",
         "_opening",
+        "_requests",
         "_silence",
         "_silence_timer",
         "_taken",
@@ -151,7 +176,6 @@ class ClientStream:
         "response_size",
         "shared",
         "tick",
-        "timeout",
         "topic",
         "trailing",
     )
@@ -160,7 +184,7 @@ class ClientStream:
         self,
         book: CallBook,
         method: Method[Any, Any],
-        timeout: float | None,
+        deadline: float | None,
         parent: Context | None,
         response_metadata: ResponseMetadata | None,
         response_size: int,
@@ -169,9 +193,7 @@ class ClientStream:
         self._book = book
         self._clock = book.clock
         self.method = method
-        #: What the caller gave.
-        self.timeout = timeout
-        self.deadline: float | None = None
+        self.deadline = deadline
         self.tick = 0
         self.parent = parent
         self.response_metadata = response_metadata
@@ -192,6 +214,11 @@ class ClientStream:
         #: Whether a replay was asked for.
         self.asked = False
         self._opening: OpeningCall | None = None
+        self._requests: Requests | None = None
+        # Who waits for it to be opened, and for what.
+        self._on_opened: (
+            tuple[Deferred[OpenResponseStream[Any]], OpenResponseStream[Any]] | None
+        ) = None
         self._waiter: Deferred[None] | None = None
         self._silence: float | None = None
         self._silence_timer: Timer | None = None
@@ -211,8 +238,29 @@ class ClientStream:
             self.deferred.addErrback(_ignore)
             self.parent.adopt(self.deferred)
         self._opening = call
+        self._requests = call.requests
         call.deferred.addCallbacks(self._opened, self._not_opened)
         begin(call)
+
+    def opened(self) -> Deferred[OpenResponseStream[Any]]:
+        """Fires with a stream to read when the server has agreed, and fails if it does not."""
+        stream: OpenResponseStream[Any] = OpenResponseStream(self)
+        waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())
+        self._on_opened = (waiting, stream)
+        if self._opening is None:
+            self._tell_opened()
+        return waiting
+
+    def _tell_opened(self) -> None:
+        if self._on_opened is None:
+            return
+        (waiting, stream), self._on_opened = self._on_opened, None
+        if waiting.called:
+            return
+        if self.topic or self.outcome is None:
+            waiting.callback(stream)
+        else:
+            waiting.errback(self.outcome)
 
     def _opened(self, opened: tuple[ResponseHead, Carrier]) -> None:
         self._opening = None
@@ -231,6 +279,7 @@ class ClientStream:
         self._ack_bytes = max(1, self._ack_bytes // 2)
         self.hub = cast("_HasHub", carrier).hub
         self.hub.open(self, stream)
+        self._tell_opened()
 
     def _not_opened(self, failure: Any) -> None:
         self._opening = None
@@ -409,6 +458,10 @@ class ClientStream:
         hub, self.hub = self.hub, None
         if hub is not None:
             hub.ended(self)
+        requests, self._requests = self._requests, None
+        if requests is not None:
+            requests.stop()
+        self._tell_opened()
         self._wake()
 
 
@@ -434,6 +487,11 @@ class Hub:
         self._unread: dict[ClientStream, None] = {}
         self._to_cancel: list[bytes] = []
         self._to_replay: dict[ClientStream, None] = {}
+        # Streams of requests, and whether something was sent of them; those that have something to
+        # send, and those that have to send all once more. The latter two are ordered sets.
+        self._requests: dict[Requests, bool] = {}
+        self._fresh: dict[Requests, None] = {}
+        self._again: dict[Requests, None] = {}
         # Until a lost connection is given up.
         self._patience: Timer | None = None
         self._reason = ""
@@ -519,10 +577,51 @@ class Hub:
             self._owner.flush_soon()
             self._look_later()
 
+    def requests_begun(self, requests: Requests) -> None:
+        """A call with a stream of requests is to be sent on this connection."""
+        self._requests[requests] = False
+        self.send_requests_soon(requests)
+
+    def requests_ended(self, requests: Requests) -> None:
+        """It has ended, or went elsewhere."""
+        for table in (self._requests, self._fresh, self._again):
+            table.pop(requests, None)
+
+    def send_requests_soon(self, requests: Requests) -> None:
+        """Send what there is when the turn ends."""
+        if not self._fresh:
+            self._owner.flush_soon()
+        self._fresh[requests] = None
+
+    def send_requests(self, requests: Requests) -> None:
+        """Send what there is now, unless the call itself is still to be sent."""
+        if not self._requests.get(requests) or self._again or not self._owner.is_ready:
+            self.send_requests_soon(requests)
+        elif not requests.send(self._owner.call_streams):
+            self.send_requests_again(requests)
+
+    def send_requests_again(self, requests: Requests) -> None:
+        """Send all that is not acknowledged once more."""
+        if requests in self._requests:
+            self._again[requests] = None
+            self._owner.flush_soon()
+
+    def _send_requests(self) -> None:
+        for table, again in ((self._again, True), (self._fresh, False)):
+            while table:
+                requests = next(iter(table))
+                self._requests[requests] = True
+                send = requests.again if again else requests.send
+                if not send(self._owner.call_streams):
+                    self._again[requests] = None
+                    return
+                table.pop(requests, None)
+
     def send(self) -> None:
         """The turn ends: say what there is to say, if it can be said."""
         if not self._owner.is_ready:
             return
+        self._send_requests()
         for stream in self._unread:
             self._positions[stream.topic] = stream.position
         self._unread.clear()
@@ -704,6 +803,8 @@ class Hub:
         self._to_cancel.clear()
         self._unread.clear()
         self._to_replay.clear()
+        for table in (self._requests, self._fresh, self._again):
+            table.clear()
         subscriber, self._subscriber = self._subscriber, None
         if subscriber is not None:
             subscriber.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -127,7 +127,12 @@ class Dispatcher:
         if head.open_stream is None:
             call = ServedCall(listener, key, entry, context, deadline, body)
         else:
-            call = StreamCall(listener, key, entry, context, deadline, body, head.open_stream)
+            stream_call = StreamCall(
+                listener, key, entry, context, deadline, body, head.open_stream
+            )
+            if entry.request_streaming:
+                self.streams.receive(stream_call)
+            call = stream_call
         if self._admission.may_run(call.place):
             self._run(call)
         else:
@@ -197,6 +202,12 @@ class Dispatcher:
             return _too_large("request", len(request.body), self.limits.message_size)
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
             return self._too_much_metadata("request")
+        stream = head.open_stream
+        if stream is not None:
+            if entry.request_streaming is not bool(stream.requests):
+                what = "streams" if entry.request_streaming else "does not stream"
+                return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
+            return self.streams.may_open(head)
         return None
 
     def _too_much_metadata(self, what: str) -> ResponseHead:
@@ -225,8 +236,12 @@ class Dispatcher:
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
         entry, body, call.body = call.entry, call.body, b""
+        message: Any  # a request, or a stream of them
         try:
-            message = entry.request_type.FromString(body)
+            if entry.request_streaming and isinstance(call, StreamCall):
+                message = call.requests
+            else:
+                message = entry.request_type.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._answer(
                 call,
@@ -239,7 +254,7 @@ class Dispatcher:
             return
         try:
             # What a handler does to context variables is seen by nobody else.
-            if isinstance(call, StreamCall):
+            if not entry.unary and isinstance(call, StreamCall):
                 surroundings = call.surroundings
             else:
                 surroundings = contextvars.copy_context()
@@ -293,7 +308,7 @@ class Dispatcher:
 
     def _succeed(self, call: ServedCall, response: object) -> None:
         entry = call.entry
-        if isinstance(call, StreamCall) and entry.response_streaming:
+        if entry.response_streaming and isinstance(call, StreamCall):
             self._answer(call, self.streams.open(call, response))
             return
         if not isinstance(response, entry.response_type):
@@ -416,7 +431,7 @@ class Dispatcher:
         self.streams.close()
 
 
-def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:
+def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:
     """Call a handler in its own surroundings; the result, or a Deferred of it."""
     set_current(context)
     result = handler(request, context)

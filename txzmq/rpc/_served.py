@@ -34,6 +34,7 @@ class Entry:
         "handler",
         "method",
         "path",
+        "request_streaming",
         "request_type",
         "response_streaming",
         "response_type",
@@ -48,6 +49,7 @@ class Entry:
         self.request_type: type[Message] = method.request_type
         self.response_type: type[Message] = method.response_type
         self.unary = method.kind is Kind.UNARY_UNARY
+        self.request_streaming = method.kind.request_streaming
         self.response_streaming = method.kind.response_streaming
 
 

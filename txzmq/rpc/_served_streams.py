@@ -18,11 +18,13 @@ from txzmq._reactor import Clock, Timer
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._served_requests import ServedRequests
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import (
     OK,
     OpenedStream,
     OpenStream,
+    RequestHead,
     ResponseHead,
     encode_response,
 )
@@ -32,6 +34,7 @@ from txzmq.rpc._wire.streams import SEPARATOR, Sender, encode, new_topic, to_mes
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, ResourceExhausted
 from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.streams import close_source
 from txzmq.rpc.transport import PublisherTransport
 from txzmq.rpc.v1 import streams_pb2
 
@@ -39,6 +42,8 @@ __all__ = ["Publisher", "ServedStreams", "StreamCall"]
 
 _log = Logger()
 _SERVICE: Final = "/txzmq.rpc.v1.Streams/"
+_SEND: Final = f"{_SERVICE}Send"
+_NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
 #: Seconds from what was published to the first heartbeat that names its number.
 _HEARTBEAT: Final = 1.0
 #: The pauses between heartbeats double up to so many of the first.
@@ -46,9 +51,9 @@ _MAX_PAUSE: Final = 8
 
 
 class StreamCall(ServedCall):
-    """A call that opens a stream."""
+    """A call in which requests or responses stream."""
 
-    __slots__ = ("open_stream", "surroundings")
+    __slots__ = ("_answered", "open_stream", "requests", "surroundings")
 
     def __init__(
         self,
@@ -60,10 +65,26 @@ class StreamCall(ServedCall):
         body: bytes,
         open_stream: OpenStream,
     ) -> None:
+        #: What the client streams, until the call has ended or a stream of responses has it.
+        self.requests: ServedRequests | None = None
         super().__init__(listener, key, entry, context, deadline, body)
         self.open_stream = open_stream
         #: What the handler runs in, when it is called and when it is asked for items.
         self.surroundings = contextvars.copy_context()
+
+    # A property in place of the attribute: whatever ends the call ends its stream of requests.
+    @property
+    def answered(self) -> bool:
+        """Nobody waits for the handler's result any more."""
+        return self._answered
+
+    @answered.setter
+    def answered(self, answered: bool) -> None:
+        self._answered = answered
+        if answered:
+            requests, self.requests = self.requests, None
+            if requests is not None:
+                requests.close()
 
 
 class ServedStream:
@@ -82,6 +103,7 @@ class ServedStream:
         "publisher",
         "pump",
         "quiet",
+        "requests",
         "room",
         "sender",
         "source",
@@ -108,6 +130,8 @@ class ServedStream:
         self.pump: Deferred[None] | None = None
         #: While the handler has to wait.
         self.room: Deferred[None] | None = None
+        #: What the client streams.
+        self.requests, call.requests = call.requests, None
         self.subscribers = 0
         #: Whether anything was published.
         self.begun = False
@@ -224,6 +248,8 @@ class ServedStreams:
         self._of_peer: Counter[bytes] = Counter()
         # By the request that opened it, until its client has subscribed.
         self._unclaimed: dict[CallKey, ServedStream] = {}
+        # Streams of requests, by what their clients call them.
+        self._requests: dict[bytes, ServedRequests] = {}
         self._deadlines: Deadlines[ServedStream] = Deadlines(clock, self._too_late)
         self._alarms: Deadlines[ServedStream] = Deadlines(clock, self._forsaken)
         # Streams of which something is not acknowledged; an ordered set.
@@ -247,6 +273,26 @@ class ServedStreams:
         return self._streams.get(tag[:-1]) if tag[-1:] == SEPARATOR else None
 
     # -- opening -----------------------------------------------------------------------------
+
+    def may_open(self, head: RequestHead) -> ResponseHead | None:
+        """Why a stream is not opened; None if it may be."""
+        assert head.open_stream is not None, "it opens a stream"
+        if head.open_stream.requests in self._requests:
+            return ResponseHead(Code.INVALID_ARGUMENT, "there is a stream with this id")
+        return None
+
+    def receive(self, call: StreamCall) -> None:
+        """Be ready for the requests that follow a call."""
+        requests = ServedRequests(
+            call.entry.method,
+            call.open_stream.requests,
+            self._limits.message_size,
+            self._not_any_more,
+        )
+        call.requests = self._requests[requests.id] = requests
+
+    def _not_any_more(self, requests: ServedRequests) -> None:
+        self._requests.pop(requests.id, None)
 
     # Any: whatever a handler returned.
     def open(self, call: StreamCall, source: Any) -> ResponseHead:
@@ -361,10 +407,15 @@ class ServedStreams:
             # Any: an item, or a Deferred of one.
             one_by_one: Iterable[Any] = source
             for item in one_by_one:
-                if self._add(stream, await item if isinstance(item, Deferred) else item):
+                if isinstance(item, Deferred):
+                    waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
+                    full = self._add(stream, await waited)
+                else:
+                    full = self._add(stream, item)
+                if full:
                     await self._room(stream)
         finally:
-            await _close(source)
+            await close_source(source)
 
     def _add(self, stream: ServedStream, item: Message) -> bool:
         """Take an item of a handler; whether the next one has to wait."""
@@ -411,6 +462,7 @@ class ServedStreams:
             return
         stream.pump = None
         stream.room = None
+        self._end_requests(stream)
         self._running.pop(stream, None)
         self._starved.pop(stream, None)
         peer = stream.key[0]
@@ -425,6 +477,11 @@ class ServedStreams:
         else:
             self._end(stream, OK)
         self._settled()
+
+    def _end_requests(self, stream: ServedStream) -> None:
+        requests, stream.requests = stream.requests, None
+        if requests is not None:
+            requests.close()
 
     def _pumped_elsewhere(self, stream: ServedStream, failure: Failure) -> None:
         self._pumped(failure, stream)
@@ -468,6 +525,9 @@ class ServedStreams:
         """Serve a call of the control service; whether it is one."""
         if not path.startswith(_SERVICE):
             return False
+        if path == _SEND:
+            self._receive(listener, key, body)
+            return True
         serve = self._CONTROLS.get(path[len(_SERVICE) :])
         if serve is None:
             return False
@@ -477,6 +537,18 @@ class ServedStreams:
             head, reply = ResponseHead(Code.INTERNAL, "the request cannot be parsed"), b""
         listener.answer(key, head, reply)
         return True
+
+    def _receive(self, listener: Listener, key: CallKey, body: bytes) -> None:
+        try:
+            request = streams_pb2.SendRequest.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
+            return
+        requests = self._requests.get(request.requests)
+        if requests is None:
+            listener.answer(key, _NO_REQUESTS)
+        else:
+            requests.receive(listener, key, request)
 
     def _acknowledge(self, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.AcknowledgeRequest.FromString(body)
@@ -571,11 +643,12 @@ class ServedStreams:
 
     def _interrupt(self, stream: ServedStream, reason: str) -> None:
         stream.context.cancel(reason)
+        self._end_requests(stream)
         if stream.pump is not None:
             stream.pump.cancel()
         elif stream.source is not None:  # nobody has subscribed
             source, stream.source = stream.source, None
-            closing = Deferred.fromCoroutine(_close(source))
+            closing = Deferred.fromCoroutine(close_source(source))
             closing.addBoth(self._pumped, stream)
 
     def _too_late(self, stream: ServedStream) -> None:
@@ -622,17 +695,6 @@ class ServedStreams:
 
 def _is_stream(source: object) -> bool:
     return isinstance(source, (AsyncIterable, Iterable))
-
-
-async def _close(source: Any) -> None:
-    """Have what a handler gave clean up: a generator that is not at its end."""
-    aclose = getattr(source, "aclose", None)
-    if aclose is not None:
-        await aclose()
-        return
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
 
 
 def _too_many(method: str) -> ResponseHead:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
+from txzmq.rpc._client_requests import Requests, RequestsCall
 from txzmq.rpc._client_streams import ClientStream, OpeningCall
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
@@ -27,7 +28,6 @@ from txzmq.rpc.errors import (
     ResourceExhausted,
     RpcError,
     Unavailable,
-    Unimplemented,
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
 from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE, STREAM_WINDOW, STREAM_WINDOW_BYTES
@@ -35,11 +35,7 @@ from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
-from txzmq.rpc.streams import (
-    OpenResponseStream,
-    ResponseStream,
-    UnimplementedResponseStream,
-)
+from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 
 __all__ = ["Channel", "ConnectivityState"]
@@ -198,64 +194,85 @@ class Channel:
         *timeout* is for the whole stream, None for no end; the channel's default is for opening it.
         """
         self.guard.check()
-        core = self._new_stream(method, timeout)
-        self._begin_stream(core, request, self._open_stream, metadata, wait_for_ready)
-        return OpenResponseStream(core)
+        return self._stream(method, request, timeout, metadata, wait_for_ready)
 
-    def _new_stream(self, method: Method[Any, Any], timeout: float | None) -> ClientStream:
-        return ClientStream(
-            self._book,
-            method,
-            timeout,
-            current_context(),
-            wanted_metadata.get(),
-            self.message_size,
-            self._open_stream,
-        )
-
-    def _begin_stream(
+    def _stream(
         self,
-        stream: ClientStream,
-        request: Message,
-        open_stream: OpenStream,
+        method: Method[Any, Res],
+        request: Any,
+        timeout: float | None,
         metadata: MetadataInput | None,
         wait_for_ready: bool | None,
-    ) -> None:
-        """Open a stream, or have it fail."""
-        method = stream.method
+    ) -> ResponseStream[Res]:
+        """Open a stream of responses; it fails if the call cannot be made."""
+        wanted = wanted_metadata.get()
         try:
             pairs = normalise(metadata)
-            timeout = stream.timeout
             if self._config is not None:
                 timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
             left = self._time_left(math.inf if timeout is None else timeout)
-            now = self._clock.seconds()
-            stream.deadline = None if left is None else now + left
-            body, response_size = self._check(method, request, left, pairs)
+            deadline = None if left is None else self._clock.seconds() + left
+            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+            if self._chain is not None:
+                opened = self._intercept(
+                    self._chain, method, request, deadline, pairs, wait, wanted
+                )
+                return InterceptedStream(opened)
+            core = self._open(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, TypeError, ValueError) as error:
-            stream.fail(error)
-            return
-        stream.response_size = response_size
+            return InterceptedStream(fail(outcome_of(error, method)))
+        return OpenResponseStream(core)
+
+    def _open(
+        self,
+        method: Method[Any, Any],
+        request: Any,
+        left: float | None,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
+    ) -> ClientStream:
+        """Begin a stream of responses.
+
+        :raises RpcError: if a limit forbids it, or TypeError.
+        """
+        streams = method.kind.request_streaming
+        if streams:
+            _check_source(method, request)
+        message = method.request_type() if streams else request
+        body, response_size = self._check(method, message, left, metadata)
+        stream = ClientStream(
+            self._book,
+            method,
+            deadline,
+            current_context(),
+            response_metadata,
+            response_size,
+            self._open_stream,
+        )
         opening = self._time_left(left)
+        requests, open_stream = None, self._open_stream
+        if streams:
+            requests = Requests(method, request, self._request_size(method), stream.cancel)
+            open_stream = open_stream._replace(requests=requests.id)
+        timeout_us = None if left is None else round(left * _US)
         call = OpeningCall(
             self._book,
             method,
-            RequestHead(
-                method.path,
-                None if left is None else round(left * _US),
-                pairs,
-                open_stream=open_stream,
-            ),
+            RequestHead(method.path, timeout_us, metadata, open_stream=open_stream),
             body,
-            None if opening is None else now + opening,
-            self._wait_for_ready if wait_for_ready is None else wait_for_ready,
+            None if opening is None else self._clock.seconds() + opening,
+            wait_for_ready,
             None,
             None,
             response_size,
+            stream_deadline=deadline,
+            requests=requests,
         )
-        call.stream_deadline = stream.deadline
         self._book.begun(call)
         stream.open(call, self._endpoints.start)
+        return stream
 
     def stream_unary(
         self,
@@ -267,8 +284,65 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> Deferred[Res]:
-        """Not there yet: fails with UNIMPLEMENTED."""
-        return fail(Unimplemented(f"{method.path} streams, and this txzmq has unary calls only"))
+        """Make a call; see :class:`~txzmq.rpc.Caller`.
+
+        The requests are asked for as the server takes them. What asking for one raises ends the
+        call. The response may come before the last request.
+        """
+        self.guard.check()
+        try:
+            pairs = normalise(metadata)
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
+            left = self._time_left(timeout)
+            deadline = None if left is None else self._clock.seconds() + left
+            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+            wanted = wanted_metadata.get()
+            if self._chain is not None:
+                return self._intercept(self._chain, method, requests, deadline, pairs, wait, wanted)
+            call = self._make_with_requests(method, requests, left, deadline, pairs, wait, wanted)
+        except (RpcError, TypeError, ValueError) as error:
+            return fail(outcome_of(error, method))
+        self._begin(call)
+        return call.deferred
+
+    def _make_with_requests(
+        self,
+        method: Method[Any, Any],
+        source: Any,
+        left: float | None,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
+    ) -> RequestsCall:
+        _check_source(method, source)
+        _, response_size = self._check(method, method.request_type(), left, metadata)
+        parent = current_context()
+        call = RequestsCall(
+            self._book,
+            method,
+            RequestHead(method.path, None if left is None else round(left * _US), metadata),
+            b"",
+            deadline,
+            wait_for_ready,
+            parent,
+            response_metadata,
+            response_size,
+        )
+        requests = Requests(method, source, self._request_size(method), call.requests_failed)
+        call.requests = requests
+        call.head = call.head._replace(open_stream=OpenStream(requests=requests.id))
+        self._book.begun(call)
+        if parent is not None:
+            parent.adopt(call.deferred)
+        return call
+
+    def _request_size(self, method: Method[Any, Any]) -> int:
+        if self._config is None:
+            return self.message_size
+        limit = self._config.for_method(method.path).max_request_message_bytes
+        return _smaller(self.message_size, limit)
 
     def stream_stream(
         self,
@@ -280,8 +354,9 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[Res]:
-        """Not there yet: the stream fails with UNIMPLEMENTED."""
-        return UnimplementedResponseStream(method)
+        """Make a call; see :meth:`unary_stream` and :meth:`stream_unary`."""
+        self.guard.check()
+        return self._stream(method, requests, timeout, metadata, wait_for_ready)
 
     def _intercept(
         self,
@@ -295,7 +370,8 @@ class Channel:
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
-        outer = InterceptedCall(self._book, method, deadline)
+        expected = ResponseStream if method.kind.response_streaming else method.response_type
+        outer = InterceptedCall(self._book, method, deadline, expected)
         call = ClientCall(
             method=method,
             request=request,
@@ -311,16 +387,21 @@ class Channel:
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
+        kind = call.method.kind
+        arguments = (
+            call.method,
+            call.request,
+            call.time_remaining(),
+            call.deadline,
+            call.metadata,
+            call.wait_for_ready,
+            call.response,
+        )
         try:
-            made = self._make(
-                call.method,
-                call.request,
-                call.time_remaining(),
-                call.deadline,
-                call.metadata,
-                call.wait_for_ready,
-                call.response,
-            )
+            if kind.response_streaming:
+                return self._open(*arguments).opened()
+            make = self._make_with_requests if kind.request_streaming else self._make
+            made = make(*arguments)
         except (RpcError, TypeError, ValueError) as error:
             return fail(error)
         self._begin(made)
@@ -477,6 +558,11 @@ class Channel:
         had refused without having begun with it.
         """
         return self._endpoints.dropped + self._endpoints.counters
+
+
+def _check_source(method: Method[Any, Any], source: object) -> None:
+    if not isinstance(source, (Iterable, AsyncIterable)):
+        raise TypeError(f"{method.path} takes an iterable of requests, not {source!r:.100}")
 
 
 def _smaller(size: int, other: int | None) -> int:

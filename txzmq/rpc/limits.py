@@ -10,6 +10,8 @@ __all__ = [
     "MAX_CANCELLED",
     "MESSAGE_SIZE",
     "METADATA_SIZE",
+    "REQUESTS_WINDOW",
+    "REQUESTS_WINDOW_BYTES",
     "STREAM_WINDOW",
     "STREAM_WINDOW_BYTES",
     "ServerLimits",
@@ -22,6 +24,10 @@ METADATA_SIZE: Final = 8 * 1024
 #: Items of a stream that may be on their way, or wait to be read; and bytes of them.
 STREAM_WINDOW: Final = 4_096
 STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+#: Items of a stream of requests that may be sent and not acknowledged; and bytes of them. The
+#: protocol says so, as nobody could tell the client before its first item.
+REQUESTS_WINDOW: Final = 1_024
+REQUESTS_WINDOW_BYTES: Final = 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
 MAX_CANCELLED: Final = 1_000
 

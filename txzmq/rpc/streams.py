@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-
-from txzmq.rpc.errors import Unimplemented
-from txzmq.rpc.method import Method
+from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
     from txzmq.rpc._client_streams import ClientStream
     from txzmq.rpc._wire.metadata import Metadata
 
-__all__ = ["OpenResponseStream", "RequestStream", "ResponseStream", "UnimplementedResponseStream"]
+__all__ = [
+    "InterceptedStream",
+    "OpenResponseStream",
+    "RequestStream",
+    "ResponseStream",
+    "close_source",
+]
 
 T = TypeVar("T")
 S = TypeVar("S", bound="ResponseStream[Any]")
@@ -141,6 +145,75 @@ class OpenResponseStream(ResponseStream[T]):
         return self
 
 
+class InterceptedStream(ResponseStream[T]):
+    """A stream that is yet to come: from the last interceptor, or never."""
+
+    __slots__ = ("_error", "_pending", "_silence", "_stream", "_waiter")
+
+    def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
+        self._pending: Deferred[ResponseStream[T]] | None = pending
+        self._stream: ResponseStream[T] | None = None
+        self._error: BaseException | None = None
+        self._waiter: Deferred[None] | None = None
+        self._silence: float | None = None
+        pending.addCallbacks(self._opened, self._failed)
+
+    def _opened(self, stream: ResponseStream[T]) -> None:
+        self._pending = None
+        self._stream = stream
+        if self._silence is not None:
+            stream.max_silence(self._silence)
+        self._wake()
+
+    def _failed(self, failure: Failure) -> None:
+        self._pending = None
+        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    async def __anext__(self) -> T:
+        while self._stream is None:
+            if self._error is not None:
+                raise self._error
+            if self._waiter is not None:
+                raise RuntimeError("a stream has one reader at a time")
+            self._waiter = Deferred(self._reader_cancelled)
+            await self._waiter
+        return await self._stream.__anext__()
+
+    def _reader_cancelled(self, _: Deferred[None]) -> None:
+        self._waiter = None
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End it, or do not begin it."""
+        if self._stream is not None:
+            self._stream.cancel()
+        elif self._pending is not None:
+            self._pending.cancel()
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """What the server put in front of the first item."""
+        return () if self._stream is None else self._stream.initial_metadata
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """What the server put behind the last one."""
+        return () if self._stream is None else self._stream.trailing_metadata
+
+    def max_silence(self, seconds: float | None) -> InterceptedStream[T]:
+        """End the stream when its reader has to wait for an item for longer."""
+        self._silence = seconds
+        if self._stream is not None:
+            self._stream.max_silence(seconds)
+        return self
+
+
 class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
     """The requests of one client-streaming call, in the order in which the client sent them.
 
@@ -150,16 +223,12 @@ class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
     __slots__ = ()
 
 
-class UnimplementedResponseStream(ResponseStream[T]):
-    """Stands for a stream while no transport for streams exists: raises UNIMPLEMENTED."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, method: Method[Any, Any]) -> None:
-        self._path = method.path
-
-    async def __anext__(self) -> T:
-        raise Unimplemented(f"{self._path} streams, and this txzmq has unary calls only")
-
-    def cancel(self) -> None:
-        """Nothing runs."""
+async def close_source(source: Any) -> None:
+    """Have what gave items clean up: a generator, for instance, that is not at its end."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is not None:
+        await aclose()
+        return
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
