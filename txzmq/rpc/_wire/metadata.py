@@ -37,7 +37,7 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
         return ()
     pairs = cast(
         "Iterable[tuple[str, str | bytes]]",  # isinstance leaves pyright with an unknown Mapping
-        metadata.items() if isinstance(metadata, Mapping) else metadata,
+        metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata,
     )
     checked: list[tuple[str, str | bytes]] = []
     for key, value in pairs:
