@@ -82,10 +82,17 @@ class HubOwner(Protocol):
         """Call :meth:`Hub.send` when the turn ends."""
         ...
 
+    def flush(self) -> None:
+        """Call :meth:`Hub.send` now, after what is to be sent before."""
+        ...
+
     def call_streams(
-        self, header: bytes, body: bytes, answered: Callable[[ResponseHead | None, bytes], None]
+        self,
+        header: bytes,
+        body: bytes,
+        answered: Callable[[ResponseHead | None, bytes], None] | None,
     ) -> bool:
-        """Make a control call, if there is room; whether there is."""
+        """Make a control call, if there is room; whether there is. With None, without a reply."""
         ...
 
     def count(self, event: str) -> None:
@@ -499,6 +506,8 @@ class Hub:
         self._look: Timer | None = None
         self._reconnect: Timer | None = None
         self._closed = False
+        # Whether what a publisher sent is being read.
+        self._reading = False
 
     @property
     def is_busy(self) -> bool:
@@ -520,7 +529,7 @@ class Hub:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
         if not self._reached:
             self._look_later()
-        self._owner.flush_soon()  # or the connection would not be watched
+        self._flush_soon()  # or the connection would not be watched
 
     def _connect(self) -> None:
         subscriber, self._subscriber = self._subscriber, None
@@ -549,8 +558,8 @@ class Hub:
             self._subscriber.unsubscribe(stream.topic + SEPARATOR)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
-        self._owner.flush_soon()
-        if not self._streams:
+        self._flush_soon()
+        if not self._streams and not self._requests:
             self._stop_timers()
 
     def cancel(self, stream: ClientStream) -> None:
@@ -558,7 +567,7 @@ class Hub:
         if stream.shared or self._closed:
             return  # to unsubscribe is enough
         self._to_cancel.append(stream.topic)
-        self._owner.flush_soon()
+        self._flush_soon()
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -566,7 +575,7 @@ class Hub:
         """Tell the server how far a stream has been read, when the turn ends."""
         if not stream.shared:
             if not self._unread:
-                self._owner.flush_soon()
+                self._flush_soon()
             self._unread[stream] = None
 
     def replay(self, stream: ClientStream) -> None:
@@ -574,7 +583,7 @@ class Hub:
         if not stream.asked:
             stream.asked = True
             self._to_replay[stream] = None
-            self._owner.flush_soon()
+            self._flush_soon()
             self._look_later()
 
     def requests_begun(self, requests: Requests) -> None:
@@ -586,11 +595,14 @@ class Hub:
         """It has ended, or went elsewhere."""
         for table in (self._requests, self._fresh, self._again):
             table.pop(requests, None)
+        if not self._streams and not self._requests:
+            self._stop_timers()
 
     def send_requests_soon(self, requests: Requests) -> None:
         """Send what there is when the turn ends."""
         if not self._fresh:
-            self._owner.flush_soon()
+            self._flush_soon()
+            self._look_later()
         self._fresh[requests] = None
 
     def send_requests(self, requests: Requests) -> None:
@@ -604,7 +616,7 @@ class Hub:
         """Send all that is not acknowledged once more."""
         if requests in self._requests:
             self._again[requests] = None
-            self._owner.flush_soon()
+            self._flush_soon()
 
     def _send_requests(self) -> None:
         for table, again in ((self._again, True), (self._fresh, False)):
@@ -700,6 +712,13 @@ class Hub:
     def published(self, frame: bytes) -> None:
         """Something was published."""
         self._owner.messages += 1
+        self._reading = True
+        try:
+            self._published(frame)
+        finally:
+            self._reading = False
+
+    def _published(self, frame: bytes) -> None:
         stream = self._streams.get(topic_of(frame))
         if stream is None:
             self._owner.count("publication of no stream")
@@ -714,7 +733,15 @@ class Hub:
         stream.arrived(publication)
 
     def flush(self) -> None:
-        """Nothing is sent this way."""
+        """What arrived has been read: say what follows from it."""
+        self._owner.flush()
+
+    def _flush_soon(self) -> None:
+        """Have :meth:`send` called when the turn ends, which is that of what is being read."""
+        if self._reading and self._subscriber is not None:
+            self._subscriber.flush_soon()
+        else:
+            self._owner.flush_soon()
 
     def connected(self) -> None:
         """The publisher is reached."""
@@ -764,7 +791,7 @@ class Hub:
         for topic, stream in self._streams.items():
             self._positions[topic] = stream.position
         if self._positions:
-            self._owner.flush_soon()
+            self._flush_soon()
 
     def _out_of_patience(self) -> None:
         self._patience = None
@@ -784,6 +811,12 @@ class Hub:
             if stream.receiver.missing:
                 again = True
                 self.replay(stream)
+        for requests in self._requests:
+            if requests.is_unacknowledged:
+                again = True
+                self._fresh[requests] = None
+                requests.ask()
+                self._flush_soon()
         if not self._reached:
             self._ask_for_all()
         if again:

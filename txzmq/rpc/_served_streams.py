@@ -150,8 +150,9 @@ class ServedStream:
 class Publisher:
     """The publisher beside a listener (a :class:`PublisherHandler`)."""
 
-    def __init__(self, streams: ServedStreams, endpoint: str = "") -> None:
+    def __init__(self, streams: ServedStreams, listener: Listener, endpoint: str = "") -> None:
         """:param endpoint: what clients are told to connect to; empty for where it listens."""
+        self._listener = listener
         self._streams = streams
         self._endpoint = endpoint
         self.transport: PublisherTransport | None = None
@@ -181,8 +182,9 @@ class Publisher:
 
     def publish_soon(self, stream: ServedStream) -> None:
         """Publish what a stream has when the turn ends."""
-        if not self._fresh and self.transport is not None:
-            self.transport.flush_soon()
+        if not self._fresh:
+            # With the replies: what a client has just sent may be what was waited for.
+            self._listener.flush_soon()
         self._fresh[stream] = None
 
     def flush(self) -> None:
@@ -545,10 +547,10 @@ class ServedStreams:
             listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
             return
         requests = self._requests.get(request.requests)
-        if requests is None:
-            listener.answer(key, _NO_REQUESTS)
-        else:
+        if requests is not None:
             requests.receive(listener, key, request)
+        elif request.acknowledge:
+            listener.answer(key, _NO_REQUESTS)
 
     def _acknowledge(self, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.AcknowledgeRequest.FromString(body)
