@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 
-from benchmarks.streams.loads import SERVICE, Figures, Order, item
+from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
 
 # Any: grpcio has no types, and half of what a checker infers is unknown.
 grpc: Any = import_module("grpc")
@@ -84,6 +84,8 @@ async def drive(address: str) -> None:
                 cpu=time.process_time() - cpu,
             )
             print(json.dumps(figures), flush=True)
+        for other in _others:
+            await other.close()
 
 
 _CODING: Final = {
@@ -135,7 +137,31 @@ async def _chat(channel: Any, end: float) -> int:
 
 
 async def _fan_out(channel: Any, end: float) -> int:
-    raise NotImplementedError
+    """Each subscriber with a connection of its own, as if each were a process of its own."""
+    request = BytesValue(value=BURST)
+    count = 0
+
+    async def read(call: Any) -> None:
+        nonlocal count
+        try:
+            async for _ in call:
+                count += 1
+        except asyncio.CancelledError:
+            pass
+
+    while len(_others) < SUBSCRIBERS:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        _others.append(aio.insecure_channel(sys.argv[2], options=options))
+    calls = [other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request) for other in _others]
+    reading = [asyncio.create_task(read(call)) for call in calls]
+    await asyncio.sleep(max(0.0, end - time.perf_counter()))
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*reading)
+    return count
+
+
+_others: list[Any] = []
 
 
 _LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}

@@ -6,11 +6,14 @@ from typing import Final, TypedDict
 
 from google.protobuf.wrappers_pb2 import BytesValue
 
-__all__ = ["ITEM", "LOADS", "SERVICE", "Figures", "Order", "item"]
+__all__ = ["BURST", "ITEM", "LOADS", "SERVICE", "SUBSCRIBERS", "Figures", "Order", "item"]
 
 SERVICE: Final = "txzmq.benchmarks.v1.Streams"
 #: Bytes of an item's payload.
 ITEM: Final = 100
+#: Of the fan-out: clients, and events that come together, a hundred times a second.
+SUBSCRIBERS: Final = 50
+BURST: Final = b"100"
 #: What is counted, by load.
 LOADS: Final = {
     "server": "items/s from the server",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from twisted.internet import epollreactor
 
-from benchmarks.streams.loads import SERVICE, Figures, Order, item
+from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
 
 epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -96,9 +96,10 @@ def serve(reactor: Any) -> Deferred[None]:
     return Deferred()
 
 
-async def drive(reactor: Any, address: str) -> None:
+async def drive(reactor: Any) -> None:
     """Follow the orders that come, line by line."""
-    channel = Channel(_factory(reactor), address)
+    _factories.append(_factory(reactor))
+    channel = Channel(_factories[0], sys.argv[2])
     while line := await deferToThread(sys.stdin.readline):
         order: Order = json.loads(line)
         started, cpu = time.perf_counter(), time.process_time()
@@ -109,7 +110,8 @@ async def drive(reactor: Any, address: str) -> None:
             cpu=time.process_time() - cpu,
         )
         print(json.dumps(figures), flush=True)
-    channel.close()
+    for each in (channel, *_others):
+        each.close()
 
 
 async def _server(channel: Channel, end: float) -> int:
@@ -154,8 +156,31 @@ async def _chat(channel: Channel, end: float) -> int:
 
 
 async def _fan_out(channel: Channel, end: float) -> int:
-    """50 channels, for each is a subscriber of its own."""
-    raise NotImplementedError
+    """Each subscriber with a channel of its own, as if each were a process of its own."""
+    request = BytesValue(value=BURST)
+    count = 0
+
+    def deliver(_: BytesValue) -> None:
+        nonlocal count
+        count += 1
+
+    streams = [other.unary_stream(TICKS, request).skip_gaps() for other in _channels()]
+    ended = [stream.each(deliver) for stream in streams]
+    await deferToThread(time.sleep, max(0.0, end - time.perf_counter()))
+    for stream, done in zip(streams, ended, strict=True):
+        done.addErrback(lambda _: None)
+        stream.cancel()
+    return count
+
+
+_factories: list[ZmqFactory] = []
+_others: list[Channel] = []
+
+
+def _channels() -> list[Channel]:
+    while len(_others) < SUBSCRIBERS:
+        _others.append(Channel(_factories[0], sys.argv[2]))
+    return _others
 
 
 _LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}
@@ -164,4 +189,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         react(serve)
     else:
-        react(lambda reactor: Deferred.fromCoroutine(drive(reactor, sys.argv[2])))
+        react(drive)

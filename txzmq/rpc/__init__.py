@@ -1,6 +1,7 @@
 """Typed RPC for Twisted over ZeroMQ."""
 
 from txzmq.rpc._open_door import InsecureBindError
+from txzmq.rpc._stream_writer import StreamWriter
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.balancing import (
     BalancingPolicy,
@@ -115,6 +116,7 @@ __all__ = [
     "StaticResolver",
     "StreamInput",
     "StreamResult",
+    "StreamWriter",
     "UnaryResult",
     "Unauthenticated",
     "Unavailable",

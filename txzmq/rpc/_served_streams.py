@@ -49,7 +49,7 @@ SharedKey: TypeAlias = tuple[str, bytes]
 _SERVICE: Final = "/txzmq.rpc.v1.Streams/"
 _SEND: Final = f"{_SERVICE}Send"
 _NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
-#: Seconds; more than none, or virtual time would stand still while a handler gives items without end.
+#: Seconds. Not 0: virtual time would stand still while a handler gives items without end.
 _NEXT_TURN: Final = 1e-6
 #: Seconds from what was published to the first heartbeat that names its number.
 _HEARTBEAT: Final = 1.0
