@@ -447,6 +447,8 @@ class Subchannel:
 
     def close(self) -> None:
         """Drop the connection; :meth:`calls` has those that are left."""
+        if self._hub is not None:
+            self._hub.say_goodbye()
         self.state = ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()

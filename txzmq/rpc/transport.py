@@ -292,11 +292,12 @@ _COMMON: Final[Mapping[str, int]] = {
     "TCP_KEEPALIVE_CNT": 3,
     "TCP_MAXRT": 30_000,
 }
-#: LINGER 0: what was not sent is of no use to anybody after its channel was closed.
+#: LINGER: what a channel says of its streams when it is closed still gets out, if nothing is in the
+#: way. Nobody waits for more.
 #: IMMEDIATE: no request waits in libzmq for a server that is down, to run there much later.
 _CLIENT: Final[Mapping[str, int]] = {
     **_COMMON,
-    "LINGER": 0,
+    "LINGER": 100,
     "IMMEDIATE": 1,
     "CONNECT_TIMEOUT": 5_000,
     "HANDSHAKE_IVL": 5_000,
