@@ -16,7 +16,7 @@ from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.transport import SendResult, ServerTransport
 
-__all__ = ["Listener", "ListenerOwner"]
+__all__ = ["Listener", "ListenerOwner", "encode_reply"]
 
 _log = Logger()
 #: Seconds after which a reply is tried again that a slow peer had no room for.
@@ -129,7 +129,7 @@ class Listener:
             head = head._replace(draining=True)
         header = b""
         if head is not OK:
-            header, body = _encode(head, body)
+            header, body = encode_reply(head, body)
         if not self._outgoing and self.transport is not None:
             self.transport.flush_soon()
         replies = self._outgoing.get(key[0])
@@ -261,7 +261,8 @@ class Listener:
             self.transport = None
 
 
-def _encode(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
+def encode_reply(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
+    """Header and body of a reply, whatever a handler put in."""
     try:
         return encode_response(head), body
     except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from google.protobuf.message import Message
@@ -65,9 +65,11 @@ class ServedCall:
     __slots__ = (
         "answered",
         "body",
+        "cache_key",
         "context",
         "deadline",
         "deferred",
+        "detached",
         "ended",
         "entry",
         "key",
@@ -100,6 +102,10 @@ class ServedCall:
         self.answered = False
         #: The handler's result is there.
         self.ended = False
+        #: Under which its reply may be asked for again.
+        self.cache_key: Hashable | None = None
+        #: Its own client does not wait any more, but others that asked for the same do.
+        self.detached = False
         self.place = Place(key[0], entry.path)
         self.queued = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
