@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
