@@ -150,21 +150,21 @@ def test_an_observer_that_raises_is_logged_and_changes_nothing(logged: Logged) -
     ]
 
 
-@pytest.mark.parametrize("state", list(ConnectivityState))
+@pytest.mark.parametrize("when", list(ConnectivityState))
 @pytest.mark.parametrize("of", ["endpoint", "channel"])
 def test_an_observer_may_close_the_channel_whatever_it_is_told(
-    of: str, state: ConnectivityState
+    of: str, when: ConnectivityState
 ) -> None:
     class Closing(Observer):
         def channel_changed(
-            self, source: Watched, previous: ConnectivityState, state_now: ConnectivityState
+            self, source: Watched, previous: ConnectivityState, state: ConnectivityState
         ) -> None:
-            if of == "channel" and state_now is state:
+            if of == "channel" and state is when:
                 assert isinstance(source, Channel)
                 source.close()
 
         def endpoint_changed(self, source: Watched, change: EndpointChange) -> None:
-            if of == "endpoint" and change.state is state and told.moves:
+            if of == "endpoint" and change.state is when and told.moves:
                 assert isinstance(source, Channel)
                 source.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from txzmq._reactor import Clock, Timer
 from txzmq.rpc._subchannel import ConnectivityState
@@ -89,8 +89,8 @@ class _Log:
         missed, self._limit.kept_back = self._limit.kept_back, 0
         # What is logged now is among those that were kept back.
         more = f", after {missed - 1} changes that were not logged" if missed > 1 else ""
-        _log.emit(
-            LogLevel.warn if change.state is ConnectivityState.TRANSIENT_FAILURE else LogLevel.info,
+        write = _log.warn if change.state is ConnectivityState.TRANSIENT_FAILURE else _log.info
+        write(
             "{address} is {state}{why}{more}",
             address=change.address,
             state=change.state.name,
