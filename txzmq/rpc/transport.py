@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -206,12 +208,28 @@ _SERVER: Final[Mapping[str, int]] = {
 #: back at once. After anything else than a refusal the channel makes a new socket: libzmq does not
 #: connect again after a protocol error, and at once to a server that accepts and closes.
 _RECONNECT: Final = (100, 300)
-_RECONNECT_MAX: Final = (1_500, 2_500)
+#: The most is below a second: so soon is a server used that listens again.
+_RECONNECT_MAX: Final = (600, 900)
 
 
 def _family(address: str) -> dict[str, int]:
     """IPV6 only where an address needs it: with it, libzmq resolves names to IPv6 first."""
     return {"IPV6": 1} if address.startswith("tcp://[") else {}
+
+
+def _is_connected_to_itself(descriptor: int) -> bool:
+    """Whether a TCP connection has one end only.
+
+    Where nobody listens at a port of the range that the kernel takes clients' ports from, a client
+    that tries often enough gets that port itself, and reaches itself. It would keep the port from
+    the server for ever. (libzmq sees to it in versions after 4.3.5.)
+    """
+    try:
+        # It is libzmq's, and may be closed by now, or already be something else.
+        with socket.socket(fileno=os.dup(descriptor)) as twin:
+            return bool(twin.getsockname() == twin.getpeername())
+    except OSError:
+        return False
 
 
 class _ClientConnection(ZmqREQConnection):
@@ -227,6 +245,7 @@ class _ClientConnection(ZmqREQConnection):
         self._handler = handler
         self._closing = False
         self._ready = False
+        self._is_tcp = address.startswith("tcp:")
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
@@ -282,6 +301,8 @@ class _ClientConnection(ZmqREQConnection):
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
+        elif name == "CONNECTED" and self._is_tcp and _is_connected_to_itself(event.value):
+            self._handler.failed("nobody listens: the connection was made with itself")
         elif name == "DISCONNECTED" and self._ready:
             self._reached = False
             self._lost = True
