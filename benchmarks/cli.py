@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.report import as_json, as_text, machine
 from benchmarks.run import Plan, run
 from benchmarks.stacks import BASELINE, STACKS, Stack
+from benchmarks.workload import SMALL, Load
 
 __all__ = ["main"]
 
@@ -22,11 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(arguments)
     stacks = [STACKS[name] for name in STACKS if name in (parsed.only or STACKS)]
+    loads = Plan.loads
+    if parsed.in_flight or parsed.bytes:
+        loads = [
+            Load(in_flight=in_flight, message_bytes=parsed.bytes or SMALL)
+            for in_flight in parsed.in_flight or (1, 100)
+        ]
     plan = Plan(
-        in_flight=parsed.in_flight or (1, 100),
+        loads=loads,
         seconds=parsed.seconds,
         rounds=parsed.rounds,
-        message_bytes=parsed.bytes,
         warm_up=min(Plan.warm_up, parsed.seconds),
     )
     try:
@@ -67,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=_count,
         metavar="N",
-        help="calls at the same time; may be given several times (1 and 100)",
+        help="calls at the same time; may be given several times (instead of all loads)",
     )
-    add("--bytes", type=_count, default=Plan.message_bytes, help="of a message (%(default)s)")
+    add("--bytes", type=_count, help="of a message (instead of all loads)")
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     add(
         "--build",

@@ -117,6 +117,7 @@ class Running:
         :param generated: the folder with the stack's generated modules.
         :raises StackError: if one of the two does not start.
         """
+        self.stack = stack
         with ExitStack() as ends:
             self._server = _Child("server", stack, generated)
             ends.callback(self._server.end)

@@ -39,7 +39,7 @@ def as_text(where: Mapping[str, Any], plan: Plan, results: Results) -> str:
     header = (
         f"{where['python']}, {where['system']}, {where['cpus']} CPUs, load {where['load']}",
         versions,
-        f"unary calls over tcp on 127.0.0.1, messages of {plan.message_bytes} bytes",
+        "unary calls over tcp on 127.0.0.1",
         f"client and server a process each; medians of {plan.rounds} rounds of {plan.seconds:g} s",
     )
     blocks = ["\n".join(header)]
@@ -50,7 +50,7 @@ def as_text(where: Mapping[str, Any], plan: Plan, results: Results) -> str:
 
 
 def _load_as_text(result: Result, baseline: str) -> Iterable[str]:
-    title = f"{result.in_flight} in flight"
+    title = str(result.load)
     if result.samples:
         yield _table(title, _FIGURES, result.figures(), _figures_as_text)
     if result.ratios:
@@ -78,7 +78,7 @@ def _table(
 ) -> str:
     lines = [[title, *columns], *([name, *as_cells(figures)] for name, figures in rows.items())]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    widths[0] = max(widths[0], 16)  # so that the tables below one another line up
+    widths[0] = max(widths[0], 24)  # so that the tables below one another line up
     widths[1:] = [max(width, 13) for width in widths[1:]]
     text = [
         "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
@@ -95,12 +95,13 @@ def as_json(where: Mapping[str, Any], plan: Plan, results: Results) -> dict[str,
         "plan": {
             "seconds": plan.seconds,
             "rounds": plan.rounds,
-            "message_bytes": plan.message_bytes,
         },
         "baseline": results.baseline,
         "loads": [
             {
-                "in_flight": result.in_flight,
+                "in_flight": result.load.in_flight,
+                "message_bytes": result.load.message_bytes,
+                "at_once": result.load.at_once,
                 "figures": _dicts(result.figures()),
                 "ratios": _dicts(result.median_ratios()),
                 "samples": {

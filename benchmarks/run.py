@@ -17,7 +17,7 @@ from benchmarks.figures import Figures, figures_of, median, ratio
 from benchmarks.generate import GenerateError
 from benchmarks.process import Running, StackError
 from benchmarks.stacks import Stack
-from benchmarks.workload import Order
+from benchmarks.workload import Load
 
 __all__ = ["Plan", "Result", "Results", "Turn", "run", "turns"]
 
@@ -32,23 +32,24 @@ _WAKE_UP: Final = 0.05
 class Plan:
     """What is to be measured."""
 
-    in_flight: Sequence[int] = (1, 100)
-    message_bytes: int = 100
+    loads: Sequence[Load] = (
+        Load(in_flight=1),
+        Load(in_flight=100),
+        Load(in_flight=10_000, at_once=True),
+        Load(in_flight=4, message_bytes=1 << 20),
+    )
     #: Of one measurement.
     seconds: float = 0.5
     rounds: int = 5
-    #: Of calls that nobody counts, once per stack and number in flight.
+    #: Of calls that nobody counts, once per stack and load.
     warm_up: float = 0.3
-
-    def order(self, in_flight: int, seconds: float) -> Order:
-        return Order(in_flight=in_flight, seconds=seconds, message_bytes=self.message_bytes)
 
 
 @dataclass(slots=True)
 class Result:
-    """What came out for one number of calls in flight."""
+    """What came out for one load."""
 
-    in_flight: int
+    load: Load
     #: One entry per measurement of a stack.
     samples: dict[str, list[Figures]] = field(default_factory=dict[str, list[Figures]])
     #: One entry per round: the baseline's figures divided by that stack's.
@@ -114,21 +115,22 @@ def run(
     :param build: a folder for generated modules.
     :param progress: told what is being done, in a few words.
     """
-    results = Results(baseline, [Result(in_flight) for in_flight in plan.in_flight])
+    results = Results(baseline, [Result(load) for load in plan.loads])
     with ExitStack() as ends:
         running: dict[str, Running] = {}
         for stack in stacks:
             progress(f"starting {stack.name}")
             try:
                 running[stack.name] = ends.enter_context(_start(stack, build))
-                for in_flight in plan.in_flight:
-                    running[stack.name].measure(plan.order(in_flight, plan.warm_up))
+                for load in plan.loads:
+                    if stack.bears(load):
+                        running[stack.name].measure(load.order(plan.warm_up))
             except StackError as error:
                 running.pop(stack.name, None)
                 results.failures[stack.name] = str(error)
         for number, in_round in enumerate(turns(list(running), baseline, plan.rounds), 1):
             for result in results.by_load:
-                progress(f"round {number} of {plan.rounds}, {result.in_flight} in flight")
+                progress(f"round {number} of {plan.rounds}, {result.load}")
                 for turn in in_round:
                     _take_turn(turn, running, plan, result, results)
     return results
@@ -152,11 +154,11 @@ def _take_turn(
     """Measure each of *turn* that still runs, one right after the other."""
     measured: dict[str, Figures] = {}
     for name in turn:
-        if name not in running:
+        if name not in running or not running[name].stack.bears(result.load):
             continue
         try:
-            running[name].measure(plan.order(result.in_flight, _WAKE_UP))
-            sample = running[name].measure(plan.order(result.in_flight, plan.seconds))
+            running[name].measure(result.load.order(_WAKE_UP))
+            sample = running[name].measure(result.load.order(plan.seconds))
             measured[name] = figures_of(sample)
         except StackError as error:
             del running[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from benchmarks import generate
-from benchmarks.workload import Messages, Orders
+from benchmarks.workload import Load, Messages, Orders
 
 __all__ = ["BASELINE", "STACKS", "Peer", "Stack"]
 
@@ -54,6 +54,16 @@ class Stack:
     generate: Callable[[Path], None] = generate.with_protoc
     #: The module of the message classes.
     messages: str = "bench_pb2"
+    #: Bytes that a message may have; None for whatever the loads have.
+    max_bytes: int | None = None
+    #: Whether it is measured under small messages in flight only, beside the baseline.
+    variant: bool = False
+
+    def bears(self, load: Load) -> bool:
+        """Whether it can be measured under a load."""
+        if self.variant and (load.at_once or load.message_bytes > 1_000):
+            return False
+        return self.max_bytes is None or load.message_bytes <= self.max_bytes
 
     def missing(self) -> list[str]:
         """Which distributions are not installed, of its own and of the generator's."""
@@ -87,6 +97,14 @@ STACKS: Final[dict[str, Stack]] = {
             messages="generated.bench_pb2",
         ),
         Stack(
+            name="txzmq, dressed",
+            module="benchmarks.peers.txzmq_dressed",
+            distributions=("txzmq", "twisted", "pyzmq", "protobuf"),
+            generate=generate.with_txzmq,
+            messages="generated.bench_pb2",
+            variant=True,
+        ),
+        Stack(
             name="grpc.aio",
             module="benchmarks.peers.grpc_aio",
             distributions=("grpcio", "protobuf"),
@@ -100,6 +118,7 @@ STACKS: Final[dict[str, Stack]] = {
             name="AMP",
             module="benchmarks.peers.amp",
             distributions=("twisted", "protobuf"),
+            max_bytes=60_000,  # a value of AMP's has 65,535 at most
         ),
         Stack(
             name="bare pyzmq",

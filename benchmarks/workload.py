@@ -32,13 +32,25 @@ if TYPE_CHECKING:
         def __init__(self, *, sequence: int, payload: bytes) -> None: ...
 
 
-__all__ = ["METHOD", "SERVICE", "TIMEOUT", "Messages", "Order", "Orders", "Sample", "Window"]
+__all__ = [
+    "METHOD",
+    "SERVICE",
+    "TIMEOUT",
+    "Load",
+    "Messages",
+    "Order",
+    "Orders",
+    "Sample",
+    "Window",
+]
 
 SERVICE: Final = "txzmq.benchmarks.v1.Bench"
 #: The path of the one method, as gRPC spells it.
 METHOD: Final = f"/{SERVICE}/Echo"
 #: Seconds that every call may take, where the stack can be told so; one that works never needs it.
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 60.0
+#: Bytes of a small message.
+SMALL: Final = 100
 #: What a message takes besides its payload: two tags, a length, and a sequence number.
 _OVERHEAD: Final = 6
 
@@ -58,6 +70,32 @@ class Messages(NamedTuple):
     def answer(self, request: EchoRequest) -> EchoReply:
         """What a server does."""
         return self.reply(sequence=request.sequence, payload=request.payload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How many calls a client has in flight, of which size."""
+
+    in_flight: int
+    #: Length of a serialised message, to a few bytes.
+    message_bytes: int = SMALL
+    #: Make each call once, all at the same time, instead of again and again.
+    at_once: bool = False
+
+    def __str__(self) -> str:
+        size = f"{self.message_bytes:,} bytes"
+        if self.message_bytes >= 1 << 20:
+            size = f"{self.message_bytes / (1 << 20):g} MiB"
+        when = "at once" if self.at_once else "in flight"
+        return f"{self.in_flight:,} {when}, {size}"
+
+    def order(self, seconds: float) -> Order:
+        """Have a client keep it up for so many seconds."""
+        return Order(
+            in_flight=self.in_flight,
+            seconds=0 if self.at_once else seconds,
+            message_bytes=self.message_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

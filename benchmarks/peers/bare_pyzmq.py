@@ -25,6 +25,7 @@ class _BarePyzmq:
 
     def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
         with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            router.hwm = 0
             port = router.bind_to_random_port("tcp://127.0.0.1")
             announce(f"tcp://127.0.0.1:{port}")
             parse = messages.request.FromString
@@ -36,7 +37,7 @@ class _BarePyzmq:
     def drive(self, messages: Messages, address: str, orders: Orders) -> None:
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.rcvtimeo = dealer.sndtimeo = round(TIMEOUT * 1000)
-            dealer.linger = 0
+            dealer.linger = dealer.hwm = 0
             dealer.connect(address)
             while (order := orders.receive()) is not None:
                 window = Window(messages, order)

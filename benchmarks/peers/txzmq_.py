@@ -19,8 +19,24 @@ if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
 
 
-class _Txzmq:
-    """Implements :class:`Peer`."""
+class Txzmq:
+    """Implements :class:`Peer`; what another may want to change are methods of their own."""
+
+    def make_server(self, factory: ZmqFactory, service: Any) -> Server:
+        return Server(factory, [service])
+
+    def make_channel(self, factory: ZmqFactory, address: str) -> Channel:
+        return Channel(factory, address)
+
+    # Any: the module is generated when the benchmarks run.
+    def caller(self, client: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
+        echo = client.echo
+
+        def call(request: EchoRequest) -> Deferred[EchoReply]:
+            reply: Deferred[EchoReply] = echo(request, timeout=TIMEOUT)
+            return reply
+
+        return call
 
     def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
         # Any: the module is generated when the benchmarks run.
@@ -32,7 +48,7 @@ class _Txzmq:
         service = type("Bench", (generated.BenchBase,), {"echo": echo})()
 
         def main(reactor: object) -> Deferred[None]:
-            server = Server(_factory(reactor), [service])
+            server = self.make_server(_factory(reactor), service)
             announce(server.listen("tcp://127.0.0.1:*"))
             return Deferred()  # never fires
 
@@ -42,13 +58,8 @@ class _Txzmq:
         generated: Any = import_module("generated.bench_txzmq")
 
         async def main(reactor: object) -> None:
-            channel = Channel(_factory(reactor), address)
-            echo = generated.BenchClient(channel).echo
-
-            def call(request: EchoRequest) -> Deferred[EchoReply]:
-                reply: Deferred[EchoReply] = echo(request, timeout=TIMEOUT)
-                return reply
-
+            channel = self.make_channel(_factory(reactor), address)
+            call = self.caller(generated.BenchClient(channel))
             await follow_in_twisted(messages, orders, call)
             channel.close()
 
@@ -63,4 +74,4 @@ def _factory(reactor: Any) -> ZmqFactory:
     return factory
 
 
-PEER: Final[Peer] = _Txzmq()
+PEER: Final[Peer] = Txzmq()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from benchmarks.figures import Figures
 from benchmarks.report import as_json, as_text
 from benchmarks.run import Plan, Result, Results, turns
+from benchmarks.workload import Load
 
 WHERE = {
     "python": "CPython 3",
@@ -31,7 +32,7 @@ def test_without_the_baseline_or_without_others_each_is_measured_alone() -> None
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    result = Result(1)
+    result = Result(Load(in_flight=1))
     # The machine was twice as fast in the second round, which no ratio shows.
     for ours, theirs in [(10, 5), (20, 10), (12, 4)]:
         result.add("ours", {"ours": same(ours), "b": same(theirs)})
@@ -40,14 +41,14 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_a_stack_alone_has_no_ratio() -> None:
-    result = Result(1)
+    result = Result(Load(in_flight=1))
     result.add("ours", {"b": same(1)})
     assert result.ratios == {}
     assert result.figures() == {"b": same(1)}
 
 
 def test_a_stack_that_failed_is_forgotten() -> None:
-    result = Result(1)
+    result = Result(Load(in_flight=1))
     result.add("ours", {"ours": same(2), "b": same(1)})
     result.forget("b")
     assert set(result.figures()) == {"ours"}
@@ -55,7 +56,7 @@ def test_a_stack_that_failed_is_forgotten() -> None:
 
 
 def results() -> Results:
-    result = Result(100)
+    result = Result(Load(in_flight=100))
     ours = Figures(12345.6, 0.0001, 0.0025, 10e-6, 4e-6)
     result.add("ours", {"ours": ours, "b": Figures(4000, 0.001, 0.0025, 40e-6, 10e-6)})
     return Results("ours", [result], {"c": "c, server: has ended"})
@@ -82,9 +83,9 @@ def test_the_columns_line_up() -> None:
 def test_the_json_has_every_measurement() -> None:
     written = as_json(WHERE, Plan(seconds=2.0, rounds=1), results())
     assert written["machine"] == WHERE
-    assert written["plan"] == {"seconds": 2.0, "rounds": 1, "message_bytes": 100}
+    assert written["plan"] == {"seconds": 2.0, "rounds": 1}
     (load,) = written["loads"]
-    assert load["in_flight"] == 100
+    assert (load["in_flight"], load["message_bytes"], load["at_once"]) == (100, 100, False)
     assert load["figures"]["b"]["calls_per_second"] == 4000
     assert load["ratios"]["b"]["p50"] == 0.1
     assert load["samples"]["b"] == [load["figures"]["b"]]

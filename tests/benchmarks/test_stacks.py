@@ -14,8 +14,10 @@ from benchmarks.cli import main
 from benchmarks.generate import GenerateError, with_protoc
 from benchmarks.run import Plan, run
 from benchmarks.stacks import STACKS, Stack
+from benchmarks.workload import Load
 from tests.programs import PATIENCE, running
 
+LOAD = ("in_flight", "message_bytes", "at_once")
 FIGURES = ["calls_per_second", "p50", "p99", "client_cpu", "server_cpu"]
 
 
@@ -38,13 +40,17 @@ def test_a_stack_is_measured(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert status == 0, printed
     loads = json.loads(written.read_text())["loads"]
-    assert [load["in_flight"] for load in loads] == [1, 100]
+    assert [load["in_flight"] for load in loads] == [1, 100, 10_000, 4]
     for load in loads:
+        if not STACKS[name].bears(Load(**{key: load[key] for key in LOAD})):
+            assert load["figures"] == {}
+            continue
         figures = load["figures"][name]
         assert list(figures) == FIGURES
         assert min(figures.values()) > 0
         assert figures["p50"] <= figures["p99"]
-        assert f"\n{load['in_flight']} in flight " in printed
+    assert "\n10,000 at once, 100 bytes " in printed or STACKS[name].variant
+    assert "\n100 in flight, 100 bytes " in printed
 
 
 def test_two_stacks_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +105,7 @@ def test_a_stack_that_fails_is_named_and_the_others_are_measured(
         (folder / "broken.py").write_text(source)
 
     broken = Stack(name="broken", module="broken", distributions=(), generate=generate)
-    plan = Plan(in_flight=[2], seconds=0.05, rounds=1, warm_up=0.05)
+    plan = Plan(loads=[Load(in_flight=2)], seconds=0.05, rounds=1, warm_up=0.05)
     results = run([broken, STACKS["bare pyzmq"]], "broken", plan, tmp_path, lambda _: None)
     assert list(results.failures) == ["broken"]
     assert results.failures["broken"].startswith(who)

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World
 from txzmq.rpc import Channel, NotFound, ResourceExhausted, Server, ServerLimits
-from txzmq.rpc._wire.batches import MAX_BATCH
+from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH
 from txzmq.rpc.transport import (
     ClientHandler,
     ClientTransport,
@@ -132,12 +132,41 @@ def test_after_a_reconnect_they_get_to_know_each_other_anew(worlds: list[World])
     assert [len(message) for message in world.tap.requests] == [4, 4]
 
 
+def test_enough_calls_do_not_wait_for_the_end_of_the_turn(worlds: list[World]) -> None:
+    service = Waiting()
+    world = TappedWorld(service)
+    worlds.append(world)
+    first = world.call("first")
+    world.network.run()
+    service.results.pop().callback(StringValue(value="first"))
+    assert world.network.result(first).value == "first"
+    world.tap.requests.clear()
+    world.tap.replies.clear()
+    answers = [world.call(str(number)) for number in range(EARLY_BATCH)]
+    assert len(world.tap.requests) == 1  # the turn has not ended
+    answers.append(world.call("one more"))
+    assert len(world.tap.requests) == 1
+    world.network.run()
+    assert [len(message) for message in world.tap.requests] == [3, 4]
+    for result in service.results[:EARLY_BATCH]:
+        assert not world.tap.replies
+        result.callback(StringValue(value="x"))
+    assert [len(message) for message in world.tap.replies] == [4]
+    service.results[-1].callback(StringValue(value="y"))
+    values = [world.network.result(answer).value for answer in answers]
+    assert values == ["x"] * EARLY_BATCH + ["y"]
+
+
 def test_a_batch_has_a_limit_and_large_messages_travel_alone(worlds: list[World]) -> None:
     world = TappedWorld()
     worlds.append(world)
     world.greet()
-    count = 2 * MAX_BATCH + 1
-    assert world.calls(count) == [str(number) for number in range(count)]
+    world.tap.full = True
+    waiting = [world.call(str(number)) for number in range(2 * MAX_BATCH + 1)]
+    world.tap.full = False
+    world.tap.clients[0].flush()  # as a socket says that it has room again
+    for number, answer in enumerate(waiting):
+        assert world.network.result(answer).value == str(number)
     assert [len(message) for message in world.tap.requests] == [3, 3, 4]
     world.tap.requests.clear()
     values = ["a", "b", "c" * 20_000, "d", "e", *["f" * 9_000] * 10]

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from txzmq._reactor import Clock, Timer
 from txzmq.rpc._served import ServedCall
-from txzmq.rpc._wire.batches import MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
+from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
@@ -69,7 +69,7 @@ class _Backlog:
 class Listener:
     """A socket, and the calls that came by it (a :class:`ServerHandler`).
 
-    Replies are sent when the reactor's turn ends, those of one turn to one client together.
+    Replies are sent when the reactor's turn ends, or when there are enough for one client.
     """
 
     def __init__(self, owner: ListenerOwner) -> None:
@@ -128,7 +128,7 @@ class Listener:
     # -- replies -----------------------------------------------------------------------------
 
     def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
-        """Reply to a request when the turn ends; later, if its peer has no room then."""
+        """Reply to a request, when the turn ends at the latest; later, if its peer has no room."""
         if self.wire.asks(key) and self.owner.batching:
             head = head._replace(accepts_batches=True)
         if self._draining and len(key) == 2:
@@ -143,23 +143,30 @@ class Listener:
             self._outgoing[key[0]] = [(key, header, body)]
         else:
             replies.append((key, header, body))
+            if len(replies) >= EARLY_BATCH:
+                del self._outgoing[key[0]]
+                self._send_or_keep(key[0], replies)
 
     def flush(self) -> None:
         """The reactor's turn ends: send what there is."""
         outgoing, self._outgoing = self._outgoing, {}
         for peer, replies in outgoing.items():
-            if peer in self._backlogs:
-                self._keep(peer, replies)
-                continue
-            messages = deque(self._messages(replies))
-            while messages and self._send(messages[0]) is not SendResult.BLOCKED:
-                messages.popleft()
-            if messages:
-                backlog = self._backlogs[peer] = _Backlog()
-                backlog.messages = messages
-                backlog.size = sum(map(_size, messages))
-                self._retry_later()
+            self._send_or_keep(peer, replies)
         self.owner.settled()
+
+    def _send_or_keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
+        """Send replies to one peer; what it has no room for stays, and what follows behind it."""
+        if peer in self._backlogs:
+            self._keep(peer, replies)
+            return
+        messages = deque(self._messages(replies))
+        while messages and self._send(messages[0]) is not SendResult.BLOCKED:
+            messages.popleft()
+        if messages:
+            backlog = self._backlogs[peer] = _Backlog()
+            backlog.messages = messages
+            backlog.size = sum(map(_size, messages))
+            self._retry_later()
 
     def _messages(self, replies: list[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
         """The messages that carry replies to one peer, in order."""

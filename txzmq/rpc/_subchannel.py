@@ -13,7 +13,7 @@ from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._calls import Call
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._heartbeat import Heartbeat
-from txzmq.rpc._wire.batches import MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
+from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request
 from txzmq.rpc.errors import Unavailable
@@ -159,8 +159,8 @@ _FAILED: Final = ConnectivityState.TRANSIENT_FAILURE
 class Subchannel:
     """The connection to one endpoint and the calls on it (a :class:`ClientHandler`).
 
-    Calls are sent when the reactor's turn ends, those of one turn together. What was lost or is of
-    no use is closed and made anew, after a while.
+    Calls are sent when the reactor's turn ends, or when there are enough of them. What was lost or
+    is of no use is closed and made anew, after a while.
 
     :ivar reason: why the last attempt failed; empty if none did.
     :ivar messages: how many have arrived.
@@ -231,11 +231,17 @@ class Subchannel:
         return bool(self._outgoing) or any(isinstance(waiting, Call) for waiting in self.wire)
 
     def send(self, call: Call) -> None:
-        """Send a call when the turn ends, or when the socket has room."""
+        """Send a call when the turn ends, there are enough, or the socket has room."""
         call.carrier = self
         if not self._outgoing and not self._to_cancel:
             self._transport.flush_soon()
         self._outgoing[call] = None
+        if len(self._outgoing) >= EARLY_BATCH and self._may_send_early:
+            self._blocked = not self._send_some()
+
+    @property
+    def _may_send_early(self) -> bool:
+        return self._batches and not self._blocked and self.state is _READY
 
     def withdraw(self, call: Call) -> None:
         """A call's time is up: do not send it, or do not wait for its reply."""

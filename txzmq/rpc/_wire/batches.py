@@ -11,6 +11,7 @@ from txzmq._ids import EPOCH_SIZE
 from txzmq.rpc.v1.batch_pb2 import Batch
 
 __all__ = [
+    "EARLY_BATCH",
     "MAX_BATCH",
     "MAX_BATCHED_SIZE",
     "MAX_BATCH_SIZE",
@@ -23,6 +24,9 @@ __all__ = [
 
 #: Messages that one batch may have.
 MAX_BATCH: Final = 256
+#: So many messages do not wait for the end of the turn: the other side begins with them while this
+#: one makes more. Fewer cost more per message; more leave one side idle while the other works.
+EARLY_BATCH: Final = 32
 #: Bytes of header and body above which a message travels alone: there, copying costs more than it
 #: saves.
 MAX_BATCHED_SIZE: Final = 16 * 1024
