@@ -84,6 +84,7 @@ def test_n8_a_server_whose_reactor_is_blocked_is_told_and_the_other_serves(one_l
                 lambda: all(e.state is ConnectivityState.READY for e in calls.channel.endpoints)
             )
             blocking = victim.unary_unary(ECHO, text("block 5"), timeout=HOUR)
+            await one_loop.sleep(0.1)  # it is sent
             blocked.expect("blocked for 5")
             calls.call_many(20, timeout=HOUR)  # half of them to each
             await calls.all_ended()
