@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -218,8 +218,8 @@ def _family(address: str) -> dict[str, int]:
     return {"IPV6": 1} if address.startswith("tcp://[") else {}
 
 
-def _is_connected_to_itself(descriptor: int) -> bool:
-    """Whether a TCP connection has one end only.
+def _reset_if_connected_to_itself(descriptor: int) -> bool:
+    """Whether a TCP connection had one end only; its port is free when it is closed.
 
     Where nobody listens at a port of the range that the kernel takes clients' ports from, a client
     that tries often enough gets that port itself, and reaches itself. It would keep the port from
@@ -227,8 +227,12 @@ def _is_connected_to_itself(descriptor: int) -> bool:
     """
     try:
         # It is libzmq's, and may be closed by now, or already be something else.
-        with socket.socket(fileno=os.dup(descriptor)) as twin:
-            return bool(twin.getsockname() == twin.getpeername())
+        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as twin:
+            if twin.getsockname() != twin.getpeername():
+                return False
+            # Otherwise its port would be taken for another minute after its end (TIME_WAIT).
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return True
     except OSError:
         return False
 
@@ -302,7 +306,7 @@ class _ClientConnection(ZmqREQConnection):
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
-        elif name == "CONNECTED" and self._is_tcp and _is_connected_to_itself(event.value):
+        elif name == "CONNECTED" and self._is_tcp and _reset_if_connected_to_itself(event.value):
             self._handler.failed("nobody listens: the connection was made with itself")
         elif name == "DISCONNECTED" and self._ready:
             self._reached = False
