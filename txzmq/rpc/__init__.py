@@ -59,6 +59,14 @@ from txzmq.rpc.resolvers import (
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.streams import RequestStream, ResponseStream
+from txzmq.rpc.watching import (
+    ClientLoss,
+    Count,
+    EndpointChange,
+    EndpointStatus,
+    Observer,
+    Watched,
+)
 
 __all__ = [
     "Aborted",
@@ -70,16 +78,20 @@ __all__ = [
     "Channel",
     "ClientCall",
     "ClientInterceptor",
+    "ClientLoss",
     "ClientProceed",
     "Code",
     "ConnectivityState",
     "ConsistentHash",
     "Context",
+    "Count",
     "DataLoss",
     "DeadlineExceeded",
     "DnsClient",
     "DnsResolver",
     "Endpoint",
+    "EndpointChange",
+    "EndpointStatus",
     "FailedPrecondition",
     "IdempotencyLevel",
     "InsecureBindError",
@@ -92,6 +104,7 @@ __all__ = [
     "MetadataInput",
     "Method",
     "NotFound",
+    "Observer",
     "OutOfRange",
     "PermissionDenied",
     "PickFirst",
@@ -122,6 +135,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Watched",
     "current_context",
     "detached",
     "resolver_for",

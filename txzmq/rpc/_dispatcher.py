@@ -21,6 +21,7 @@ from txzmq.rpc._listener import Listener, encode_reply
 from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._status import log_late_failure, status_of
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, decode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Request
@@ -75,6 +76,7 @@ class Dispatcher:
         batching: bool,
         settled: Callable[[], None],
         closed: Callable[[], None],
+        watch: Watch,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
@@ -87,6 +89,8 @@ class Dispatcher:
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
+        self.client_lost = watch.client_lost
+        self._watch = watch
         self._guard = guard
         self._debug = debug
         self._entries = entries
@@ -102,6 +106,7 @@ class Dispatcher:
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
         self.counters[reason] += 1
+        self._watch.counted(reason)
 
     @property
     def running(self) -> int:

@@ -43,6 +43,10 @@ class ListenerOwner(Protocol):
         """Something was dropped."""
         ...
 
+    def client_lost(self, address: str, calls: int) -> None:
+        """A client has gone, and with it so many calls."""
+        ...
+
     def settled(self) -> None:
         """A listener has sent what it had."""
         ...
@@ -111,11 +115,13 @@ class Listener:
 
     def peer_lost(self, peer: bytes) -> None:
         """End the calls of a client that has gone."""
-        self._addresses.pop(peer, None)
+        address = self._addresses.pop(peer, "")
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
-        for call in self.wire.lost(peer):
+        calls = self.wire.lost(peer)
+        for call in calls:
             self.owner.abandon(call, "the client has gone")
+        self.owner.client_lost(address, len(calls))
         if self._draining:
             self.owner.settled()
 

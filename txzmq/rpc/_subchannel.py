@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol
@@ -70,16 +71,20 @@ class SubchannelOwner(Protocol):
         """A call was not sent: find another way for it, or fail it."""
         ...
 
-    def changed(self, subchannel: Subchannel) -> None:
+    def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection's state is another now."""
         ...
 
-    def left(self, subchannel: Subchannel) -> None:
+    def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection that was asked to :meth:`Subchannel.leave` has closed."""
         ...
 
     def count(self, event: str) -> None:
         """Something happened that is worth counting."""
+        ...
+
+    def noticed(self, event: str, subchannel: Subchannel) -> None:
+        """The wire has counted something."""
         ...
 
     def closed(self) -> None:
@@ -174,6 +179,9 @@ class Subchannel:
         self._network = network
         self._clock = network.clock
         self.wire: ClientWire[_Waiting] = ClientWire()
+        # What it has dropped that the owner knows of.
+        self._noticed: Counter[str] = Counter()
+        self._drops = 0
         # Calls that are to be sent, oldest first. An ordered set.
         self._outgoing: dict[Call, None] = {}
         # Whether they wait for room in the socket, not for the turn's end.
@@ -249,7 +257,9 @@ class Subchannel:
                 self._owner.count("suspected")
                 self._doubted = True
                 self._change(_CONNECTING, self.reason)
-                self._probe()
+                # Read anew: who was told of the change may have closed the channel.
+                if self._transport is not _NO_TRANSPORT:
+                    self._probe()
 
     def cancel(self, call: Call) -> None:
         """Do not send it, or tell the server; all of one turn go in one message."""
@@ -290,8 +300,7 @@ class Subchannel:
 
     def _leave_if_idle(self) -> None:
         if self._leaving and not self.waits:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _send_some(self) -> bool:
         """Send the oldest calls with one message, if the socket has room."""
@@ -361,16 +370,18 @@ class Subchannel:
         if self.waits:
             self._transport.flush_soon()
         else:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def stay(self) -> None:
         """Do not leave after all."""
         self._leaving = False
 
-    def close(self) -> None:
-        """Drop the connection; :meth:`calls` has those that are left."""
-        self.state = ConnectivityState.SHUTDOWN
+    def close(self) -> ConnectivityState:
+        """Drop the connection; :meth:`calls` has those that are left.
+
+        :return: the state until now.
+        """
+        previous, self.state = self.state, ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()
         self._control_calls.close()
@@ -378,6 +389,7 @@ class Subchannel:
         self._stop_timer()
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
+        return previous
 
     def calls(self) -> list[_Waiting]:
         """Take all calls off this connection."""
@@ -408,6 +420,15 @@ class Subchannel:
             self._drain()
         if self._leaving or self._draining:
             self._transport.flush_soon()
+        if self.wire.drops != self._drops:
+            self._notice_drops()
+
+    def _notice_drops(self) -> None:
+        self._drops = self.wire.drops
+        new = self.wire.dropped - self._noticed
+        self._noticed += new
+        for event in new:
+            self._owner.noticed(event, self)
 
     def connected(self) -> None:
         """Send what has been waiting, unless the server has to give a sign of life first."""
@@ -454,9 +475,10 @@ class Subchannel:
 
     def _change(self, state: ConnectivityState, reason: str) -> None:
         self.reason = reason
-        if state is not self.state:
+        previous = self.state
+        if state is not previous:
             self.state = state
-            self._owner.changed(self)
+            self._owner.changed(self, previous)
 
     def _begun(self) -> None:
         self._connected_at = self._clock.seconds()
@@ -486,8 +508,7 @@ class Subchannel:
         # Only now: what the failures led to may have ended some of these.
         self._pass_on()
         if self._leaving and self.state is not ConnectivityState.SHUTDOWN:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _pass_on(self) -> None:
         """Find another way for the calls that were not sent."""

@@ -16,6 +16,7 @@ from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_la
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
@@ -36,6 +37,7 @@ from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.watching import EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -73,6 +75,7 @@ class Channel:
         message_size: int = MESSAGE_SIZE,
         metadata_size: int = METADATA_SIZE,
         batching: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -95,6 +98,7 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
+        :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
@@ -116,6 +120,7 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
+        watch = Watch(self._clock, observer)
         self._book = CallBook(self._clock, self.guard, self._start)
         self._closed = False
         self._endpoints = Endpoints(
@@ -124,6 +129,7 @@ class Channel:
             policy or RoundRobin(random=random),
             liveness=liveness or Liveness(),
             random=random,
+            watch=watch,
             message_size=message_size,
             batching=batching,
             closed=self.close,
@@ -136,6 +142,7 @@ class Channel:
             self._endpoints.start,
             self._endpoints.count,
         )
+        watch.start(self)
 
     def _start(self, call: Call) -> None:
         """Give a call to another connection than the one that refused it."""
@@ -381,12 +388,15 @@ class Channel:
         return self._endpoints.wait_for_state_change(last)
 
     @property
-    def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, by reason, and what befell the connections.
+    def endpoints(self) -> list[EndpointStatus]:
+        """What each connection is doing, in the order of the addresses."""
+        return self._endpoints.statuses
 
-        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``. And of calls:
-        ``retry`` and ``hedge`` for each further attempt, ``sent again`` for a request that a server
-        had refused without having begun with it.
+    @property
+    def counters(self) -> Counter[str]:
+        """What was dropped of incoming messages, what befell the connections, and further attempts.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._endpoints.dropped + self._endpoints.counters
 

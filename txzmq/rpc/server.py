@@ -14,9 +14,11 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
+from txzmq.rpc._watch import Watch
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
@@ -48,6 +50,7 @@ class Server:
         limits: ServerLimits | None = None,
         debug: bool = False,
         batching: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -59,12 +62,14 @@ class Server:
             they were logged. Not for production: the text may hold secrets.
         :param batching: whether replies of one turn of the reactor may travel to a client as one
             message, if it understands that.
+        :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :raises ValueError: if two of them implement one service.
         """
         self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
+        self._watch = Watch(self._clock, observer)
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -74,6 +79,7 @@ class Server:
             batching=batching,
             settled=self._stop_if_idle,
             closed=self._closed,
+            watch=self._watch,
         )
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
@@ -81,6 +87,7 @@ class Server:
         # Until clients are not waited for any more, and whether they are not.
         self._leaving: Timer | None = None
         self._waited = False
+        self._watch.start(self)
 
     def listen(self, address: str, *, insecure: bool = False) -> str:
         """Serve at *address*; may be called for more addresses.
@@ -107,7 +114,10 @@ class Server:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was refused or dropped, by reason, over all endpoints."""
+        """What was refused or dropped, by reason, over all endpoints.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
+        """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
 
@@ -188,4 +198,5 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._dispatcher.close()
+        self._watch.stop()
         self._stopping.callback(None)
