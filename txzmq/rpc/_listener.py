@@ -72,8 +72,10 @@ class Listener:
     Replies are sent when the reactor's turn ends, or when there are enough for one client.
     """
 
-    def __init__(self, owner: ListenerOwner) -> None:
+    def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
+        """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
+        self._for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire()
         # Whether clients are to be told to go elsewhere.
         self._draining = False
@@ -255,7 +257,8 @@ class Listener:
         # inproc does not tell of a client that has gone, and none of its clients outlives a
         # restart of the process.
         inproc = self.transport is not None and not self.transport.tells_of_loss
-        return inproc or self.wire.all_left
+        # Nor does a proxy know of it; it needs a moment to take what it has been sent.
+        return inproc or (self.wire.all_left and not self._for_proxy)
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""
