@@ -31,8 +31,8 @@ class ListenerOwner(Protocol):
     #: Whether several replies may travel as one message to clients that understand it.
     batching: bool
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
 
     def abandon(self, call: ServedCall, reason: str) -> None:
@@ -84,17 +84,19 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        # Of all that came together: the first ones' handlers use up the others' time.
+        arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             for event in self.wire.receive_batch(message):
-                self._serve(event)
+                self._serve(event, arrived)
             return
         single = self.wire.receive(message)
         if single is not None:
-            self._serve(single)
+            self._serve(single, arrived)
 
-    def _serve(self, event: Request | Refusal) -> None:
+    def _serve(self, event: Request | Refusal, arrived: float) -> None:
         if isinstance(event, Request):
-            self.owner.accept(self, event)
+            self.owner.accept(self, event, arrived)
         else:
             status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
             self.answer(event.key, status)
