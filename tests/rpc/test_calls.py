@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -319,6 +320,44 @@ def test_a_detached_call_inherits_nothing(make: Worlds) -> None:
     service.detached.cancel()
     with pytest.raises(CancelledError):
         outer.network.result(service.detached)
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "lost", "stop"])
+def test_a_handler_whose_call_is_over_makes_no_more_calls(make: Worlds, how: str) -> None:
+    inner: World = make()
+    ended: list[object] = []
+
+    class Outer(Echo):
+        async def echo(self, request: StringValue, context: Context) -> StringValue:
+            try:
+                await Deferred[None]()
+            finally:
+                try:
+                    await inner.call("for nobody")
+                except (CancelledError, DeadlineExceeded) as error:
+                    ended.append(error)
+                with detached():
+                    await inner.call("clean up")
+
+    outer: World = make(Outer())
+    answer = outer.call(timeout=5)
+    outer.network.run()
+    stopped: Deferred[None] | None = None
+    if how == "cancel":
+        answer.cancel()
+    elif how == "lost":
+        outer.network.cut(ADDRESS)
+    elif how == "stop":
+        stopped = outer.server.stop(0)
+    outer.network.advance(5)
+    inner.network.run()
+    assert len(ended) == 1
+    assert inner.service.seen == ["clean up"]
+    outer.network.run()
+    assert stopped is None or stopped.called
+    with suppress(CancelledError, RpcError):
+        outer.network.result(answer)
+    assert outer.server.running == 0
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
