@@ -223,7 +223,10 @@ class Channel:
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
-        outer = InterceptedCall(self._book, method, deadline)
+        parent = current_context()
+        if parent is not None:
+            parent.check()
+        outer = InterceptedCall(self._book, method, deadline, parent)
         call = ClientCall(
             method=method,
             request=request,
@@ -234,6 +237,8 @@ class Channel:
             _clock=self._clock,
         )
         self._book.compound_begun(outer)
+        if parent is not None:
+            parent.adopt(outer.deferred)
         outer.start(chain, call)
         return outer.deferred
 
