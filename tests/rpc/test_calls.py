@@ -330,7 +330,7 @@ def test_a_handler_whose_call_is_over_makes_no_more_calls(make: Worlds, how: str
     class Outer(Echo):
         async def echo(self, request: StringValue, context: Context) -> StringValue:
             try:
-                await Deferred[None]()
+                return await Deferred[StringValue]()
             finally:
                 try:
                     await inner.call("for nobody")
@@ -457,6 +457,24 @@ def test_a_queued_call_that_is_cancelled_is_never_sent(make: Worlds) -> None:
     world.server.listen(ADDRESS)
     world.network.advance(1)
     assert not world.service.seen
+
+
+def test_a_call_that_waits_on_the_server_and_is_cancelled_is_never_executed(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service, limits=ServerLimits(running=1))
+    calls = [world.call(str(number)) for number in range(4)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (1, 3)
+    calls[2].cancel()
+    world.network.run()
+    with pytest.raises(CancelledError):
+        world.network.result(calls[2])
+    assert (world.server.running, world.server.queued) == (1, 2)
+    for number in range(3):
+        service.results[number].callback(text("done"))
+        world.network.run()
+    assert service.seen == ["0", "1", "3"]
+    assert all(call.called for call in calls)
 
 
 def test_a_place_is_free_when_the_handler_has_really_ended(make: Worlds) -> None:

@@ -430,6 +430,7 @@ def test_logging(make: Worlds, logged: list[dict[str, Any]]) -> None:
 
 def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: Worlds) -> None:
     ended: list[str] = []
+    errors: list[Any] = []
 
     async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
         try:
@@ -444,7 +445,7 @@ def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: World
     class Outer(Waiting):
         def echo(self, request: StringValue, context: Context) -> Any:
             # It waits for something else first.
-            inner.call("nested").addErrback(lambda failure: failure.trap(CancelledError))
+            inner.call("nested").addErrback(errors.append)
             return super().echo(request, context)
 
     outer = make(Outer())
@@ -455,4 +456,5 @@ def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: World
         outer.network.result(answer)
     outer.network.run()
     assert ended == ["nested"]
+    assert [error.type for error in errors] == [CancelledError]
     assert leftovers(*outer.service.contexts) == []
