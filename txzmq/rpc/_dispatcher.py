@@ -141,7 +141,7 @@ class Dispatcher:
                 ),
             )
             return
-        call.queued = True
+        call.queued = call.waited = True
         self._register(call)
         self._admission.enqueue(call.place, call)
 
@@ -215,6 +215,8 @@ class Dispatcher:
             # While other handlers kept the reactor from saying so.
             self.count("late request")
             self._answer(call, _WAITED_TOO_LONG)
+            if call.waited:
+                self._admission.waited_in_vain()
             return
         entry, body, call.body = call.entry, call.body, b""
         try:
@@ -351,6 +353,8 @@ class Dispatcher:
             ),
         )
         self._interrupt(call, "its deadline has passed")
+        if call.waited:
+            self._admission.waited_in_vain()
 
     def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
         try:

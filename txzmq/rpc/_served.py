@@ -76,6 +76,7 @@ class ServedCall:
         "queued",
         "registered",
         "tick",
+        "waited",
     )
 
     def __init__(
@@ -102,6 +103,8 @@ class ServedCall:
         self.ended = False
         self.place = Place(key[0], entry.path)
         self.queued = False
+        #: Whether it is or was.
+        self.waited = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
         self.tick = 0
