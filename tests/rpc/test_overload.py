@@ -28,7 +28,7 @@ class Working(Echo):
         return request
 
 
-def offer(limits: ServerLimits, load: float, seconds: float = 30) -> Counter[str]:
+def offer(limits: ServerLimits, load: float, seconds: float = 10) -> Counter[str]:
     """How calls end that come at *load* times the peak, whatever becomes of them."""
     service = Working()
     world = service.world = World(service, limits=limits)
@@ -51,9 +51,9 @@ def offer(limits: ServerLimits, load: float, seconds: float = 30) -> Counter[str
 
 
 @pytest.mark.parametrize("queued", [10_000, 95, 20], ids="queued={}".format)
-@pytest.mark.parametrize("load", [1.2, 3])
+@pytest.mark.parametrize("load", [0.9, 1.2, 3])
 def test_l5_overload_costs_no_more_than_a_fifth_of_what_gets_done(load: float, queued: int) -> None:
-    limits = ServerLimits(running=RUNNING, queued=queued)
-    best = offer(limits, 0.9)["OK"] / 0.9
-    assert best == pytest.approx(PEAK * 30, rel=0.01)
-    assert offer(limits, load)["OK"] >= 0.8 * best
+    outcomes = offer(ServerLimits(running=RUNNING, queued=queued), load)
+    if load < 1:
+        assert outcomes == {"OK": PEAK * load * 10}
+    assert outcomes["OK"] >= 0.8 * min(load, 1) * PEAK * 10
