@@ -322,6 +322,29 @@ def test_a_detached_call_inherits_nothing(make: Worlds) -> None:
         outer.network.result(service.detached)
 
 
+def test_a_handler_keeps_nothing_of_the_calls_that_it_made(make: Worlds) -> None:
+    inner: World = make()
+    kept: list[str] = []
+
+    class Outer(Echo):
+        async def echo(self, request: StringValue, context: Context) -> StringValue:
+            for number in range(3):
+                await inner.call(str(number))
+            with pytest.raises(Unimplemented):
+                await inner.call(method=MISSING)
+            inner.call("cancelled").addErrback(lambda _: None).cancel()
+            kept.extend(leftovers(context))
+            return request
+
+    outer: World = make(Outer())
+    answer = outer.call()
+    for _ in range(5):
+        outer.network.run()
+        inner.network.run()
+    outer.network.result(answer)
+    assert kept == []
+
+
 @pytest.mark.parametrize("how", ["cancel", "deadline", "lost", "stop"])
 def test_a_handler_whose_call_is_over_makes_no_more_calls(make: Worlds, how: str) -> None:
     inner: World = make()
@@ -725,6 +748,21 @@ def test_what_waits_too_long_is_never_executed(make: Worlds) -> None:
     service.results[0].callback(text(""))
     world.network.result(first)
     assert service.seen == ["first"]
+
+
+def test_a_method_at_its_limit_keeps_up_no_other(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service, limits=ServerLimits(running_per_method={ECHO.path: 1}))
+    calls = [world.call(str(number)) for number in range(3)]
+    world.network.run()
+    assert (service.seen, world.server.queued) == (["0"], 2)
+    other = world.call("other", method=OTHER)
+    assert world.network.result(other).value == "other other"
+    for number in range(3):
+        service.results[number].callback(text(""))
+        world.network.run()
+    assert service.seen == ["0", "other", "1", "2"]
+    assert all(call.called for call in calls)
 
 
 def test_peers_take_turns(make: Worlds) -> None:

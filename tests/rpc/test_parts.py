@@ -183,6 +183,7 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
         elif step == "c":
             place = Place(PEERS[choice % 3], PATHS[choice % 2])
             if admission.may_run(place):
+                assert place not in [call[0] for call in waiting], "an equal is overtaken"
                 start(place)
             elif admission.why_not(place) is None:
                 waiting.append((place, number))
@@ -207,3 +208,10 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
         admission.ended(place)
     counts = vars(admission)
     assert not any(value for name, value in counts.items() if name != "_limits"), counts
+
+
+def test_methods_of_one_peer_take_turns() -> None:
+    admission: Admission[str] = Admission(ServerLimits(running=1))
+    for call in ("m1", "m2", "m3", "n1", "n2"):
+        admission.enqueue(Place(b"a", f"/s/{call[0]}"), call)
+    assert [admission.next_call() for _ in range(6)] == ["m1", "n1", "m2", "n2", "m3", None]

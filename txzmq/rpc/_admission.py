@@ -56,10 +56,10 @@ class Admission(Generic[C]):
         return self._queued
 
     def may_run(self, place: Place) -> bool:
-        """Whether a call may run at once; nobody is overtaken by it."""
-        return not (self._queued and self._queued_of_peer[place.peer]) and self._has_room(place)
+        """Whether a call may run at once.
 
-    def _has_room(self, place: Place) -> bool:
+        It overtakes nobody who could run, if :meth:`next_call` was asked whenever one had ended.
+        """
         limits, (peer, path) = self._limits, place
         return (
             self._running < limits.running
@@ -121,7 +121,7 @@ class Admission(Generic[C]):
         for peer, paths in self._queues.items():
             for path, queue in paths.items():
                 place = Place(peer, path)
-                if self._has_room(place):
+                if self.may_run(place):
                     call, _ = queue.popitem(self._newest_first)
                     self._to_the_end(place)
                     self._dequeued(place, queue)
