@@ -426,6 +426,17 @@ def test_logging(make: Worlds, logged: list[dict[str, Any]]) -> None:
     lines = [(event["path"], event["outcome"], event["seconds"]) for event in logged]
     assert lines == [(ECHO.path, "OK", 0.25), (ECHO.path, "OK", 0.25)]
     logged.clear()
+    own, anothers = NotFound("not here"), Unavailable("not there")
+    anothers.method = OTHER.path
+    for error in (own, anothers, CancelledError()):
+        answer = logging.call("x")
+        logging.network.run()
+        service.results.pop().errback(error)
+        with pytest.raises(RpcError):
+            logging.network.result(answer)
+    outcomes = [event["outcome"] for event in logged if "outcome" in event]
+    assert outcomes == ["NOT_FOUND", "NOT_FOUND", "UNKNOWN", "UNKNOWN", "CANCELLED", "CANCELLED"]
+    logged.clear()
 
 
 def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: Worlds) -> None:
