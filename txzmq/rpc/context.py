@@ -96,10 +96,7 @@ class Context:
         return self._cancelled
 
     def check(self) -> None:
-        """Refuse to make a call for nobody.
-
-        :raises CancelledError: if nobody wants the result any more.
-        """
+        """Refuse a call that the handler makes: ``CancelledError``, if nobody wants its result."""
         if self._ended is not None:
             raise CancelledError(f"a handler made a call when its own was over: {self._ended}")
 
