@@ -233,6 +233,27 @@ def test_a_call_without_a_timeout_has_the_default(
     assert world.service.contexts[0].time_remaining() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("default", "timeout", "expected"),
+    [
+        (None, None, 7.0),
+        (30.0, None, 7.0),
+        (30.0, math.inf, 7.0),
+        (30.0, 8.0, 7.0),
+        (30.0, 6.0, 6.0),
+        (5.0, None, 5.0),
+    ],
+)
+def test_a_channel_caps_the_time_of_calls(
+    make: Worlds, default: float | None, timeout: float | None, expected: float
+) -> None:
+    world: World = make()
+    channel = Channel(world.network, ADDRESS, timeout=default, max_timeout=7.0)
+    world.network.result(world.call(timeout=timeout, caller=channel))
+    assert world.service.contexts[0].time_remaining() == pytest.approx(expected)
+    channel.close()
+
+
 def test_a_server_caps_and_sets_the_time_of_calls(make: Worlds) -> None:
     limits = ServerLimits(default_timeout=5.0, max_timeout=60.0)
     world: World = make(limits=limits)
@@ -436,6 +457,37 @@ class Deaf:
 
     def closed(self) -> None:
         """Nothing comes of it."""
+
+
+def test_many_calls_are_cancelled_at_a_time(make: Worlds) -> None:
+    world: World = make(Waiting(), limits=ServerLimits(running=10))
+    calls = [world.call(str(number)) for number in range(2_500)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (10, 2_490)
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+        call.cancel()
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (0, 0)
+    assert len(world.service.seen) == 10, "a call that was cancelled was executed"
+    assert {error.type for error in errors} == {CancelledError}
+
+
+@pytest.mark.parametrize("batching", [True, False])
+def test_what_waits_for_a_client_that_goes_is_never_executed(batching: bool) -> None:
+    world = World(Waiting(), limits=ServerLimits(running=2), batching=batching)
+    calls = [world.call(str(number)) for number in range(10)]
+    world.network.run()
+    world.network.cut(ADDRESS)
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (0, 0)
+    assert world.service.seen == ["0", "1"]
+    assert {error.type for error in errors} == {Unavailable}
+    world.close()
 
 
 def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:

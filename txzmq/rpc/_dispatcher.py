@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -322,12 +322,12 @@ class Dispatcher:
 
     # -- ends that come from outside ---------------------------------------------------------
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants; its place is free when the handler has ended."""
-        if call.answered:
-            return
-        call.answered = True
-        self._interrupt(call, reason)
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants; a place is free when its handler has ended."""
+        for call in _waiting_first(calls):
+            if not call.answered:
+                call.answered = True
+                self._interrupt(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
         """Have a call end that has been answered, or whose answer nobody wants."""
@@ -366,10 +366,8 @@ class Dispatcher:
             reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
             listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
-        for request_id in request.request_ids:
-            call = listener.wire.find((*key[:-1], request_id))
-            if call is not None:
-                self.abandon(call, "the client cancelled it")
+        found = (listener.wire.find((*key[:-1], id_)) for id_ in request.request_ids)
+        self.abandon((call for call in found if call is not None), "the client cancelled it")
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -389,8 +387,7 @@ class Dispatcher:
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
-        # First what waits, or the end of what runs would make room for it.
-        for call in sorted(calls, key=lambda call: not call.queued):
+        for call in _waiting_first(calls):
             if not call.answered:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
@@ -409,6 +406,11 @@ def _handle(handler: Callable[[Any, Context], Any], request: Message, context: C
         # pyright knows nothing of what a handler awaits, and need not.
         return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return result
+
+
+def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
+    """The order in which to end calls, or the end of what runs would make room for the others."""
+    return sorted(calls, key=lambda call: not call.queued)
 
 
 def _shut_down(*, executed: bool) -> ResponseHead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from twisted.logger import Logger
@@ -35,8 +36,8 @@ class ListenerOwner(Protocol):
         """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants."""
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants."""
         ...
 
     def count(self, reason: str) -> None:
@@ -116,8 +117,7 @@ class Listener:
         self._addresses.pop(peer, None)
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
-        for call in self.wire.lost(peer):
-            self.owner.abandon(call, "the client has gone")
+        self.owner.abandon(self.wire.lost(peer), "the client has gone")
         if self._draining:
             self.owner.settled()
 
