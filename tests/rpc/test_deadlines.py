@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.rpc.service import ECHO, OTHER, Echo, World, text
+from tests.rpc.service import ECHO, OTHER, Echo, Waiting, World, text
 from txzmq._reactor import MonotonicClock, monotonic
 from txzmq.rpc import Channel, Context, DeadlineExceeded, Server, ServerLimits, detached
 from txzmq.rpc._deadlines import Deadlines
@@ -141,6 +141,26 @@ def test_the_time_of_day_is_not_what_deadlines_are_counted_by() -> None:
     assert clock.callLater(1, print, 2, end="") == (1, print, (2,), {"end": ""})
     virtual = Clock()
     assert monotonic(virtual) is virtual
+
+
+@pytest.mark.parametrize("batching", [True, False])
+def test_thousands_of_deadlines_are_one_timer_on_each_side(batching: bool) -> None:
+    world = World(Waiting(), batching=batching, limits=ServerLimits(running=1_000))
+    # Channel and server each have others, a constant number of them.
+    calls = [world.call(timeout=1)]
+    world.network.run()
+    few = len(world.network.clock.getDelayedCalls())
+    calls += [world.call(timeout=1 + number / 1_000) for number in range(2_000)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (1_000, 1_001)
+    assert len(world.network.clock.getDelayedCalls()) == few <= 4
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+    world.network.advance(4)
+    assert [error.type for error in errors] == [DeadlineExceeded] * len(calls)
+    assert (world.server.running, world.server.queued) == (0, 0)
+    world.close()
 
 
 class Computing(Echo):
