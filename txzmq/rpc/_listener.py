@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from twisted.logger import Logger
@@ -31,12 +32,12 @@ class ListenerOwner(Protocol):
     #: Whether several replies may travel as one message to clients that understand it.
     batching: bool
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants."""
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants."""
         ...
 
     def count(self, reason: str) -> None:
@@ -90,17 +91,19 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        # Of all that came together: the first ones' handlers use up the others' time.
+        arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             for event in self.wire.receive_batch(message):
-                self._serve(event)
+                self._serve(event, arrived)
             return
         single = self.wire.receive(message)
         if single is not None:
-            self._serve(single)
+            self._serve(single, arrived)
 
-    def _serve(self, event: Request | Refusal) -> None:
+    def _serve(self, event: Request | Refusal, arrived: float) -> None:
         if isinstance(event, Request):
-            self.owner.accept(self, event)
+            self.owner.accept(self, event, arrived)
         else:
             status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
             self.answer(event.key, status)
@@ -121,8 +124,7 @@ class Listener:
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
         calls = self.wire.lost(peer)
-        for call in calls:
-            self.owner.abandon(call, "the client has gone")
+        self.owner.abandon(calls, "the client has gone")
         self.owner.client_lost(address, len(calls))
         if self._draining:
             self.owner.settled()
