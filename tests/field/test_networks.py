@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -192,14 +193,16 @@ class Counting(Echo):
 
 
 def test_c13_a_call_whose_reply_was_lost_is_made_again_and_executed_once(one_loop: Loop) -> None:
-    retry = {
+    retry: dict[str, Any] = {
         "maxAttempts": 5,
         "initialBackoff": "0.1s",
         "maxBackoff": "1s",
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    config = {"methodConfig": [{"name": [{}], "retryPolicy": retry, "waitForReady": True}]}
+    config: dict[str, Any] = {
+        "methodConfig": [{"name": [{}], "retryPolicy": retry, "waitForReady": True}]
+    }
     idempotent = Method(
         *(ECHO.path, ECHO.name, StringValue, StringValue),
         idempotency_level=IdempotencyLevel.IDEMPOTENT,

@@ -112,5 +112,5 @@ def test_a_batch_of_another_source_ends_no_call() -> None:
     for stranger in (b"8 bytes.", epoch[::-1], epoch[:7], b""):
         _, empty, frame = pack(epoch, [(1, b"", b"")])
         assert list(client.receive_batch([stranger, empty, frame])) == []
-    assert (client.dropped, len(client)) == ({"unexpected reply": 4}, 1)
+    assert (client.dropped, len(client)) == ({"unknown reply": 4}, 1)
     assert [reply.call for reply in client.receive_batch([epoch, empty, frame])] == ["call"]
