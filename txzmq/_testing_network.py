@@ -420,6 +420,15 @@ class MemoryNetwork:
         self.clock.callLater(0, subscriber.try_to_connect)
         return subscriber
 
+    def dial_out(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial_out`, but there are no proxies in memory.
+
+        :raises OSError: always.
+        """
+        raise OSError(f"there is no proxy at {address}: in memory there are none")
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
         return lambda: None

@@ -1,6 +1,7 @@
 """Typed RPC for Twisted over ZeroMQ."""
 
 from txzmq.rpc._open_door import InsecureBindError
+from txzmq.rpc._reply_cache import ReplyCacheLimits
 from txzmq.rpc._stream_writer import StreamWriter
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.balancing import (
@@ -59,6 +60,14 @@ from txzmq.rpc.resolvers import (
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.streams import RequestStream, ResponseStream
+from txzmq.rpc.watching import (
+    ClientLoss,
+    Count,
+    EndpointChange,
+    EndpointStatus,
+    Observer,
+    Watched,
+)
 
 __all__ = [
     "Aborted",
@@ -70,16 +79,20 @@ __all__ = [
     "Channel",
     "ClientCall",
     "ClientInterceptor",
+    "ClientLoss",
     "ClientProceed",
     "Code",
     "ConnectivityState",
     "ConsistentHash",
     "Context",
+    "Count",
     "DataLoss",
     "DeadlineExceeded",
     "DnsClient",
     "DnsResolver",
     "Endpoint",
+    "EndpointChange",
+    "EndpointStatus",
     "FailedPrecondition",
     "IdempotencyLevel",
     "InsecureBindError",
@@ -92,10 +105,12 @@ __all__ = [
     "MetadataInput",
     "Method",
     "NotFound",
+    "Observer",
     "OutOfRange",
     "PermissionDenied",
     "PickFirst",
     "Picker",
+    "ReplyCacheLimits",
     "RequestStream",
     "ResolvedAddress",
     "Resolver",
@@ -122,6 +137,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Watched",
     "current_context",
     "detached",
     "resolver_for",

@@ -251,17 +251,29 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_expected", "_pending", "deadline", "deferred", "method", "tick")
+    __slots__ = (
+        "_book",
+        "_expected",
+        "_parent",
+        "_pending",
+        "deadline",
+        "deferred",
+        "method",
+        "tick",
+    )
 
     def __init__(
         self,
         book: CallBook,
         method: Method[Any, Any],
         deadline: float | None,
+        parent: Context | None,
         expected: type[object],
     ) -> None:
         """:param expected: what the interceptors are to return."""
         self._book = book
+        # The call whose handler made this one.
+        self._parent = parent
         self._expected = expected
         self.method = method
         self.deadline = deadline
@@ -320,6 +332,8 @@ class InterceptedCall:
     def _end(self) -> Deferred[Any] | None:
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
+        if self._parent is not None:
+            self._parent.release(self.deferred)
         return pending
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol
@@ -71,16 +72,20 @@ class SubchannelOwner(Protocol):
         """A call was not sent: find another way for it, or fail it."""
         ...
 
-    def changed(self, subchannel: Subchannel) -> None:
+    def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection's state is another now."""
         ...
 
-    def left(self, subchannel: Subchannel) -> None:
+    def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection that was asked to :meth:`Subchannel.leave` has closed."""
         ...
 
     def count(self, event: str) -> None:
         """Something happened that is worth counting."""
+        ...
+
+    def noticed(self, event: str, subchannel: Subchannel) -> None:
+        """The wire has counted something."""
         ...
 
     def closed(self) -> None:
@@ -198,6 +203,9 @@ class Subchannel:
         self._network = network
         self._clock = network.clock
         self.wire: ClientWire[_Waiting] = ClientWire()
+        # What it has dropped that the owner knows of.
+        self._noticed: Counter[str] = Counter()
+        self._drops = 0
         # Calls that are to be sent, oldest first. An ordered set.
         self._outgoing: dict[Call, None] = {}
         # Whether they wait for room in the socket, not for the turn's end.
@@ -279,7 +287,9 @@ class Subchannel:
                 self._owner.count("suspected")
                 self._doubted = True
                 self._change(_CONNECTING, self.reason)
-                self._probe()
+                # Read anew: who was told of the change may have closed the channel.
+                if self._transport is not _NO_TRANSPORT:
+                    self._probe()
 
     def cancel(self, call: Call) -> None:
         """Do not send it, or tell the server; all of one turn go in one message."""
@@ -322,8 +332,7 @@ class Subchannel:
 
     def _leave_if_idle(self) -> None:
         if self._leaving and not self.waits:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _send_some(self) -> bool:
         """Send the oldest calls with one message, if the socket has room."""
@@ -367,7 +376,8 @@ class Subchannel:
         return requests
 
     def _send_cancellations(self) -> None:
-        request_ids, self._to_cancel = self._to_cancel, []
+        # The newest first: they may wait on the server still, for what the older ones hold.
+        request_ids, self._to_cancel = self._to_cancel[::-1], []
         for first in range(0, len(request_ids), MAX_CANCELLED):
             some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()
@@ -438,18 +448,20 @@ class Subchannel:
         if self.waits:
             self._transport.flush_soon()
         else:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def stay(self) -> None:
         """Do not leave after all."""
         self._leaving = False
 
-    def close(self) -> None:
-        """Drop the connection; :meth:`calls` has those that are left."""
+    def close(self) -> ConnectivityState:
+        """Drop the connection; :meth:`calls` has those that are left.
+
+        :return: the state until now.
+        """
         if self._hub is not None:
             self._hub.say_goodbye()
-        self.state = ConnectivityState.SHUTDOWN
+        previous, self.state = self.state, ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()
         self._control_calls.close()
@@ -459,6 +471,7 @@ class Subchannel:
         transport.close()
         if self._hub is not None:
             self._hub.close()
+        return previous
 
     def calls(self) -> list[_Waiting]:
         """Take all calls off this connection."""
@@ -489,6 +502,15 @@ class Subchannel:
             self._drain()
         if self._leaving or self._draining:
             self._transport.flush_soon()
+        if self.wire.drops != self._drops:
+            self._notice_drops()
+
+    def _notice_drops(self) -> None:
+        self._drops = self.wire.drops
+        new = self.wire.dropped - self._noticed
+        self._noticed += new
+        for event in new:
+            self._owner.noticed(event, self)
 
     def connected(self) -> None:
         """Send what has been waiting, unless the server has to give a sign of life first."""
@@ -537,9 +559,10 @@ class Subchannel:
 
     def _change(self, state: ConnectivityState, reason: str) -> None:
         self.reason = reason
-        if state is not self.state:
+        previous = self.state
+        if state is not previous:
             self.state = state
-            self._owner.changed(self)
+            self._owner.changed(self, previous)
 
     def _begun(self) -> None:
         self._connected_at = self._clock.seconds()
@@ -571,8 +594,7 @@ class Subchannel:
         # Only now: what the failures led to may have ended some of these.
         self._pass_on()
         if self._leaving and self.state is not ConnectivityState.SHUTDOWN:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _pass_on(self) -> None:
         """Find another way for the calls that were not sent."""

@@ -18,6 +18,7 @@ from txzmq.rpc._client_streams import ClientStream, OpeningCall
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
@@ -37,6 +38,7 @@ from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
 from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.watching import EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -76,6 +78,7 @@ class Channel:
         batching: bool = True,
         stream_window: int = STREAM_WINDOW,
         stream_window_bytes: int = STREAM_WINDOW_BYTES,
+        observer: Observer | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -101,6 +104,7 @@ class Channel:
         :param stream_window: items of a stream that may have been sent and not been read: so many
             may wait here. The server may have a smaller limit. Past it, its handler waits.
         :param stream_window_bytes: bytes of them; the item that reaches them is the last.
+        :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
@@ -123,6 +127,7 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
+        watch = Watch(self._clock, observer)
         self._book = CallBook(self._clock, self.guard, self._start)
         self._closed = False
         self._endpoints = Endpoints(
@@ -131,6 +136,7 @@ class Channel:
             policy or RoundRobin(random=random),
             liveness=liveness or Liveness(),
             random=random,
+            watch=watch,
             message_size=message_size,
             batching=batching,
             closed=self.close,
@@ -143,6 +149,7 @@ class Channel:
             self._endpoints.start,
             self._endpoints.count,
         )
+        watch.start(self)
 
     def _start(self, call: Call) -> None:
         """Give a call to another connection than the one that refused it."""
@@ -174,7 +181,7 @@ class Channel:
             if self._chain is not None:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         self._begin(call)
         return call.deferred
@@ -370,8 +377,11 @@ class Channel:
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
+        parent = current_context()
+        if parent is not None:
+            parent.check()
         expected = ResponseStream if method.kind.response_streaming else method.response_type
-        outer = InterceptedCall(self._book, method, deadline, expected)
+        outer = InterceptedCall(self._book, method, deadline, parent, expected)
         call = ClientCall(
             method=method,
             request=request,
@@ -382,6 +392,8 @@ class Channel:
             _clock=self._clock,
         )
         self._book.compound_begun(outer)
+        if parent is not None:
+            parent.adopt(outer.deferred)
         outer.start(chain, call)
         return outer.deferred
 
@@ -402,7 +414,7 @@ class Channel:
                 return self._open(*arguments).opened()
             make = self._make_with_requests if kind.request_streaming else self._make
             made = make(*arguments)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
         self._begin(made)
         return made.deferred
@@ -427,6 +439,8 @@ class Channel:
         config = None if self._config is None else self._config.for_method(method.path)
         timeout_us = None if left is None else round(left * _US)
         parent = current_context()
+        if parent is not None:
+            parent.check()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall
@@ -550,12 +564,15 @@ class Channel:
         return self._endpoints.wait_for_state_change(last)
 
     @property
-    def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, by reason, and what befell the connections.
+    def endpoints(self) -> list[EndpointStatus]:
+        """What each connection is doing, in the order of the addresses."""
+        return self._endpoints.statuses
 
-        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``. And of calls:
-        ``retry`` and ``hedge`` for each further attempt, ``sent again`` for a request that a server
-        had refused without having begun with it.
+    @property
+    def counters(self) -> Counter[str]:
+        """What was dropped of incoming messages, what befell the connections, and further attempts.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._endpoints.dropped + self._endpoints.counters
 

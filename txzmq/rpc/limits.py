@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from txzmq.rpc._reply_cache import ReplyCacheLimits
+
 __all__ = [
     "MAX_CANCELLED",
     "MESSAGE_SIZE",
@@ -82,3 +84,5 @@ class ServerLimits:
     stream_grace: float = 5.0
     #: Seconds that a client may leave what was published unacknowledged without a word.
     stream_silence: float = 20.0
+    #: Replies that are kept for requests which may come again.
+    reply_cache: ReplyCacheLimits = field(default_factory=ReplyCacheLimits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -16,9 +16,12 @@ from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
 from txzmq.rpc._served_streams import Publisher
 from txzmq.rpc._stream_addresses import beside
+from txzmq.rpc._watch import Watch
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
-from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.transport import Network, ServerTransport, ZmqNetwork
+from txzmq.rpc.transport import ServerHandler as TransportHandler
+from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
@@ -26,6 +29,8 @@ T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
 StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+
+_Attach: TypeAlias = Callable[[str, TransportHandler, Mapping[str, int]], ServerTransport]
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
@@ -50,6 +55,7 @@ class Server:
         limits: ServerLimits | None = None,
         debug: bool = False,
         batching: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -61,12 +67,14 @@ class Server:
             they were logged. Not for production: the text may hold secrets.
         :param batching: whether replies of one turn of the reactor may travel to a client as one
             message, if it understands that.
+        :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :raises ValueError: if two of them implement one service.
         """
         self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
+        self._watch = Watch(self._clock, observer)
         methods = entries(services, interceptors)
         self._publishes = any(entry.response_streaming for entry in methods.values())
         self._dispatcher = Dispatcher(
@@ -78,6 +86,7 @@ class Server:
             batching=batching,
             settled=self._stop_if_idle,
             closed=self._closed,
+            watch=self._watch,
         )
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
@@ -85,6 +94,7 @@ class Server:
         # Until clients are not waited for any more, and whether they are not.
         self._leaving: Timer | None = None
         self._waited = False
+        self._watch.start(self)
 
     def listen(
         self,
@@ -111,24 +121,47 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
-        self._guard.check()
-        if self._stopping is not None:
-            raise RuntimeError("the server is stopped")
+        self._check_open()
         if not insecure:
             check_endpoint(address)
             if publisher is not None:
                 check_endpoint(publisher)
         listener = Listener(self._dispatcher)
-        # As large as a message may be with its header; what is larger ends the connection.
-        options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
-        transport = self._network.listen(address, listener, options)
-        listener.transport = transport
+        endpoint = self._add(listener, self._network.listen, address)
         if self._publishes:
             try:
                 self._publish(listener, publisher or beside(address), advertise or "")
             except BaseException:
+                self._listeners.remove(listener)
                 listener.close()
                 raise
+        return endpoint
+
+    def connect(self, address: str) -> str:
+        """Serve as one of a proxy's workers; may be called for more proxies.
+
+        The proxy is libzmq's, a ROUTER for clients and a DEALER for workers (``zmq.proxy``), or
+        whatever does the same. It need not be there yet, and may come and go. What calls through
+        a proxy can count on is less than without one: see the guide on proxies.
+
+        :param address: where the proxy's DEALER is bound. Everybody behind the proxy can call.
+        :return: *address*.
+        :raises zmq.ZMQError: if it is no address.
+        :raises RuntimeError: after :meth:`stop`.
+        """
+        self._check_open()
+        listener = Listener(self._dispatcher, for_proxy=True)
+        return self._add(listener, self._network.dial_out, address)
+
+    def _check_open(self) -> None:
+        self._guard.check()
+        if self._stopping is not None:
+            raise RuntimeError("the server is stopped")
+
+    def _add(self, listener: Listener, attach: _Attach, address: str) -> str:
+        # As large as a message may be with its header; what is larger ends the connection.
+        options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
+        transport = listener.transport = attach(address, listener, options)
         self._listeners.append(listener)
         return transport.endpoint
 
@@ -139,7 +172,10 @@ class Server:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was refused or dropped, by reason, over all endpoints."""
+        """What was refused or dropped, by reason, over all endpoints.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
+        """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
 
@@ -223,4 +259,5 @@ class Server:
             if listener.publisher is not None:
                 listener.publisher.close()
         self._dispatcher.close()
+        self._watch.stop()
         self._stopping.callback(None)
