@@ -272,6 +272,7 @@ class Network(Protocol):
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
         """Begin to connect to the publisher at *address*."""
+        ...
 
     def dial_out(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
