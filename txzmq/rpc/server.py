@@ -28,7 +28,13 @@ __all__ = ["Server", "ServiceHandler", "StreamResult"]
 T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
-StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+StreamResult: TypeAlias = (
+    Iterable[T]
+    | AsyncIterable[T]
+    | Iterable[Deferred[T]]
+    | Deferred[Iterable[T]]
+    | Deferred[AsyncIterable[T]]
+)
 
 _Attach: TypeAlias = Callable[[str, TransportHandler, Mapping[str, int]], ServerTransport]
 
