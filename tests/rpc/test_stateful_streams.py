@@ -17,9 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
-from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, TICKS, Reader, StreamWorld
+from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, RESUME, TICKS, Reader, StreamWorld
 from tests.support import captured_log, error_of, examples
-from txzmq.rpc import Code, Context, RequestStream, RpcError, ServerLimits
+from txzmq.rpc import Code, Context, Method, RequestStream, RpcError, Server, ServerLimits
 from txzmq.testing import Faults
 
 #: What may befall a stream whose network is bad.
@@ -48,13 +48,13 @@ class Handlers:
             return self.collect(request)
         if context.method == CHAT.path:
             return self.chat(request)
-        return self.count(request)
+        return self.count(request, context)
 
-    async def count(self, request: StringValue) -> AsyncIterator[StringValue]:
+    async def count(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
         self.running += 1
         try:
             count, burst = map(int, request.value.split())
-            for number in range(count):
+            for number in range(context.first_item - 1, count):
                 if number % burst == burst - 1:
                     await self.world.sleep(0.5)
                 yield text(str(number))
@@ -90,6 +90,7 @@ class Game(RuleBasedStateMachine):
         self.readers: list[tuple[Reader, int, bool]] = []
         self.uploads: list[tuple[Deferred[Any], int]] = []
         self.results: list[tuple[object, int]] = []
+        self.servers: list[Server] = []
         self.log = captured_log()
         self.logged = self.log.__enter__()
 
@@ -98,14 +99,18 @@ class Game(RuleBasedStateMachine):
     @rule(
         count=st.integers(0, 40),
         burst=st.integers(2, 30),
-        shared=st.booleans(),
+        method=st.sampled_from([COUNT, TICKS, RESUME]),
         timeout=st.sampled_from([None, None, 1, 30]),
     )
-    def watch(self, count: int, burst: int, shared: bool, timeout: float | None) -> None:
-        stream = self.world.channel.unary_stream(
-            TICKS if shared else COUNT, text(f"{count} {burst}"), timeout=timeout
-        )
-        self.readers.append((Reader(stream), count, shared))
+    def watch(
+        self,
+        count: int,
+        burst: int,
+        method: Method[StringValue, StringValue],
+        timeout: float | None,
+    ) -> None:
+        stream = self.world.channel.unary_stream(method, text(f"{count} {burst}"), timeout=timeout)
+        self.readers.append((Reader(stream), count, method is TICKS))
 
     @rule(count=st.integers(0, 40), pause=st.booleans(), timeout=st.sampled_from([None, 1, 30]))
     def chat(self, count: int, pause: bool, timeout: float | None) -> None:
@@ -151,6 +156,20 @@ class Game(RuleBasedStateMachine):
     def cut(self, address: str) -> None:
         self.world.network.cut(address)
 
+    @precondition(lambda self: len(self.servers) < 4)
+    @rule(dies=st.booleans())
+    def restart(self, dies: bool) -> None:
+        """What the old server still runs ends by itself, when it misses its clients."""
+        self.servers.append(self.world.server)
+        if dies:
+            self.world.die()
+        else:
+            self.world.server.stop(0)
+            self.world.network.advance(0)
+        self.world.network.die(ADDRESS)
+        self.world.network.die(PUBLISHER)
+        self.world.serve()
+
     @rule(seconds=st.sampled_from([0, 0, 0.1, 0.3, 1, 1, 4, 10]))
     def pass_time(self, seconds: float) -> None:
         self.world.network.advance(seconds)
@@ -195,6 +214,8 @@ class Game(RuleBasedStateMachine):
         self.what_is_read_is_what_was_sent()
         self.uploads_are_whole()
         assert not self.world.server.running
+        for server in self.servers:
+            server.stop(0)
         self.world.close()
         assert leftovers(self.world.channel, self.world.server) == []
         self.log.__exit__(None, None, None)
