@@ -59,6 +59,11 @@ test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
 	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest tests/rpc/test_restarts.py $(PYTEST_ARGS)
 
+.PHONY: test-streams
+test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing
+	TXZMQ_STREAM_ITEMS=1000000 TXZMQ_STREAM_CUTS=200 $(BIN)/python -m pytest \
+		-o faulthandler_timeout=1800 tests/field/test_streams.py -k nothing_is_lost $(PYTEST_ARGS)
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format

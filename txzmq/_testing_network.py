@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
@@ -14,7 +15,13 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
-from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler
+from txzmq.rpc.transport import (
+    ClientHandler,
+    PublisherHandler,
+    SendResult,
+    ServerHandler,
+    SubscriberHandler,
+)
 
 __all__ = ["Faults", "MemoryNetwork"]
 
@@ -167,6 +174,147 @@ class _Listener:
             line.lose()
 
 
+class _Subscriber:
+    """A client's connection to a publisher."""
+
+    def __init__(self, network: MemoryNetwork, address: str, handler: SubscriberHandler) -> None:
+        self.handler = handler
+        self.open = True
+        #: What it subscribed to, and how often.
+        self.tags: dict[bytes, int] = {}
+        self._network = network
+        self._address = address
+        self._publisher: _Publisher | None = None
+        self._connections = 0
+        self._flush: Timer | None = None
+
+    def flush_soon(self) -> None:
+        if self._flush is None and self.open:
+            self._flush = self._network.clock.callLater(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self.open:
+            self.handler.flush()
+
+    def subscribe(self, tag: bytes) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        if self.tags[tag] == 1:
+            self._tell(tag)
+
+    def unsubscribe(self, tag: bytes) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) - 1
+        if self.tags[tag] <= 0:
+            del self.tags[tag]
+            self._tell(tag)
+
+    def _tell(self, tag: bytes) -> None:
+        if self._publisher is not None:
+            self._network.clock.callLater(0, self._publisher.changed, self, tag)
+
+    def try_to_connect(self) -> None:
+        if not self.open:
+            return
+        publisher = self._network.publisher(self._address)
+        if publisher is None:
+            self._network.clock.callLater(_RETRY, self.try_to_connect)
+            return
+        self._publisher = publisher
+        self._connections += 1
+        publisher.subscribers[self] = set()
+        self.handler.connected()
+        for tag in list(self.tags):
+            self._tell(tag)
+
+    def deliver(self, connection: int, frame: bytes) -> None:
+        if self.open and connection == self._connections and self._publisher is not None:
+            self.handler.published(frame)
+
+    @property
+    def connection(self) -> int:
+        """Which of its connections it has."""
+        return self._connections
+
+    def lose(self) -> None:
+        """The connection breaks."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is None:
+            return
+        publisher.lost(self)
+        if self.open:
+            self.handler.disconnected()
+            self._network.clock.callLater(_RETRY, self.try_to_connect)
+
+    def close(self) -> None:
+        self.open = False
+        self.tags.clear()
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        self._network.clock.callLater(0, self.lose)
+
+
+class _Publisher:
+    """A server's publisher."""
+
+    def __init__(self, network: MemoryNetwork, address: str, handler: PublisherHandler) -> None:
+        self.endpoint = address
+        #: Who is connected, and what each of them gets.
+        self.subscribers: dict[_Subscriber, set[bytes]] = {}
+        self._handler = handler
+        self._network = network
+        self._open = True
+        self._flush: Timer | None = None
+
+    def publish(self, frame: bytes) -> None:
+        for subscriber, tags in list(self.subscribers.items()):
+            if any(frame.startswith(tag) for tag in tags):
+                connection = subscriber.connection
+                self._network.carry(partial(subscriber.deliver, connection, frame))
+
+    def changed(self, subscriber: _Subscriber, tag: bytes) -> None:
+        """A subscriber wants a tag, or does not any more."""
+        tags = self.subscribers.get(subscriber)
+        if tags is None or not self._open:
+            return
+        if tag not in subscriber.tags:
+            tags.discard(tag)
+            self._handler.unsubscribed(tag)
+        elif tag not in tags and self._handler.allows(tag):
+            tags.add(tag)
+            self._handler.subscribed(tag)
+
+    def lost(self, subscriber: _Subscriber) -> None:
+        """A subscriber is gone."""
+        tags = self.subscribers.pop(subscriber, set())
+        if self._open:
+            for tag in tags:
+                self._handler.unsubscribed(tag)
+
+    def flush_soon(self) -> None:
+        if self._flush is None and self._open:
+            self._flush = self._network.clock.callLater(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self._open:
+            self._handler.flush()
+
+    def cut(self) -> None:
+        """Every connection breaks."""
+        for subscriber in list(self.subscribers):
+            subscriber.lose()
+
+    def close(self) -> None:
+        self._open = False
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        self._network.forget_publisher(self)
+        # What was sent before still arrives.
+        self._network.clock.callLater(0, self.cut)
+
+
 class MemoryNetwork:
     """Stands for a :class:`~txzmq.ZmqFactory`: channels and servers on it meet in memory.
 
@@ -188,6 +336,7 @@ class MemoryNetwork:
         self.random = random.Random(self._faults.seed)
         self._random = random.Random(self._faults.seed)
         self._listeners: dict[str, _Listener] = {}
+        self._publishers: dict[str, _Publisher] = {}
         self._peers = itertools.count(1)
 
     # -- for tests ---------------------------------------------------------------------------
@@ -225,10 +374,13 @@ class MemoryNetwork:
         return result
 
     def cut(self, address: str) -> None:
-        """Break every connection to *address*; clients try to connect again."""
-        listener = self._listeners.get(address)
-        if listener is not None:
-            listener.cut()
+        """Break every connection to *address*; clients try to connect again.
+
+        The streams of a server at ``inproc://x`` come from ``inproc://x.streams``.
+        """
+        for end in (self._listeners.get(address), self._publishers.get(address)):
+            if end is not None:
+                end.cut()
 
     # -- what Network asks for ---------------------------------------------------------------
 
@@ -257,11 +409,40 @@ class MemoryNetwork:
         """
         raise OSError(f"there is no proxy at {address}: in memory there are none")
 
+    def publish(
+        self, address: str, handler: PublisherHandler, options: Mapping[str, int]
+    ) -> _Publisher:
+        """As :meth:`txzmq.rpc.transport.Network.publish`.
+
+        :raises OSError: if the address is in use.
+        """
+        if address in self._publishers:
+            raise OSError(f"{address} is in use")
+        publisher = self._publishers[address] = _Publisher(self, address, handler)
+        return publisher
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> _Subscriber:
+        """As :meth:`txzmq.rpc.transport.Network.subscribe`."""
+        subscriber = _Subscriber(self, address, handler)
+        self.clock.callLater(0, subscriber.try_to_connect)
+        return subscriber
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
         return lambda: None
 
     # -- for its connections -----------------------------------------------------------------
+
+    def publisher(self, address: str) -> _Publisher | None:
+        """Who publishes at *address*."""
+        return self._publishers.get(address)
+
+    def forget_publisher(self, publisher: _Publisher) -> None:
+        """Nobody publishes there any more."""
+        if self._publishers.get(publisher.endpoint) is publisher:
+            del self._publishers[publisher.endpoint]
 
     def listener(self, address: str) -> _Listener | None:
         """Who listens at *address*."""

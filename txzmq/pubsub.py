@@ -92,6 +92,20 @@ class ZmqXPubConnection(ZmqPubConnection):
     def gotUnsubscription(self, tag: bytes) -> None:
         """Called when nobody subscribes to *tag* any more; does nothing unless overridden."""
 
+    def acceptSubscription(self, tag: bytes) -> None:
+        """With ``XPUB_MANUAL``: have the subscription take effect that was just told.
+
+        For within :meth:`gotSubscription`; *tag* may be another than the subscriber asked for.
+        """
+        self._openSocket().set(zmq.SUBSCRIBE, tag)
+
+    def acceptUnsubscription(self, tag: bytes) -> None:
+        """With ``XPUB_MANUAL``: have the unsubscription take effect that was just told.
+
+        For within :meth:`gotUnsubscription`.
+        """
+        self._openSocket().set(zmq.UNSUBSCRIBE, tag)
+
     def gotMessage(self, message: list[bytes]) -> None:
         """Called with the parts of a message that a subscriber sent upstream; dropped here."""
         self.discard("upstream message")

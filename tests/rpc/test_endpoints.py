@@ -31,7 +31,16 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, decode_request, encode_response
-from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler, ServerTransport
+from txzmq.rpc.transport import (
+    ClientHandler,
+    PublisherHandler,
+    PublisherTransport,
+    SendResult,
+    ServerHandler,
+    ServerTransport,
+    SubscriberHandler,
+    SubscriberTransport,
+)
 from txzmq.rpc.v1.control_pb2 import PingRequest
 from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
@@ -104,6 +113,16 @@ class Lines:
     def dial_out(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
+        raise NotImplementedError
+
+    def publish(
+        self, address: str, handler: PublisherHandler, options: Mapping[str, int]
+    ) -> PublisherTransport:
+        raise NotImplementedError
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> SubscriberTransport:
         raise NotImplementedError
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from txzmq.rpc._wire.headers import RequestHead, ResponseHead
+from txzmq.rpc._wire.headers import OpenedStream, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.metadata import Metadata
 from txzmq.rpc.errors import Code
 
@@ -41,8 +41,30 @@ words = st.text(PRINTABLE.replace("/", "").replace(" ", ""), min_size=1, max_siz
 paths = st.tuples(words, words).map("/{0[0]}/{0[1]}".format)
 timeouts = st.none() | st.integers(0, 2**53)
 request_keys = st.just(b"") | st.binary(min_size=16, max_size=16)
+uint32, uint64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+open_streams = st.none() | st.builds(
+    OpenStream, uint32, uint64, st.just(b"") | st.binary(min_size=16, max_size=16)
+)
 request_heads = st.builds(
-    RequestHead, paths, timeouts, metadata, st.booleans(), request_key=request_keys
+    RequestHead,
+    paths,
+    timeouts,
+    metadata,
+    st.booleans(),
+    request_key=request_keys,
+    open_stream=open_streams,
+)
+topics = st.binary(min_size=16, max_size=16).filter(lambda topic: b"\0" not in topic)
+opened_streams = st.none() | st.builds(
+    OpenedStream,
+    topics,
+    st.text(max_size=30),
+    st.binary(min_size=8, max_size=8),
+    uint64,
+    uint32,
+    st.booleans(),
+    uint32,
+    uint64,
 )
 
 # Of types that exist: pure Python's protobuf unpacks what it compares.
@@ -59,10 +81,13 @@ errors = st.builds(
     metadata,
     not_executed=st.booleans(),
     draining=st.booleans(),
+    stream=st.none(),
 )
 # No message and no details; builds() would infer them from the annotations.
-successes = st.tuples(metadata, metadata, st.booleans()).map(
-    lambda parts: ResponseHead(initial=parts[0], trailing=parts[1], draining=parts[2])
+successes = st.tuples(metadata, metadata, st.booleans(), opened_streams).map(
+    lambda parts: ResponseHead(
+        initial=parts[0], trailing=parts[1], draining=parts[2], stream=parts[3]
+    )
 )
 response_heads = errors | successes
 

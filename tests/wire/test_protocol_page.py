@@ -57,4 +57,5 @@ def test_the_messages_are_those_of_the_protos() -> None:
     defined = messages_of((protos / "header.proto").read_text())
     defined |= messages_of((protos / "control.proto").read_text())
     defined |= messages_of((protos / "batch.proto").read_text())
+    defined |= messages_of((protos / "streams.proto").read_text())
     assert quoted == defined

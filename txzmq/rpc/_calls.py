@@ -251,7 +251,16 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_parent", "_pending", "deadline", "deferred", "method", "tick")
+    __slots__ = (
+        "_book",
+        "_expected",
+        "_parent",
+        "_pending",
+        "deadline",
+        "deferred",
+        "method",
+        "tick",
+    )
 
     def __init__(
         self,
@@ -259,10 +268,13 @@ class InterceptedCall:
         method: Method[Any, Any],
         deadline: float | None,
         parent: Context | None,
+        expected: type[object],
     ) -> None:
+        """:param expected: what the interceptors are to return."""
         self._book = book
         # The call whose handler made this one.
         self._parent = parent
+        self._expected = expected
         self.method = method
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
@@ -294,7 +306,7 @@ class InterceptedCall:
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
             return  # it had ended before
-        expected = self.method.response_type
+        expected = self._expected
         if isinstance(response, expected):
             self.deferred.callback(response)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +20,7 @@ from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener, encode_reply
 from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._served_streams import ServedStreams, StreamCall
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, decode_response
@@ -99,6 +100,9 @@ class Dispatcher:
         self._guard = guard
         self._debug = debug
         self._entries = entries
+        self.streams = ServedStreams(
+            clock, guard, limits, debug=debug, count=self.count, settled=settled
+        )
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
@@ -116,7 +120,7 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """How many handlers have started and not ended."""
-        return self._admission.running
+        return self._admission.running + self.streams.running
 
     @property
     def queued(self) -> int:
@@ -139,17 +143,30 @@ class Dispatcher:
             listener.wire.leave(key)
             listener.answer(key, OK)
             return
-        cache_key = (head.path, head.request_key) if head.request_key else None
+        if entry is None and self.streams.control(listener, key, head.path, body):
+            return
+        cache_key = None
+        if head.request_key and head.open_stream is None:
+            cache_key = (head.path, head.request_key)
         # What is refused was not executed, which cannot be said where an earlier attempt was.
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(entry, request)
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
-        deadline = self._deadline(head.timeout_us, arrived)
+        deadline = self._deadline(head.timeout_us, entry, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
-        call = ServedCall(listener, key, entry, context, deadline, body)
+        call: ServedCall
+        if head.open_stream is None:
+            call = ServedCall(listener, key, entry, context, deadline, body)
+        else:
+            stream_call = StreamCall(
+                listener, key, entry, context, deadline, body, head.open_stream
+            )
+            if entry.request_streaming:
+                self.streams.receive(stream_call)
+            call = stream_call
         if cache_key is not None:
             call.cache_key = cache_key
             if not self._is_first(call):
@@ -231,10 +248,9 @@ class Dispatcher:
             )
         if entry is None:
             return _unknown_method(head)
-        if not entry.unary:
-            return ResponseHead(
-                Code.UNIMPLEMENTED, f"{head.path} streams, and this server has unary calls only"
-            )
+        if entry.unary is not (head.open_stream is None):
+            what = "does not stream" if entry.unary else "streams"
+            return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
         if head.timeout_us == 0:
             self.count("late request")
             return ResponseHead(
@@ -244,6 +260,12 @@ class Dispatcher:
             return _too_large("request", len(request.body), self.limits.message_size)
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
             return self._too_much_metadata("request")
+        stream = head.open_stream
+        if stream is not None:
+            if entry.request_streaming is not bool(stream.requests):
+                what = "streams" if entry.request_streaming else "does not stream"
+                return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
+            return self.streams.may_open(head)
         return None
 
     def _too_much_metadata(self, what: str) -> ResponseHead:
@@ -253,11 +275,20 @@ class Dispatcher:
             f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
         )
 
-    def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
+    def _deadline(self, timeout_us: int | None, entry: Entry, arrived: float) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
+        if entry.response_streaming:
+            return self._stream_deadline(timeout_us, arrived)
         if limits.max_timeout is not None:
             timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        return None if timeout is None else arrived + timeout
+
+    def _stream_deadline(self, timeout_us: int | None, arrived: float) -> float | None:
+        timeout = None if timeout_us is None else timeout_us / _US
+        limit = self.limits.stream_timeout
+        if limit is not None:
+            timeout = limit if timeout is None else min(timeout, limit)
         return None if timeout is None else arrived + timeout
 
     def _run(self, call: ServedCall) -> None:
@@ -270,8 +301,12 @@ class Dispatcher:
                 self._admission.waited_in_vain()
             return
         entry, body, call.body = call.entry, call.body, b""
+        message: Any  # a request, or a stream of them
         try:
-            message = entry.request_type.FromString(body)
+            if entry.request_streaming and isinstance(call, StreamCall):
+                message = call.requests
+            else:
+                message = entry.request_type.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._answer(
                 call,
@@ -284,7 +319,11 @@ class Dispatcher:
             return
         try:
             # What a handler does to context variables is seen by nobody else.
-            result = contextvars.copy_context().run(_handle, entry.handler, message, call.context)
+            if not entry.unary and isinstance(call, StreamCall):
+                surroundings = call.surroundings
+            else:
+                surroundings = contextvars.copy_context()
+            result = surroundings.run(_handle, entry.handler, message, call.context)
         except KeyboardInterrupt:
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             raise
@@ -334,6 +373,9 @@ class Dispatcher:
 
     def _succeed(self, call: ServedCall, response: object) -> None:
         entry = call.entry
+        if entry.response_streaming and isinstance(call, StreamCall):
+            self._answer(call, self.streams.open(call, response))
+            return
         if not isinstance(response, entry.response_type):
             _log.error(
                 "{path} returned {actual}, not {expected}",
@@ -455,8 +497,14 @@ class Dispatcher:
             reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
             listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
-        found = (listener.wire.find((*key[:-1], id_)) for id_ in request.request_ids)
-        self.abandon((call for call in found if call is not None), "the client cancelled it")
+        found: list[ServedCall] = []
+        for request_id in request.request_ids:
+            call = listener.wire.find((*key[:-1], request_id))
+            if call is not None:
+                found.append(call)
+            else:
+                self.streams.unopened((*key[:-1], request_id))
+        self.abandon(found, "the client cancelled it")
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -480,14 +528,16 @@ class Dispatcher:
             if not call.answered:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
+        self.streams.end()
 
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
         self._deadlines.close()
         self._pings.clear()
+        self.streams.close()
 
 
-def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:
+def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:
     """Call a handler in its own surroundings; the result, or a Deferred of it."""
     set_current(context)
     result = handler(request, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.logger import Logger
 
@@ -16,6 +16,9 @@ from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.transport import SendResult, ServerTransport
+
+if TYPE_CHECKING:
+    from txzmq.rpc._served_streams import Publisher
 
 __all__ = ["Listener", "ListenerOwner", "encode_reply"]
 
@@ -81,6 +84,8 @@ class Listener:
         # Whether clients are to be told to go elsewhere.
         self._draining = False
         self.transport: ServerTransport | None = None
+        #: Publishes the streams that are opened here.
+        self.publisher: Publisher | None = None
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}

@@ -30,7 +30,16 @@ class ServiceHandler(Protocol):
 class Entry:
     """A method that the server has."""
 
-    __slots__ = ("handler", "method", "path", "request_type", "response_type", "unary")
+    __slots__ = (
+        "handler",
+        "method",
+        "path",
+        "request_streaming",
+        "request_type",
+        "response_streaming",
+        "response_type",
+        "unary",
+    )
 
     # Any: a server has methods of any messages; the generated base class typed the handler.
     def __init__(self, method: Method[Any, Any], handler: Callable[[Any, Context], Any]) -> None:
@@ -40,6 +49,8 @@ class Entry:
         self.request_type: type[Message] = method.request_type
         self.response_type: type[Message] = method.response_type
         self.unary = method.kind is Kind.UNARY_UNARY
+        self.request_streaming = method.kind.request_streaming
+        self.response_streaming = method.kind.response_streaming
 
 
 def entries(

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from txzmq._reactor import Timer
 from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._calls import Call
+from txzmq.rpc._client_streams import Hub
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._heartbeat import Heartbeat
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
@@ -107,20 +108,30 @@ class _Waiting(Protocol):
 class _ControlCall:
     """A call of the control service; nothing hangs on how it ends, but it must end."""
 
-    __slots__ = ("deadlines", "request_id", "tick")
+    __slots__ = ("answered", "deadlines", "request_id", "tick")
 
-    def __init__(self, deadlines: Deadlines[_ControlCall]) -> None:
+    def __init__(
+        self,
+        deadlines: Deadlines[_ControlCall],
+        answered: Callable[[ResponseHead | None, bytes], None] | None,
+    ) -> None:
         self.deadlines = deadlines
+        #: Told of the reply, or that there will be none.
+        self.answered = answered
         self.request_id = b""
         self.tick = 0
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The server has done it."""
         self.deadlines.remove(self, self.tick)
+        if self.answered is not None:
+            self.answered(head, body)
 
     def fail(self, error: Exception) -> None:
         """The connection is gone, and what hung on it."""
         self.deadlines.remove(self, self.tick)
+        if self.answered is not None:
+            self.answered(None, b"")
 
 
 class _Probe:
@@ -209,6 +220,8 @@ class Subchannel:
         # Calls that ran out of time since something arrived, and how much had then.
         self._timeouts = 0
         self._messages_then = 0
+        # The streams that were opened on it, if there ever were any.
+        self._hub: Hub | None = None
         # Until the next attempt to connect, or the end of a probe's patience.
         self._timer: Timer | None = None
         self._transport: ClientTransport = _NO_TRANSPORT
@@ -227,8 +240,12 @@ class Subchannel:
 
     @property
     def waits(self) -> bool:
-        """Whether calls are in flight, those of the control service aside."""
-        return bool(self._outgoing) or any(isinstance(waiting, Call) for waiting in self.wire)
+        """Whether calls are in flight, those of the control service aside, or streams open."""
+        return (
+            bool(self._outgoing)
+            or (self._hub is not None and self._hub.is_busy)
+            or any(isinstance(waiting, Call) for waiting in self.wire)
+        )
 
     def send(self, call: Call) -> None:
         """Send a call when the turn ends, there are enough, or the socket has room."""
@@ -294,7 +311,9 @@ class Subchannel:
                 return
         if self._to_cancel:
             self._send_cancellations()
-        if self._heartbeat.idle and self.wire:
+        if self._hub is not None:
+            self._hub.send()
+        if self._heartbeat.idle and (self.wire or self.waits):
             self._heartbeat.start()
         self._leave_if_idle()
 
@@ -351,9 +370,14 @@ class Subchannel:
             body = CancelRequest(request_ids=some).SerializeToString()
             self._call_control(_CANCEL_HEADER, body)  # or the calls' deadlines will end them
 
-    def _call_control(self, header: bytes, body: bytes = b"") -> bool:
+    def _call_control(
+        self,
+        header: bytes,
+        body: bytes = b"",
+        answered: Callable[[ResponseHead | None, bytes], None] | None = None,
+    ) -> bool:
         """Make a call of the control service, if the socket has room; whether it has."""
-        call = _ControlCall(self._control_calls)
+        call = _ControlCall(self._control_calls, answered)
         message = self.wire.request(call, header, body)
         if self._transport.send_message(message) is not SendResult.SENT:
             self.wire.forget(message[0])
@@ -363,7 +387,39 @@ class Subchannel:
         return True
 
     def _unanswered(self, call: _ControlCall) -> None:
-        self.wire.forget(call.request_id)
+        if self.wire.forget(call.request_id) is not None and call.answered is not None:
+            call.answered(None, b"")
+
+    # -- streams -----------------------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub:
+        """The streams that were opened on this connection."""
+        if self._hub is None:
+            self._hub = Hub(self, self._network, self._owner.message_size)
+        return self._hub
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether control calls can be made."""
+        return self.state is _READY or self._draining
+
+    def count(self, event: str) -> None:
+        """Something happened to a stream."""
+        self._owner.count(event)
+
+    def flush_soon(self) -> None:
+        """Have the hub send what it has when the turn ends."""
+        self._transport.flush_soon()
+
+    def call_streams(
+        self, header: bytes, body: bytes, answered: Callable[[ResponseHead | None, bytes], None]
+    ) -> bool:
+        """Make a call of the control service for streams, if the socket has room; whether it has.
+
+        :param answered: told of the reply; of None, if there will be none.
+        """
+        return self._call_control(header, body, answered)
 
     def leave(self) -> None:
         """Close when the calls have ended; none are given to it any more."""
@@ -390,6 +446,8 @@ class Subchannel:
         self._stop_timer()
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
+        if self._hub is not None:
+            self._hub.close()
         return previous
 
     def calls(self) -> list[_Waiting]:
@@ -441,6 +499,8 @@ class Subchannel:
 
     def _ready(self) -> None:
         self._change(_READY, "")
+        if self._hub is not None:
+            self._hub.ready()
         self.flush()
 
     def disconnected(self) -> None:
@@ -504,6 +564,8 @@ class Subchannel:
         if not self._leaving:
             self._timer = self._clock.callLater(self._backoff.next(), self._try_again)
         self._change(state, reason)
+        if self._hub is not None:
+            self._hub.lost(reason)
         for waiting in self.wire.forget_all():
             waiting.fail(Unavailable(f"{reason}; the call may have been executed"))
         # Only now: what the failures led to may have ended some of these.
@@ -552,6 +614,8 @@ class Subchannel:
         """Cancel what is to be cancelled; when no call is left, say that the server may go."""
         if self._to_cancel:
             self._send_cancellations()
+        if self._hub is not None:
+            self._hub.send()
         if not self.waits and not self._has_left:
             self._has_left = self._call_control(_LEAVE_HEADER)  # or the next flush tries again
         self._leave_if_idle()

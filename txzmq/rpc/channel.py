@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -13,11 +13,13 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
+from txzmq.rpc._client_requests import Requests, RequestsCall
+from txzmq.rpc._client_streams import ClientStream, OpeningCall
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
 from txzmq.rpc._watch import Watch
-from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
@@ -27,15 +29,14 @@ from txzmq.rpc.errors import (
     ResourceExhausted,
     RpcError,
     Unavailable,
-    Unimplemented,
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
-from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
+from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE, STREAM_WINDOW, STREAM_WINDOW_BYTES
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
-from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
+from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 from txzmq.rpc.watching import EndpointStatus, Observer
 
@@ -76,6 +77,8 @@ class Channel:
         metadata_size: int = METADATA_SIZE,
         batching: bool = True,
         observer: Observer | None = None,
+        stream_window: int = STREAM_WINDOW,
+        stream_window_bytes: int = STREAM_WINDOW_BYTES,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -99,6 +102,9 @@ class Channel:
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
         :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
+        :param stream_window: items of a stream that may have been sent and not been read: so many
+            may wait here. The server may have a smaller limit. Past it, its handler waits.
+        :param stream_window_bytes: bytes of them; the item that reaches them is the last.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
@@ -110,6 +116,7 @@ class Channel:
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._wait_for_ready = wait_for_ready
+        self._open_stream = OpenStream(max(1, stream_window), max(1, stream_window_bytes))
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
         self.guard = network.guard
         self._clock = network.clock
@@ -189,8 +196,90 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[Res]:
-        """Not there yet: the stream fails with UNIMPLEMENTED."""
-        return UnimplementedResponseStream(method)
+        """Make a call; see :class:`~txzmq.rpc.Caller`.
+
+        *timeout* is for the whole stream, None for no end; the channel's default is for opening it.
+        """
+        self.guard.check()
+        return self._stream(method, request, timeout, metadata, wait_for_ready)
+
+    def _stream(
+        self,
+        method: Method[Any, Res],
+        request: Any,
+        timeout: float | None,
+        metadata: MetadataInput | None,
+        wait_for_ready: bool | None,
+    ) -> ResponseStream[Res]:
+        """Open a stream of responses; it fails if the call cannot be made."""
+        wanted = wanted_metadata.get()
+        try:
+            pairs = normalise(metadata)
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
+            left = self._time_left(math.inf if timeout is None else timeout)
+            deadline = None if left is None else self._clock.seconds() + left
+            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+            if self._chain is not None:
+                opened = self._intercept(
+                    self._chain, method, request, deadline, pairs, wait, wanted
+                )
+                return InterceptedStream(opened)
+            core = self._open(method, request, left, deadline, pairs, wait, wanted)
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
+            return InterceptedStream(fail(outcome_of(error, method)))
+        return OpenResponseStream(core)
+
+    def _open(
+        self,
+        method: Method[Any, Any],
+        request: Any,
+        left: float | None,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
+    ) -> ClientStream:
+        """Begin a stream of responses.
+
+        :raises RpcError: if a limit forbids it, or TypeError.
+        """
+        streams = method.kind.request_streaming
+        if streams:
+            _check_source(method, request)
+        message = method.request_type() if streams else request
+        body, response_size = self._check(method, message, left, metadata)
+        stream = ClientStream(
+            self._book,
+            method,
+            deadline,
+            current_context(),
+            response_metadata,
+            response_size,
+            self._open_stream,
+        )
+        opening = self._time_left(left)
+        requests, open_stream = None, self._open_stream
+        if streams:
+            requests = Requests(method, request, self._request_size(method), stream.cancel)
+            open_stream = open_stream._replace(requests=requests.id)
+        timeout_us = None if left is None else round(left * _US)
+        call = OpeningCall(
+            self._book,
+            method,
+            RequestHead(method.path, timeout_us, metadata, open_stream=open_stream),
+            body,
+            None if opening is None else self._clock.seconds() + opening,
+            wait_for_ready,
+            None,
+            None,
+            response_size,
+            stream_deadline=deadline,
+            requests=requests,
+        )
+        self._book.begun(call)
+        stream.open(call, self._endpoints.start)
+        return stream
 
     def stream_unary(
         self,
@@ -202,8 +291,65 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> Deferred[Res]:
-        """Not there yet: fails with UNIMPLEMENTED."""
-        return fail(Unimplemented(f"{method.path} streams, and this txzmq has unary calls only"))
+        """Make a call; see :class:`~txzmq.rpc.Caller`.
+
+        The requests are asked for as the server takes them. What asking for one raises ends the
+        call. The response may come before the last request.
+        """
+        self.guard.check()
+        try:
+            pairs = normalise(metadata)
+            if self._config is not None:
+                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
+            left = self._time_left(timeout)
+            deadline = None if left is None else self._clock.seconds() + left
+            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
+            wanted = wanted_metadata.get()
+            if self._chain is not None:
+                return self._intercept(self._chain, method, requests, deadline, pairs, wait, wanted)
+            call = self._make_with_requests(method, requests, left, deadline, pairs, wait, wanted)
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
+            return fail(outcome_of(error, method))
+        self._begin(call)
+        return call.deferred
+
+    def _make_with_requests(
+        self,
+        method: Method[Any, Any],
+        source: Any,
+        left: float | None,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
+    ) -> RequestsCall:
+        _check_source(method, source)
+        _, response_size = self._check(method, method.request_type(), left, metadata)
+        parent = current_context()
+        call = RequestsCall(
+            self._book,
+            method,
+            RequestHead(method.path, None if left is None else round(left * _US), metadata),
+            b"",
+            deadline,
+            wait_for_ready,
+            parent,
+            response_metadata,
+            response_size,
+        )
+        requests = Requests(method, source, self._request_size(method), call.requests_failed)
+        call.requests = requests
+        call.head = call.head._replace(open_stream=OpenStream(requests=requests.id))
+        self._book.begun(call)
+        if parent is not None:
+            parent.adopt(call.deferred)
+        return call
+
+    def _request_size(self, method: Method[Any, Any]) -> int:
+        if self._config is None:
+            return self.message_size
+        limit = self._config.for_method(method.path).max_request_message_bytes
+        return _smaller(self.message_size, limit)
 
     def stream_stream(
         self,
@@ -215,8 +361,9 @@ class Channel:
         metadata: MetadataInput | None = None,
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[Res]:
-        """Not there yet: the stream fails with UNIMPLEMENTED."""
-        return UnimplementedResponseStream(method)
+        """Make a call; see :meth:`unary_stream` and :meth:`stream_unary`."""
+        self.guard.check()
+        return self._stream(method, requests, timeout, metadata, wait_for_ready)
 
     def _intercept(
         self,
@@ -233,7 +380,8 @@ class Channel:
         parent = current_context()
         if parent is not None:
             parent.check()
-        outer = InterceptedCall(self._book, method, deadline, parent)
+        expected = ResponseStream if method.kind.response_streaming else method.response_type
+        outer = InterceptedCall(self._book, method, deadline, parent, expected)
         call = ClientCall(
             method=method,
             request=request,
@@ -251,16 +399,21 @@ class Channel:
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
+        kind = call.method.kind
+        arguments = (
+            call.method,
+            call.request,
+            call.time_remaining(),
+            call.deadline,
+            call.metadata,
+            call.wait_for_ready,
+            call.response,
+        )
         try:
-            made = self._make(
-                call.method,
-                call.request,
-                call.time_remaining(),
-                call.deadline,
-                call.metadata,
-                call.wait_for_ready,
-                call.response,
-            )
+            if kind.response_streaming:
+                return self._open(*arguments).opened()
+            make = self._make_with_requests if kind.request_streaming else self._make
+            made = make(*arguments)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
         self._begin(made)
@@ -282,31 +435,10 @@ class Channel:
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
     ) -> Call | RepeatedCall:
-        if self._closed:
-            raise Unavailable("the channel is closed")
-        if not isinstance(request, method.request_type):
-            raise TypeError(
-                f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
-            )
-        body = request.SerializeToString()
-        config, response_size = None, self.message_size
-        if self._config is not None:
-            config = self._config.for_method(method.path)
-            response_size = _smaller(response_size, config.max_response_message_bytes)
-            _check_request(body, config.max_request_message_bytes)
-        if len(body) > self.message_size:
-            raise too_large("request", len(body), self.message_size)
-        if metadata and not check_size(metadata, self.metadata_size):
-            raise ResourceExhausted(
-                f"the metadata is over the client's limit of {self.metadata_size} bytes "
-                "(Channel's metadata_size)"
-            )
+        body, response_size = self._check(method, request, left, metadata)
+        config = None if self._config is None else self._config.for_method(method.path)
         timeout_us = None if left is None else round(left * _US)
-        if timeout_us is not None and timeout_us <= 0:
-            raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
-        if parent is not None:
-            parent.check()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall
@@ -340,6 +472,45 @@ class Channel:
         if parent is not None:
             parent.adopt(call.deferred)
         return call
+
+    def _check(
+        self,
+        method: Method[Any, Any],
+        request: Message,
+        left: float | None,
+        metadata: Metadata,
+    ) -> tuple[bytes, int]:
+        """The serialised request, and how large a response may be.
+
+        :raises RpcError: if a limit forbids the call.
+        :raises TypeError: if the method takes other requests.
+        :raises CancelledError: in a handler whose call is over.
+        """
+        if self._closed:
+            raise Unavailable("the channel is closed")
+        parent = current_context()
+        if parent is not None:
+            parent.check()
+        if not isinstance(request, method.request_type):
+            raise TypeError(
+                f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
+            )
+        body = request.SerializeToString()
+        response_size = self.message_size
+        if self._config is not None:
+            config = self._config.for_method(method.path)
+            response_size = _smaller(response_size, config.max_response_message_bytes)
+            _check_request(body, config.max_request_message_bytes)
+        if len(body) > self.message_size:
+            raise too_large("request", len(body), self.message_size)
+        if metadata and not check_size(metadata, self.metadata_size):
+            raise ResourceExhausted(
+                f"the metadata is over the client's limit of {self.metadata_size} bytes "
+                "(Channel's metadata_size)"
+            )
+        if left is not None and round(left * _US) <= 0:
+            raise DeadlineExceeded("no time was left for the call; it was not executed")
+        return body, response_size
 
     def _configured(
         self, method: Method[Any, Any], timeout: float | None, wait_for_ready: bool | None
@@ -406,6 +577,11 @@ class Channel:
         :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._endpoints.dropped + self._endpoints.counters
+
+
+def _check_source(method: Method[Any, Any], source: object) -> None:
+    if not isinstance(source, (Iterable, AsyncIterable)):
+        raise TypeError(f"{method.path} takes an iterable of requests, not {source!r:.100}")
 
 
 def _smaller(size: int, other: int | None) -> int:

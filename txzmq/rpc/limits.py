@@ -8,12 +8,28 @@ from typing import Final
 
 from txzmq.rpc._reply_cache import ReplyCacheLimits
 
-__all__ = ["MAX_CANCELLED", "MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
+__all__ = [
+    "MAX_CANCELLED",
+    "MESSAGE_SIZE",
+    "METADATA_SIZE",
+    "REQUESTS_WINDOW",
+    "REQUESTS_WINDOW_BYTES",
+    "STREAM_WINDOW",
+    "STREAM_WINDOW_BYTES",
+    "ServerLimits",
+]
 
 #: Bytes that a serialised message may have, gRPC's default for what is received.
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 #: Bytes that metadata may cost, gRPC's default.
 METADATA_SIZE: Final = 8 * 1024
+#: Items of a stream that may be on their way, or wait to be read; and bytes of them.
+STREAM_WINDOW: Final = 4_096
+STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+#: Items of a stream of requests that may be sent and not acknowledged; and bytes of them. The
+#: protocol says so, as nobody could tell the client before its first item.
+REQUESTS_WINDOW: Final = 1_024
+REQUESTS_WINDOW_BYTES: Final = 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
 MAX_CANCELLED: Final = 1_000
 
@@ -51,3 +67,22 @@ class ServerLimits:
     max_timeout: float | None = 3_600.0
     #: Replies that are kept for requests which may come again.
     reply_cache: ReplyCacheLimits = field(default_factory=ReplyCacheLimits)
+    #: Streams of responses that are open at one time; they do not count as calls that run.
+    streams: int = 16_384
+    #: Streams that one peer has open.
+    streams_per_peer: int = 4_096
+    #: Items of a stream that are published and not acknowledged; its client may ask for fewer. Past
+    #: it the handler is not asked for the next one.
+    stream_window: int = STREAM_WINDOW
+    #: Bytes of them; the item that reaches them is the last.
+    stream_window_bytes: int = STREAM_WINDOW_BYTES
+    #: Bytes of items, over all streams, that are kept because they are not acknowledged. Past it no
+    #: handler is asked for an item, and no stream opened.
+    streams_bytes: int = 256 * 1024 * 1024
+    #: Seconds that a stream may take, whatever its client says; None for no end.
+    stream_timeout: float | None = None
+    #: Seconds that a stream is kept to which nobody subscribes: its client has a broken connection,
+    #: or is gone.
+    stream_grace: float = 5.0
+    #: Seconds that a client may leave what was published unacknowledged without a word.
+    stream_silence: float = 20.0

@@ -14,6 +14,8 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
+from txzmq.rpc._served_streams import Publisher
+from txzmq.rpc._stream_addresses import beside
 from txzmq.rpc._watch import Watch
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
@@ -73,10 +75,12 @@ class Server:
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         self._watch = Watch(self._clock, observer)
+        methods = entries(services, interceptors)
+        self._publishes = any(entry.response_streaming for entry in methods.values())
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
-            entries(services, interceptors),
+            methods,
             self.limits,
             debug=debug,
             batching=batching,
@@ -92,11 +96,26 @@ class Server:
         self._waited = False
         self._watch.start(self)
 
-    def listen(self, address: str, *, insecure: bool = False) -> str:
+    def listen(
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        publisher: str | None = None,
+        advertise: str | None = None,
+    ) -> str:
         """Serve at *address*; may be called for more addresses.
+
+        A server that has methods with streams of responses publishes these at an address of their
+        own, which the clients are told when they open a stream.
 
         :param address: such as ``tcp://127.0.0.1:*`` (any free port), ``ipc:///run/user/1/greeter``.
         :param insecure: listen even where strangers can reach it.
+        :param publisher: where to publish streams; None for the same host and any free port, or for
+            another name beside that of *address*.
+        :param advertise: the address that clients are told for it, where it is another: behind a
+            translation of addresses, for instance. In place of a wildcard (``0.0.0.0``) clients use
+            the host that they are connected to.
         :return: the endpoint really bound, to connect to.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it cannot be bound.
@@ -105,7 +124,18 @@ class Server:
         self._check_open()
         if not insecure:
             check_endpoint(address)
-        return self._add(Listener(self._dispatcher), self._network.listen, address)
+            if publisher is not None:
+                check_endpoint(publisher)
+        listener = Listener(self._dispatcher)
+        endpoint = self._attach(listener, self._network.listen, address)
+        if self._publishes:
+            try:
+                listener.publisher = self._publish(publisher or beside(address), advertise or "")
+            except BaseException:
+                listener.close()
+                raise
+        self._listeners.append(listener)
+        return endpoint
 
     def connect(self, address: str) -> str:
         """Serve as one of a proxy's workers; may be called for more proxies.
@@ -121,19 +151,25 @@ class Server:
         """
         self._check_open()
         listener = Listener(self._dispatcher, for_proxy=True)
-        return self._add(listener, self._network.dial_out, address)
+        endpoint = self._attach(listener, self._network.dial_out, address)
+        self._listeners.append(listener)
+        return endpoint
 
     def _check_open(self) -> None:
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
 
-    def _add(self, listener: Listener, attach: _Attach, address: str) -> str:
+    def _attach(self, listener: Listener, attach: _Attach, address: str) -> str:
         # As large as a message may be with its header; what is larger ends the connection.
         options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
-        transport = listener.transport = attach(address, listener, options)
-        self._listeners.append(listener)
-        return transport.endpoint
+        listener.transport = attach(address, listener, options)
+        return listener.transport.endpoint
+
+    def _publish(self, address: str, advertised: str) -> Publisher:
+        publisher = Publisher(self._dispatcher.streams, advertised)
+        publisher.transport = self._network.publish(address, publisher, {})
+        return publisher
 
     @property
     def counters(self) -> Counter[str]:
@@ -196,6 +232,7 @@ class Server:
             self._stop_timer is None
             or self.running
             or self.queued
+            or len(self._dispatcher.streams)
             or not all(listener.is_flushed for listener in self._listeners)
         ):
             return
@@ -220,6 +257,8 @@ class Server:
         self._dispatcher.end(self._listeners)
         for listener in self._listeners:
             listener.close()
+            if listener.publisher is not None:
+                listener.publisher.close()
         self._dispatcher.close()
         self._watch.stop()
         self._stopping.callback(None)

@@ -17,15 +17,20 @@ from txzmq._reactor import Clock, Timer, monotonic
 from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
+from txzmq.pubsub import ZmqSubConnection, ZmqXPubConnection
 from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
 
 __all__ = [
     "ClientHandler",
     "ClientTransport",
     "Network",
+    "PublisherHandler",
+    "PublisherTransport",
     "SendResult",
     "ServerHandler",
     "ServerTransport",
+    "SubscriberHandler",
+    "SubscriberTransport",
     "ZmqNetwork",
 ]
 
@@ -131,6 +136,99 @@ class ServerHandler(Protocol):
         ...
 
 
+class PublisherTransport(Protocol):
+    """A server's publisher."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens; a wildcard port has become a real one."""
+        ...
+
+    def publish(self, frame: bytes) -> None:
+        """Send to all whose subscription it begins with; a slow one may miss it."""
+        ...
+
+    def flush_soon(self) -> None:
+        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
+        ...
+
+    def close(self) -> None:
+        """Drop all connections; the handler is not called any more."""
+        ...
+
+
+class PublisherHandler(Protocol):
+    """What a publisher tells."""
+
+    def allows(self, tag: bytes) -> bool:
+        """Whether a subscriber may have what begins with *tag*."""
+        ...
+
+    def subscribed(self, tag: bytes) -> None:
+        """A subscriber has it from now on."""
+        ...
+
+    def unsubscribed(self, tag: bytes) -> None:
+        """A subscriber has it no more: it does not want it, or has gone."""
+        ...
+
+    def flush(self) -> None:
+        """As asked for by :meth:`PublisherTransport.flush_soon`."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed, not by :meth:`PublisherTransport.close`: with its factory."""
+        ...
+
+
+class SubscriberTransport(Protocol):
+    """A client's connection to one publisher; it connects again by itself."""
+
+    def subscribe(self, tag: bytes) -> None:
+        """Receive what begins with *tag*, also on later connections."""
+        ...
+
+    def unsubscribe(self, tag: bytes) -> None:
+        """Undo :meth:`subscribe`."""
+        ...
+
+    def flush_soon(self) -> None:
+        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection; the handler is not called any more."""
+        ...
+
+
+class SubscriberHandler(Protocol):
+    """What a connection to a publisher tells."""
+
+    def published(self, frame: bytes) -> None:
+        """Something arrived that was subscribed to."""
+        ...
+
+    def flush(self) -> None:
+        """As asked for by :meth:`SubscriberTransport.flush_soon`."""
+        ...
+
+    def connected(self) -> None:
+        """The publisher is reached, again perhaps."""
+        ...
+
+    def disconnected(self) -> None:
+        """The connection was lost; attempts to connect again follow."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """Something answers that is no publisher. Close this, and try another time."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed, not by :meth:`SubscriberTransport.close`: with its factory."""
+        ...
+
+
 class Network(Protocol):
     """Makes connections."""
 
@@ -170,6 +268,18 @@ class Network(Protocol):
         """Serve what the proxy at *address* passes on; it is tried again until closed."""
         ...
 
+    def publish(
+        self, address: str, handler: PublisherHandler, options: Mapping[str, int]
+    ) -> PublisherTransport:
+        """Listen for subscribers at *address*."""
+        ...
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> SubscriberTransport:
+        """Begin to connect to the publisher at *address*."""
+        ...
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when no connections can be made any more.
 
@@ -207,6 +317,24 @@ _SERVER: Final[Mapping[str, int]] = {
     "ROUTER_MANDATORY": 1,
     "BACKLOG": 1024,
     "HANDSHAKE_IVL": 10_000,
+}
+#: XPUB_MANUAL: nobody receives what the server has not allowed; a subscription to everything would
+#: be one to all streams of others. The high-water mark counts messages to one client, of all its
+#: streams; the windows of the streams bound their bytes.
+_PUBLISHER: Final[Mapping[str, int]] = {
+    **_COMMON,
+    "LINGER": 1_000,
+    "SNDHWM": 10_000,
+    "XPUB_MANUAL": 1,
+    "MAXMSGSIZE": 255,
+    "BACKLOG": 1024,
+    "HANDSHAKE_IVL": 10_000,
+}
+_SUBSCRIBER: Final[Mapping[str, int]] = {
+    **_COMMON,
+    "LINGER": 0,
+    "CONNECT_TIMEOUT": 5_000,
+    "HANDSHAKE_IVL": 5_000,
 }
 
 
@@ -406,6 +534,120 @@ class _ServerConnection(ZmqREPConnection):
         self._handler.peer_lost(peerId)
 
 
+class _Publisher(ZmqXPubConnection):
+    """An XPUB that lets in whom its handler allows."""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: PublisherHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        self._handler = handler
+        self._closing = True  # until it is open: a failure to bind is told by the exception
+        self.socketOptions = {**_PUBLISHER, **_family(address), **options}
+        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
+        self.endpoint = self.lastEndpoint()
+        self._closing = False
+
+    def gotSubscription(self, tag: bytes) -> None:
+        if self._handler.allows(tag):
+            self.acceptSubscription(tag)
+            self._handler.subscribed(tag)
+        else:
+            self.discard("subscription that is not allowed")
+
+    def gotUnsubscription(self, tag: bytes) -> None:
+        self.acceptUnsubscription(tag)
+        self._handler.unsubscribed(tag)
+
+    def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already
+        self.trySend([frame])
+
+    def flush_soon(self) -> None:
+        self.scheduleTurnEnd()
+
+    def turnEnded(self) -> None:
+        self._handler.flush()
+
+    def close(self) -> None:
+        self._closing = True
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        was_open = self.factory is not None
+        super().shutdown()
+        if was_open and not self._closing:
+            self._handler.closed()
+
+
+class _Subscriber(ZmqSubConnection):
+    """A SUB for one publisher. libzmq connects and subscribes again when a connection is lost."""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: SubscriberHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        self._handler = handler
+        self._closing = False
+        self._ready = False
+        self.reconnectInterval = random.randint(*_RECONNECT)
+        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
+        self.socketOptions = {**_SUBSCRIBER, **_family(address), **options}
+        super().__init__(factory)
+        try:
+            # inproc tells nothing, and is not lost before it is closed.
+            self._reached = address.startswith("inproc:")
+            if not self._reached:
+                ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+        except BaseException:
+            self.close()
+            raise
+
+    def drained(self) -> None:
+        if self._reached:
+            self._reached = False
+            self._handler.connected()
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        self._handler.published(message[0])
+
+    def flush_soon(self) -> None:
+        self.scheduleTurnEnd()
+
+    def turnEnded(self) -> None:
+        self._handler.flush()
+
+    def close(self) -> None:
+        self._closing = True
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        was_open = self.factory is not None
+        super().shutdown()
+        if was_open and not self._closing:
+            self._handler.closed()
+
+    def _got_event(self, event: SocketEvent) -> None:
+        name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        if name == "HANDSHAKE_SUCCEEDED":
+            self._ready = True
+            self._handler.connected()
+        elif name == "DISCONNECTED" and self._ready:
+            self._ready = False
+            self._handler.disconnected()
+        elif name == "DISCONNECTED":
+            # libzmq does not come back from what is no ZeroMQ.
+            self._handler.failed("the connection was closed before the handshake was done")
+        elif name.startswith("HANDSHAKE_FAILED"):
+            self._handler.failed(f"the handshake failed: {name}")
+
+
 class ZmqNetwork:
     """Sockets of a :class:`~txzmq.ZmqFactory`."""
 
@@ -435,6 +677,18 @@ class ZmqNetwork:
         """A ROUTER connected to *address*, to a DEALER."""
         endpoint = ZmqEndpoint(ZmqEndpointType.connect, address)
         return _ServerConnection(self._factory, endpoint, handler, options)
+
+    def publish(
+        self, address: str, handler: PublisherHandler, options: Mapping[str, int]
+    ) -> PublisherTransport:
+        """An XPUB bound to *address*."""
+        return _Publisher(self._factory, address, handler, options)
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> SubscriberTransport:
+        """A SUB connected to *address*."""
+        return _Subscriber(self._factory, address, handler, options)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are."""

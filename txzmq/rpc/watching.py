@@ -46,6 +46,9 @@ class Count(enum.StrEnum):
     #: There was no such call.
     UNKNOWN_REPLY = "unknown reply"
 
+    #: Something was published for a stream that has ended or that there never was.
+    UNKNOWN_STREAM = "publication of no stream"
+
     # -- of a channel's connections
 
     #: A connection was made anew; attempts that libzmq repeats by itself do not count.
@@ -81,6 +84,14 @@ class Count(enum.StrEnum):
     DUPLICATE_REQUEST = "duplicate request"
     #: A request came whose key a client gave to an earlier attempt; it was not executed again.
     REPEATED_REQUEST = "repeated request"
+    #: A stream was refused, because too many were open or too much waited for acknowledgement.
+    SHED_STREAM = "shed stream"
+    #: A stream was ended, because nobody subscribed to it for a while.
+    STREAM_WITHOUT_SUBSCRIBER = "stream without subscriber"
+    #: A stream was ended, because its client acknowledged nothing and did not answer.
+    SILENT_SUBSCRIBER = "silent subscriber"
+    #: A client missed items of a stream, and got them again.
+    REPLAY = "replay"
     #: A client asked for signs of life too often.
     PING_TOO_SOON = "ping too soon"
     #: Nobody was there any more to take a reply.

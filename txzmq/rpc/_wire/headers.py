@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from txzmq.rpc._wire.metadata import Metadata, add_to, from_wire, normalise
 from txzmq.rpc.errors import Code, to_code
+from txzmq.rpc.v1 import header_pb2
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 
 __all__ = [
@@ -18,7 +19,10 @@ __all__ = [
     "MAX_PATH",
     "OK",
     "REQUEST_KEY_SIZE",
+    "TOPIC_SIZE",
     "BadHeader",
+    "OpenStream",
+    "OpenedStream",
     "RequestHead",
     "ResponseHead",
     "decode_request",
@@ -33,6 +37,8 @@ MAX_HEADER: Final = 64 * 1024
 MAX_PATH: Final = 256
 #: Bytes of a key that stands for all attempts of one call.
 REQUEST_KEY_SIZE: Final = 16
+#: Bytes of the topic of a stream of responses, and of the id of a stream of requests.
+TOPIC_SIZE: Final = 16
 # Printable ASCII only: paths are told to peers and written to logs.
 _PATH: Final = re.compile(r"/[!-.0-~]+/[!-.0-~]+", re.ASCII)
 #: A timeout that is longer counts as none: 2**53 us is 285 years.
@@ -47,6 +53,42 @@ class BadHeader(ValueError):
     """A header that cannot be understood; the message may be shown to the peer."""
 
 
+class OpenStream(NamedTuple):
+    """The client's end of a call in which requests or responses stream.
+
+    :ivar window_items: how many items may be published and not acknowledged.
+    :ivar window_bytes: how many bytes of them; the item that reaches them is the last.
+    :ivar requests: 16 bytes that stand for a stream of requests; empty if there is none.
+    """
+
+    window_items: int = 0
+    window_bytes: int = 0
+    requests: bytes = b""
+
+
+class OpenedStream(NamedTuple):
+    """The server's end of a stream of responses.
+
+    :ivar topic: what to subscribe to, with a zero byte behind it.
+    :ivar publisher: where the server's publisher listens.
+    :ivar epoch: what the streams of one server have in common.
+    :ivar sequence: the number of the first item.
+    :ivar grace_ms: how long the server keeps a stream that nobody subscribes to.
+    :ivar shared: whether others get the same items.
+    :ivar window_items: the window that holds, in items.
+    :ivar window_bytes: and in bytes.
+    """
+
+    topic: bytes
+    publisher: str
+    epoch: bytes
+    sequence: int = 1
+    grace_ms: int = 0
+    shared: bool = False
+    window_items: int = 0
+    window_bytes: int = 0
+
+
 class RequestHead(NamedTuple):
     """What a request's header says.
 
@@ -54,6 +96,7 @@ class RequestHead(NamedTuple):
     :ivar timeout_us: what is left of the call's time, in microseconds; None for no deadline.
     :ivar accepts_batches: whether the client understands batches, and asks the same of the server.
     :ivar request_key: 16 bytes, the same in all attempts of one call; empty if there is none.
+    :ivar open_stream: None in a unary call.
     """
 
     path: str
@@ -61,6 +104,7 @@ class RequestHead(NamedTuple):
     metadata: Metadata
     accepts_batches: bool = False
     request_key: bytes = b""
+    open_stream: OpenStream | None = None
 
 
 class ResponseHead(NamedTuple):
@@ -69,6 +113,7 @@ class ResponseHead(NamedTuple):
     :ivar accepts_batches: whether the server understands batches.
     :ivar not_executed: of an error: whether the server knows that no handler saw the call.
     :ivar draining: whether the server takes no more calls on this connection.
+    :ivar stream: the stream of responses that the call has opened.
     """
 
     code: Code = Code.OK
@@ -79,6 +124,7 @@ class ResponseHead(NamedTuple):
     accepts_batches: bool = False
     not_executed: bool = False
     draining: bool = False
+    stream: OpenedStream | None = None
 
 
 #: A plain success, whose header is empty.
@@ -92,10 +138,16 @@ def encode_request(head: RequestHead) -> bytes:
     """
     # Two messages in a row are one, and what one call shares with others need not be made anew.
     header = _encode_common(head.path, head.timeout_us, head.accepts_batches)
-    if not head.metadata and not head.request_key:
+    if not head.metadata and not head.request_key and head.open_stream is None:
         return header
     own = RequestHeader(request_key=head.request_key)
     add_to(own.metadata, head.metadata)
+    stream = head.open_stream
+    if stream is not None:
+        own.open_stream.SetInParent()  # also where all that it says is the default
+        own.open_stream.window_items = stream.window_items
+        own.open_stream.window_bytes = stream.window_bytes
+        own.open_stream.requests = stream.requests
     return header + own.SerializeToString()
 
 
@@ -120,7 +172,13 @@ def decode_request(header: bytes) -> RequestHead:
     if known is not None:
         return known
     head = _decode_request(header)
-    if not head.metadata and not head.request_key and len(header) <= _MAX_KNOWN_HEADER:
+    stream = head.open_stream
+    if (
+        not head.metadata
+        and not head.request_key
+        and not (stream and stream.requests)
+        and len(header) <= _MAX_KNOWN_HEADER
+    ):
         if len(_known_requests) >= 1024:
             _known_requests.clear()
         _known_requests[header] = head
@@ -145,7 +203,17 @@ def _decode_request(header: bytes) -> RequestHead:
     key = message.request_key
     if len(key) not in (0, REQUEST_KEY_SIZE):
         raise BadHeader(f"a request key has {REQUEST_KEY_SIZE} bytes, not {len(key)}")
-    return RequestHead(path, timeout_us, metadata, message.accepts_batches, key)
+    stream = None
+    if message.HasField("open_stream"):
+        stream = _open_stream_from_wire(message.open_stream)
+    return RequestHead(path, timeout_us, metadata, message.accepts_batches, key, stream)
+
+
+def _open_stream_from_wire(message: header_pb2.OpenStream) -> OpenStream:
+    requests = message.requests
+    if len(requests) not in (0, TOPIC_SIZE):
+        raise BadHeader(f"the id of a stream has {TOPIC_SIZE} bytes, not {len(requests)}")
+    return OpenStream(message.window_items, message.window_bytes, requests)
 
 
 def _check_length(header: bytes) -> None:
@@ -185,6 +253,20 @@ def _encode_response(head: ResponseHead) -> bytes:
     message = ResponseHeader(accepts_batches=head.accepts_batches, draining=head.draining)
     add_to(message.initial_metadata, normalise(head.initial))
     add_to(message.trailing_metadata, normalise(head.trailing))
+    stream = head.stream
+    if stream is not None:
+        message.stream.CopyFrom(
+            header_pb2.OpenedStream(
+                topic=stream.topic,
+                publisher=stream.publisher,
+                epoch=stream.epoch,
+                sequence=stream.sequence,
+                grace_ms=stream.grace_ms,
+                shared=stream.shared,
+                window_items=stream.window_items,
+                window_bytes=stream.window_bytes,
+            )
+        )
     if head.code is not Code.OK:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
         text = head.message.encode(errors="replace").decode()
@@ -215,6 +297,7 @@ def decode_response(header: bytes) -> ResponseHead:
             trailing=trailing,
             accepts_batches=message.accepts_batches,
             draining=message.draining,
+            stream=_stream_from_wire(message),
         )
     return ResponseHead(
         code,
@@ -225,4 +308,22 @@ def decode_response(header: bytes) -> ResponseHead:
         message.accepts_batches,
         message.not_executed,
         message.draining,
+    )
+
+
+def _stream_from_wire(message: ResponseHeader) -> OpenedStream | None:
+    if not message.HasField("stream"):
+        return None
+    stream = message.stream
+    if len(stream.topic) != TOPIC_SIZE or b"\0" in stream.topic:
+        raise BadHeader(f"the topic of a stream has {TOPIC_SIZE} bytes, and none of them is zero")
+    return OpenedStream(
+        stream.topic,
+        stream.publisher,
+        stream.epoch,
+        stream.sequence,
+        stream.grace_ms,
+        stream.shared,
+        stream.window_items,
+        stream.window_bytes,
     )

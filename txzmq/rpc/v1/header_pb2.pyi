@@ -36,6 +36,7 @@ class RequestHeader(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     REQUEST_KEY_FIELD_NUMBER: _builtins.int
+    OPEN_STREAM_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """`/package.Service/Method`."""
     timeout_us: _builtins.int
@@ -48,6 +49,10 @@ class RequestHeader(_message.Message):
     """
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
+    @_builtins.property
+    def open_stream(self) -> Global___OpenStream:
+        """Absent in a unary call."""
+
     def __init__(
         self,
         *,
@@ -56,16 +61,45 @@ class RequestHeader(_message.Message):
         metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         accepts_batches: _builtins.bool = ...,
         request_key: _builtins.bytes = ...,
+        open_stream: Global___OpenStream | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "open_stream", b"open_stream", "timeout_us", b"timeout_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "request_key", b"request_key", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "open_stream", b"open_stream", "request_key", b"request_key", "timeout_us", b"timeout_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__timeout_us: _TypeAlias = _typing.Literal["timeout_us"]  # noqa: Y015
     _WhichOneofArgType__timeout_us: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_us) -> _WhichOneofReturnType__timeout_us | None: ...
 
 Global___RequestHeader: _TypeAlias = RequestHeader  # noqa: Y015
+
+@_typing.final
+class OpenStream(_message.Message):
+    """The client's end of a call in which requests or responses stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_ITEMS_FIELD_NUMBER: _builtins.int
+    WINDOW_BYTES_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    window_items: _builtins.int
+    """Of a stream of responses: how many items, and how many bytes of them, may be published and not
+    yet acknowledged; the item that reaches the bytes is the last.
+    """
+    window_bytes: _builtins.int
+    requests: _builtins.bytes
+    """Of a stream of requests: 16 random bytes that stand for it in `Streams.Send`."""
+    def __init__(
+        self,
+        *,
+        window_items: _builtins.int = ...,
+        window_bytes: _builtins.int = ...,
+        requests: _builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___OpenStream: _TypeAlias = OpenStream  # noqa: Y015
 
 @_typing.final
 class ResponseHeader(_message.Message):
@@ -79,6 +113,7 @@ class ResponseHeader(_message.Message):
     ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     NOT_EXECUTED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     accepts_batches: _builtins.bool
     """Whether the server understands batches; said in reply to a request that says so of its client."""
     not_executed: _builtins.bool
@@ -93,6 +128,10 @@ class ResponseHeader(_message.Message):
     def initial_metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
     @_builtins.property
     def trailing_metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
+    @_builtins.property
+    def stream(self) -> Global___OpenedStream:
+        """The stream of responses that the call has opened."""
+
     def __init__(
         self,
         *,
@@ -102,13 +141,62 @@ class ResponseHeader(_message.Message):
         accepts_batches: _builtins.bool = ...,
         not_executed: _builtins.bool = ...,
         draining: _builtins.bool = ...,
+        stream: Global___OpenedStream | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "draining", b"draining", "initial_metadata", b"initial_metadata", "not_executed", b"not_executed", "status", b"status", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "draining", b"draining", "initial_metadata", b"initial_metadata", "not_executed", b"not_executed", "status", b"status", "stream", b"stream", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ResponseHeader: _TypeAlias = ResponseHeader  # noqa: Y015
+
+@_typing.final
+class OpenedStream(_message.Message):
+    """The server's end of a stream of responses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    GRACE_MS_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    WINDOW_ITEMS_FIELD_NUMBER: _builtins.int
+    WINDOW_BYTES_FIELD_NUMBER: _builtins.int
+    topic: _builtins.bytes
+    """16 bytes, none of them zero: what to subscribe to, with a zero byte behind it."""
+    publisher: _builtins.str
+    """Where the server's publisher listens. In place of a wildcard address the client puts the one
+    that it is connected to.
+    """
+    epoch: _builtins.bytes
+    """8 random bytes that the server's streams have in common; another process has others."""
+    sequence: _builtins.int
+    """The number of the first item."""
+    grace_ms: _builtins.int
+    """How long the server keeps a stream that nobody subscribes to, in milliseconds."""
+    shared: _builtins.bool
+    """Whether others get the same items, so that nothing is to be acknowledged."""
+    window_items: _builtins.int
+    """The window that holds: no more than the client asked for."""
+    window_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        topic: _builtins.bytes = ...,
+        publisher: _builtins.str = ...,
+        epoch: _builtins.bytes = ...,
+        sequence: _builtins.int = ...,
+        grace_ms: _builtins.int = ...,
+        shared: _builtins.bool = ...,
+        window_items: _builtins.int = ...,
+        window_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "grace_ms", b"grace_ms", "publisher", b"publisher", "sequence", b"sequence", "shared", b"shared", "topic", b"topic", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___OpenedStream: _TypeAlias = OpenedStream  # noqa: Y015
 
 @_typing.final
 class Metadatum(_message.Message):

@@ -1,0 +1,178 @@
+"""A service that streams; tests say what its handlers do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ClassVar
+
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+
+from tests.rpc.service import ADDRESS, text
+from txzmq.rpc import (
+    Channel,
+    ClientInterceptor,
+    Context,
+    Kind,
+    Method,
+    ResponseStream,
+    Server,
+    ServerInterceptor,
+    ServerLimits,
+    Service,
+)
+from txzmq.testing import Faults, MemoryNetwork
+
+PUBLISHER = f"{ADDRESS}.streams"
+COUNT = Method("/test.Streaming/Count", "count", StringValue, StringValue, kind=Kind.UNARY_STREAM)
+COLLECT = Method(
+    "/test.Streaming/Collect", "collect", StringValue, StringValue, kind=Kind.STREAM_UNARY
+)
+CHAT = Method("/test.Streaming/Chat", "chat", StringValue, StringValue, kind=Kind.STREAM_STREAM)
+
+#: What a handler does: anything that a stream may be made of.
+Handler = Callable[[Any, Context], Any]
+
+
+async def count(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    """Count from 0 to below the request."""
+    for number in range(int(request.value)):
+        yield text(str(number))
+
+
+class Streaming:
+    """Counts, unless told otherwise."""
+
+    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT, COLLECT, CHAT))
+
+    def __init__(self, handler: Handler = count) -> None:
+        self.handler = handler
+        #: Of the calls that reached a handler.
+        self.contexts: list[Context] = []
+
+    def count(self, request: StringValue, context: Context) -> Any:
+        self.contexts.append(context)
+        return self.handler(request, context)
+
+    collect = chat = count
+
+
+class Reader:
+    """Reads a stream to its end."""
+
+    def __init__(self, stream: ResponseStream[StringValue]) -> None:
+        self.stream = stream
+        self.items: list[str] = []
+        #: How it ended; None while it has not.
+        self.ended: BaseException | str | None = None
+        self.done = Deferred.fromCoroutine(self._read())
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended is not None
+
+    async def _read(self) -> None:
+        try:
+            async for item in self.stream:
+                self.items.append(item.value)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self.ended = error
+        else:
+            self.ended = "well"
+
+
+class Network(MemoryNetwork):
+    """In memory; servers die, and what happens to messages changes."""
+
+    @property
+    def faults(self) -> Faults:
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def die(self, address: str) -> None:
+        """Whoever listens there is not heard of any more; nor does it hear of anybody."""
+        for table in (self._listeners, self._publishers):
+            end = table.pop(address, None)
+            if end is not None:
+                end.cut()
+
+
+class StreamWorld:
+    """A server that streams and a channel, in memory."""
+
+    def __init__(
+        self,
+        handler: Handler = count,
+        *,
+        limits: ServerLimits | None = None,
+        faults: Faults | None = None,
+        interceptors: Sequence[ServerInterceptor] = (),
+        debug: bool = False,
+        client_interceptors: Sequence[ClientInterceptor] = (),
+        **channel: Any,
+    ) -> None:
+        self.network = Network(faults)
+        self.service = Streaming(handler)
+        self.limits = limits
+        self.server = self.serve(interceptors, debug=debug)
+        self.channel = Channel(self.network, ADDRESS, interceptors=client_interceptors, **channel)
+
+    def serve(
+        self, interceptors: Sequence[ServerInterceptor] = (), *, debug: bool = False
+    ) -> Server:
+        """Start a server; after :meth:`kill` another one."""
+        server = Server(
+            self.network,
+            [self.service],
+            limits=self.limits,
+            interceptors=interceptors,
+            debug=debug,
+        )
+        server.listen(ADDRESS)
+        self.server = server
+        return server
+
+    def die(self) -> None:
+        """The server's process dies; the address is free."""
+        self.network.die(ADDRESS)
+        self.network.die(PUBLISHER)
+
+    def open(self, value: object = 3, **options: Any) -> ResponseStream[StringValue]:
+        return self.channel.unary_stream(COUNT, text(str(value)), **options)
+
+    def collect(self, requests: Any, **options: Any) -> Deferred[StringValue]:
+        return self.channel.stream_unary(COLLECT, requests, **options)
+
+    def chat(self, requests: Any, **options: Any) -> ResponseStream[StringValue]:
+        return self.channel.stream_stream(CHAT, requests, **options)
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """Virtual seconds."""
+        deferred: Deferred[None] = Deferred(lambda _: call.cancel())
+        call: Any = self.network.clock.callLater(seconds, deferred.callback, None)
+        return deferred
+
+    def read(self, value: object = 3, **options: Any) -> Reader:
+        return Reader(self.open(value, **options))
+
+    def run(self, value: object = 3, **options: Any) -> Reader:
+        """Read a stream, and let all happen that is due now."""
+        reader = self.read(value, **options)
+        self.network.run()
+        return reader
+
+    def cut(self) -> None:
+        """Break all connections."""
+        self.network.cut(ADDRESS)
+        self.network.cut(PUBLISHER)
+
+    def close(self) -> None:
+        """End everything, and check that nothing is left behind."""
+        self.channel.close()
+        stopped = self.server.stop(0)
+        self.network.advance(3)
+        assert stopped.called
+        assert not self.network.clock.getDelayedCalls()

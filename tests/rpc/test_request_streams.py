@@ -1,0 +1,440 @@
+"""Streams of requests, and both ways, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.rpc.leftovers import leftovers
+from tests.rpc.service import ADDRESS, text
+from tests.rpc.streaming import PUBLISHER, Handler, Reader, StreamWorld
+from tests.support import Logged
+from txzmq.rpc import (
+    ClientCall,
+    ClientProceed,
+    Context,
+    DeadlineExceeded,
+    NotFound,
+    PermissionDenied,
+    RequestStream,
+    ResourceExhausted,
+    ResponseMetadata,
+    ServerLimits,
+    ServerProceed,
+    Unavailable,
+)
+from txzmq.testing import Faults
+
+Worlds = Callable[..., StreamWorld]
+
+
+@pytest.fixture
+def make() -> Generator[Worlds]:
+    worlds: list[StreamWorld] = []
+
+    def build(handler: Handler, **options: Any) -> StreamWorld:
+        worlds.append(StreamWorld(handler, **options))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        world.close()
+        assert leftovers(world.channel, world.server) == []
+
+
+async def join(requests: RequestStream[StringValue], context: Context) -> StringValue:
+    """Answers with all requests, when there are no more."""
+    return text(",".join([request.value async for request in requests]))
+
+
+async def echo(
+    requests: RequestStream[StringValue], context: Context
+) -> AsyncIterator[StringValue]:
+    """Answers each request with itself."""
+    async for request in requests:
+        yield request
+
+
+def texts(count: int) -> list[StringValue]:
+    return [text(str(number)) for number in range(count)]
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+class Source:
+    """Gives items when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: Deferred[StringValue | None] | None = None
+        self.closed = False
+
+    async def __call__(self) -> AsyncIterator[StringValue]:
+        try:
+            while True:
+                self.waiting = Deferred()
+                item = await self.waiting
+                if item is None:
+                    return
+                yield item
+        finally:
+            self.closed = True
+
+    def give(self, value: str | None) -> None:
+        assert self.waiting is not None
+        self.waiting.callback(None if value is None else text(value))
+
+
+# -- one response ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300, 5000])
+def test_all_requests_arrive_in_order(make: Worlds, count: int) -> None:
+    world = make(join)
+    assert world.network.result(world.collect(texts(count))).value == ",".join(numbers(count))
+
+
+def generator() -> Iterable[StringValue]:
+    yield from texts(3)
+
+
+async def asynchronous() -> AsyncIterator[StringValue]:
+    for item in texts(3):
+        yield item
+
+
+@pytest.mark.parametrize("source", [list, generator, asynchronous])
+def test_requests_may_come_from_anything(make: Worlds, source: Any) -> None:
+    world = make(join)
+    requests = texts(3) if source is list else source()
+    assert world.network.result(world.collect(requests)).value == "0,1,2"
+
+
+def test_requests_are_sent_as_they_come(make: Worlds) -> None:
+    seen: list[str] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        async for request in requests:
+            seen.append(request.value)  # noqa: PERF401 - as they come, not when all are there
+        return text("done")
+
+    world, source = make(handler), Source()
+    result = world.collect(source())
+    world.network.run()
+    for value in "abc":
+        source.give(value)
+        world.network.run()
+    assert seen == ["a", "b", "c"]
+    source.give(None)
+    assert world.network.result(result).value == "done"
+    assert source.closed
+
+
+def test_a_source_is_not_asked_beyond_the_window(make: Worlds) -> None:
+    asked: list[int] = []
+    go: Deferred[None] = Deferred()
+
+    def source() -> Iterable[StringValue]:
+        for number in range(3000):
+            asked.append(number)
+            yield text(str(number))
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        await go
+        return await join(requests, context)
+
+    world = make(handler)
+    result = world.collect(source())
+    world.network.advance(1)
+    assert len(asked) == 1024
+    go.callback(None)
+    assert world.network.result(result).value == ",".join(numbers(3000))
+
+
+def test_the_handler_may_answer_before_the_last_request(make: Worlds) -> None:
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        async for request in requests:
+            return request
+        raise AssertionError("no request")
+
+    world, source = make(handler), Source()
+    result = world.collect(source())
+    world.network.run()
+    source.give("first")
+    assert world.network.result(result).value == "first"
+    assert source.closed
+
+
+def test_an_error_ends_the_call_and_the_source(make: Worlds) -> None:
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        raise NotFound("nothing here", metadata=(("k", "v"),))
+
+    world, source = make(handler), Source()
+    with ResponseMetadata() as metadata:
+        result = world.collect(source())
+    with pytest.raises(NotFound, match="nothing here"):
+        world.network.result(result)
+    assert metadata.trailing == (("k", "v"),)
+    world.network.run()
+    assert source.closed
+
+
+def test_what_the_source_raises_is_what_the_caller_gets(make: Worlds) -> None:
+    ended: list[str] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        context.cancelled.addCallback(ended.append)
+        return await join(requests, context)
+
+    async def source() -> AsyncIterator[StringValue]:
+        yield text("a")
+        await world.sleep(1)
+        raise ZeroDivisionError
+
+    world = make(handler)
+    result = world.collect(source())
+    world.network.advance(2)
+    with pytest.raises(ZeroDivisionError):
+        world.network.result(result)
+    assert ended == ["the client cancelled it"]
+
+
+@pytest.mark.parametrize("item", [None, "x", 5])
+def test_a_request_of_a_wrong_type_is_told(make: Worlds, item: object) -> None:
+    world = make(join)
+    with pytest.raises(TypeError):
+        world.network.result(world.collect([item]))
+
+
+def test_what_is_no_iterable_is_told(make: Worlds) -> None:
+    world = make(join)
+    with pytest.raises(TypeError, match="takes an iterable"):
+        world.network.result(world.collect(5))
+
+
+def test_cancelling_ends_both_sides(make: Worlds) -> None:
+    ended: list[str] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        try:
+            return await join(requests, context)
+        finally:
+            ended.append("handler")
+
+    world, source = make(handler), Source()
+    result = world.collect(source())
+    world.network.run()
+    result.cancel()
+    with pytest.raises(CancelledError):
+        world.network.result(result)
+    assert ended == ["handler"]
+    assert source.closed
+    assert not world.server.running
+
+
+def test_a_deadline_ends_both_sides(make: Worlds) -> None:
+    world, source = make(join), Source()
+    result = world.collect(source(), timeout=1)
+    world.network.advance(1.1)
+    with pytest.raises(DeadlineExceeded):
+        world.network.result(result)
+    assert source.closed
+    assert not world.server.running
+
+
+def test_a_lost_connection_ends_both_sides(make: Worlds) -> None:
+    world, source = make(join), Source()
+    result = world.collect(source())
+    world.network.run()
+    world.network.cut(ADDRESS)
+    with pytest.raises(Unavailable, match="may have been executed"):
+        world.network.result(result)
+    world.network.run()
+    assert source.closed
+    assert not world.server.running
+
+
+def test_a_request_has_a_size_on_both_sides(make: Worlds) -> None:
+    big = [text("x" * 200)]
+    world = make(join, message_size=100)
+    with pytest.raises(ResourceExhausted, match="Channel's message_size"):
+        world.network.result(world.collect(big))
+    world = make(join, limits=ServerLimits(message_size=100))
+    with pytest.raises(ResourceExhausted, match=r"ServerLimits\.message_size"):
+        world.network.result(world.collect(big))
+
+
+def test_the_call_waits_for_a_place_like_any_other(make: Worlds) -> None:
+    go: Deferred[None] = Deferred()
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        await go
+        return await join(requests, context)
+
+    world = make(handler, limits=ServerLimits(running=1))
+    results = [world.collect(texts(3)) for _ in range(3)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (1, 2)
+    go.callback(None)
+    assert [world.network.result(result).value for result in results] == ["0,1,2"] * 3
+
+
+def test_interceptors_see_the_streams(make: Worlds) -> None:
+    async def numbered(call: ClientCall, proceed: ClientProceed) -> Any:
+        return await proceed(call.replace(request=[*call.request, text("added")]))
+
+    async def refuse(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        if dict(context.metadata).get("user") == "stranger":
+            raise PermissionDenied("not you")
+        return await proceed(request)
+
+    world = make(join, interceptors=[refuse], client_interceptors=[numbered])
+    assert world.network.result(world.collect(texts(2))).value == "0,1,added"
+    with pytest.raises(PermissionDenied):
+        world.network.result(world.collect(texts(2), metadata={"user": "stranger"}))
+
+
+# -- both ways ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 5000])
+def test_both_ways_at_once(make: Worlds, count: int) -> None:
+    world = make(echo)
+    reader = Reader(world.chat(texts(count)))
+    world.network.run()
+    assert reader.items == numbers(count)
+    assert reader.ended == "well"
+
+
+def test_ping_and_pong(make: Worlds) -> None:
+    world, source = make(echo), Source()
+    reader = Reader(world.chat(source()))
+    world.network.run()
+    for number in range(20):
+        source.give(str(number))
+        world.network.run()
+        assert reader.items == numbers(number + 1)
+    source.give(None)
+    world.network.run()
+    assert reader.ended == "well"
+    assert source.closed
+
+
+def test_the_server_may_end_first(make: Worlds) -> None:
+    async def handler(
+        requests: RequestStream[StringValue], context: Context
+    ) -> AsyncIterator[StringValue]:
+        async for request in requests:
+            yield request
+            if request.value == "bye":
+                return
+
+    world, source = make(handler), Source()
+    reader = Reader(world.chat(source()))
+    world.network.run()
+    source.give("bye")
+    world.network.run()
+    assert reader.items == ["bye"]
+    assert reader.ended == "well"
+    assert source.closed
+
+
+def test_cancelling_ends_all(make: Worlds) -> None:
+    world, source = make(echo), Source()
+    reader = Reader(world.chat(source()))
+    world.network.run()
+    source.give("a")
+    world.network.run()
+    reader.stream.cancel()
+    world.network.run()
+    assert source.closed
+    assert not world.server.running
+
+
+def test_a_source_that_fails_ends_all(make: Worlds) -> None:
+    async def source() -> AsyncIterator[StringValue]:
+        yield text("a")
+        await world.sleep(1)
+        raise ZeroDivisionError
+
+    world = make(echo)
+    reader = Reader(world.chat(source()))
+    world.network.advance(2)
+    assert isinstance(reader.ended, ZeroDivisionError)
+    assert not world.server.running
+
+
+def test_both_ways_survive_broken_connections(make: Worlds) -> None:
+    world, source = make(echo), Source()
+    reader = Reader(world.chat(source()))
+    world.network.run()
+    for number in range(30):
+        if number % 3 == 0:
+            world.network.cut(ADDRESS)
+        if number % 2 == 0:
+            world.network.cut(PUBLISHER)
+        source.give(str(number))
+        world.network.advance(0.05 if number % 5 else 2)
+    source.give(None)
+    world.network.advance(5)
+    assert reader.items == numbers(30)
+    assert reader.ended == "well"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loss_doubles_and_delay_change_nothing(make: Worlds, seed: int) -> None:
+    faults = Faults(seed=seed, loss=0.1, duplication=0.2, delay=0.1)
+    world = make(echo, faults=faults, stream_window=16)
+    reader = Reader(world.chat(texts(200)))
+    while reader.ended != "well":
+        world.network.advance(2000)
+        if isinstance(reader.ended, Exception):
+            reader = Reader(world.chat(texts(200)))  # the call that opens it was lost
+    assert reader.items == numbers(200)
+
+
+def test_an_interceptor_may_answer_by_itself(make: Worlds) -> None:
+    async def refuse(call: ClientCall, proceed: ClientProceed) -> Any:
+        raise NotFound("not even asked")
+
+    world = make(echo, client_interceptors=[refuse])
+    reader = Reader(world.chat(texts(2)))
+    assert isinstance(reader.ended, NotFound)
+
+
+def test_a_client_interceptor_goes_around_opening(make: Worlds) -> None:
+    calls: list[str] = []
+
+    async def again(call: ClientCall, proceed: ClientProceed) -> Any:
+        calls.append("first")
+        try:
+            return await proceed(call)
+        except NotFound:
+            calls.append("second")
+            return await proceed(call)
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> Any:
+        if len(calls) == 1:
+            raise NotFound("once")
+        return echo(requests, context)
+
+    world = make(handler, client_interceptors=[again])
+    reader = Reader(world.chat(texts(2)).max_silence(5))
+    world.network.run()
+    assert calls == ["first", "second"]
+    assert reader.items == numbers(2)
+    assert reader.ended == "well"
+
+
+def test_an_interceptor_that_returns_no_stream_is_told(make: Worlds, logged: Logged) -> None:
+    async def wrong(call: ClientCall, proceed: ClientProceed) -> Any:
+        return text("x")
+
+    world = make(echo, client_interceptors=[wrong])
+    reader = Reader(world.chat(texts(2)))
+    assert isinstance(reader.ended, TypeError)

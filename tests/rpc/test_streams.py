@@ -1,0 +1,769 @@
+"""Streams of responses, in virtual time: how they run, and how they end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+
+from tests.rpc.leftovers import leftovers
+from tests.rpc.service import ADDRESS, text
+from tests.rpc.streaming import COUNT, PUBLISHER, Handler, Reader, StreamWorld
+from tests.support import Logged
+from txzmq.rpc import (
+    Channel,
+    Context,
+    DeadlineExceeded,
+    Internal,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    ResponseMetadata,
+    RpcError,
+    ServerLimits,
+    ServerProceed,
+    Unavailable,
+    Unknown,
+    current_context,
+)
+from txzmq.testing import Faults
+
+Worlds = Callable[..., StreamWorld]
+
+
+@pytest.fixture
+def make() -> Generator[Worlds]:
+    worlds: list[StreamWorld] = []
+
+    def build(*arguments: Any, **options: Any) -> StreamWorld:
+        worlds.append(StreamWorld(*arguments, **options))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        world.close()
+        assert leftovers(world.channel, world.server) == []
+
+
+class Endless:
+    """Gives items for ever, one each time the test says so, and notes how it ends."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+        self.given = 0
+        self.ends: list[str] = []
+        self.running = 0
+
+    async def __call__(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        self.running += 1
+        context.cancelled.addCallback(self.ends.append)
+        try:
+            while True:
+                self.waiting.append(Deferred(self.waiting.remove))
+                await self.waiting[-1]
+                yield text(str(self.given))
+        finally:
+            self.running -= 1
+
+    def give(self) -> None:
+        self.given += 1
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+def returning(result: object) -> Handler:
+    def handler(request: StringValue, context: Context) -> object:
+        return result
+
+    return handler
+
+
+def raising(error: Exception) -> Handler:
+    def handler(request: StringValue, context: Context) -> object:
+        raise error
+
+    return handler
+
+
+def waiting_for_ever(request: StringValue, context: Context) -> Deferred[list[StringValue]]:
+    return Deferred()
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+# -- how they run ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 255, 256, 257, 10_000])
+def test_all_items_arrive_in_order(make: Worlds, count: int) -> None:
+    world = make()
+    reader = world.run(count)
+    assert reader.items == numbers(count)
+    assert reader.ended == "well"
+
+
+def test_streams_run_side_by_side(make: Worlds) -> None:
+    world = make()
+    readers = [world.read(number) for number in range(50)]
+    world.network.run()
+    assert [reader.items for reader in readers] == [numbers(number) for number in range(50)]
+
+
+def test_the_handler_is_asked_only_when_the_client_has_subscribed(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    world.network.cut(PUBLISHER)
+    world.network.run()
+    stream = world.open()
+    order: list[str] = []
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    while not endless.running:
+        assert not any(publisher.subscribers.values())
+        order.append("waits")
+        world.network.clock.advance(0)
+        if any(publisher.subscribers.values()):
+            break
+    assert order
+    world.network.run()
+    assert endless.running == 1
+    stream.cancel()
+
+
+def plain(request: StringValue, context: Context) -> Iterable[StringValue]:
+    return [text(str(number)) for number in range(int(request.value))]
+
+
+def generator(request: StringValue, context: Context) -> Iterable[StringValue]:
+    for number in range(int(request.value)):
+        yield text(str(number))
+
+
+def deferreds(request: StringValue, context: Context) -> Iterable[Deferred[StringValue]]:
+    for number in range(int(request.value)):
+        yield succeed(text(str(number)))
+
+
+def deferred(request: StringValue, context: Context) -> Deferred[Iterable[StringValue]]:
+    return succeed(plain(request, context))
+
+
+async def coroutine(request: StringValue, context: Context) -> Iterable[StringValue]:
+    return plain(request, context)
+
+
+@pytest.mark.parametrize("handler", [plain, generator, deferreds, deferred, coroutine])
+def test_a_handler_may_give_items_in_many_ways(make: Worlds, handler: Any) -> None:
+    reader = make(handler).run(5000)
+    assert reader.items == numbers(5000)
+    assert reader.ended == "well"
+
+
+def test_a_callback_may_read(make: Worlds) -> None:
+    world = make()
+    items: list[str] = []
+    ended = world.open(3).each(lambda item: items.append(item.value))
+    assert world.network.result(ended) is None
+    assert items == numbers(3)
+
+
+def test_a_callback_may_have_the_next_item_wait(make: Worlds) -> None:
+    world = make()
+    waiting: list[Deferred[None]] = []
+
+    def take(item: StringValue) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    ended = world.open(2).each(take)
+    world.network.run()
+    assert len(waiting) == 1
+    waiting[0].callback(None)
+    assert len(waiting) == 2
+    assert not ended.called
+    waiting[1].callback(None)
+    assert ended.called
+
+
+def test_a_callback_that_fails_cancels_the_stream(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    ended = world.open().each(lambda item: 1 / 0)
+    world.network.run()
+    endless.give()
+    with pytest.raises(ZeroDivisionError):
+        world.network.result(ended)
+    assert endless.ends == ["the client cancelled it"]
+    assert not endless.running
+
+
+def test_a_stream_has_one_reader_at_a_time(make: Worlds) -> None:
+    world = make(Endless())
+    first = world.run()
+    second = Reader(first.stream)
+    assert isinstance(second.ended, RuntimeError)
+    first.stream.cancel()
+
+
+def test_metadata_goes_both_ways(make: Worlds) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        context.send_initial_metadata({"begin": "1"})
+        yield text(dict(context.metadata)["tenant"])  # type: ignore[arg-type]  # text, by its key
+        context.set_trailing_metadata({"end-bin": b"2"})
+
+    world = make(handler)
+    with ResponseMetadata() as metadata:
+        reader = world.run(metadata={"tenant": "a"})
+    assert reader.items == ["a"]
+    assert reader.stream.initial_metadata == metadata.initial == (("begin", "1"),)
+    assert reader.stream.trailing_metadata == metadata.trailing == (("end-bin", b"2"),)
+
+
+def test_initial_metadata_may_come_before_all_items(make: Worlds) -> None:
+    def handler(request: StringValue, context: Context) -> list[Deferred[StringValue]]:
+        context.send_initial_metadata({"begin": "1"})
+        return [Deferred()]
+
+    reader = make(handler).run()
+    assert reader.stream.initial_metadata == (("begin", "1"),)
+    assert not reader.has_ended
+    reader.stream.cancel()
+
+
+# -- back-pressure -----------------------------------------------------------------------------
+
+
+def test_a_handler_is_not_asked_beyond_the_window(make: Worlds) -> None:
+    asked: list[int] = []
+
+    def handler(request: StringValue, context: Context) -> Iterable[StringValue]:
+        for number in range(1000):
+            asked.append(number)
+            yield text(str(number))
+
+    world = make(handler, stream_window=10)
+    stream = world.open()
+    world.network.advance(5)
+    assert len(asked) == 10
+    reader = Reader(stream)
+    assert len(reader.items) == 10
+    world.network.run()
+    assert reader.items == numbers(1000)
+
+
+@pytest.mark.parametrize("on_server", [False, True])
+def test_the_window_has_bytes_too(make: Worlds, on_server: bool) -> None:
+    asked: list[int] = []
+
+    def handler(request: StringValue, context: Context) -> Iterable[StringValue]:
+        for number in range(100):
+            asked.append(number)
+            yield text("x" * 98)  # 100 bytes
+
+    limit = {"limits": ServerLimits(stream_window_bytes=450)}
+    world = make(handler, **(limit if on_server else {"stream_window_bytes": 450}))
+    stream = world.open()
+    world.network.run()
+    assert len(asked) == 5
+    reader = Reader(stream)
+    world.network.run()
+    assert len(reader.items) == 100
+
+
+def test_all_streams_have_a_limit_together(make: Worlds) -> None:
+    def handler(request: StringValue, context: Context) -> Iterable[StringValue]:
+        for _ in range(10):
+            yield text("x" * 98)
+
+    world = make(handler, limits=ServerLimits(streams_bytes=500))
+    first, second = world.open(), world.open()
+    world.network.run()
+    third = world.run()
+    assert isinstance(third.ended, ResourceExhausted)
+    assert "ServerLimits.streams_bytes" in third.ended.message
+    readers = [Reader(first), Reader(second)]
+    # Nothing is acknowledged before half a window was read, or a heartbeat asks.
+    world.network.advance(30)
+    assert [len(reader.items) for reader in readers] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (ServerLimits(streams=1), "ServerLimits.streams)"),
+        (ServerLimits(streams_per_peer=1), "ServerLimits.streams_per_peer)"),
+    ],
+)
+def test_the_number_of_streams_is_limited(make: Worlds, limits: ServerLimits, name: str) -> None:
+    world = make(Endless(), limits=limits)
+    first = world.run()
+    second = world.run()
+    assert isinstance(second.ended, ResourceExhausted)
+    assert name in second.ended.message
+    assert world.server.counters["shed stream"] == 1
+    first.stream.cancel()
+    world.network.run()
+    assert not world.run().has_ended
+
+
+def test_an_item_has_a_size_on_the_server(make: Worlds) -> None:
+    def handler(request: StringValue, context: Context) -> Iterable[StringValue]:
+        yield text("a")
+        yield text("x" * 100)
+
+    reader = make(handler, limits=ServerLimits(message_size=100)).run()
+    assert reader.items == ["a"]
+    assert isinstance(reader.ended, ResourceExhausted)
+    assert "ServerLimits.message_size" in reader.ended.message
+
+
+def test_an_item_has_a_size_on_the_client(make: Worlds) -> None:
+    world = make(returning([text("a"), text("x" * 100)]), message_size=100)
+    reader = world.run()
+    assert reader.items == ["a"]
+    assert isinstance(reader.ended, ResourceExhausted)
+    assert "Channel's message_size" in reader.ended.message
+
+
+# -- how they end ------------------------------------------------------------------------------
+
+
+def test_an_error_comes_after_the_items_before_it(make: Worlds) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("a")
+        raise NotFound("no more", metadata=(("k", "v"),))
+
+    reader = make(handler).run()
+    assert reader.items == ["a"]
+    assert isinstance(reader.ended, NotFound)
+    assert reader.ended.message == "no more"
+    assert reader.ended.metadata == (("k", "v"),)
+    assert reader.ended.method == COUNT.path
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [returning(fail(PermissionDenied("not you"))), raising(PermissionDenied("not you"))],
+)
+def test_an_error_may_come_first(make: Worlds, handler: Handler) -> None:
+    reader = make(handler).run()
+    assert isinstance(reader.ended, PermissionDenied)
+
+
+def test_an_unexpected_exception_is_logged_and_not_sent(make: Worlds, logged: Logged) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("a")
+        raise ZeroDivisionError("secret")
+
+    reader = make(handler).run()
+    assert isinstance(reader.ended, Unknown)
+    assert "secret" not in reader.ended.message
+    (error,) = logged.failures()
+    assert isinstance(error, ZeroDivisionError)
+    logged.clear()
+
+
+@pytest.mark.parametrize("result", [[BytesValue()], [None], ["x"]])
+def test_an_item_of_a_wrong_type_ends_the_stream(
+    make: Worlds, logged: Logged, result: object
+) -> None:
+    reader = make(returning(result)).run()
+    assert isinstance(reader.ended, Unknown)
+    assert [type(error) for error in logged.failures()] == [TypeError]
+    logged.clear()
+
+
+def test_a_handler_that_returns_no_stream_is_told(make: Worlds, logged: Logged) -> None:
+    reader = make(returning(5)).run()
+    assert isinstance(reader.ended, Internal)
+    logged.clear()
+
+
+def test_cancelling_ends_the_handler(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    endless.give()
+    world.network.run()
+    reader.stream.cancel()
+    reader.stream.cancel()
+    assert isinstance(reader.ended, CancelledError)
+    world.network.run()
+    assert reader.items == ["1"]
+    assert endless.ends == ["the client cancelled it"]
+    assert not endless.running
+    assert not world.server.running
+
+
+def test_cancelling_ends_a_handler_that_waits_for_room(make: Worlds) -> None:
+    ended: list[str] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        try:
+            for number in range(100):
+                yield text(str(number))
+        finally:
+            ended.append("closed")
+
+    world = make(handler, stream_window=2)
+    stream = world.open()
+    world.network.run()
+    stream.cancel()
+    world.network.run()
+    assert ended == ["closed"]
+    assert isinstance(Reader(stream).ended, CancelledError)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_cancelling_at_any_moment_leaves_nothing(make: Worlds, turns: int) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.read()
+    for _ in range(turns):
+        world.network.clock.advance(0)
+    reader.stream.cancel()
+    assert isinstance(reader.ended, CancelledError)
+    world.network.advance(0.5)
+    assert not endless.running
+    assert not world.server.running
+
+
+def test_the_coroutine_that_reads_may_be_cancelled(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    reader.done.cancel()
+    world.network.run()
+    assert isinstance(reader.ended, CancelledError)
+    assert not endless.running
+
+
+def test_leaving_a_with_block_cancels(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+
+    async def read() -> str:
+        async with world.open() as stream:
+            async for item in stream:
+                return item.value
+        raise AssertionError("no item")
+
+    read_ = Deferred.fromCoroutine(read())
+    world.network.run()
+    endless.give()
+    assert world.network.result(read_) == "1"
+    assert not endless.running
+
+
+def test_forgetting_cancels(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    world.open()
+    gc.collect()
+    world.network.run()
+    stream = world.open()
+    world.network.run()
+    assert endless.running == 1
+    del stream
+    gc.collect()
+    world.network.run()
+    assert not endless.running
+
+
+def test_a_handler_that_goes_on_when_cancelled_keeps_its_place(make: Worlds) -> None:
+    release: Deferred[None] = Deferred()
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        try:
+            await Deferred()
+        except CancelledError:
+            await release
+        yield text("x")
+
+    world = make(handler, limits=ServerLimits(streams=1))
+    world.run().stream.cancel()
+    world.network.run()
+    assert world.server.running == 1
+    assert isinstance(world.run().ended, ResourceExhausted)
+    release.callback(None)
+    world.network.run()
+    assert not world.server.running
+
+
+def test_a_stream_has_a_deadline_on_both_sides(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run(timeout=1.0)
+    assert world.service.contexts[0].time_remaining() == pytest.approx(1.0)
+    world.network.advance(1.1)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert endless.ends
+    assert not endless.running
+
+
+def test_the_servers_deadline_is_told(make: Worlds) -> None:
+    world = make(Endless(), limits=ServerLimits(stream_timeout=1.0))
+    reader = world.run()
+    world.network.advance(1.1)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "on the server" in reader.ended.message
+
+
+def test_a_stream_has_no_deadline_by_default(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless, timeout=2.0)
+    reader = world.run()
+    world.network.advance(10_000)
+    endless.give()
+    world.network.run()
+    assert reader.items == ["1"]
+    assert world.service.contexts[0].time_remaining() is None
+    reader.stream.cancel()
+
+
+def test_opening_has_the_channels_timeout(make: Worlds) -> None:
+    world = make(waiting_for_ever, timeout=2.0)
+    reader = world.run()
+    world.network.advance(2.1)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    world.network.run()
+
+
+def test_silence_has_a_limit(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = Reader(world.open().max_silence(5))
+    for _ in range(5):
+        world.network.advance(4)
+        endless.give()
+    world.network.advance(4.9)
+    assert not reader.has_ended
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "silent for 5 s" in reader.ended.message
+    assert reader.items == ["1", "2", "3", "4", "5"]
+    assert not endless.running
+
+
+def test_a_handlers_streams_end_with_it(make: Worlds) -> None:
+    inner = Endless()
+    inside = make(inner)
+    taken: list[str] = []
+
+    async def outer(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        assert current_context() is context
+        async for item in inside.open(timeout=100):
+            taken.append(item.value)
+            yield item
+
+    world = make(outer)
+    reader = world.run(timeout=50)
+    inside.network.run()
+    inner.give()
+    inside.network.run()
+    world.network.run()
+    assert reader.items == ["1"]
+    left = inside.service.contexts[0].time_remaining()
+    assert left is not None
+    assert left <= 50
+    reader.stream.cancel()
+    world.network.run()
+    inside.network.run()
+    assert not inner.running
+
+
+def test_closing_the_channel_ends_its_streams(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.channel.close()
+    assert isinstance(reader.ended, CancelledError)
+    late = world.run()
+    assert isinstance(late.ended, Unavailable)
+    world.network.advance(10)
+    assert not endless.running
+
+
+# -- connections that break --------------------------------------------------------------------
+
+
+def test_a_stream_survives_a_broken_connection(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    for _ in range(20):
+        world.cut()
+        endless.give()
+        world.network.advance(0.05)
+        endless.give()
+        world.network.advance(2)
+    assert reader.items == [str(number) for number in range(1, 41)]
+    assert world.server.counters["replay"]
+    reader.stream.cancel()
+
+
+def test_the_end_survives_a_broken_connection(make: Worlds) -> None:
+    release: Deferred[None] = Deferred()
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("a")
+        await release
+        context.set_trailing_metadata({"k": "v"})
+        raise NotFound("gone")
+
+    world = make(handler)
+    reader = world.run()
+    world.cut()
+    release.callback(None)
+    world.network.advance(3)
+    assert isinstance(reader.ended, NotFound)
+    assert reader.stream.trailing_metadata == (("k", "v"),)
+    world.network.advance(1)
+
+
+def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    world.run()
+    # As if the process had died: the channel does nothing any more.
+    other = Channel(world.network, ADDRESS)
+    reader = Reader(other.unary_stream(COUNT, text("1")))
+    world.network.run()
+    assert endless.running == 2
+    other.close()
+    world.network.advance(4.9)
+    assert endless.running == 2
+    world.network.advance(0.2)
+    assert endless.running == 1
+    assert endless.ends == ["nobody subscribes to it"]
+    assert isinstance(reader.ended, CancelledError)
+
+
+def test_a_client_that_never_subscribes_is_forgotten(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.read()
+    world.network.publisher(PUBLISHER).close()  # type: ignore[union-attr]  # there is one
+    world.network.advance(10)
+    assert isinstance(reader.ended, Unavailable)
+    assert not world.server.running
+    assert not endless.running
+
+
+def test_a_restarted_server_is_told_as_such(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.die()
+    world.network.advance(0.1)
+    assert not reader.has_ended
+    world.serve()
+    world.network.advance(2)
+    assert isinstance(reader.ended, Unavailable)
+    assert "was restarted" in reader.ended.message
+    assert not world.run(timeout=1).has_ended
+
+
+def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    world.die()
+    world.network.advance(4.9)
+    assert not reader.has_ended  # it could come back
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, Unavailable)
+    assert "connection" in reader.ended.message
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_loss_doubles_and_delay_change_nothing(make: Worlds, seed: int) -> None:
+    faults = Faults(seed=seed, loss=0.2, duplication=0.2, delay=0.3)
+    world = make(faults=faults, stream_window=8)
+    reader = world.read(100)
+    while reader.ended != "well":
+        world.network.advance(200)
+        if isinstance(reader.ended, RpcError):
+            reader = world.read(100)  # the call that opens it was lost
+    assert reader.items == numbers(100)
+    assert reader.ended == "well"
+
+
+def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:
+    world = make(limits=ServerLimits(stream_silence=20), stream_window=2)
+    stream = world.open(10)
+    world.network.run()
+    # Heartbeats are answered even when nobody reads ...
+    world.network.advance(100)
+    assert world.server.running == 1
+    # ... but not by a process that is stopped.
+    world.network.faults = Faults(loss=1)
+    world.network.advance(40)
+    world.network.faults = Faults()
+    assert not world.server.running
+    assert world.server.counters["silent subscriber"] == 1
+    stream.cancel()
+
+
+# -- interceptors, on the server ---------------------------------------------------------------
+
+
+def test_an_interceptor_goes_around_opening(make: Worlds) -> None:
+    async def refuse(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        if request.value == "0":
+            raise PermissionDenied("not you")
+        return await proceed(request)
+
+    world = make(interceptors=[refuse])
+    assert isinstance(world.run(0).ended, PermissionDenied)
+    assert world.run(2).items == numbers(2)
+
+
+def test_an_interceptor_may_change_the_items(make: Worlds) -> None:
+    async def louder(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        items = await proceed(request)
+
+        async def changed() -> AsyncIterator[StringValue]:
+            async for item in items:
+                yield text(f"{item.value}!")
+
+        return changed()
+
+    assert make(interceptors=[louder]).run(2).items == ["0!", "1!"]
+
+
+# -- a server that shuts down ------------------------------------------------------------------
+
+
+def test_a_drain_lets_streams_end(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    stopped = world.server.stop(grace=10)
+    world.network.advance(5)
+    endless.give()
+    world.network.run()
+    assert reader.items == ["1"]
+    assert not stopped.called
+    reader.stream.cancel()
+    world.network.advance(3)
+    assert stopped.called
+
+
+def test_a_drain_that_is_over_ends_streams(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    stopped = world.server.stop(grace=10)
+    world.network.advance(11)
+    assert stopped.called
+    assert isinstance(reader.ended, Unavailable)
+    assert "shut down" in reader.ended.message
+    assert endless.ends == ["the server shuts down"]
+    assert not endless.running

@@ -1,0 +1,245 @@
+"""The client's end of a stream of requests: asks the caller for items, sends them, keeps them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from txzmq.rpc._calls import Call, too_large
+from txzmq.rpc._wire.headers import (
+    TOPIC_SIZE,
+    RequestHead,
+    ResponseHead,
+    encode_request,
+)
+from txzmq.rpc._wire.streams import Publication, Sender
+from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
+from txzmq.rpc.method import Method
+from txzmq.rpc.streams import close_source
+from txzmq.rpc.v1 import streams_pb2
+
+if TYPE_CHECKING:
+    from txzmq.rpc._calls import Carrier
+    from txzmq.rpc._client_streams import Hub
+
+__all__ = ["Requests", "RequestsCall"]
+
+_SEND: Final = encode_request(RequestHead("/txzmq.rpc.v1.Streams/Send", 30_000_000, ()))
+
+
+class Requests:
+    """The requests of one call.
+
+    The caller's items are asked for when the opening call has a connection, and not beyond the
+    window.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_hub",
+        "_method",
+        "_pump",
+        "_room",
+        "_sender",
+        "_size",
+        "_source",
+        "id",
+    )
+
+    def __init__(
+        self,
+        # Any: the caller's signature types the items.
+        method: Method[Any, Any],
+        source: Any,
+        size: int,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """
+        :param source: what the caller gave: an iterable, or an asynchronous one.
+        :param size: bytes that an item may have.
+        :param failed: called with what asking for an item raised; the call is of no use then.
+        """
+        self.id = os.urandom(TOPIC_SIZE)
+        self._method = method
+        self._source: Any = source
+        self._size = size
+        self._failed = failed
+        self._sender = Sender(REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES)
+        self._hub: Hub | None = None
+        self._pump: Deferred[None] | None = None
+        self._room: Deferred[None] | None = None
+
+    def carried(self, carrier: Carrier) -> None:
+        """The opening call is with a connection, which sends it before anything else of the call.
+
+        Or it waits for one, and this is told again.
+        """
+        hub: Hub | None = getattr(carrier, "hub", None)
+        if hub is None:
+            return
+        if self._hub is not None:
+            self._hub.requests_ended(self)
+        self._hub = hub
+        hub.requests_begun(self)
+        if self._source is not None:
+            source, self._source = self._source, None
+            pump = Deferred.fromCoroutine(self._ask(source))
+            if not pump.called:
+                self._pump = pump
+            pump.addErrback(self._asking_failed)
+        else:
+            self._send_all_again()
+
+    async def _ask(self, source: Any) -> None:
+        """Ask the caller for items, as long as there is room for them."""
+        try:
+            if isinstance(source, AsyncIterable):
+                items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # the caller's
+                async for item in items:
+                    if self._add(item):
+                        await self._wait()
+            else:
+                one_by_one: Iterable[Any] = source
+                for item in one_by_one:
+                    if self._add(item):
+                        await self._wait()
+            self._sender.end(b"")
+            if self._hub is not None:
+                self._hub.send_requests_soon(self)
+        finally:
+            self._pump = None
+            await close_source(source)
+
+    def _add(self, item: Any) -> bool:
+        expected = self._method.request_type
+        if type(item) is not expected:
+            raise TypeError(
+                f"{self._method.path} takes {expected.__name__}, not {type(item).__name__}"
+            )
+        data = item.SerializeToString()
+        if len(data) > self._size:
+            raise too_large("item of the stream", len(data), self._size)
+        sender, hub = self._sender, self._hub
+        if hub is None:
+            raise CancelledError("the call has ended")
+        if sender.add(data):
+            hub.send_requests(self)
+        else:
+            hub.send_requests_soon(self)
+        return sender.is_full
+
+    def _wait(self) -> Deferred[None]:
+        self._room = Deferred()
+        return self._room
+
+    def _asking_failed(self, failure: Failure) -> None:
+        error = failure.value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # Twisted's
+        if self._hub is not None and isinstance(error, Exception):
+            self._failed(error)
+
+    def take(self) -> bytes | None:
+        """The body of the next ``Send``; None if there is nothing new."""
+        publication = self._sender.take()
+        return None if publication is None else self._body(publication)
+
+    def _body(self, publication: Publication) -> bytes:
+        return streams_pb2.SendRequest(
+            requests=self.id,
+            sequence=publication.sequence,
+            items=publication.items,
+            end=publication.end is not None,
+        ).SerializeToString()
+
+    def send(self, call: Callable[..., bool]) -> bool:
+        """Send what is new, if there is room; whether there was.
+
+        :param call: makes a control call.
+        """
+        body = self.take()
+        # What was not sent is sent again, with all that is not acknowledged.
+        return body is None or call(_SEND, body, self._answered)
+
+    def _answered(self, head: ResponseHead | None, body: bytes) -> None:
+        hub = self._hub
+        if hub is None:
+            return
+        if head is None or head.code is Code.OUT_OF_RANGE:
+            hub.send_requests_again(self)
+            return
+        if head.code is not Code.OK:
+            return  # the call has ended, and its own reply says how
+        try:
+            response = streams_pb2.SendResponse.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            return
+        sender = self._sender
+        # The end is the last of what is acknowledged, and of no interest then.
+        if sender.acknowledge(min(response.taken + 1, sender.sequence)) and not sender.is_full:
+            room, self._room = self._room, None
+            if room is not None:
+                room.callback(None)
+
+    def _send_all_again(self) -> None:
+        if self._hub is not None:
+            self._hub.send_requests_again(self)
+
+    def again(self, call: Callable[..., bool]) -> bool:
+        """Send all that is not acknowledged once more, if there is room; whether there was."""
+        sender = self._sender
+        sender.take()
+        sequence = sender.acknowledged
+        while sequence < sender.sequence:
+            publication = sender.replay(sequence)
+            if not call(_SEND, self._body(publication), self._answered):
+                return False
+            sequence += len(publication.items) + (publication.end is not None)
+        return True
+
+    def stop(self) -> None:
+        """The call has ended: ask the caller for no more."""
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            hub.requests_ended(self)
+        self._source = None
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+
+
+class RequestsCall(Call):
+    """A call with a stream of requests and one response."""
+
+    __slots__ = ("_carrier", "requests")
+
+    #: Set when it is made.
+    requests: Requests
+
+    # A property in place of the attribute: to learn which connection has it.
+    @property
+    def carrier(self) -> Carrier | None:
+        """Where it waits to be sent, or was sent."""
+        return self._carrier
+
+    @carrier.setter
+    def carrier(  # pyright: ignore[reportIncompatibleVariableOverride]  # a property for an attribute
+        self, carrier: Carrier | None
+    ) -> None:
+        self._carrier = carrier
+        if carrier is not None:
+            self.requests.carried(carrier)
+
+    def _end(self) -> None:
+        super()._end()
+        self.requests.stop()
+
+    def requests_failed(self, error: Exception) -> None:
+        """The caller's items came to a bad end."""
+        if self.carrier is not None:
+            self.carrier.cancel(self)
+        self.fail(error)

@@ -1,0 +1,713 @@
+"""The streams of responses that a server has open: handlers asked for items, items published."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txzmq._guard import Guard
+from txzmq._ids import new_epoch
+from txzmq._reactor import Clock, Timer
+from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc._listener import Listener
+from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._served_requests import ServedRequests
+from txzmq.rpc._status import log_late_failure, status_of
+from txzmq.rpc._wire.headers import (
+    OK,
+    OpenedStream,
+    OpenStream,
+    RequestHead,
+    ResponseHead,
+    encode_response,
+)
+from txzmq.rpc._wire.metadata import check_size
+from txzmq.rpc._wire.server import CallKey
+from txzmq.rpc._wire.streams import SEPARATOR, Sender, encode, new_topic, to_message
+from txzmq.rpc.context import Context
+from txzmq.rpc.errors import Code, ResourceExhausted
+from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.streams import close_source
+from txzmq.rpc.transport import PublisherTransport
+from txzmq.rpc.v1 import streams_pb2
+
+__all__ = ["Publisher", "ServedStreams", "StreamCall"]
+
+_log = Logger()
+_SERVICE: Final = "/txzmq.rpc.v1.Streams/"
+_SEND: Final = f"{_SERVICE}Send"
+_NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
+#: Seconds from what was published to the first heartbeat that names its number.
+_HEARTBEAT: Final = 1.0
+#: The pauses between heartbeats double up to so many of the first.
+_MAX_PAUSE: Final = 8
+
+
+class StreamCall(ServedCall):
+    """A call in which requests or responses stream."""
+
+    __slots__ = ("_answered", "open_stream", "requests", "surroundings")
+
+    def __init__(
+        self,
+        listener: Listener,
+        key: CallKey,
+        entry: Entry,
+        context: Context,
+        deadline: float | None,
+        body: bytes,
+        open_stream: OpenStream,
+    ) -> None:
+        #: What the client streams, until the call has ended or a stream of responses has it.
+        self.requests: ServedRequests | None = None
+        super().__init__(listener, key, entry, context, deadline, body)
+        self.open_stream = open_stream
+        #: What the handler runs in, when it is called and when it is asked for items.
+        self.surroundings = contextvars.copy_context()
+
+    # A property in place of the attribute: whatever ends the call ends its stream of requests.
+    @property
+    def answered(self) -> bool:
+        """Nobody waits for the handler's result any more."""
+        return self._answered
+
+    @answered.setter
+    def answered(self, answered: bool) -> None:
+        self._answered = answered
+        if answered:
+            requests, self.requests = self.requests, None
+            if requests is not None:
+                requests.close()
+
+
+class ServedStream:
+    """A stream of responses, from the opening call until the client has had its end."""
+
+    __slots__ = (
+        "alarm",
+        "begun",
+        "context",
+        "deadline",
+        "gone",
+        "heard",
+        "key",
+        "method",
+        "pause",
+        "publisher",
+        "pump",
+        "quiet",
+        "requests",
+        "room",
+        "sender",
+        "source",
+        "subscribers",
+        "surroundings",
+        "tick",
+        "topic",
+    )
+
+    def __init__(
+        self, call: StreamCall, publisher: Publisher, source: object, sender: Sender
+    ) -> None:
+        self.key = call.key
+        self.method = call.entry.method
+        self.context = call.context
+        self.deadline = call.deadline
+        self.surroundings = call.surroundings
+        self.publisher = publisher
+        self.topic = new_topic()
+        self.sender = sender
+        #: What the handler returned; given up when it is asked for items.
+        self.source = source
+        #: Of the coroutine that asks the handler for items.
+        self.pump: Deferred[None] | None = None
+        #: While the handler has to wait.
+        self.room: Deferred[None] | None = None
+        #: What the client streams.
+        self.requests, call.requests = call.requests, None
+        self.subscribers = 0
+        #: Whether anything was published.
+        self.begun = False
+        #: Nobody wants what the handler has yet to say.
+        self.gone = False
+        self.tick = 0
+        #: When it ends because nobody subscribes to it.
+        self.alarm = 0
+        #: When the client gave a sign of life last, as far as one was waited for.
+        self.heard = 0.0
+        #: Beats that have passed since the last heartbeat or publication, and how many have to.
+        self.quiet = 0
+        self.pause = 1
+
+
+class Publisher:
+    """The publisher beside a listener (a :class:`PublisherHandler`)."""
+
+    def __init__(self, streams: ServedStreams, endpoint: str = "") -> None:
+        """:param endpoint: what clients are told to connect to; empty for where it listens."""
+        self._streams = streams
+        self._endpoint = endpoint
+        self.transport: PublisherTransport | None = None
+        # Streams that have something to publish. An ordered set.
+        self._fresh: dict[ServedStream, None] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect to."""
+        return self._endpoint or (self.transport.endpoint if self.transport is not None else "")
+
+    def allows(self, tag: bytes) -> bool:
+        """Whether there is a stream with this topic."""
+        return self._streams.find(tag) is not None
+
+    def subscribed(self, tag: bytes) -> None:
+        """A client is ready for a stream."""
+        stream = self._streams.find(tag)
+        if stream is not None:
+            self._streams.subscribed(stream)
+
+    def unsubscribed(self, tag: bytes) -> None:
+        """A client is gone, or does not want a stream any more."""
+        stream = self._streams.find(tag)
+        if stream is not None:
+            self._streams.unsubscribed(stream)
+
+    def publish_soon(self, stream: ServedStream) -> None:
+        """Publish what a stream has when the turn ends."""
+        if not self._fresh and self.transport is not None:
+            self.transport.flush_soon()
+        self._fresh[stream] = None
+
+    def flush(self) -> None:
+        """The turn ends."""
+        while self._fresh:
+            stream = next(iter(self._fresh))
+            self.publish(stream)
+
+    def publish(self, stream: ServedStream) -> None:
+        """Publish what a stream has now."""
+        self._fresh.pop(stream, None)
+        if stream.gone and not stream.sender.ended:
+            return
+        self._streams.publishing(stream)
+        publication = stream.sender.take()
+        if publication is not None and self.transport is not None:
+            self.transport.publish(encode(stream.topic, publication))
+
+    def heartbeat(self, stream: ServedStream) -> None:
+        """Tell what has been published."""
+        if self.transport is not None:
+            self.transport.publish(encode(stream.topic, stream.sender.heartbeat))
+
+    def closed(self) -> None:
+        """The socket was closed by somebody else."""
+        self.transport = None
+
+    def close(self) -> None:
+        """Publish what is left, and stop."""
+        self.flush()
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
+
+
+class ServedStreams:
+    """All streams of responses of a server."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        guard: Guard,
+        limits: ServerLimits,
+        *,
+        debug: bool,
+        count: Callable[[str], None],
+        settled: Callable[[], None],
+    ) -> None:
+        """
+        :param count: counts something that was refused or dropped.
+        :param settled: called when a stream has ended.
+        """
+        self._clock = clock
+        self._guard = guard
+        self._limits = limits
+        self._debug = debug
+        self._count = count
+        self._settled = settled
+        self.epoch = new_epoch()
+        self._streams: dict[bytes, ServedStream] = {}
+        # Handlers that have not ended, also of streams that have. An ordered set.
+        self._running: dict[ServedStream, None] = {}
+        self._of_peer: Counter[bytes] = Counter()
+        # By the request that opened it, until its client has subscribed.
+        self._unclaimed: dict[CallKey, ServedStream] = {}
+        # Streams of requests, by what their clients call them.
+        self._requests: dict[bytes, ServedRequests] = {}
+        self._deadlines: Deadlines[ServedStream] = Deadlines(clock, self._too_late)
+        self._alarms: Deadlines[ServedStream] = Deadlines(clock, self._forsaken)
+        # Streams of which something is not acknowledged; an ordered set.
+        self._unacknowledged: dict[ServedStream, None] = {}
+        self._beat: Timer | None = None
+        # Bytes that are kept, and streams that wait until they are fewer. An ordered set.
+        self._bytes = 0
+        self._starved: dict[ServedStream, None] = {}
+
+    def __len__(self) -> int:
+        """How many streams have not come to their end on both sides."""
+        return len(self._streams.keys() | {stream.topic for stream in self._running})
+
+    @property
+    def running(self) -> int:
+        """How many handlers have not ended."""
+        return len(self._running)
+
+    def find(self, tag: bytes) -> ServedStream | None:
+        """The stream with a topic, given with the separator behind it."""
+        return self._streams.get(tag[:-1]) if tag[-1:] == SEPARATOR else None
+
+    # -- opening -----------------------------------------------------------------------------
+
+    def may_open(self, head: RequestHead) -> ResponseHead | None:
+        """Why a stream is not opened; None if it may be."""
+        assert head.open_stream is not None, "it opens a stream"
+        if head.open_stream.requests in self._requests:
+            return ResponseHead(Code.INVALID_ARGUMENT, "there is a stream with this id")
+        return None
+
+    def receive(self, call: StreamCall) -> None:
+        """Be ready for the requests that follow a call."""
+        requests = ServedRequests(
+            call.entry.method,
+            call.open_stream.requests,
+            self._limits.message_size,
+            self._not_any_more,
+        )
+        call.requests = self._requests[requests.id] = requests
+
+    def _not_any_more(self, requests: ServedRequests) -> None:
+        self._requests.pop(requests.id, None)
+
+    # Any: whatever a handler returned.
+    def open(self, call: StreamCall, source: Any) -> ResponseHead:
+        """Make a stream of what a handler returned; the answer to the opening call."""
+        if not _is_stream(source):
+            _log.error(
+                "{path} returned {actual}, not an iterable or an asynchronous one",
+                path=call.entry.path,
+                actual=type(source).__qualname__,
+            )
+            return ResponseHead(Code.INTERNAL, "the handler returned a wrong type")
+        publisher = call.listener.publisher
+        if publisher is None or publisher.transport is None:
+            return ResponseHead(Code.UNAVAILABLE, "the server does not publish here")
+        limits, wanted = self._limits, call.open_stream
+        refusal = self._why_not(call.key[0])
+        if refusal:
+            self._count("shed stream")
+            return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
+        sender = Sender(
+            min(wanted.window_items or limits.stream_window, limits.stream_window),
+            min(wanted.window_bytes or limits.stream_window_bytes, limits.stream_window_bytes),
+        )
+        stream = ServedStream(call, publisher, source, sender)
+        self._streams[stream.topic] = stream
+        self._running[stream] = None
+        self._of_peer[stream.key[0]] += 1
+        self._unclaimed[stream.key] = stream
+        if stream.deadline is not None:
+            stream.tick = self._deadlines.set(stream, stream.deadline)
+        self._set_alarm(stream)
+        return ResponseHead(
+            stream=OpenedStream(
+                stream.topic,
+                publisher.endpoint,
+                self.epoch,
+                sender.sequence,
+                round(limits.stream_grace * 1000),
+                window_items=sender.window_items,
+                window_bytes=sender.window_bytes,
+            )
+        )
+
+    def _why_not(self, peer: bytes) -> str:
+        """The limit that forbids one more stream, in words; empty if none does."""
+        limits = self._limits
+        if len(self._running) >= limits.streams:
+            return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
+        if self._of_peer[peer] >= limits.streams_per_peer:
+            return (
+                f"{limits.streams_per_peer} streams of this client are open on the server "
+                "(ServerLimits.streams_per_peer)"
+            )
+        if self._bytes >= limits.streams_bytes:
+            return (
+                f"{limits.streams_bytes} bytes of streams are not acknowledged on the server "
+                "(ServerLimits.streams_bytes)"
+            )
+        return ""
+
+    def unopened(self, key: CallKey) -> None:
+        """The client has cancelled an opening call that was answered."""
+        stream = self._unclaimed.get(key)
+        if stream is not None:
+            self.cancel(stream, "the client cancelled it")
+
+    def _set_alarm(self, stream: ServedStream) -> None:
+        stream.alarm = self._alarms.set(stream, self._clock.seconds() + self._limits.stream_grace)
+
+    def subscribed(self, stream: ServedStream) -> None:
+        """A client is ready for what is published."""
+        stream.subscribers += 1
+        if stream.subscribers == 1:
+            self._alarms.remove(stream, stream.alarm)
+        if self._unclaimed.pop(stream.key, None) is not None:
+            self._start(stream)
+        else:
+            # Again: what was published meanwhile has not arrived.
+            stream.publisher.heartbeat(stream)
+
+    def unsubscribed(self, stream: ServedStream) -> None:
+        """A client has gone, for a moment perhaps."""
+        stream.subscribers -= 1
+        if stream.subscribers == 0:
+            self._set_alarm(stream)
+
+    def _forsaken(self, stream: ServedStream) -> None:
+        self._count("stream without subscriber")
+        self.cancel(stream, "nobody subscribes to it")
+
+    # -- the handler -------------------------------------------------------------------------
+
+    def _start(self, stream: ServedStream) -> None:
+        source, stream.source = stream.source, None
+        surroundings = stream.surroundings
+        pump = surroundings.run(Deferred.fromCoroutine, self._pump(stream, source))
+        if not pump.called:
+            stream.pump = pump
+            if stream.gone or stream.sender.ended:
+                pump.cancel()  # by what the handler did before it waited for the first time
+        pump.addBoth(self._pumped, stream)
+
+    async def _pump(self, stream: ServedStream, source: Any) -> None:
+        """Ask the handler for items, as long as there is room for them."""
+        try:
+            if isinstance(source, AsyncIterable):
+                items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
+                async for item in items:
+                    if self._add(stream, item):
+                        await self._room(stream)
+                return
+            # Any: an item, or a Deferred of one.
+            one_by_one: Iterable[Any] = source
+            for item in one_by_one:
+                if isinstance(item, Deferred):
+                    waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
+                    full = self._add(stream, await waited)
+                else:
+                    full = self._add(stream, item)
+                if full:
+                    await self._room(stream)
+        finally:
+            await close_source(source)
+
+    def _add(self, stream: ServedStream, item: Message) -> bool:
+        """Take an item of a handler; whether the next one has to wait."""
+        expected = stream.method.response_type
+        if type(item) is not expected:
+            name = type(item).__qualname__
+            raise TypeError(f"{stream.method.path} gave {name}, not {expected.__qualname__}")
+        data = item.SerializeToString()
+        size = len(data)
+        if size > self._limits.message_size:
+            raise ResourceExhausted(
+                f"an item of the stream has {size} bytes, over the server's limit of "
+                f"{self._limits.message_size} (ServerLimits.message_size)"
+            )
+        self._bytes += size
+        sender = stream.sender
+        if sender.add(data):
+            stream.publisher.publish(stream)
+        else:
+            stream.publisher.publish_soon(stream)
+        return sender.is_full or self._bytes >= self._limits.streams_bytes
+
+    def _room(self, stream: ServedStream) -> Deferred[None]:
+        """Fires when another item may come."""
+        stream.room = Deferred()
+        if not stream.sender.is_full:
+            self._starved[stream] = None
+        return stream.room
+
+    def _make_room(self, stream: ServedStream) -> None:
+        room = stream.room
+        if room is None or stream.sender.is_full:
+            return
+        if self._bytes >= self._limits.streams_bytes:
+            self._starved[stream] = None
+            return
+        stream.room = None
+        self._starved.pop(stream, None)
+        room.callback(None)
+
+    def _pumped(self, result: object, stream: ServedStream) -> None:
+        """The handler has ended."""
+        if self._guard.hands_over(self._pumped_elsewhere, stream):
+            return
+        stream.pump = None
+        stream.room = None
+        self._end_requests(stream)
+        self._running.pop(stream, None)
+        self._starved.pop(stream, None)
+        peer = stream.key[0]
+        self._of_peer[peer] -= 1
+        if self._of_peer[peer] <= 0:
+            del self._of_peer[peer]
+        if stream.gone or stream.sender.ended:
+            if isinstance(result, Failure):
+                log_late_failure(result, stream.context)
+        elif isinstance(result, Failure):
+            self._end(stream, status_of(result, stream.context, debug=self._debug))
+        else:
+            self._end(stream, OK)
+        self._settled()
+
+    def _end_requests(self, stream: ServedStream) -> None:
+        requests, stream.requests = stream.requests, None
+        if requests is not None:
+            requests.close()
+
+    def _pumped_elsewhere(self, stream: ServedStream, failure: Failure) -> None:
+        self._pumped(failure, stream)
+
+    def _end(self, stream: ServedStream, head: ResponseHead) -> None:
+        """Publish the end; the stream is kept until the client has it."""
+        context = stream.context
+        head = head._replace(trailing=(*context.trailing_metadata, *head.trailing))
+        if not check_size((*head.trailing, *head.initial), self._limits.metadata_size):
+            head = self._too_much_metadata()
+        stream.sender.end(_encode(head))
+        if stream.deadline is not None:
+            self._deadlines.remove(stream, stream.tick)
+        stream.publisher.publish_soon(stream)
+
+    def _too_much_metadata(self) -> ResponseHead:
+        return ResponseHead(
+            Code.RESOURCE_EXHAUSTED,
+            "the metadata of the response is over the server's limit of "
+            f"{self._limits.metadata_size} bytes (ServerLimits.metadata_size)",
+        )
+
+    def publishing(self, stream: ServedStream) -> None:
+        """What a stream has is about to be published."""
+        if not stream.begun:
+            stream.begun = True
+            initial = stream.context.initial_metadata
+            if initial and check_size(initial, self._limits.metadata_size):
+                stream.sender.start(_encode(ResponseHead(initial=initial)))
+        stream.quiet = 0
+        stream.pause = 1
+        if stream not in self._unacknowledged:
+            stream.heard = self._clock.seconds()
+            self._unacknowledged[stream] = None
+            if self._beat is None:
+                self._beat = self._clock.callLater(_HEARTBEAT, self._heartbeat)
+
+    # -- what clients say --------------------------------------------------------------------
+
+    def control(self, listener: Listener, key: CallKey, path: str, body: bytes) -> bool:
+        """Serve a call of the control service; whether it is one."""
+        if not path.startswith(_SERVICE):
+            return False
+        if path == _SEND:
+            self._receive(listener, key, body)
+            return True
+        serve = self._CONTROLS.get(path[len(_SERVICE) :])
+        if serve is None:
+            return False
+        try:
+            head, reply = serve(self, body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            head, reply = ResponseHead(Code.INTERNAL, "the request cannot be parsed"), b""
+        listener.answer(key, head, reply)
+        return True
+
+    def _receive(self, listener: Listener, key: CallKey, body: bytes) -> None:
+        try:
+            request = streams_pb2.SendRequest.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
+            return
+        requests = self._requests.get(request.requests)
+        if requests is None:
+            listener.answer(key, _NO_REQUESTS)
+        else:
+            requests.receive(listener, key, request)
+
+    def _acknowledge(self, body: bytes) -> tuple[ResponseHead, bytes]:
+        request = streams_pb2.AcknowledgeRequest.FromString(body)
+        if len(request.positions) > MAX_CANCELLED:
+            return _too_many("Acknowledge"), b""
+        unknown: list[bytes] = []
+        for position in request.positions:
+            stream = self._streams.get(position.topic)
+            if stream is None:
+                unknown.append(position.topic)
+            else:
+                self._acknowledged(stream, position.sequence)
+        response = streams_pb2.AcknowledgeResponse(unknown=unknown, epoch=self.epoch)
+        return OK, response.SerializeToString()
+
+    def _acknowledged(self, stream: ServedStream, sequence: int) -> None:
+        stream.heard = self._clock.seconds()
+        sender = stream.sender
+        size = sender.size
+        if not sender.acknowledge(sequence):
+            return
+        self._released(size - sender.size)
+        if not len(sender):
+            self._unacknowledged.pop(stream, None)
+        if sender.is_done:
+            self._remove(stream)
+            self._settled()
+        else:
+            self._make_room(stream)
+
+    def _released(self, size: int) -> None:
+        self._bytes -= size
+        if self._starved and self._bytes < self._limits.streams_bytes:
+            for stream in list(self._starved):
+                self._make_room(stream)
+
+    def _replay(self, body: bytes) -> tuple[ResponseHead, bytes]:
+        request = streams_pb2.ReplayRequest.FromString(body)
+        stream = self._streams.get(request.topic)
+        if stream is None:
+            return ResponseHead(Code.NOT_FOUND, "the server does not have this stream"), b""
+        stream.publisher.publish(stream)
+        stream.heard = self._clock.seconds()
+        self._count("replay")
+        publication = stream.sender.replay(request.sequence)
+        response = streams_pb2.ReplayResponse(publication=to_message(publication))
+        return OK, response.SerializeToString()
+
+    def _cancel(self, body: bytes) -> tuple[ResponseHead, bytes]:
+        request = streams_pb2.CancelStreamsRequest.FromString(body)
+        if len(request.topics) > MAX_CANCELLED:
+            return _too_many("Cancel"), b""
+        for topic in request.topics:
+            stream = self._streams.get(topic)
+            if stream is not None:
+                self.cancel(stream, "the client cancelled it")
+        return OK, b""
+
+    _CONTROLS: Final[dict[str, Callable[[ServedStreams, bytes], tuple[ResponseHead, bytes]]]] = {
+        "Acknowledge": _acknowledge,
+        "Replay": _replay,
+        "Cancel": _cancel,
+    }
+
+    def _heartbeat(self) -> None:
+        """Name what has been published, where it is not acknowledged; once in a while."""
+        self._beat = None
+        silent_since = self._clock.seconds() - self._limits.stream_silence
+        for stream in list(self._unacknowledged):
+            if stream.heard < silent_since:
+                self._count("silent subscriber")
+                self.cancel(stream, "the client has stopped answering")
+                continue
+            stream.quiet += 1
+            if stream.quiet >= stream.pause:
+                stream.quiet = 0
+                stream.pause = min(2 * stream.pause, _MAX_PAUSE)
+                stream.publisher.heartbeat(stream)
+        if self._unacknowledged:
+            self._beat = self._clock.callLater(_HEARTBEAT, self._heartbeat)
+
+    # -- ends that come from outside ---------------------------------------------------------
+
+    def cancel(self, stream: ServedStream, reason: str) -> None:
+        """End a stream that nobody wants."""
+        if stream.gone:
+            return
+        stream.gone = True
+        self._remove(stream)
+        self._interrupt(stream, reason)
+        self._settled()
+
+    def _interrupt(self, stream: ServedStream, reason: str) -> None:
+        stream.context.cancel(reason)
+        self._end_requests(stream)
+        if stream.pump is not None:
+            stream.pump.cancel()
+        elif stream.source is not None:  # nobody has subscribed
+            source, stream.source = stream.source, None
+            closing = Deferred.fromCoroutine(close_source(source))
+            closing.addBoth(self._pumped, stream)
+
+    def _too_late(self, stream: ServedStream) -> None:
+        if stream.sender.ended or stream.gone:
+            return
+        status = ResponseHead(
+            Code.DEADLINE_EXCEEDED, "the stream's time was up on the server; it was cut short"
+        )
+        self._end(stream, status)
+        self._interrupt(stream, "its deadline has passed")
+
+    def _remove(self, stream: ServedStream) -> None:
+        if self._streams.pop(stream.topic, None) is None:
+            return
+        self._unclaimed.pop(stream.key, None)
+        if stream.deadline is not None:
+            self._deadlines.remove(stream, stream.tick)
+        if not stream.subscribers:
+            self._alarms.remove(stream, stream.alarm)
+        self._unacknowledged.pop(stream, None)
+        self._starved.pop(stream, None)
+        self._released(stream.sender.size)
+        if not self._unacknowledged and self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+    def end(self) -> None:
+        """The server shuts down: end all streams."""
+        for stream in list(self._streams.values()):
+            if not stream.sender.ended and not stream.gone:
+                self._end(stream, ResponseHead(Code.UNAVAILABLE, "the server shut down"))
+            self._interrupt(stream, "the server shuts down")
+
+    def close(self) -> None:
+        """Leave nothing behind, in the reactor or here."""
+        for stream in list(self._streams.values()):
+            self._remove(stream)
+        self._deadlines.close()
+        self._alarms.close()
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+
+def _is_stream(source: object) -> bool:
+    return isinstance(source, (AsyncIterable, Iterable))
+
+
+def _too_many(method: str) -> ResponseHead:
+    reason = f"one {method} takes {MAX_CANCELLED} streams at most"
+    return ResponseHead(Code.INVALID_ARGUMENT, reason)
+
+
+def _encode(head: ResponseHead) -> bytes:
+    try:
+        return encode_response(head)
+    except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
+        # Without the head: what cannot be sent may be a secret all the same.
+        _log.failure("a handler's status or its metadata cannot be sent")
+        return encode_response(
+            ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
+        )

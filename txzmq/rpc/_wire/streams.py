@@ -1,0 +1,363 @@
+"""Streams of responses, without sockets: what is published, acknowledged, replayed.
+
+Both sides number the items of a stream from the number that the opening call told, and the end as
+one more. The sender keeps what is not acknowledged; the receiver hands out what is next, keeps what
+came too early, drops what it had, and knows when something is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from itertools import islice
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from txzmq.rpc._wire.headers import TOPIC_SIZE
+from txzmq.rpc.v1 import streams_pb2
+
+__all__ = [
+    "MAX_PUBLISHED",
+    "MAX_PUBLISHED_SIZE",
+    "MAX_REPLAYED_SIZE",
+    "SEPARATOR",
+    "BadPublication",
+    "Publication",
+    "Receiver",
+    "Sender",
+    "decode",
+    "encode",
+    "from_message",
+    "new_topic",
+    "to_message",
+    "topic_of",
+]
+
+#: What stands behind the topic: no topic is the beginning of another, and none has this byte.
+SEPARATOR: Final = b"\0"
+#: Items that travel as one message.
+MAX_PUBLISHED: Final = 256
+#: Bytes of items that travel as one message; the item that reaches them is the last.
+MAX_PUBLISHED_SIZE: Final = 64 * 1024
+#: Bytes of items in one replay; the item that reaches them is the last.
+MAX_REPLAYED_SIZE: Final = 256 * 1024
+
+
+def new_topic() -> bytes:
+    """A topic that nobody can guess: 16 random bytes without a zero byte."""
+    while True:
+        topic = os.urandom(2 * TOPIC_SIZE).replace(SEPARATOR, b"")
+        if len(topic) >= TOPIC_SIZE:
+            return topic[:TOPIC_SIZE]
+
+
+class BadPublication(ValueError):
+    """What was published cannot be understood."""
+
+
+class Publication(NamedTuple):
+    """A piece of a stream.
+
+    :ivar sequence: the number of the first item, or of the end; without both, of what comes next.
+    :ivar end: how the stream ends behind the items, as the header of a reply; None if it does not.
+    :ivar start: the initial metadata, as the header of a reply; None where it does not belong.
+    """
+
+    sequence: int
+    items: list[bytes]
+    end: bytes | None = None
+    start: bytes | None = None
+
+
+def to_message(publication: Publication) -> streams_pb2.Publication:
+    """The message that carries a publication."""
+    sequence, items, end, start = publication
+    return streams_pb2.Publication(sequence=sequence, items=items, end=end, start=start)
+
+
+def from_message(message: streams_pb2.Publication) -> Publication:
+    """The publication that a message carries."""
+    return Publication(
+        message.sequence,
+        list(message.items),
+        message.end if message.HasField("end") else None,
+        message.start if message.HasField("start") else None,
+    )
+
+
+def encode(topic: bytes, publication: Publication) -> bytes:
+    """The one frame that is published."""
+    return topic + SEPARATOR + to_message(publication).SerializeToString()
+
+
+def topic_of(frame: bytes) -> bytes:
+    """The topic under which a frame was published; empty if it is malformed."""
+    if frame[TOPIC_SIZE : TOPIC_SIZE + 1] != SEPARATOR:
+        return b""
+    return frame[:TOPIC_SIZE]
+
+
+def decode(frame: bytes) -> Publication:
+    """What was published with a frame.
+
+    :raises BadPublication: if it cannot be understood.
+    """
+    try:
+        return from_message(streams_pb2.Publication.FromString(frame[TOPIC_SIZE + 1 :]))
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter on PyPy
+        raise BadPublication("the publication cannot be parsed") from error
+
+
+class Sender:
+    """The server's end: numbers items, and keeps them until they are acknowledged.
+
+    :ivar sequence: the number of the next item.
+    :ivar acknowledged: the number of the first item that is not acknowledged.
+    :ivar size: bytes of the items that are not acknowledged.
+    :ivar ended: whether there are no more items.
+    """
+
+    __slots__ = (
+        "_end",
+        "_first",
+        "_fresh",
+        "_fresh_size",
+        "_kept",
+        "_start",
+        "acknowledged",
+        "ended",
+        "sequence",
+        "size",
+        "window_bytes",
+        "window_items",
+    )
+
+    def __init__(self, window_items: int, window_bytes: int, first: int = 1) -> None:
+        """
+        :param window_items: how many items may be unacknowledged.
+        :param window_bytes: how many bytes of them; the item that reaches them is the last.
+        """
+        self.window_items = window_items
+        self.window_bytes = window_bytes
+        self.sequence = self.acknowledged = self._first = first
+        self.size = 0
+        self.ended = False
+        self._end = b""
+        self._start: bytes | None = None
+        # Published and not acknowledged; made when it is needed, as most streams are idle.
+        self._kept: deque[bytes] | None = None
+        # Not published yet, and how many bytes that is.
+        self._fresh: list[bytes] = []
+        self._fresh_size = 0
+
+    def __len__(self) -> int:
+        """How many items are not acknowledged; the end counts, too."""
+        return self.sequence - self.acknowledged
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another item has to wait for an acknowledgement."""
+        return (
+            self.sequence - self.acknowledged >= self.window_items or self.size >= self.window_bytes
+        )
+
+    def add(self, item: bytes) -> bool:
+        """Take an item.
+
+        :return: whether there is enough for a message.
+        """
+        self._fresh.append(item)
+        self.sequence += 1
+        size = len(item)
+        self.size += size
+        self._fresh_size += size
+        return len(self._fresh) >= MAX_PUBLISHED or self._fresh_size >= MAX_PUBLISHED_SIZE
+
+    def start(self, header: bytes) -> None:
+        """Say what goes in front of the first item."""
+        self._start = header
+
+    def end(self, header: bytes) -> None:
+        """Say how the stream ends; nothing is taken any more."""
+        self._end = header
+        self.ended = True
+        self.sequence += 1
+
+    def take(self) -> Publication | None:
+        """What is to be published now; None if there is nothing new."""
+        fresh = self._fresh
+        count = len(fresh)
+        if not count and not self.ended:
+            return None
+        # The end is part of it, once: afterwards there is nothing fresh.
+        sequence = self.sequence - count - self.ended
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.extend(fresh)
+        self._fresh = []
+        self._fresh_size = 0
+        return self._publication(sequence, fresh)
+
+    def _publication(self, sequence: int, items: list[bytes], *, last: bool = True) -> Publication:
+        return Publication(
+            sequence,
+            items,
+            self._end if self.ended and last else None,
+            self._start if sequence == self._first else None,
+        )
+
+    @property
+    def heartbeat(self) -> Publication:
+        """What names the number that comes next, so that a loss is noticed."""
+        return Publication(self.sequence - len(self._fresh), [])
+
+    def acknowledge(self, sequence: int) -> bool:
+        """Forget what comes before *sequence*, which the receiver has.
+
+        :return: whether that was something new, and true.
+        """
+        published = self.sequence - len(self._fresh)
+        if not self.acknowledged < sequence <= published:
+            return False
+        kept = self._kept
+        assert kept is not None, "something was published"
+        for _ in range(min(sequence - self.acknowledged, len(kept))):
+            self.size -= len(kept.popleft())
+        self.acknowledged = sequence
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the receiver has everything."""
+        return self.ended and self.acknowledged == self.sequence
+
+    def replay(self, sequence: int) -> Publication:
+        """What is kept from *sequence* on, as far as it fits into one message."""
+        kept = self._kept or ()
+        first = max(sequence, self.acknowledged)
+        begin = min(first - self.acknowledged, len(kept))
+        items: list[bytes] = []
+        size = 0
+        for item in islice(kept, begin, None):
+            items.append(item)
+            size += len(item)
+            if size >= MAX_REPLAYED_SIZE:
+                break
+        return self._publication(first, items, last=begin + len(items) == len(kept))
+
+
+class Receiver:
+    """The client's end: puts what arrives in order.
+
+    :ivar sequence: the number that comes next; everything before it is in :attr:`items` or was.
+    :ivar items: what has arrived in order and was not taken.
+    :ivar end: how the stream ended, as the header of a reply, when all before it has arrived.
+    :ivar start: the initial metadata, likewise.
+    :ivar early_items: how many items are kept that came too early.
+    :ivar known: the number before which everything has been published, as far as is known.
+    """
+
+    __slots__ = (
+        "_early",
+        "_first",
+        "early_items",
+        "end",
+        "items",
+        "known",
+        "sequence",
+        "start",
+        "window",
+    )
+
+    def __init__(self, window: int, first: int = 1) -> None:
+        """:param window: how many items there may be that were not taken; no more are kept."""
+        self.window = window
+        self.sequence = self._first = first
+        self.items: deque[bytes] = deque()
+        self.end: bytes | None = None
+        self.start: bytes | None = None
+        self.known = first
+        # What came too early, by its number.
+        self._early: dict[int, Publication] = {}
+        self.early_items = 0
+
+    def begin(self, first: int) -> None:
+        """Say what the first number is, before anything is received."""
+        self.sequence = self.known = self._first = first
+
+    @property
+    def missing(self) -> bool:
+        """Whether something later than :attr:`sequence` is known of."""
+        return self.sequence < self.known and self.end is None
+
+    def receive(self, publication: Publication) -> bool:
+        """Take what arrived.
+
+        :return: whether it brought something that comes next.
+        """
+        sequence, items, end, _ = publication
+        last = sequence + len(items) + (end is not None)
+        if last > self.known:
+            self.known = last
+        if self.end is not None or last <= self.sequence:
+            return False
+        if sequence > self.sequence:
+            self._keep(publication)
+            return False
+        if not self._take(publication):
+            return False
+        while self._early:
+            following = min(self._early)
+            if following > self.sequence:
+                break
+            early = self._early.pop(following)
+            self.early_items -= len(early.items) + 1
+            self._take(early)
+        return True
+
+    def _keep(self, publication: Publication) -> None:
+        """Keep what came too early, within bounds; what is not kept is asked for later."""
+        kept = self._early.get(publication.sequence)
+        size = len(publication.items) + 1
+        if kept is None:
+            more = size
+        else:
+            more = size - len(kept.items) - 1
+            if more < 0 or (more == 0 and publication.end is None):
+                return
+        if self.early_items + more <= 2 * self.window + 1:
+            self._early[publication.sequence] = publication
+            self.early_items += more
+
+    def _take(self, publication: Publication) -> bool:
+        sequence, items, end, start = publication
+        if start is not None and sequence == self._first:
+            self.start = start
+        known = self.sequence - sequence
+        if known > 0:
+            if known > len(items) + (end is not None) - 1:
+                return False
+            items = items[known:]
+        room = self.window - len(self.items)
+        if len(items) > room:
+            # A sender of a shared stream does not wait; what is not taken is asked for later.
+            items, end = items[: max(room, 0)], None
+            if not items:
+                return False
+        self.items.extend(items)
+        self.sequence += len(items)
+        if end is not None:
+            self.end = end
+            self.sequence += 1
+            self._early.clear()
+        return True
+
+    def skip(self, sequence: int) -> int:
+        """Give up what is missing before *sequence*.
+
+        :return: how many items that were.
+        """
+        lost = max(0, sequence - self.sequence)
+        self.sequence += lost
+        return lost
