@@ -21,12 +21,22 @@ from txzmq.rpc import (
     ServerLimits,
     Service,
 )
+from txzmq.rpc.method import Sharing, StreamOptions
 from txzmq.testing import Faults, MemoryNetwork
 
 PUBLISHER = f"{ADDRESS}.streams"
 COUNT = Method("/test.Streaming/Count", "count", StringValue, StringValue, kind=Kind.UNARY_STREAM)
 COLLECT = Method(
     "/test.Streaming/Collect", "collect", StringValue, StringValue, kind=Kind.STREAM_UNARY
+)
+#: Shared; the last ten items are kept.
+TICKS = Method(
+    "/test.Streaming/Ticks",
+    "ticks",
+    StringValue,
+    StringValue,
+    kind=Kind.UNARY_STREAM,
+    stream=StreamOptions(sharing=Sharing.SHARED, replay=10),
 )
 CHAT = Method("/test.Streaming/Chat", "chat", StringValue, StringValue, kind=Kind.STREAM_STREAM)
 
@@ -43,7 +53,7 @@ async def count(request: StringValue, context: Context) -> AsyncIterator[StringV
 class Streaming:
     """Counts, unless told otherwise."""
 
-    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT, COLLECT, CHAT))
+    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT, COLLECT, CHAT, TICKS))
 
     def __init__(self, handler: Handler = count) -> None:
         self.handler = handler
@@ -54,7 +64,7 @@ class Streaming:
         self.contexts.append(context)
         return self.handler(request, context)
 
-    collect = chat = count
+    collect = chat = ticks = count
 
 
 class Reader:

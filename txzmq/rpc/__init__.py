@@ -2,6 +2,7 @@
 
 from txzmq.rpc._open_door import InsecureBindError
 from txzmq.rpc._reply_cache import ReplyCacheLimits
+from txzmq.rpc._stream_writer import StreamWriter
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.balancing import (
     BalancingPolicy,
@@ -130,6 +131,7 @@ __all__ = [
     "StaticResolver",
     "StreamInput",
     "StreamResult",
+    "StreamWriter",
     "UnaryResult",
     "Unauthenticated",
     "Unavailable",

@@ -41,6 +41,9 @@ class Requests:
     """
 
     __slots__ = (
+        "_ask_next",
+        "_asked",
+        "_ended",
         "_failed",
         "_hub",
         "_method",
@@ -49,6 +52,8 @@ class Requests:
         "_sender",
         "_size",
         "_source",
+        "_unasked",
+        "_unasked_bytes",
         "id",
     )
 
@@ -74,6 +79,14 @@ class Requests:
         self._hub: Hub | None = None
         self._pump: Deferred[None] | None = None
         self._room: Deferred[None] | None = None
+        # Whether the end was sent.
+        self._ended = False
+        # Acknowledgements that are waited for, and whether to ask for another one; what was sent
+        # since the last one was asked for.
+        self._asked = 0
+        self._ask_next = False
+        self._unasked = 0
+        self._unasked_bytes = 0
 
     def carried(self, carrier: Carrier) -> None:
         """The opening call is with a connection, which sends it before anything else of the call.
@@ -143,29 +156,57 @@ class Requests:
         if self._hub is not None and isinstance(error, Exception):
             self._failed(error)
 
-    def take(self) -> bytes | None:
-        """The body of the next ``Send``; None if there is nothing new."""
-        publication = self._sender.take()
-        return None if publication is None else self._body(publication)
+    @property
+    def is_unacknowledged(self) -> bool:
+        """Whether something was sent and not acknowledged."""
+        return len(self._sender) > 0
 
-    def _body(self, publication: Publication) -> bytes:
-        return streams_pb2.SendRequest(
+    def ask(self) -> None:
+        """Ask for an acknowledgement with what is sent next, if none is on its way."""
+        self._ask_next = not self._asked
+
+    def _send(self, call: Callable[..., bool], publication: Publication) -> bool:
+        sequence, items, end, _ = publication
+        self._unasked += len(items)
+        self._unasked_bytes += sum(map(len, items))
+        ask = (
+            self._ask_next
+            or end is not None
+            or self._unasked >= REQUESTS_WINDOW // 2
+            or self._unasked_bytes >= REQUESTS_WINDOW_BYTES // 2
+        )
+        body = streams_pb2.SendRequest(
             requests=self.id,
-            sequence=publication.sequence,
-            items=publication.items,
-            end=publication.end is not None,
+            sequence=sequence,
+            items=items,
+            end=end is not None,
+            acknowledge=ask,
         ).SerializeToString()
+        if not ask:
+            return call(_SEND, body, None)
+        if not call(_SEND, body, self._answered):
+            return False
+        self._asked += 1
+        self._ask_next = False
+        self._unasked = self._unasked_bytes = 0
+        return True
 
     def send(self, call: Callable[..., bool]) -> bool:
         """Send what is new, if there is room; whether there was.
 
         :param call: makes a control call.
         """
-        body = self.take()
-        # What was not sent is sent again, with all that is not acknowledged.
-        return body is None or call(_SEND, body, self._answered)
+        publication = None if self._ended else self._sender.take()
+        if publication is None:
+            if not self._ask_next:
+                return True
+            publication = self._sender.heartbeat
+        self._ended = self._ended or publication.end is not None
+        # What could not be sent is sent later, with all that is not acknowledged.
+        return self._send(call, publication)
 
     def _answered(self, head: ResponseHead | None, body: bytes) -> None:
+        self._asked -= 1
         hub = self._hub
         if hub is None:
             return
@@ -192,11 +233,13 @@ class Requests:
     def again(self, call: Callable[..., bool]) -> bool:
         """Send all that is not acknowledged once more, if there is room; whether there was."""
         sender = self._sender
-        sender.take()
+        if not self._ended:
+            sender.take()
+        self._ended = sender.ended
         sequence = sender.acknowledged
         while sequence < sender.sequence:
             publication = sender.replay(sequence)
-            if not call(_SEND, self._body(publication), self._answered):
+            if not self._send(call, publication):
                 return False
             sequence += len(publication.items) + (publication.end is not None)
         return True

@@ -34,7 +34,14 @@ from txzmq.rpc._wire.streams import (
 )
 from txzmq.rpc.client import ResponseMetadata
 from txzmq.rpc.context import Context
-from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, RpcError, Unavailable
+from txzmq.rpc.errors import (
+    Code,
+    DataLoss,
+    DeadlineExceeded,
+    Internal,
+    RpcError,
+    Unavailable,
+)
 from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import OpenResponseStream
@@ -82,10 +89,17 @@ class HubOwner(Protocol):
         """Call :meth:`Hub.send` when the turn ends."""
         ...
 
+    def flush(self) -> None:
+        """Call :meth:`Hub.send` now, after what is to be sent before."""
+        ...
+
     def call_streams(
-        self, header: bytes, body: bytes, answered: Callable[[ResponseHead | None, bytes], None]
+        self,
+        header: bytes,
+        body: bytes,
+        answered: Callable[[ResponseHead | None, bytes], None] | None,
     ) -> bool:
-        """Make a control call, if there is room; whether there is."""
+        """Make a control call, if there is room; whether there is. With None, without a reply."""
         ...
 
     def count(self, event: str) -> None:
@@ -154,13 +168,16 @@ class ClientStream:
         "_ack_items",
         "_book",
         "_clock",
+        "_joined",
         "_on_opened",
         "_opening",
         "_requests",
         "_silence",
         "_silence_timer",
+        "_skips",
         "_taken",
         "_taken_bytes",
+        "_told",
         "_waiter",
         "asked",
         "deadline",
@@ -168,6 +185,7 @@ class ClientStream:
         "hub",
         "initial",
         "items",
+        "lost",
         "method",
         "outcome",
         "parent",
@@ -219,6 +237,12 @@ class ClientStream:
         self._on_opened: (
             tuple[Deferred[OpenResponseStream[Any]], OpenResponseStream[Any]] | None
         ) = None
+        #: Items that were skipped, because the server did not have them any more.
+        self.lost = 0
+        # Whether anything has arrived; what to do where something is lost.
+        self._joined = False
+        self._skips = False
+        self._told: Callable[[int], object] | None = None
         self._waiter: Deferred[None] | None = None
         self._silence: float | None = None
         self._silence_timer: Timer | None = None
@@ -303,10 +327,41 @@ class ClientStream:
             self._start(receiver.start)
         if receiver.end is not None:
             self._ended(receiver.end)
-        elif receiver.missing:
+        elif self.wants_replay:
             hub.replay(self)
         if fresh:
+            self._joined = True
             self._wake()
+
+    @property
+    def wants_replay(self) -> bool:
+        """Whether something is missing, and there is room for it."""
+        return self.receiver.missing and len(self.items) < self.receiver.window
+
+    def gap(self, sequence: int) -> None:
+        """The server does not have any more what comes before *sequence*."""
+        if self.outcome is not None:
+            return
+        if self._joined and not self._skips:
+            lost = sequence - self.receiver.sequence
+            self.cancel(
+                DataLoss(
+                    f"{lost} items of the stream were not received, and the server does not keep "
+                    "them any more"
+                ),
+                keep=True,
+            )
+            return
+        lost = self.receiver.skip(sequence)
+        if self._joined:
+            self.lost += lost
+            if self._told is not None:
+                self._told(lost)
+
+    def skip_gaps(self, told: Callable[[int], object] | None) -> None:
+        """Go on where items are lost."""
+        self._skips = True
+        self._told = told
 
     def _start(self, header: bytes) -> None:
         self.receiver.start = None
@@ -350,6 +405,8 @@ class ClientStream:
             self._taken = self._taken_bytes = 0
             if self.hub is not None:
                 self.hub.acknowledge(self)
+        if self.shared and self.hub is not None and self.wants_replay:
+            self.hub.replay(self)
         return item
 
     # Any: the method types what a stream gives.
@@ -413,13 +470,17 @@ class ClientStream:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def cancel(self, error: Exception | None = None) -> None:
-        """End it, and tell the server; the reader gets *error*, None for ``CancelledError``."""
+    def cancel(self, error: Exception | None = None, *, keep: bool = False) -> None:
+        """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
+
+        :param keep: whether what has arrived may be read before.
+        """
         if self.outcome is not None:
             if error is None and self.hub is None:
                 self.items.clear()
             return
-        self.items.clear()
+        if not keep:
+            self.items.clear()
         opening, hub = self._opening, self.hub
         self._finish(error or CancelledError("the stream was cancelled"))
         if opening is not None:
@@ -477,6 +538,8 @@ class Hub:
         self._clock = network.clock
         self._message_size = message_size
         self._streams: dict[bytes, ClientStream] = {}
+        # Of shared streams, those that have a topic besides the one above.
+        self._others: dict[bytes, list[ClientStream]] = {}
         self._subscriber: SubscriberTransport | None = None
         self._endpoint = ""
         self._reached = False
@@ -499,6 +562,8 @@ class Hub:
         self._look: Timer | None = None
         self._reconnect: Timer | None = None
         self._closed = False
+        # Whether what a publisher sent is being read.
+        self._reading = False
 
     @property
     def is_busy(self) -> bool:
@@ -512,7 +577,11 @@ class Hub:
         endpoint = reachable(opened.publisher, self._owner.address)
         self._epoch = opened.epoch
         self._grace = opened.grace_ms / 1000 or _GRACE
-        self._streams[stream.topic] = stream
+        if stream.topic in self._streams:
+            self._others.setdefault(stream.topic, []).append(stream)
+            self.replay(stream)  # the server does not hear of one more subscription
+        else:
+            self._streams[stream.topic] = stream
         if self._subscriber is None or endpoint != self._endpoint:
             self._endpoint = endpoint
             self._connect()
@@ -520,7 +589,7 @@ class Hub:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
         if not self._reached:
             self._look_later()
-        self._owner.flush_soon()  # or the connection would not be watched
+        self._flush_soon()  # or the connection would not be watched
 
     def _connect(self) -> None:
         subscriber, self._subscriber = self._subscriber, None
@@ -533,15 +602,36 @@ class Hub:
             self._subscriber = self._network.subscribe(self._endpoint, self, options)
         except Exception as error:  # noqa: BLE001 - whatever the server told that is no address
             reason = f"cannot subscribe at {self._endpoint}: {error}"
-            for stream in list(self._streams.values()):
+            for stream in self._all():
                 stream.cancel(Unavailable(reason))
             return
-        for topic in self._streams:
-            self._subscriber.subscribe(topic + SEPARATOR)
+        for stream in self._all():
+            self._subscriber.subscribe(stream.topic + SEPARATOR)
+
+    def _all(self) -> list[ClientStream]:
+        streams = list(self._streams.values())
+        for others in self._others.values():
+            streams += others
+        return streams
+
+    def _remove(self, stream: ClientStream) -> bool:
+        """Forget a stream; whether it was known."""
+        others = self._others.get(stream.topic)
+        if others is not None and stream in others:
+            others.remove(stream)
+        elif self._streams.get(stream.topic) is not stream:
+            return False
+        elif others:
+            self._streams[stream.topic] = others.pop()
+        else:
+            del self._streams[stream.topic]
+        if not others:
+            self._others.pop(stream.topic, None)
+        return True
 
     def ended(self, stream: ClientStream) -> None:
         """A stream has ended, here or there."""
-        if self._streams.pop(stream.topic, None) is None or self._closed:
+        if not self._remove(stream) or self._closed:
             return
         self._to_replay.pop(stream, None)
         self._unread.pop(stream, None)
@@ -549,16 +639,16 @@ class Hub:
             self._subscriber.unsubscribe(stream.topic + SEPARATOR)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
-        self._owner.flush_soon()
-        if not self._streams:
+        self._flush_soon()
+        if not self._streams and not self._requests:
             self._stop_timers()
 
     def cancel(self, stream: ClientStream) -> None:
         """Tell the server that nobody wants it."""
-        if stream.shared or self._closed:
-            return  # to unsubscribe is enough
+        if self._closed:
+            return
         self._to_cancel.append(stream.topic)
-        self._owner.flush_soon()
+        self._flush_soon()
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -566,7 +656,7 @@ class Hub:
         """Tell the server how far a stream has been read, when the turn ends."""
         if not stream.shared:
             if not self._unread:
-                self._owner.flush_soon()
+                self._flush_soon()
             self._unread[stream] = None
 
     def replay(self, stream: ClientStream) -> None:
@@ -574,7 +664,7 @@ class Hub:
         if not stream.asked:
             stream.asked = True
             self._to_replay[stream] = None
-            self._owner.flush_soon()
+            self._flush_soon()
             self._look_later()
 
     def requests_begun(self, requests: Requests) -> None:
@@ -586,11 +676,14 @@ class Hub:
         """It has ended, or went elsewhere."""
         for table in (self._requests, self._fresh, self._again):
             table.pop(requests, None)
+        if not self._streams and not self._requests:
+            self._stop_timers()
 
     def send_requests_soon(self, requests: Requests) -> None:
         """Send what there is when the turn ends."""
         if not self._fresh:
-            self._owner.flush_soon()
+            self._flush_soon()
+            self._look_later()
         self._fresh[requests] = None
 
     def send_requests(self, requests: Requests) -> None:
@@ -604,7 +697,7 @@ class Hub:
         """Send all that is not acknowledged once more."""
         if requests in self._requests:
             self._again[requests] = None
-            self._owner.flush_soon()
+            self._flush_soon()
 
     def _send_requests(self) -> None:
         for table, again in ((self._again, True), (self._fresh, False)):
@@ -667,16 +760,22 @@ class Hub:
             self._unknown(topic, response.epoch)
 
     def _unknown(self, topic: bytes, epoch: bytes) -> None:
+        for stream in self._with(topic):
+            stream.fail(self._why_unknown(epoch))
+
+    def _with(self, topic: bytes) -> list[ClientStream]:
+        """The streams with a topic: more than one only where they are shared."""
         stream = self._streams.get(topic)
-        if stream is None:
-            return
+        return [] if stream is None else [stream, *self._others.get(topic, ())]
+
+    def _why_unknown(self, epoch: bytes) -> Unavailable:
         if epoch and epoch != self._epoch:
             reason = f"the server at {self._owner.address} was restarted"
         elif self._reached:
             reason = f"the server at {self._owner.address} has given up the stream"
         else:
             reason = f"the publisher at {self._endpoint} was not reached"
-        stream.fail(Unavailable(f"{reason}; the stream is cut short"))
+        return Unavailable(f"{reason}; the stream is cut short")
 
     def _replayed(self, stream: ClientStream, head: ResponseHead | None, body: bytes) -> None:
         if head is None or stream.hub is not self:
@@ -690,16 +789,25 @@ class Hub:
             response = streams_pb2.ReplayResponse.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             return
-        before = stream.receiver.sequence
-        # Not before it has been looked at: what is still missing has to be asked for at once.
-        stream.asked = stream.receiver.sequence == before and not response.publication.items
-        stream.arrived(from_message(response.publication))
+        publication = from_message(response.publication)
+        # What is still missing is asked for at once, unless there is nothing to be had.
+        stream.asked = not publication.items
+        if publication.sequence > stream.receiver.sequence:
+            stream.gap(publication.sequence)
+        stream.arrived(publication)
 
     # -- what the publisher's connection tells -----------------------------------------------
 
     def published(self, frame: bytes) -> None:
         """Something was published."""
         self._owner.messages += 1
+        self._reading = True
+        try:
+            self._published(frame)
+        finally:
+            self._reading = False
+
+    def _published(self, frame: bytes) -> None:
         stream = self._streams.get(topic_of(frame))
         if stream is None:
             self._owner.count("publication of no stream")
@@ -711,10 +819,22 @@ class Hub:
             return
         if not publication.items and publication.end is None:
             self.acknowledge(stream)  # a heartbeat wants to hear something
+        others = self._others.get(stream.topic) if stream.shared else None
+        if others is not None:
+            for other in list(others):
+                other.arrived(publication)
         stream.arrived(publication)
 
     def flush(self) -> None:
-        """Nothing is sent this way."""
+        """What arrived has been read: say what follows from it."""
+        self._owner.flush()
+
+    def _flush_soon(self) -> None:
+        """Have :meth:`send` called when the turn ends, which is that of what is being read."""
+        if self._reading and self._subscriber is not None:
+            self._subscriber.flush_soon()
+        else:
+            self._owner.flush_soon()
 
     def connected(self) -> None:
         """The publisher is reached."""
@@ -762,13 +882,14 @@ class Hub:
 
     def _ask_for_all(self) -> None:
         for topic, stream in self._streams.items():
+            # Of a shared stream it is of no interest, but whether there is one.
             self._positions[topic] = stream.position
         if self._positions:
-            self._owner.flush_soon()
+            self._flush_soon()
 
     def _out_of_patience(self) -> None:
         self._patience = None
-        for stream in list(self._streams.values()):
+        for stream in self._all():
             stream.fail(Unavailable(f"{self._reason}; the stream is cut short"))
 
     def _look_later(self) -> None:
@@ -779,11 +900,17 @@ class Hub:
         """Ask again for what is missing; and for the streams, while their publisher is away."""
         self._look = None
         again = not self._reached and bool(self._streams)
-        for stream in list(self._streams.values()):
+        for stream in self._all():
             stream.asked = False
-            if stream.receiver.missing:
+            if stream.wants_replay:
                 again = True
                 self.replay(stream)
+        for requests in self._requests:
+            if requests.is_unacknowledged:
+                again = True
+                self._fresh[requests] = None
+                requests.ask()
+                self._flush_soon()
         if not self._reached:
             self._ask_for_all()
         if again:

@@ -156,8 +156,15 @@ class Listener:
                 del self._outgoing[key[0]]
                 self._send_or_keep(key[0], replies)
 
+    def flush_soon(self) -> None:
+        """Have :meth:`flush` called when the turn ends."""
+        if self.transport is not None:
+            self.transport.flush_soon()
+
     def flush(self) -> None:
         """The reactor's turn ends: send what there is."""
+        if self.publisher is not None:
+            self.publisher.flush()
         outgoing, self._outgoing = self._outgoing, {}
         for peer, replies in outgoing.items():
             self._send_or_keep(peer, replies)

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
 from txzmq.rpc._admission import Place
+from txzmq.rpc._shared import is_shared, share
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor, chain_server
@@ -65,7 +66,10 @@ def entries(
         for method in service.__txzmq_service__.methods:
             if method.path in found:
                 raise ValueError(f"two services implement {method.path}")
-            handler = chain_server(interceptors, getattr(service, method.name))
+            handler = getattr(service, method.name)
+            if is_shared(method):
+                handler = share(method, handler)
+            handler = chain_server(interceptors, handler)
             found[method.path] = Entry(method, handler)
     return found
 

@@ -74,7 +74,8 @@ class ServedRequests(RequestStream[Any]):
         """Take items; they are acknowledged when they have been read."""
         known = self._next - request.sequence
         if known < 0:
-            listener.answer(key, _NOT_IN_ORDER)
+            if request.acknowledge:
+                listener.answer(key, _NOT_IN_ORDER)
             return
         items = list(request.items)[known:]
         if self._end is None:
@@ -85,10 +86,11 @@ class ServedRequests(RequestStream[Any]):
                 self._end = StopAsyncIteration()
             self._look(items)
         last = request.sequence + len(request.items) - 1
-        if last <= self._taken:
-            self._acknowledge(listener, key)
-        else:
-            self._acknowledgements.append((last, listener, key))
+        if request.acknowledge:
+            if last <= self._taken:
+                self._acknowledge(listener, key)
+            else:
+                self._acknowledgements.append((last, listener, key))
         if items or request.end:
             self._wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._served_requests import ServedRequests
+from txzmq.rpc._shared import SharedRequest, is_shared
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import (
     OK,
@@ -30,10 +31,12 @@ from txzmq.rpc._wire.headers import (
 )
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey
-from txzmq.rpc._wire.streams import SEPARATOR, Sender, encode, new_topic, to_message
-from txzmq.rpc.context import Context
+from txzmq.rpc._wire.streams import SEPARATOR, Ring, Sender, encode, new_topic, to_message
+from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, ResourceExhausted
+from txzmq.rpc.interceptors import start
 from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.method import Method
 from txzmq.rpc.streams import close_source
 from txzmq.rpc.transport import PublisherTransport
 from txzmq.rpc.v1 import streams_pb2
@@ -41,9 +44,13 @@ from txzmq.rpc.v1 import streams_pb2
 __all__ = ["Publisher", "ServedStreams", "StreamCall"]
 
 _log = Logger()
+#: What calls that share a run have in common: the method's path and the serialised request.
+SharedKey: TypeAlias = tuple[str, bytes]
 _SERVICE: Final = "/txzmq.rpc.v1.Streams/"
 _SEND: Final = f"{_SERVICE}Send"
 _NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
+#: Seconds. Not 0: virtual time would stand still while a handler gives items without end.
+_NEXT_TURN: Final = 1e-6
 #: Seconds from what was published to the first heartbeat that names its number.
 _HEARTBEAT: Final = 1.0
 #: The pauses between heartbeats double up to so many of the first.
@@ -98,6 +105,7 @@ class ServedStream:
         "gone",
         "heard",
         "key",
+        "members",
         "method",
         "pause",
         "publisher",
@@ -106,7 +114,9 @@ class ServedStream:
         "requests",
         "room",
         "sender",
+        "shared",
         "source",
+        "started",
         "subscribers",
         "surroundings",
         "tick",
@@ -114,14 +124,30 @@ class ServedStream:
     )
 
     def __init__(
-        self, call: StreamCall, publisher: Publisher, source: object, sender: Sender
+        self,
+        # Any: a server has methods of any messages.
+        method: Method[Any, Any],
+        key: CallKey,
+        context: Context,
+        deadline: float | None,
+        surroundings: contextvars.Context,
+        publisher: Publisher,
+        source: object,
+        sender: Sender,
     ) -> None:
-        self.key = call.key
-        self.method = call.entry.method
-        self.context = call.context
-        self.deadline = call.deadline
-        self.surroundings = call.surroundings
+        self.method = method
+        #: Of the opening call; empty if it is shared.
+        self.key = key
+        self.context = context
+        self.deadline = deadline
+        self.surroundings = surroundings
         self.publisher = publisher
+        #: What calls with the same request have in common; None of a private stream.
+        self.shared: SharedKey | None = None
+        #: Calls that opened it and that have not said that they are done with it.
+        self.members = 0
+        #: Whether the handler has been asked for items.
+        self.started = False
         self.topic = new_topic()
         self.sender = sender
         #: What the handler returned; given up when it is asked for items.
@@ -131,7 +157,7 @@ class ServedStream:
         #: While the handler has to wait.
         self.room: Deferred[None] | None = None
         #: What the client streams.
-        self.requests, call.requests = call.requests, None
+        self.requests: ServedRequests | None = None
         self.subscribers = 0
         #: Whether anything was published.
         self.begun = False
@@ -150,13 +176,16 @@ class ServedStream:
 class Publisher:
     """The publisher beside a listener (a :class:`PublisherHandler`)."""
 
-    def __init__(self, streams: ServedStreams, endpoint: str = "") -> None:
+    def __init__(self, streams: ServedStreams, listener: Listener, endpoint: str = "") -> None:
         """:param endpoint: what clients are told to connect to; empty for where it listens."""
+        self._listener = listener
         self._streams = streams
         self._endpoint = endpoint
         self.transport: PublisherTransport | None = None
         # Streams that have something to publish. An ordered set.
         self._fresh: dict[ServedStream, None] = {}
+        #: Shared streams that have not ended.
+        self.runs: dict[SharedKey, ServedStream] = {}
 
     @property
     def endpoint(self) -> str:
@@ -181,8 +210,9 @@ class Publisher:
 
     def publish_soon(self, stream: ServedStream) -> None:
         """Publish what a stream has when the turn ends."""
-        if not self._fresh and self.transport is not None:
-            self.transport.flush_soon()
+        if not self._fresh:
+            # With the replies: what a client has just sent may be what was waited for.
+            self._listener.flush_soon()
         self._fresh[stream] = None
 
     def flush(self) -> None:
@@ -197,7 +227,11 @@ class Publisher:
         if stream.gone and not stream.sender.ended:
             return
         self._streams.publishing(stream)
-        publication = stream.sender.take()
+        sender = stream.sender
+        size = sender.size
+        publication = sender.take()
+        if sender.size != size:
+            self._streams.released(size - sender.size)  # what a shared stream keeps no longer
         if publication is not None and self.transport is not None:
             self.transport.publish(encode(stream.topic, publication))
 
@@ -297,6 +331,14 @@ class ServedStreams:
     # Any: whatever a handler returned.
     def open(self, call: StreamCall, source: Any) -> ResponseHead:
         """Make a stream of what a handler returned; the answer to the opening call."""
+        if isinstance(source, SharedRequest):
+            return self._join(call, source)
+        if is_shared(call.entry.method):
+            _log.error(
+                "an interceptor of {path}, which is shared, returned something else",
+                path=call.entry.path,
+            )
+            return ResponseHead(Code.INTERNAL, "an interceptor changed a shared stream")
         if not _is_stream(source):
             _log.error(
                 "{path} returned {actual}, not an iterable or an asynchronous one",
@@ -316,25 +358,79 @@ class ServedStreams:
             min(wanted.window_items or limits.stream_window, limits.stream_window),
             min(wanted.window_bytes or limits.stream_window_bytes, limits.stream_window_bytes),
         )
-        stream = ServedStream(call, publisher, source, sender)
-        self._streams[stream.topic] = stream
-        self._running[stream] = None
+        stream = ServedStream(
+            call.entry.method,
+            call.key,
+            call.context,
+            call.deadline,
+            call.surroundings,
+            publisher,
+            source,
+            sender,
+        )
+        stream.requests, call.requests = call.requests, None
         self._of_peer[stream.key[0]] += 1
         self._unclaimed[stream.key] = stream
         if stream.deadline is not None:
             stream.tick = self._deadlines.set(stream, stream.deadline)
+        self._add_stream(stream)
+        return self._opened(stream, sender.sequence)
+
+    def _add_stream(self, stream: ServedStream) -> None:
+        self._streams[stream.topic] = stream
+        self._running[stream] = None
         self._set_alarm(stream)
+
+    def _opened(self, stream: ServedStream, sequence: int) -> ResponseHead:
+        shared = stream.shared is not None
         return ResponseHead(
             stream=OpenedStream(
                 stream.topic,
-                publisher.endpoint,
+                stream.publisher.endpoint,
                 self.epoch,
-                sender.sequence,
-                round(limits.stream_grace * 1000),
-                window_items=sender.window_items,
-                window_bytes=sender.window_bytes,
+                sequence,
+                round(self._limits.stream_grace * 1000),
+                shared=shared,
+                window_items=0 if shared else stream.sender.window_items,
+                window_bytes=0 if shared else stream.sender.window_bytes,
             )
         )
+
+    def _join(self, call: StreamCall, wanted: SharedRequest) -> ResponseHead:
+        """Have a call take part in a run of the handler, which begins with the first one."""
+        publisher = call.listener.publisher
+        if publisher is None or publisher.transport is None:
+            return ResponseHead(Code.UNAVAILABLE, "the server does not publish here")
+        stream = publisher.runs.get(wanted.key)
+        if stream is None:
+            refusal = self._why_not(b"")
+            if refusal:
+                self._count("shed stream")
+                return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
+            stream = self._begin_run(publisher, wanted)
+        stream.members += 1
+        head = self._opened(stream, stream.sender.acknowledged)
+        return head._replace(initial=stream.context.initial_metadata)
+
+    def _begin_run(self, publisher: Publisher, wanted: SharedRequest) -> ServedStream:
+        """The handler serves all calls with this request, and knows of none of them."""
+        method = wanted.method
+        context = Context(method.path, clock=self._clock)
+        replay = 0 if method.stream is None else method.stream.replay
+        stream = ServedStream(
+            method,
+            (),
+            context,
+            None,
+            contextvars.copy_context(),
+            publisher,
+            wanted,
+            Ring(replay, self._limits.stream_window_bytes),
+        )
+        stream.shared = wanted.key
+        publisher.runs[wanted.key] = stream
+        self._add_stream(stream)
+        return stream
 
     def _why_not(self, peer: bytes) -> str:
         """The limit that forbids one more stream, in words; empty if none does."""
@@ -365,9 +461,11 @@ class ServedStreams:
     def subscribed(self, stream: ServedStream) -> None:
         """A client is ready for what is published."""
         stream.subscribers += 1
-        if stream.subscribers == 1:
+        if stream.subscribers == 1 and not _is_over(stream):
             self._alarms.remove(stream, stream.alarm)
-        if self._unclaimed.pop(stream.key, None) is not None:
+        if not stream.started:
+            stream.started = True
+            self._unclaimed.pop(stream.key, None)
             self._start(stream)
         else:
             # Again: what was published meanwhile has not arrived.
@@ -376,10 +474,21 @@ class ServedStreams:
     def unsubscribed(self, stream: ServedStream) -> None:
         """A client has gone, for a moment perhaps."""
         stream.subscribers -= 1
-        if stream.subscribers == 0:
+        if stream.subscribers == 0 and not _is_over(stream):
             self._set_alarm(stream)
+            if stream.shared is not None:
+                self._look_for_members(stream)
+
+    def _look_for_members(self, stream: ServedStream) -> None:
+        """End a run when the last one has said that it is done with it."""
+        if stream.members <= 0 and not stream.subscribers:
+            self.cancel(stream, "nobody subscribes to it any more")
 
     def _forsaken(self, stream: ServedStream) -> None:
+        if _is_over(stream):
+            self._remove(stream)  # who has missed the end has had the time to ask for it
+            self._settled()
+            return
         self._count("stream without subscriber")
         self.cancel(stream, "nobody subscribes to it")
 
@@ -388,6 +497,8 @@ class ServedStreams:
     def _start(self, stream: ServedStream) -> None:
         source, stream.source = stream.source, None
         surroundings = stream.surroundings
+        if stream.shared is not None:
+            surroundings.run(set_current, stream.context)
         pump = surroundings.run(Deferred.fromCoroutine, self._pump(stream, source))
         if not pump.called:
             stream.pump = pump
@@ -397,6 +508,10 @@ class ServedStreams:
 
     async def _pump(self, stream: ServedStream, source: Any) -> None:
         """Ask the handler for items, as long as there is room for them."""
+        if isinstance(source, SharedRequest):
+            source = await start(source.handler, source.request, stream.context)
+            if not _is_stream(source):
+                raise TypeError(f"{stream.method.path} returned no iterable")
         try:
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
@@ -434,6 +549,8 @@ class ServedStreams:
         sender = stream.sender
         if sender.add(data):
             stream.publisher.publish(stream)
+            if stream.shared is not None:
+                return True  # nobody makes it wait but the reactor, which has others to serve
         else:
             stream.publisher.publish_soon(stream)
         return sender.is_full or self._bytes >= self._limits.streams_bytes
@@ -441,7 +558,9 @@ class ServedStreams:
     def _room(self, stream: ServedStream) -> Deferred[None]:
         """Fires when another item may come."""
         stream.room = Deferred()
-        if not stream.sender.is_full:
+        if stream.shared is not None and self._bytes < self._limits.streams_bytes:
+            self._clock.callLater(_NEXT_TURN, self._make_room, stream)
+        elif not stream.sender.is_full:
             self._starved[stream] = None
         return stream.room
 
@@ -465,10 +584,11 @@ class ServedStreams:
         self._end_requests(stream)
         self._running.pop(stream, None)
         self._starved.pop(stream, None)
-        peer = stream.key[0]
-        self._of_peer[peer] -= 1
-        if self._of_peer[peer] <= 0:
-            del self._of_peer[peer]
+        if stream.key:
+            peer = stream.key[0]
+            self._of_peer[peer] -= 1
+            if self._of_peer[peer] <= 0:
+                del self._of_peer[peer]
         if stream.gone or stream.sender.ended:
             if isinstance(result, Failure):
                 log_late_failure(result, stream.context)
@@ -495,6 +615,11 @@ class ServedStreams:
         stream.sender.end(_encode(head))
         if stream.deadline is not None:
             self._deadlines.remove(stream, stream.tick)
+        if stream.shared is not None:
+            # Nobody acknowledges it, so it is kept for a while.
+            stream.publisher.runs.pop(stream.shared, None)
+            self._alarms.remove(stream, stream.alarm)
+            self._set_alarm(stream)
         stream.publisher.publish_soon(stream)
 
     def _too_much_metadata(self) -> ResponseHead:
@@ -545,10 +670,10 @@ class ServedStreams:
             listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
             return
         requests = self._requests.get(request.requests)
-        if requests is None:
-            listener.answer(key, _NO_REQUESTS)
-        else:
+        if requests is not None:
             requests.receive(listener, key, request)
+        elif request.acknowledge:
+            listener.answer(key, _NO_REQUESTS)
 
     def _acknowledge(self, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.AcknowledgeRequest.FromString(body)
@@ -570,7 +695,7 @@ class ServedStreams:
         size = sender.size
         if not sender.acknowledge(sequence):
             return
-        self._released(size - sender.size)
+        self.released(size - sender.size)
         if not len(sender):
             self._unacknowledged.pop(stream, None)
         if sender.is_done:
@@ -579,7 +704,8 @@ class ServedStreams:
         else:
             self._make_room(stream)
 
-    def _released(self, size: int) -> None:
+    def released(self, size: int) -> None:
+        """Some bytes are not kept any more."""
         self._bytes -= size
         if self._starved and self._bytes < self._limits.streams_bytes:
             for stream in list(self._starved):
@@ -603,8 +729,13 @@ class ServedStreams:
             return _too_many("Cancel"), b""
         for topic in request.topics:
             stream = self._streams.get(topic)
-            if stream is not None:
+            if stream is None or _is_over(stream):
+                continue
+            if stream.shared is None:
                 self.cancel(stream, "the client cancelled it")
+            else:
+                stream.members -= 1
+                self._look_for_members(stream)
         return OK, b""
 
     _CONTROLS: Final[dict[str, Callable[[ServedStreams, bytes], tuple[ResponseHead, bytes]]]] = {
@@ -618,7 +749,7 @@ class ServedStreams:
         self._beat = None
         silent_since = self._clock.seconds() - self._limits.stream_silence
         for stream in list(self._unacknowledged):
-            if stream.heard < silent_since:
+            if stream.heard < silent_since and stream.shared is None:
                 self._count("silent subscriber")
                 self.cancel(stream, "the client has stopped answering")
                 continue
@@ -648,6 +779,7 @@ class ServedStreams:
             stream.pump.cancel()
         elif stream.source is not None:  # nobody has subscribed
             source, stream.source = stream.source, None
+            stream.started = True
             closing = Deferred.fromCoroutine(close_source(source))
             closing.addBoth(self._pumped, stream)
 
@@ -663,14 +795,15 @@ class ServedStreams:
     def _remove(self, stream: ServedStream) -> None:
         if self._streams.pop(stream.topic, None) is None:
             return
+        if stream.shared is not None:
+            stream.publisher.runs.pop(stream.shared, None)
         self._unclaimed.pop(stream.key, None)
         if stream.deadline is not None:
             self._deadlines.remove(stream, stream.tick)
-        if not stream.subscribers:
-            self._alarms.remove(stream, stream.alarm)
+        self._alarms.remove(stream, stream.alarm)
         self._unacknowledged.pop(stream, None)
         self._starved.pop(stream, None)
-        self._released(stream.sender.size)
+        self.released(stream.sender.size)
         if not self._unacknowledged and self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -691,6 +824,11 @@ class ServedStreams:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
+
+
+def _is_over(stream: ServedStream) -> bool:
+    """Whether it is a shared stream that has ended."""
+    return stream.shared is not None and stream.sender.ended
 
 
 def _is_stream(source: object) -> bool:

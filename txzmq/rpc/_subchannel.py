@@ -148,6 +148,19 @@ class _Probe:
         """The connection is gone."""
 
 
+class _Nobody:
+    """Waits for no reply."""
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """There is one all the same."""
+
+    def fail(self, error: Exception) -> None:
+        """There is none."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class _NoTransport:
     """Stands where there is no connection."""
 
@@ -413,13 +426,21 @@ class Subchannel:
         self._transport.flush_soon()
 
     def call_streams(
-        self, header: bytes, body: bytes, answered: Callable[[ResponseHead | None, bytes], None]
+        self,
+        header: bytes,
+        body: bytes,
+        answered: Callable[[ResponseHead | None, bytes], None] | None,
     ) -> bool:
         """Make a call of the control service for streams, if the socket has room; whether it has.
 
-        :param answered: told of the reply; of None, if there will be none.
+        :param answered: told of the reply; of None, if there will be none. None if no reply is
+            wanted.
         """
-        return self._call_control(header, body, answered)
+        if answered is not None:
+            return self._call_control(header, body, answered)
+        message = self.wire.request(_NOBODY, header, body)
+        self.wire.forget(message[0])
+        return self._transport.send_message(message) is SendResult.SENT
 
     def leave(self) -> None:
         """Close when the calls have ended; none are given to it any more."""

@@ -130,7 +130,7 @@ class Server:
         endpoint = self._attach(listener, self._network.listen, address)
         if self._publishes:
             try:
-                listener.publisher = self._publish(publisher or beside(address), advertise or "")
+                self._publish(listener, publisher or beside(address), advertise or "")
             except BaseException:
                 listener.close()
                 raise
@@ -166,10 +166,10 @@ class Server:
         listener.transport = attach(address, listener, options)
         return listener.transport.endpoint
 
-    def _publish(self, address: str, advertised: str) -> Publisher:
-        publisher = Publisher(self._dispatcher.streams, advertised)
+    def _publish(self, listener: Listener, address: str, advertised: str) -> None:
+        publisher = Publisher(self._dispatcher.streams, listener, advertised)
         publisher.transport = self._network.publish(address, publisher, {})
-        return publisher
+        listener.publisher = publisher
 
     @property
     def counters(self) -> Counter[str]:

@@ -69,6 +69,17 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """
         return self
 
+    def skip_gaps(self: S, told: Callable[[int], object] | None = None) -> S:
+        """Go on where items are lost, instead of failing with DATA_LOSS.
+
+        Only a shared stream loses any: to a client that is too slow, or was disconnected for too
+        long, so that the server does not keep them any more.
+
+        :param told: called with the number of items that were lost, each time.
+        :return: the stream itself.
+        """
+        return self
+
     def each(self, callback: Callable[[T], object]) -> Deferred[None]:
         """Call *callback* with each item, instead of ``async for``.
 
@@ -144,25 +155,32 @@ class OpenResponseStream(ResponseStream[T]):
         self._core.set_silence(seconds)
         return self
 
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> OpenResponseStream[T]:
+        """Go on where items are lost."""
+        self._core.skip_gaps(told)
+        return self
+
 
 class InterceptedStream(ResponseStream[T]):
     """A stream that is yet to come: from the last interceptor, or never."""
 
-    __slots__ = ("_error", "_pending", "_silence", "_stream", "_waiter")
+    __slots__ = ("_error", "_pending", "_settings", "_stream", "_waiter")
 
     def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
         self._pending: Deferred[ResponseStream[T]] | None = pending
         self._stream: ResponseStream[T] | None = None
         self._error: BaseException | None = None
         self._waiter: Deferred[None] | None = None
-        self._silence: float | None = None
+        # What is to be said to the stream.
+        self._settings: list[Callable[[ResponseStream[T]], object]] = []
         pending.addCallbacks(self._opened, self._failed)
 
     def _opened(self, stream: ResponseStream[T]) -> None:
         self._pending = None
         self._stream = stream
-        if self._silence is not None:
-            stream.max_silence(self._silence)
+        for do in self._settings:
+            do(stream)
+        self._settings.clear()
         self._wake()
 
     def _failed(self, failure: Failure) -> None:
@@ -208,9 +226,17 @@ class InterceptedStream(ResponseStream[T]):
 
     def max_silence(self, seconds: float | None) -> InterceptedStream[T]:
         """End the stream when its reader has to wait for an item for longer."""
-        self._silence = seconds
+        return self._then(lambda stream: stream.max_silence(seconds))
+
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> InterceptedStream[T]:
+        """Go on where items are lost."""
+        return self._then(lambda stream: stream.skip_gaps(told))
+
+    def _then(self, do: Callable[[ResponseStream[T]], object]) -> InterceptedStream[T]:
         if self._stream is not None:
-            self._stream.max_silence(seconds)
+            do(self._stream)
+        else:
+            self._settings.append(do)
         return self
 
 

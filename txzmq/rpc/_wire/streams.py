@@ -25,6 +25,7 @@ __all__ = [
     "BadPublication",
     "Publication",
     "Receiver",
+    "Ring",
     "Sender",
     "decode",
     "encode",
@@ -245,6 +246,47 @@ class Sender:
             if size >= MAX_REPLAYED_SIZE:
                 break
         return self._publication(first, items, last=begin + len(items) == len(kept))
+
+
+class Ring(Sender):
+    """The server's end of a stream that many receive: nobody acknowledges, and the last are kept.
+
+    :ivar acknowledged: the number of the first item that is kept.
+    """
+
+    __slots__ = ("_replay",)
+
+    def __init__(self, replay: int, max_bytes: int) -> None:
+        """
+        :param replay: how many items are kept.
+        :param max_bytes: how many bytes of them.
+        """
+        super().__init__(replay, max_bytes)
+        self._replay = replay
+
+    @property
+    def is_full(self) -> bool:
+        """Nobody waits for the slowest receiver."""
+        return False
+
+    @property
+    def is_done(self) -> bool:
+        """Somebody may still have to ask for the end."""
+        return False
+
+    def take(self) -> Publication | None:
+        """As a :class:`Sender`'s; what is too old is kept no longer."""
+        publication = super().take()
+        kept = self._kept
+        if kept is not None:
+            while len(kept) > self._replay or (self.size > self.window_bytes and kept):
+                self.size -= len(kept.popleft())
+                self.acknowledged += 1
+        return publication
+
+    def acknowledge(self, sequence: int) -> bool:
+        """Changes nothing."""
+        return False
 
 
 class Receiver:

@@ -211,12 +211,15 @@ class SendRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     requests: _builtins.bytes
     """As in the header of the request that opened it."""
     sequence: _builtins.int
     """The number of the first item; the stream's first has 1."""
     end: _builtins.bool
     """There are no more."""
+    acknowledge: _builtins.bool
+    """Whether there is to be a reply."""
     @_builtins.property
     def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialised requests."""
@@ -228,8 +231,9 @@ class SendRequest(_message.Message):
         sequence: _builtins.int = ...,
         items: _abc.Iterable[_builtins.bytes] | None = ...,
         end: _builtins.bool = ...,
+        acknowledge: _builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "items", b"items", "requests", b"requests", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "end", b"end", "items", b"items", "requests", b"requests", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___SendRequest: _TypeAlias = SendRequest  # noqa: Y015

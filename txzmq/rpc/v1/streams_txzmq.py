@@ -156,7 +156,8 @@ class StreamsClient:
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
     ) -> _Deferred[_streams_pb2.SendResponse]:
-        """Sends items of a stream of requests. The reply comes when the handler has taken them.
+        """Sends items of a stream of requests. The reply, if one is wanted, comes when the handler has
+        taken them.
 
         Takes ``txzmq.rpc.v1.SendRequest``, returns ``txzmq.rpc.v1.SendResponse``.
         """
@@ -232,7 +233,8 @@ class StreamsBase(_abc.ABC):
         context: _rpc.Context,
         /,
     ) -> _rpc.UnaryResult[_streams_pb2.SendResponse]:
-        """Sends items of a stream of requests. The reply comes when the handler has taken them.
+        """Sends items of a stream of requests. The reply, if one is wanted, comes when the handler has
+        taken them.
 
         Takes ``txzmq.rpc.v1.SendRequest``, returns ``txzmq.rpc.v1.SendResponse``.
         """

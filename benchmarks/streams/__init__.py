@@ -1,0 +1,1 @@
+"""Streams beside those of grpc.aio: items per second, and what each costs."""

@@ -1,0 +1,110 @@
+"""``python -m benchmarks.streams``: a table of txzmq's streams beside grpc.aio's.
+
+Pair after pair, in several rounds, each stack with a server and a client process of its own; a
+ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import IO, Final
+
+from benchmarks.streams.loads import LOADS, Figures, Order
+
+_STACKS: Final = ("txzmq_", "grpc_aio")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Stack:
+    """A server and a client."""
+
+    def __init__(self, name: str, ends: ExitStack) -> None:
+        self.name = name
+        self._ends = ends
+        self._server = self._start("serve")
+        address = self._read(self._server)
+        self._client = self._start("drive", address)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.streams.{self.name}", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._ends.callback(process.wait)
+        self._ends.callback(process.kill)
+        return process
+
+    @staticmethod
+    def _read(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{process.args!r} ended")
+        return line.strip()
+
+    def _server_cpu(self) -> float:
+        with open(f"/proc/{self._server.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def measure(self, load: str, seconds: float) -> dict[str, float]:
+        """Rate, and processor time per item of both sides in microseconds."""
+        stdin: IO[str] | None = self._client.stdin
+        assert stdin is not None
+        before = self._server_cpu()
+        print(json.dumps(Order(load=load, seconds=seconds)), file=stdin, flush=True)
+        figures: Figures = json.loads(self._read(self._client))
+        server = self._server_cpu() - before
+        count = max(1, figures["count"])
+        return {
+            "rate": count / figures["seconds"],
+            "client": figures["cpu"] / count * 1e6,
+            "server": server / count * 1e6,
+        }
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="how many (%(default)s)")
+    parser.add_argument("--load", action="append", choices=list(LOADS), help="instead of all")
+    parsed = parser.parse_args()
+    with ExitStack() as ends:
+        stacks = [Stack(name, ends) for name in _STACKS]
+        for load in parsed.load or LOADS:
+            samples: dict[str, list[dict[str, float]]] = {name: [] for name in _STACKS}
+            for stack in stacks:
+                stack.measure(load, 0.3)
+            for number in range(parsed.rounds):
+                for stack in stacks[:: -1 if number % 2 else 1]:
+                    samples[stack.name].append(stack.measure(load, parsed.seconds))
+            _print(load, samples)
+
+
+def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:
+    print(f"\n{LOADS[load]}")
+    for name, several in samples.items():
+        rate, client, server = (
+            statistics.median(sample[key] for sample in several)
+            for key in ("rate", "client", "server")
+        )
+        print(f"  {name:10} {rate:12,.0f}/s   client {client:7.2f} us   server {server:7.2f} us")
+    ours, theirs = (samples[name] for name in _STACKS)
+    ratios = [a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True)]
+    print(
+        f"  ratio      {statistics.median(ratios):.1f}"
+        f"  (from {min(ratios):.1f} to {max(ratios):.1f})"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""grpc.aio: ``python -m benchmarks.streams.grpc_aio serve``, or ``drive ADDRESS``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from importlib import import_module
+from typing import Any, Final
+
+from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
+
+from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
+
+# Any: grpcio has no types, and half of what a checker infers is unknown.
+grpc: Any = import_module("grpc")
+aio: Any = import_module("grpc.aio")
+
+
+async def _watch(request: BytesValue, context: object) -> AsyncIterator[BytesValue]:
+    while True:
+        yield item()
+
+
+async def _upload(requests: AsyncIterator[BytesValue], context: object) -> UInt64Value:
+    count = 0
+    async for _ in requests:
+        count += 1
+    return UInt64Value(value=count)
+
+
+async def _chat_handler(
+    requests: AsyncIterator[BytesValue], context: object
+) -> AsyncIterator[BytesValue]:
+    async for request in requests:
+        yield request
+
+
+async def _ticks(request: BytesValue, context: object) -> AsyncIterator[BytesValue]:
+    """One event for each of the subscribers, serialised for each."""
+    burst = int(request.value)
+    while True:
+        for _ in range(burst):
+            yield item()
+        await asyncio.sleep(0.01)
+
+
+async def serve() -> None:
+    """Serve until killed."""
+    coding = {
+        "request_deserializer": BytesValue.FromString,
+        "response_serializer": BytesValue.SerializeToString,
+    }
+    handlers = {
+        "Watch": grpc.unary_stream_rpc_method_handler(_watch, **coding),
+        "Upload": grpc.stream_unary_rpc_method_handler(
+            _upload,
+            request_deserializer=BytesValue.FromString,
+            response_serializer=UInt64Value.SerializeToString,
+        ),
+        "Chat": grpc.stream_stream_rpc_method_handler(_chat_handler, **coding),
+        "Ticks": grpc.unary_stream_rpc_method_handler(_ticks, **coding),
+    }
+    server = aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+async def drive(address: str) -> None:
+    """Follow the orders that come, line by line."""
+    async with aio.insecure_channel(address) as channel:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            order: Order = json.loads(line)
+            started, cpu = time.perf_counter(), time.process_time()
+            count = await _LOADS[order["load"]](channel, started + order["seconds"])
+            figures = Figures(
+                count=count,
+                seconds=time.perf_counter() - started,
+                cpu=time.process_time() - cpu,
+            )
+            print(json.dumps(figures), flush=True)
+        for other in _others:
+            await other.close()
+
+
+_CODING: Final = {
+    "request_serializer": BytesValue.SerializeToString,
+    "response_deserializer": BytesValue.FromString,
+}
+
+
+async def _server(channel: Any, end: float) -> int:
+    count, now = 0, time.perf_counter
+    call = channel.unary_stream(f"/{SERVICE}/Watch", **_CODING)(item())
+    async for _ in call:
+        count += 1
+        if not count % 100 and now() >= end:
+            break
+    call.cancel()
+    return count
+
+
+async def _client(channel: Any, end: float) -> int:
+    now = time.perf_counter
+
+    async def items() -> AsyncIterator[BytesValue]:
+        count = 0
+        while True:
+            yield item()
+            count += 1
+            if not count % 100 and now() >= end:
+                return
+
+    upload = channel.stream_unary(
+        f"/{SERVICE}/Upload",
+        request_serializer=BytesValue.SerializeToString,
+        response_deserializer=UInt64Value.FromString,
+    )
+    response: UInt64Value = await upload(items())
+    return response.value
+
+
+async def _chat(channel: Any, end: float) -> int:
+    count, now = 0, time.perf_counter
+    call = channel.stream_stream(f"/{SERVICE}/Chat", **_CODING)()
+    while now() < end:
+        await call.write(item())
+        await call.read()
+        count += 1
+    await call.done_writing()
+    return count
+
+
+async def _fan_out(channel: Any, end: float) -> int:
+    """Each subscriber with a connection of its own, as if each were a process of its own."""
+    request = BytesValue(value=BURST)
+    count = 0
+
+    async def read(call: Any) -> None:
+        nonlocal count
+        try:
+            async for _ in call:
+                count += 1
+        except asyncio.CancelledError:
+            pass
+
+    while len(_others) < SUBSCRIBERS:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        _others.append(aio.insecure_channel(sys.argv[2], options=options))
+    calls = [other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request) for other in _others]
+    reading = [asyncio.create_task(read(call)) for call in calls]
+    await asyncio.sleep(max(0.0, end - time.perf_counter()))
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*reading)
+    return count
+
+
+_others: list[Any] = []
+
+
+_LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}
+
+if __name__ == "__main__":
+    asyncio.run(serve() if sys.argv[1] == "serve" else drive(sys.argv[2]))

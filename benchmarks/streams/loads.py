@@ -1,0 +1,44 @@
+"""What is measured, and what both stacks share."""
+
+from __future__ import annotations
+
+from typing import Final, TypedDict
+
+from google.protobuf.wrappers_pb2 import BytesValue
+
+__all__ = ["BURST", "ITEM", "LOADS", "SERVICE", "SUBSCRIBERS", "Figures", "Order", "item"]
+
+SERVICE: Final = "txzmq.benchmarks.v1.Streams"
+#: Bytes of an item's payload.
+ITEM: Final = 100
+#: Of the fan-out: clients, and events that come together, a hundred times a second.
+SUBSCRIBERS: Final = 50
+BURST: Final = b"100"
+#: What is counted, by load.
+LOADS: Final = {
+    "server": "items/s from the server",
+    "client": "items/s to the server",
+    "chat": "round trips/s on one stream both ways",
+    "fan-out": "deliveries/s of one event to 50 subscribers",
+}
+
+
+class Order(TypedDict):
+    """What a client is to do."""
+
+    load: str
+    seconds: float
+
+
+class Figures(TypedDict):
+    """What came out."""
+
+    count: int
+    seconds: float
+    #: Of processor time, of the client.
+    cpu: float
+
+
+def item() -> BytesValue:
+    """An item, made anew as an application would."""
+    return BytesValue(value=bytes(ITEM))

@@ -1,0 +1,192 @@
+"""txzmq: ``python -m benchmarks.streams.txzmq_ serve``, or ``drive ADDRESS``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar, Final
+
+from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
+from twisted.internet import epollreactor
+
+from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
+
+epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
+
+from twisted.internet.defer import Deferred  # noqa: E402 - after the reactor was chosen
+from twisted.internet.task import react  # noqa: E402
+from twisted.internet.threads import deferToThread  # noqa: E402
+
+from txzmq import ZmqFactory  # noqa: E402
+from txzmq.rpc import (  # noqa: E402
+    Channel,
+    Context,
+    Kind,
+    Method,
+    RequestStream,
+    Server,
+    Service,
+)
+from txzmq.rpc.method import Sharing, StreamOptions  # noqa: E402
+
+_PATH: Final = f"/{SERVICE}/"
+WATCH = Method(f"{_PATH}Watch", "watch", BytesValue, BytesValue, kind=Kind.UNARY_STREAM)
+UPLOAD = Method(f"{_PATH}Upload", "upload", BytesValue, UInt64Value, kind=Kind.STREAM_UNARY)
+CHAT = Method(f"{_PATH}Chat", "chat", BytesValue, BytesValue, kind=Kind.STREAM_STREAM)
+TICKS = Method(
+    f"{_PATH}Ticks",
+    "ticks",
+    BytesValue,
+    BytesValue,
+    kind=Kind.UNARY_STREAM,
+    stream=StreamOptions(sharing=Sharing.SHARED, replay=1000),
+)
+
+
+class Streams:
+    """What the clients call."""
+
+    __txzmq_service__: ClassVar[Service] = Service(SERVICE, (WATCH, UPLOAD, CHAT, TICKS))
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    async def watch(self, request: BytesValue, context: Context) -> AsyncIterator[BytesValue]:
+        while True:
+            yield item()
+
+    async def upload(self, requests: RequestStream[BytesValue], context: Context) -> UInt64Value:
+        count = 0
+        async for _ in requests:
+            count += 1
+        return UInt64Value(value=count)
+
+    async def chat(
+        self, requests: RequestStream[BytesValue], context: Context
+    ) -> AsyncIterator[BytesValue]:
+        async for request in requests:
+            yield request
+
+    async def ticks(self, request: BytesValue, context: Context) -> AsyncIterator[BytesValue]:
+        # 100 events at a time, 100 times a second: as fast as the request says.
+        burst = int(request.value)
+        while True:
+            for _ in range(burst):
+                yield item()
+            await self._sleep(0.01)
+
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        deferred: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self._reactor.callLater(seconds, deferred.callback, None)
+        return deferred
+
+
+def _factory(reactor: Any) -> ZmqFactory:
+    factory = ZmqFactory(reactor)
+    factory.registerForShutdown()
+    return factory
+
+
+def serve(reactor: Any) -> Deferred[None]:
+    """Serve until killed."""
+    server = Server(_factory(reactor), [Streams(reactor)])
+    print(server.listen("tcp://127.0.0.1:*"), flush=True)
+    return Deferred()
+
+
+async def drive(reactor: Any) -> None:
+    """Follow the orders that come, line by line."""
+    _factories.append(_factory(reactor))
+    channel = Channel(_factories[0], sys.argv[2])
+    while line := await deferToThread(sys.stdin.readline):
+        order: Order = json.loads(line)
+        started, cpu = time.perf_counter(), time.process_time()
+        count = await _LOADS[order["load"]](channel, started + order["seconds"])
+        figures = Figures(
+            count=count,
+            seconds=time.perf_counter() - started,
+            cpu=time.process_time() - cpu,
+        )
+        print(json.dumps(figures), flush=True)
+    for each in (channel, *_others):
+        each.close()
+
+
+async def _server(channel: Channel, end: float) -> int:
+    count, now = 0, time.perf_counter
+    async with channel.unary_stream(WATCH, item()) as stream:
+        async for _ in stream:
+            count += 1
+            if not count % 100 and now() >= end:
+                break
+    return count
+
+
+async def _client(channel: Channel, end: float) -> int:
+    now = time.perf_counter
+
+    def items() -> Iterator[BytesValue]:
+        count = 0
+        while True:
+            yield item()
+            count += 1
+            if not count % 100 and now() >= end:
+                return
+
+    return (await channel.stream_unary(UPLOAD, items())).value
+
+
+async def _chat(channel: Channel, end: float) -> int:
+    count, now = 0, time.perf_counter
+    said: Deferred[None] = Deferred()
+
+    async def items() -> AsyncIterator[BytesValue]:
+        nonlocal said
+        while now() < end:
+            yield item()
+            said = Deferred()
+            await said
+
+    async for _ in channel.stream_stream(CHAT, items()):
+        count += 1
+        said.callback(None)
+    return count
+
+
+async def _fan_out(channel: Channel, end: float) -> int:
+    """Each subscriber with a channel of its own, as if each were a process of its own."""
+    request = BytesValue(value=BURST)
+    count = 0
+
+    def deliver(_: BytesValue) -> None:
+        nonlocal count
+        count += 1
+
+    streams = [other.unary_stream(TICKS, request).skip_gaps() for other in _channels()]
+    ended = [stream.each(deliver) for stream in streams]
+    await deferToThread(time.sleep, max(0.0, end - time.perf_counter()))
+    for stream, done in zip(streams, ended, strict=True):
+        done.addErrback(lambda _: None)
+        stream.cancel()
+    return count
+
+
+_factories: list[ZmqFactory] = []
+_others: list[Channel] = []
+
+
+def _channels() -> list[Channel]:
+    while len(_others) < SUBSCRIBERS:
+        _others.append(Channel(_factories[0], sys.argv[2]))
+    return _others
+
+
+_LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        react(serve)
+    else:
+        react(drive)

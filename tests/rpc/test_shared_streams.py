@@ -1,0 +1,343 @@
+"""Shared streams, in virtual time: one run of the handler for all who ask the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.rpc.leftovers import leftovers
+from tests.rpc.service import ADDRESS, text
+from tests.rpc.streaming import PUBLISHER, TICKS, Reader, StreamWorld
+from tests.support import Logged
+from txzmq.rpc import (
+    Channel,
+    Context,
+    DataLoss,
+    Internal,
+    NotFound,
+    PermissionDenied,
+    ResponseStream,
+    ServerProceed,
+    Unavailable,
+    current_context,
+)
+from txzmq.testing import Faults
+
+
+class Ticker:
+    """Gives items when the test says so, and notes its runs."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.running = 0
+        self.waiting: list[Deferred[int]] = []
+        self.given = 0
+
+    async def __call__(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        self.runs.append(request.value)
+        assert current_context() is context
+        self.running += 1
+        try:
+            while True:
+                self.waiting.append(Deferred(self.waiting.remove))
+                for number in range(await self.waiting[-1]):
+                    yield text(str(self.given + number))
+                if self.given < 0:
+                    raise NotFound("no more")
+        finally:
+            self.running -= 1
+
+    def give(self, count: int = 1) -> None:
+        """To each run."""
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(count)
+        self.given += count
+
+    def fail(self) -> None:
+        self.given = -1
+        self.give(0)
+
+
+class World(StreamWorld):
+    """As many channels as there are subscribers."""
+
+    def __init__(self, ticker: Any, **options: Any) -> None:
+        super().__init__(ticker, **options)
+        self.channels = [self.channel]
+
+    def another(self) -> Channel:
+        self.channels.append(Channel(self.network, ADDRESS))
+        return self.channels[-1]
+
+    def watch(
+        self, request: str = "x", *, channel: Channel | None = None, **options: Any
+    ) -> ResponseStream[StringValue]:
+        return (channel or self.channel).unary_stream(TICKS, text(request), **options)
+
+    def subscribe(self, request: str = "x", **options: Any) -> Reader:
+        reader = Reader(self.watch(request, **options))
+        self.network.run()
+        return reader
+
+    def close(self) -> None:
+        for channel in self.channels:
+            channel.close()
+        super().close()
+
+
+Worlds = Callable[..., World]
+
+
+@pytest.fixture
+def make() -> Generator[Worlds]:
+    worlds: list[World] = []
+
+    def build(*arguments: Any, **options: Any) -> World:
+        worlds.append(World(*arguments, **options))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        world.close()
+        assert leftovers(world.channel, world.server) == []
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last)]
+
+
+def test_equal_requests_share_a_run(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(5)]
+    readers += [world.subscribe() for _ in range(3)]
+    other = world.subscribe("y")
+    assert ticker.runs == ["x", "y"]
+    for _ in range(10):
+        ticker.give()
+        world.network.run()
+    assert all(reader.items == numbers(0, 10) for reader in [*readers, other])
+
+
+def test_an_item_is_published_once(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(5)]
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    frames: list[bytes] = []
+    publish = publisher.publish
+
+    def noted(frame: bytes) -> None:
+        frames.append(frame)
+        publish(frame)
+
+    publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+    ticker.give(3)
+    world.network.run()
+    assert len(frames) == 1
+    assert all(reader.items == numbers(0, 3) for reader in readers)
+
+
+def test_who_comes_late_gets_the_last_items(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    world.subscribe()
+    for _ in range(30):
+        ticker.give()
+        world.network.run()
+    late = world.subscribe(channel=world.another())
+    on_the_same_channel = world.subscribe()
+    assert late.items == on_the_same_channel.items == numbers(20, 30)
+    ticker.give()
+    world.network.run()
+    assert late.items == on_the_same_channel.items == numbers(20, 31)
+
+
+def test_a_busy_handler_leaves_time_for_others(make: Worlds) -> None:
+    async def busy(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        while True:
+            yield text("x")
+
+    world = make(busy)
+    reader = Reader(world.watch().skip_gaps())
+    world.network.advance(0.0001)
+    assert len(reader.items) > 1000
+    reader.stream.cancel()
+    world.network.run()
+    assert not world.server.running
+
+
+def test_the_last_one_that_leaves_ends_the_run(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(2)] + [world.subscribe()]
+    for reader in readers:
+        assert ticker.running == 1
+        reader.stream.cancel()
+        world.network.run()
+        assert isinstance(reader.ended, CancelledError)
+    assert not ticker.running
+    world.subscribe()
+    assert ticker.runs == ["x", "x"]
+
+
+def test_a_run_ends_when_its_subscribers_have_died(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    channel = world.another()
+    world.subscribe(channel=channel)
+    channel.close()  # says nothing of its streams
+    world.network.advance(4.9)
+    assert ticker.running == 1
+    world.network.advance(0.2)
+    assert not ticker.running
+
+
+def test_the_end_reaches_all(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(3)]
+    ticker.give()
+    world.network.cut(PUBLISHER)
+    ticker.fail()
+    world.network.advance(3)
+    for reader in readers:
+        assert reader.items == ["0"]
+        assert isinstance(reader.ended, NotFound)
+    again = world.subscribe()
+    assert not again.has_ended
+    assert len(ticker.runs) == 2
+
+
+def test_a_gap_is_closed_where_the_server_can(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    reader = world.subscribe()
+    ticker.give()
+    world.network.run()
+    world.network.cut(PUBLISHER)
+    ticker.give(9)
+    world.network.advance(3)
+    assert reader.items == numbers(0, 10)
+
+
+def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    reader = world.subscribe()
+    told: list[int] = []
+    other = Reader(world.watch(channel=world.another()).skip_gaps(told.append))
+    world.network.run()
+    ticker.give()
+    world.network.run()
+    world.network.cut(PUBLISHER)
+    ticker.give(30)
+    world.network.advance(3)
+    assert reader.items == ["0"]
+    assert isinstance(reader.ended, DataLoss)
+    assert "20 items" in reader.ended.message
+    assert other.items == [*numbers(0, 1), *numbers(21, 31)]
+    assert told == [20]
+
+
+def test_a_slow_reader_does_not_slow_the_others(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker, stream_window=20)
+    slow = world.watch()
+    fast = world.subscribe(channel=world.another())
+    for _ in range(100):
+        ticker.give()
+        world.network.run()
+    assert fast.items == numbers(0, 100)
+    reader = Reader(slow.skip_gaps())
+    world.network.run()
+    assert reader.items[:20] == numbers(0, 20)
+    assert reader.items[20:] == numbers(90, 100)
+
+
+def test_each_subscriber_is_authorised(make: Worlds) -> None:
+    async def members_only(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        if dict(context.metadata).get("member") != "yes":
+            raise PermissionDenied("not you")
+        return await proceed(request)
+
+    ticker = Ticker()
+    world = make(ticker, interceptors=[members_only])
+    member = world.subscribe(metadata={"member": "yes"})
+    stranger = world.subscribe(channel=world.another())
+    ticker.give()
+    world.network.run()
+    assert member.items == ["0"]
+    assert stranger.items == []
+    assert isinstance(stranger.ended, PermissionDenied)
+
+
+def test_the_handler_knows_of_no_subscriber(make: Worlds) -> None:
+    contexts: list[Context] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        contexts.append(context)
+        yield text("x")
+
+    world = make(handler)
+    reader = world.subscribe(metadata={"user": "a"}, timeout=5)
+    assert reader.ended == "well"
+    (context,) = contexts
+    assert context.metadata == ()
+    assert context.time_remaining() is None
+
+
+def test_an_interceptor_must_not_change_a_shared_stream(make: Worlds, logged: Logged) -> None:
+    async def change(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        await proceed(request)
+        return [text("other")]
+
+    reader = make(Ticker(), interceptors=[change]).subscribe()
+    assert isinstance(reader.ended, Internal)
+    assert logged
+
+
+def test_a_restarted_server_is_told_as_such(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(), world.subscribe()]
+    world.die()
+    world.network.advance(0.1)
+    world.serve()
+    world.network.advance(2)
+    for reader in readers:
+        assert isinstance(reader.ended, Unavailable)
+        assert "was restarted" in reader.ended.message
+
+
+def test_a_deadline_is_the_subscribers_own(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    short = world.subscribe(timeout=1, channel=world.another())
+    long = world.subscribe(timeout=10)
+    world.network.advance(2)
+    assert short.has_ended
+    ticker.give()
+    world.network.run()
+    assert long.items == ["0"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loss_doubles_and_delay_lose_nothing_that_is_kept(make: Worlds, seed: int) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(3)]
+    world.network.faults = Faults(seed=seed, loss=0.2, duplication=0.2, delay=0.2)
+    for _ in range(40):
+        ticker.give()
+        world.network.advance(3)  # no more than the server keeps meanwhile
+    world.network.faults = Faults()
+    world.network.advance(60)
+    for reader in readers:
+        assert reader.items == numbers(0, 40)

@@ -1,0 +1,156 @@
+"""Streams from code that is made of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface.verify import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
+    verifyObject,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from tests.rpc.service import text
+from tests.rpc.streaming import Handler, Reader, StreamWorld
+from tests.rpc.test_request_streams import join
+from txzmq.rpc import Context, NotFound, StreamWriter
+
+Worlds = Callable[..., StreamWorld]
+
+
+@pytest.fixture
+def writer() -> StreamWriter[StringValue]:
+    return StreamWriter(enough=4, limit=8)
+
+
+@pytest.fixture
+def make(writer: StreamWriter[StringValue]) -> Generator[Worlds]:
+    worlds: list[StreamWorld] = []
+
+    def handler(request: StringValue, context: Context) -> StreamWriter[StringValue]:
+        return writer
+
+    def build(handler: Handler = handler, **options: Any) -> StreamWorld:
+        worlds.append(StreamWorld(handler, **options))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        world.close()
+
+
+class Producer:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
+def test_items_and_the_end(make: Worlds, writer: StreamWriter[StringValue]) -> None:
+    world = make()
+    reader = world.run()
+    for value in "abc":
+        writer.write(text(value))
+        world.network.run()
+    writer.finish()
+    world.network.run()
+    assert reader.items == ["a", "b", "c"]
+    assert reader.ended == "well"
+
+
+def test_an_error_ends_it(make: Worlds, writer: StreamWriter[StringValue]) -> None:
+    world = make()
+    reader = world.run()
+    writer.fail(NotFound("gone"))
+    world.network.run()
+    assert isinstance(reader.ended, NotFound)
+
+
+def test_a_producer_is_paused_and_stopped(make: Worlds, writer: StreamWriter[StringValue]) -> None:
+    world = make(stream_window=2)
+    producer = Producer()
+    writer.registerProducer(producer, True)
+    with pytest.raises(RuntimeError):
+        writer.registerProducer(producer, True)
+    stream = world.open()
+    world.network.run()
+    more = [writer.write(text(str(number))) for number in range(10)]
+    assert not all(more)
+    assert producer.told == ["pause"]
+    reader = Reader(stream)
+    world.network.advance(2)
+    assert producer.told == ["pause", "resume"]
+    assert len(reader.items) == 10
+    reader.stream.cancel()
+    world.network.run()
+    assert producer.told == ["pause", "resume", "stop"]
+    assert not writer.write(text("x"))
+
+
+def test_a_pull_producer_is_asked_for_each_item(
+    make: Worlds, writer: StreamWriter[StringValue]
+) -> None:
+    class Pulled(Producer):
+        def resumeProducing(self) -> None:
+            if len(self.told) < 3:
+                self.told.append("pulled")
+                writer.write(text(str(len(self.told))))
+            else:
+                writer.unregisterProducer()
+                writer.finish()
+
+    writer.registerProducer(Pulled(), False)
+    reader = make().run()
+    assert reader.items == ["1", "2", "3"]
+    assert reader.ended == "well"
+
+
+def test_whoever_does_not_stop_is_refused(writer: StreamWriter[StringValue]) -> None:
+    for _ in range(8):
+        writer.write(text("x"))
+    with pytest.raises(BufferError, match="limit"):
+        writer.write(text("x"))
+
+
+def test_whoever_asks_is_told_when_there_is_room(
+    make: Worlds, writer: StreamWriter[StringValue]
+) -> None:
+    world = make()
+    assert writer.ready().called
+    while writer.write(text("x")):
+        pass
+    told: list[None] = []
+    writer.ready().addCallback(told.append)
+    assert told == []
+    reader = world.run()
+    assert told == [None]
+    writer.finish()
+    world.network.run()
+    assert reader.ended == "well"
+    with pytest.raises(CancelledError):
+        world.network.result(writer.ready())
+
+
+def test_a_client_may_write_requests(make: Worlds, writer: StreamWriter[StringValue]) -> None:
+    world = make(join)
+    result: Deferred[StringValue] = world.collect(writer)
+    for value in "abc":
+        writer.write(text(value))
+    writer.finish()
+    assert world.network.result(result).value == "a,b,c"
+
+
+def test_it_is_a_consumer(writer: StreamWriter[StringValue]) -> None:
+    assert verifyObject(IConsumer, writer)
