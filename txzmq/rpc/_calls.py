@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
+from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._retries import pushback_of
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
@@ -289,7 +290,7 @@ class InterceptedCall:
         pending = self._end()
         self.deferred.errback(outcome_of(error, self.method))
         if pending is not None:
-            pending.cancel()
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
@@ -315,7 +316,8 @@ class InterceptedCall:
         self._book.guard.check()
         pending = self._end()
         if pending is not None:
-            pending.cancel()  # Twisted fires this call's own Deferred
+            # Twisted fires this call's own Deferred.
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
         pending, self._pending = self._pending, None
