@@ -252,7 +252,7 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_parent", "_pending", "deadline", "deferred", "method", "tick")
+    __slots__ = ("_book", "_parent", "_pending", "deadline", "deferred", "method", "over", "tick")
 
     def __init__(
         self,
@@ -268,6 +268,8 @@ class InterceptedCall:
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
+        #: Whether the caller has its outcome, or is about to.
+        self.over = False
         # Of the outermost interceptor; None before it is called, and when the call has ended.
         self._pending: Deferred[Any] | None = None
 
@@ -320,6 +322,7 @@ class InterceptedCall:
             cancel(pending, f"an interceptor of {self.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
+        self.over = True
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
         if self._parent is not None:
