@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
+from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._retries import pushback_of
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
@@ -259,6 +260,7 @@ class InterceptedCall:
         "deadline",
         "deferred",
         "method",
+        "over",
         "tick",
     )
 
@@ -279,6 +281,8 @@ class InterceptedCall:
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
+        #: Whether the caller has its outcome, or is about to.
+        self.over = False
         # Of the outermost interceptor; None before it is called, and when the call has ended.
         self._pending: Deferred[Any] | None = None
 
@@ -301,7 +305,7 @@ class InterceptedCall:
         pending = self._end()
         self.deferred.errback(outcome_of(error, self.method))
         if pending is not None:
-            pending.cancel()
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
@@ -327,9 +331,11 @@ class InterceptedCall:
         self._book.guard.check()
         pending = self._end()
         if pending is not None:
-            pending.cancel()  # Twisted fires this call's own Deferred
+            # Twisted fires this call's own Deferred.
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
+        self.over = True
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
         if self._parent is not None:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._admission import Admission
+from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener, encode_reply
 from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
@@ -469,7 +470,7 @@ class Dispatcher:
         if call.deferred is None:
             self._forget(call)
         else:
-            call.deferred.cancel()
+            cancel(call.deferred, f"the handler of {call.entry.path}")
 
     def _too_late(self, call: ServedCall) -> None:
         if call.answered:

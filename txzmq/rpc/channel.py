@@ -390,6 +390,7 @@ class Channel:
             wait_for_ready=wait_for_ready,
             response=ResponseMetadata() if wanted is None else wanted,
             _clock=self._clock,
+            _outer=outer,
         )
         self._book.compound_begun(outer)
         if parent is not None:
@@ -399,6 +400,8 @@ class Channel:
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
+        if call.over:
+            return fail(CancelledError("an interceptor went on with a call that was over"))
         kind = call.method.kind
         arguments = (
             call.method,
