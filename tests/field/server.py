@@ -2,7 +2,7 @@
 
 It prints its endpoint, each call of ``Other`` as it begins, and each that ends. ``Echo`` of ``block
 3`` blocks the reactor for 3 s. Arguments: where to listen; ``--defaults``, for a keepalive that is
-not quick; ``--descriptors=64`` for no more than those.
+not quick; ``--descriptors=64`` for no more than those; ``--tell``, to print each call of ``Echo``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from txzmq.rpc import Context, Server, UnaryResult
 
 
 class Blocking(Slow):
+    tells = "--tell" in sys.argv
+
     def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
+        if self.tells:
+            print(f"echo {request.value}", flush=True)
         word, _, seconds = request.value.partition(" ")
         if word == "block":
             print(f"blocked for {seconds}", flush=True)

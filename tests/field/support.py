@@ -85,7 +85,8 @@ class History:
     def close(self) -> None:
         """Close the channel, and with it the factory; nothing is left in any table."""
         self.channel.close()
-        assert leftovers(self.channel) == []
+        left = leftovers(self.channel)
+        assert left == [], left
         if self._factory is not None:
             self._factory.shutdown()
 

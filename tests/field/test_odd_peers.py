@@ -114,6 +114,43 @@ def test_n11_an_endpoint_that_speaks_garbage_gets_no_calls_until_it_comes_back_r
     one_loop.run(main)
 
 
+class _Closing(Protocol):
+    """Accepts, and closes at once."""
+
+    visits = 0
+
+    def connectionMade(self) -> None:
+        type(self).visits += 1
+        transport = cast("Any", self.transport)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        transport.loseConnection()
+
+
+def test_n15_who_accepts_and_closes_is_visited_seldom_and_used_when_it_is_right(
+    one_loop: Loop,
+) -> None:
+    closing: Any = Factory.forProtocol(_Closing)
+
+    async def main() -> None:
+        port = one_loop.reactor.listenTCP(0, closing, interface="127.0.0.1")
+        endpoint = f"tcp://127.0.0.1:{port.getHost().port}"
+        factory = ZmqFactory(one_loop.reactor)
+        calls = History(one_loop, Channel(factory, endpoint, liveness=QUICK), factory)
+        await one_loop.sleep(4)
+        # 0.05, 0.08, 0.13, 0.2, 0.33, 0.5, 0.5 s ..., where libzmq alone comes back at once.
+        assert 4 <= _Closing.visits <= 20
+        await calls.call(timeout=HOUR)
+        assert "was not sent" in calls.errors[0].message
+        await port.stopListening()
+        with running("-m", "tests.field.server", endpoint) as server:
+            server.expect("listening at (.*)")
+            await calls.call(timeout=HOUR, wait_for_ready=True)
+            assert calls.answers == {1: "1"}
+            calls.check()
+            calls.close()
+
+    one_loop.run(main)
+
+
 # -- many clients at once -----------------------------------------------------------------------
 
 

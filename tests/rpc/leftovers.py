@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 #: more.
 _KEPT = {
     "_addresses",
+    "_by_name",
+    "_by_path",
     "_counters",
     "_entries",
     "_limits",
