@@ -87,7 +87,9 @@ def play(
             for number in range(rounds):
                 await loop.until(lambda: all(one.state is READY for one in channel.endpoints))
                 calls.call_many(300, method=method, timeout=HOUR)
-                await loop.sleep(random.random() * 0.02)
+                await loop.sleep(
+                    random.random() * 0.04
+                )  # none is answered so soon, and many are begun
                 pair.kill(number % 2)
                 calls.call_many(50, method=method, timeout=HOUR)
                 await calls.all_ended()
