@@ -248,6 +248,15 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
+    def dial_out(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial_out`, but there are no proxies in memory.
+
+        :raises OSError: always.
+        """
+        raise OSError(f"there is no proxy at {address}: in memory there are none")
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
         return lambda: None

@@ -86,7 +86,7 @@ class History:
         """Close the channel, and with it the factory; nothing is left in any table."""
         self.channel.close()
         left = leftovers(self.channel)
-        assert left == [], left
+        assert not left, left
         if self._factory is not None:
             self._factory.shutdown()
 

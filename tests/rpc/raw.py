@@ -20,9 +20,13 @@ class RawClient:
     def request(self, head: RequestHead, body: bytes = b"") -> int:
         """Send a request; its number."""
         self._latest += 1
-        id_ = request_id(self._epoch, self._latest)
-        self.transport.send_message([id_, b"", encode_request(head), body])
+        message = [self.id_of(self._latest), b"", encode_request(head), body]
+        self.transport.send_message(message)
         return self._latest
+
+    def id_of(self, number: int) -> bytes:
+        """The id of a request."""
+        return request_id(self._epoch, number)
 
     def replies(self) -> dict[int, tuple[ResponseHead, bytes]]:
         """Header and body of each reply that was no batch, by the request's number."""

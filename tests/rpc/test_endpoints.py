@@ -101,6 +101,11 @@ class Lines:
     ) -> ServerTransport:
         raise NotImplementedError
 
+    def dial_out(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        raise NotImplementedError
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
 

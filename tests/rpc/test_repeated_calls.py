@@ -266,14 +266,24 @@ def test_a_retry_that_would_be_too_late_is_not_waited_for() -> None:
 
 
 def test_the_deadline_ends_all_attempts() -> None:
-    field = Field([Waiting()], config(HEDGE))
+    field = Field([Waiting(), Waiting(), Waiting()], config(HEDGE))
     answer = field.call(timeout=2)
     field.network.advance(2.1)
     assert isinstance(field.network.result(answer), DeadlineExceeded)
-    assert field.seen == 3
-    assert all(result.called for result in field.services[0].results)
-    left = [context.time_remaining() for context in field.services[0].contexts]
+    assert [len(service.results) for service in field.services] == [1, 1, 1]
+    assert all(service.results[0].called for service in field.services)
+    left = [service.contexts[0].time_remaining() for service in field.services]
     assert all(seconds is not None and seconds <= 0 for seconds in left)
+    field.close()
+
+
+def test_a_server_that_gets_all_attempts_executes_one() -> None:
+    field = Field([Waiting()], config(HEDGE))
+    answer = field.call(timeout=2)
+    field.network.advance(1)
+    assert field.seen == 1
+    field.services[0].results[0].callback(text("once"))
+    assert field.network.result(answer) == text("once")
     field.close()
 
 

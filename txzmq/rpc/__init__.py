@@ -1,6 +1,7 @@
 """Typed RPC for Twisted over ZeroMQ."""
 
 from txzmq.rpc._open_door import InsecureBindError
+from txzmq.rpc._reply_cache import ReplyCacheLimits
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput
 from txzmq.rpc.balancing import (
     BalancingPolicy,
@@ -108,6 +109,7 @@ __all__ = [
     "PermissionDenied",
     "PickFirst",
     "Picker",
+    "ReplyCacheLimits",
     "RequestStream",
     "ResolvedAddress",
     "Resolver",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -17,11 +17,12 @@ from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._admission import Admission
 from txzmq.rpc._deadlines import Deadlines
-from txzmq.rpc._listener import Listener
+from txzmq.rpc._listener import Listener, encode_reply
+from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._watch import Watch
-from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
+from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, decode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Request
 from txzmq.rpc.context import Context, set_current
@@ -38,8 +39,28 @@ _LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
 #: Seconds that a client has to let pass between two pings on a connection.
 _PING_PAUSE: Final = 5.0
 _US: Final = 1_000_000
+_WAITED_TOO_LONG: Final = ResponseHead(
+    Code.DEADLINE_EXCEEDED,
+    "the call's time was up on the server; it was not executed",
+    not_executed=True,
+)
 _PINGS_TOO_OFTEN: Final = ResponseHead(
     Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
+)
+#: Answers that stay the same when a call is repeated. Of the others a client may hope that they do
+#: not, and repeats the call for that.
+_KEPT: Final = frozenset(
+    {
+        Code.OK,
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.ALREADY_EXISTS,
+        Code.PERMISSION_DENIED,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.UNIMPLEMENTED,
+        Code.UNAUTHENTICATED,
+    }
 )
 
 
@@ -83,6 +104,9 @@ class Dispatcher:
         self._serving = False
         # When each client pinged last, of those that did within the pause; the oldest first.
         self._pings: dict[CallKey, float] = {}
+        self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        # The calls that run, or wait for a place, for all requests with one key.
+        self._runners: dict[Hashable, ServedCall] = {}
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -101,8 +125,8 @@ class Dispatcher:
 
     # -- a call's life: accept, run, finish --------------------------------------------------
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
         entry = self._entries.get(head.path)
         if entry is None and head.path == _CANCEL:
@@ -115,18 +139,45 @@ class Dispatcher:
             listener.wire.leave(key)
             listener.answer(key, OK)
             return
-        refusal = self._refusal(entry, request)
+        cache_key = (head.path, head.request_key) if head.request_key else None
+        # What is refused was not executed, which cannot be said where an earlier attempt was.
+        is_repeat = cache_key is not None and cache_key in self._replies
+        refusal = None if is_repeat else self._refusal(entry, request)
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
-        deadline = self._deadline(head.timeout_us)
+        deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
         call = ServedCall(listener, key, entry, context, deadline, body)
+        if cache_key is not None:
+            call.cache_key = cache_key
+            if not self._is_first(call):
+                return
         if self._admission.may_run(call.place):
             self._run(call)
         else:
             self._queue(call)
+
+    def _is_first(self, call: ServedCall) -> bool:
+        """Whether to execute a request that may come again; if not, what it gets is seen to."""
+        joined = self._replies.join(call.cache_key, call, self.clock.seconds())
+        if joined is Join.RUN:
+            self._runners[call.cache_key] = call
+            return True
+        self.count("repeated request")
+        if joined is Join.WAIT:
+            self._register(call)
+        elif joined is Join.REFUSE:
+            waiting = self.limits.reply_cache.waiting
+            status = ResponseHead(
+                Code.RESOURCE_EXHAUSTED,
+                f"{waiting} requests with one key wait on the server (ReplyCacheLimits.waiting)",
+            )
+            call.listener.answer(call.key, status)
+        else:
+            call.listener.answer(call.key, decode_response(joined.header), joined.body)
+        return False
 
     def _queue(self, call: ServedCall) -> None:
         reason = self._admission.why_not(call.place)
@@ -141,7 +192,7 @@ class Dispatcher:
                 ),
             )
             return
-        call.queued = True
+        call.queued = call.waited = True
         self._register(call)
         self._admission.enqueue(call.place, call)
 
@@ -202,15 +253,22 @@ class Dispatcher:
             f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
         )
 
-    def _deadline(self, timeout_us: int | None) -> float | None:
+    def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
         if limits.max_timeout is not None:
             timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
-        return None if timeout is None else self.clock.seconds() + timeout
+        return None if timeout is None else arrived + timeout
 
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
+        if call.deadline is not None and call.deadline <= self.clock.seconds():
+            # While other handlers kept the reactor from saying so.
+            self.count("late request")
+            self._answer(call, _WAITED_TOO_LONG)
+            if call.waited:
+                self._admission.waited_in_vain()
+            return
         entry, body, call.body = call.entry, call.body, b""
         try:
             message = entry.request_type.FromString(body)
@@ -311,16 +369,54 @@ class Dispatcher:
         call.answered = True
         if call.deferred is None:
             self._forget(call)  # otherwise it keeps its place until the handler has ended
-        call.listener.answer(call.key, head, body)
+        if call.cache_key is None:
+            call.listener.answer(call.key, head, body)
+        else:
+            self._answer_all(call, head, body)
+
+    def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
+        """Answer a request that may come again, and those that have come again."""
+        if self._runners.get(call.cache_key) is not call:
+            call.listener.answer(call.key, head, body)  # it waited for another one's reply
+            self._leave(call, "nobody waits for it any more")
+            return
+        del self._runners[call.cache_key]
+        keep = head.code in _KEPT and not head.not_executed
+        reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
+        now = self.clock.seconds()
+        for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
+            if waiting is not call:
+                waiting.answered = True
+                self._forget(waiting)
+            waiting.listener.answer(waiting.key, head, body)
+
+    def _leave(self, call: ServedCall, reason: str) -> None:
+        """A request does not wait any more for the reply that others may wait for, too."""
+        runner = self._runners[call.cache_key]
+        if not self._replies.leave(call.cache_key, call):
+            if runner is call:
+                call.detached = True
+                call.listener.wire.finish(call.key)
+            return
+        del self._runners[call.cache_key]
+        runner.answered = True
+        self._interrupt(runner, reason)
 
     # -- ends that come from outside ---------------------------------------------------------
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants; its place is free when the handler has ended."""
-        if call.answered:
-            return
-        call.answered = True
-        self._interrupt(call, reason)
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants; a place is free when its handler has ended."""
+        for call in _waiting_first(calls):
+            if call.answered or call.detached:
+                continue
+            if call.cache_key is None:
+                call.answered = True
+                self._interrupt(call, reason)
+                continue
+            if self._runners[call.cache_key] is not call:
+                call.answered = True
+                self._forget(call)
+            self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
         """Have a call end that has been answered, or whose answer nobody wants."""
@@ -346,6 +442,8 @@ class Dispatcher:
             ),
         )
         self._interrupt(call, "its deadline has passed")
+        if call.waited:
+            self._admission.waited_in_vain()
 
     def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
         try:
@@ -357,10 +455,8 @@ class Dispatcher:
             reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
             listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
-        for request_id in request.request_ids:
-            call = listener.wire.find((*key[:-1], request_id))
-            if call is not None:
-                self.abandon(call, "the client cancelled it")
+        found = (listener.wire.find((*key[:-1], id_)) for id_ in request.request_ids)
+        self.abandon((call for call in found if call is not None), "the client cancelled it")
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -380,8 +476,7 @@ class Dispatcher:
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
-        # First what waits, or the end of what runs would make room for it.
-        for call in sorted(calls, key=lambda call: not call.queued):
+        for call in _waiting_first(calls):
             if not call.answered:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
@@ -400,6 +495,11 @@ def _handle(handler: Callable[[Any, Context], Any], request: Message, context: C
         # pyright knows nothing of what a handler awaits, and need not.
         return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return result
+
+
+def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
+    """The order in which to end calls, or the end of what runs would make room for the others."""
+    return sorted(calls, key=lambda call: not call.queued)
 
 
 def _shut_down(*, executed: bool) -> ResponseHead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from twisted.logger import Logger
@@ -16,7 +17,7 @@ from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.transport import SendResult, ServerTransport
 
-__all__ = ["Listener", "ListenerOwner"]
+__all__ = ["Listener", "ListenerOwner", "encode_reply"]
 
 _log = Logger()
 #: Seconds after which a reply is tried again that a slow peer had no room for.
@@ -31,12 +32,12 @@ class ListenerOwner(Protocol):
     #: Whether several replies may travel as one message to clients that understand it.
     batching: bool
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants."""
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants."""
         ...
 
     def count(self, reason: str) -> None:
@@ -72,8 +73,10 @@ class Listener:
     Replies are sent when the reactor's turn ends, or when there are enough for one client.
     """
 
-    def __init__(self, owner: ListenerOwner) -> None:
+    def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
+        """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
+        self._for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire()
         # Whether clients are to be told to go elsewhere.
         self._draining = False
@@ -88,17 +91,19 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        # Of all that came together: the first ones' handlers use up the others' time.
+        arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             for event in self.wire.receive_batch(message):
-                self._serve(event)
+                self._serve(event, arrived)
             return
         single = self.wire.receive(message)
         if single is not None:
-            self._serve(single)
+            self._serve(single, arrived)
 
-    def _serve(self, event: Request | Refusal) -> None:
+    def _serve(self, event: Request | Refusal, arrived: float) -> None:
         if isinstance(event, Request):
-            self.owner.accept(self, event)
+            self.owner.accept(self, event, arrived)
         else:
             status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
             self.answer(event.key, status)
@@ -119,8 +124,7 @@ class Listener:
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
         calls = self.wire.lost(peer)
-        for call in calls:
-            self.owner.abandon(call, "the client has gone")
+        self.owner.abandon(calls, "the client has gone")
         self.owner.client_lost(address, len(calls))
         if self._draining:
             self.owner.settled()
@@ -135,7 +139,7 @@ class Listener:
             head = head._replace(draining=True)
         header = b""
         if head is not OK:
-            header, body = _encode(head, body)
+            header, body = encode_reply(head, body)
         if not self._outgoing and self.transport is not None:
             self.transport.flush_soon()
         replies = self._outgoing.get(key[0])
@@ -255,7 +259,8 @@ class Listener:
         # inproc does not tell of a client that has gone, and none of its clients outlives a
         # restart of the process.
         inproc = self.transport is not None and not self.transport.tells_of_loss
-        return inproc or self.wire.all_left
+        # Nor does a proxy know of it; it needs a moment to take what it has been sent.
+        return inproc or (self.wire.all_left and not self._for_proxy)
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""
@@ -274,7 +279,8 @@ class Listener:
             self.transport = None
 
 
-def _encode(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
+def encode_reply(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
+    """Header and body of a reply, whatever a handler put in."""
     try:
         return encode_response(head), body
     except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer

@@ -93,6 +93,10 @@ class ReplyCache(Generic[W]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a request with this key would not be a first one, its age aside."""
+        return key in self._kept or key in self._running
+
     @property
     def size(self) -> int:
         """Bytes that are kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from google.protobuf.message import Message
@@ -65,9 +65,11 @@ class ServedCall:
     __slots__ = (
         "answered",
         "body",
+        "cache_key",
         "context",
         "deadline",
         "deferred",
+        "detached",
         "ended",
         "entry",
         "key",
@@ -76,6 +78,7 @@ class ServedCall:
         "queued",
         "registered",
         "tick",
+        "waited",
     )
 
     def __init__(
@@ -100,8 +103,14 @@ class ServedCall:
         self.answered = False
         #: The handler's result is there.
         self.ended = False
+        #: Under which its reply may be asked for again.
+        self.cache_key: Hashable | None = None
+        #: Its own client does not wait any more, but others that asked for the same do.
+        self.detached = False
         self.place = Place(key[0], entry.path)
         self.queued = False
+        #: Whether it is or was.
+        self.waited = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
         self.tick = 0

@@ -347,7 +347,8 @@ class Subchannel:
         return requests
 
     def _send_cancellations(self) -> None:
-        request_ids, self._to_cancel = self._to_cancel, []
+        # The newest first: they may wait on the server still, for what the older ones hold.
+        request_ids, self._to_cancel = self._to_cancel[::-1], []
         for first in range(0, len(request_ids), MAX_CANCELLED):
             some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()

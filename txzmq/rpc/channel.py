@@ -174,7 +174,7 @@ class Channel:
             if self._chain is not None:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         self._begin(call)
         return call.deferred
@@ -230,7 +230,10 @@ class Channel:
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
-        outer = InterceptedCall(self._book, method, deadline)
+        parent = current_context()
+        if parent is not None:
+            parent.check()
+        outer = InterceptedCall(self._book, method, deadline, parent)
         call = ClientCall(
             method=method,
             request=request,
@@ -241,6 +244,8 @@ class Channel:
             _clock=self._clock,
         )
         self._book.compound_begun(outer)
+        if parent is not None:
+            parent.adopt(outer.deferred)
         outer.start(chain, call)
         return outer.deferred
 
@@ -256,7 +261,7 @@ class Channel:
                 call.wait_for_ready,
                 call.response,
             )
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
         self._begin(made)
         return made.deferred
@@ -300,6 +305,8 @@ class Channel:
         if timeout_us is not None and timeout_us <= 0:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
+        if parent is not None:
+            parent.check()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from txzmq.rpc._reply_cache import ReplyCacheLimits
+
 __all__ = ["MAX_CANCELLED", "MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
 
 #: Bytes that a serialised message may have, gRPC's default for what is received.
@@ -47,3 +49,5 @@ class ServerLimits:
     default_timeout: float | None = 3_600.0
     #: Seconds that a call may take, whatever its client says; None for no end.
     max_timeout: float | None = 3_600.0
+    #: Replies that are kept for requests which may come again.
+    reply_cache: ReplyCacheLimits = field(default_factory=ReplyCacheLimits)

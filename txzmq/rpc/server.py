@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,7 +17,8 @@ from txzmq.rpc._served import ServiceHandler, entries
 from txzmq.rpc._watch import Watch
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
-from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.transport import Network, ServerTransport, ZmqNetwork
+from txzmq.rpc.transport import ServerHandler as TransportHandler
 from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
 StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+
+_Attach: TypeAlias = Callable[[str, TransportHandler, Mapping[str, int]], ServerTransport]
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
@@ -99,16 +102,36 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
+        self._check_open()
+        if not insecure:
+            check_endpoint(address)
+        return self._add(Listener(self._dispatcher), self._network.listen, address)
+
+    def connect(self, address: str) -> str:
+        """Serve as one of a proxy's workers; may be called for more proxies.
+
+        The proxy is libzmq's, a ROUTER for clients and a DEALER for workers (``zmq.proxy``), or
+        whatever does the same. It need not be there yet, and may come and go. What calls through
+        a proxy can count on is less than without one: see the guide on proxies.
+
+        :param address: where the proxy's DEALER is bound. Everybody behind the proxy can call.
+        :return: *address*.
+        :raises zmq.ZMQError: if it is no address.
+        :raises RuntimeError: after :meth:`stop`.
+        """
+        self._check_open()
+        listener = Listener(self._dispatcher, for_proxy=True)
+        return self._add(listener, self._network.dial_out, address)
+
+    def _check_open(self) -> None:
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
-        if not insecure:
-            check_endpoint(address)
-        listener = Listener(self._dispatcher)
+
+    def _add(self, listener: Listener, attach: _Attach, address: str) -> str:
         # As large as a message may be with its header; what is larger ends the connection.
         options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
-        transport = self._network.listen(address, listener, options)
-        listener.transport = transport
+        transport = listener.transport = attach(address, listener, options)
         self._listeners.append(listener)
         return transport.endpoint
 

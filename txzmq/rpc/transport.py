@@ -86,7 +86,7 @@ class ServerTransport(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where it listens; a wildcard port has become a real one."""
+        """Where it listens, with a wildcard port made real; or the proxy that it connects to."""
         ...
 
     @property
@@ -162,6 +162,12 @@ class Network(Protocol):
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """Listen at *address*."""
+        ...
+
+    def dial_out(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """Serve what the proxy at *address* passes on; it is tried again until closed."""
         ...
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -351,19 +357,22 @@ class _ClientConnection(ZmqREQConnection):
 
 
 class _ServerConnection(ZmqREPConnection):
-    """A ROUTER that listens at one endpoint."""
+    """A ROUTER that listens at one endpoint, or connects to one."""
 
     def __init__(
         self,
         factory: ZmqFactory,
-        address: str,
+        endpoint: ZmqEndpoint,
         handler: ServerHandler,
         options: Mapping[str, int],
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
+        address = endpoint.address
+        self.reconnectInterval = random.randint(*_RECONNECT)
+        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
         self.socketOptions = {**_SERVER, **_family(address), **options}
-        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
+        super().__init__(factory, endpoint)
         self.endpoint = self.lastEndpoint()
         self.tells_of_loss = not address.startswith("inproc:")
         self._closing = False
@@ -417,7 +426,15 @@ class ZmqNetwork:
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER bound to *address*."""
-        return _ServerConnection(self._factory, address, handler, options)
+        endpoint = ZmqEndpoint(ZmqEndpointType.bind, address)
+        return _ServerConnection(self._factory, endpoint, handler, options)
+
+    def dial_out(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """A ROUTER connected to *address*, to a DEALER."""
+        endpoint = ZmqEndpoint(ZmqEndpointType.connect, address)
+        return _ServerConnection(self._factory, endpoint, handler, options)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are."""

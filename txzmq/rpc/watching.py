@@ -79,6 +79,8 @@ class Count(enum.StrEnum):
     LATE_REQUEST = "late request"
     #: The same request came again, from the network.
     DUPLICATE_REQUEST = "duplicate request"
+    #: A request came whose key a client gave to an earlier attempt; it was not executed again.
+    REPEATED_REQUEST = "repeated request"
     #: A client asked for signs of life too often.
     PING_TOO_SOON = "ping too soon"
     #: Nobody was there any more to take a reply.
