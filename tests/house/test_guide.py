@@ -20,6 +20,8 @@ from txzmq.rpc import Channel, ServerLimits
 
 GUIDE = ROOT / "docs/guide"
 PAGES = ["errors", "deadlines", "cancellation", "metadata", "interceptors", "limits"]
+# Those whose code makes channels to elsewhere: it is read, and not called.
+READ = ["balancing", "retries", "failures", "watching"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -68,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "protos/hello/v1").mkdir(parents=True)
     (folder / "protos/hello/v1/hello.proto").write_text(proto[1], encoding="utf-8")
     succeeds(["-m", "txzmq.codegen", "protos/"], cwd=folder)
-    for page in PAGES:
+    for page in [*PAGES, *READ]:
         (folder / f"{page}.py").write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
     (folder / "mypy.ini").write_text(_MYPY, encoding="utf-8")
     (folder / "run.py").write_text(RUN, encoding="utf-8")
@@ -93,9 +95,14 @@ def test_what_a_page_shows_works(folder: Path, page: str) -> None:
         assert name in called.splitlines()
 
 
+@pytest.mark.parametrize("page", READ)
+def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
+    succeeds(["-c", f"import {page}"], cwd=folder)
+
+
 def test_the_pages_are_typed(folder: Path) -> None:
     pytest.importorskip("mypy", reason="the type checkers are not installed")
-    files = [f"{page}.py" for page in PAGES]
+    files = [f"{page}.py" for page in [*PAGES, *READ]]
     succeeds(["-m", "mypy", *files], cwd=folder)
     # Outside of the checkout, pyright does not look into the environment that it runs in.
     succeeds(["-m", "pyright", "--pythonpath", sys.executable, *files], cwd=folder)

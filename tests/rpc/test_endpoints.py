@@ -375,6 +375,23 @@ def test_lower_priorities_are_used_when_no_better_one_is_ready() -> None:
     channel.close()
 
 
+def test_calls_go_to_endpoints_as_often_as_their_weights_say() -> None:
+    network = Lines()
+    resolver = Told()
+    channel = Channel(network, resolver)
+    for weights in ((3, 1), (1, 3)):  # a change of weights alone is one too
+        resolver.tell(*(ResolvedAddress(f"tcp://{w}", 0, weights[w]) for w in range(2)))
+        for line in network.made:
+            line.requests.clear()
+            if line.handler.state is not READY:  # type: ignore[attr-defined]  # a Subchannel
+                line.handler.connected()
+        for _ in range(40):
+            call(channel)
+        network.run()
+        assert [len(line.requests) for line in network.made] == [10 * w for w in weights]
+    channel.close()
+
+
 def test_the_policy_chooses() -> None:
     network = MemoryNetwork()
     services = [Echo(), Echo()]
