@@ -9,12 +9,15 @@ import sys
 from typing import Any, cast
 
 import zmq
+import zmq.backend
 
-__all__ = ["frameProperty", "recv"]
+__all__ = ["frameProperty", "recv", "send"]
 
-# Bound once: the reader calls it for every part of every message, and going through the
-# connection's own socket class would report each as a touch from outside.
+# Bound once: called for every part of every message, and going through the connection's own socket
+# class would report each as a touch from outside. The backend's send is zmq.Socket's, which looks
+# for options of drafts first, and takes three times as long.
 recv = zmq.Socket[bytes].recv
+send = zmq.backend.Socket.send
 
 
 def _recvOnPyPy(

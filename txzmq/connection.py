@@ -20,7 +20,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from txzmq._backend import recv
+from txzmq._backend import recv, send
 from txzmq._reactor import Timer
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ _log = Logger()
 
 # With its prefix in the log lines. Any: Twisted leaves it untyped.
 _callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
-# Bound once: called for every part of every message, and going through the connection's own socket
-# class would report each as a touch from outside.
-_send = zmq.Socket[bytes].send
 # Plain ints: pyzmq's enums cost more than the call that they are for.
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -54,8 +51,9 @@ _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].ge
 
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
-#: Bytes from which on a part is handed to libzmq without a copy.
-_NO_COPY: Final = 64 * 1024
+#: Bytes from which on a part goes to libzmq without a copy. To be told that libzmq is done with
+#: it costs more than to copy a smaller one.
+_NO_COPY: Final = 256 * 1024
 #: Seconds until the next try, where nothing tells when one is worth it.
 _FIRST_RETRY: Final = 0.001
 _LAST_RETRY: Final = 0.02
@@ -434,7 +432,10 @@ class ZmqConnection:
             self._readCall = self.factory.reactor.callLater(0, _callWithLogger, self, self._read)
 
     def scheduleTurnEnd(self) -> None:
-        """Have :meth:`turnEnded` called once: after what is being read, or in the next turn."""
+        """Have :meth:`turnEnded` called once, in this turn if messages are being read, or the next.
+
+        While messages are read that is after the first of them, and after the last.
+        """
         self._turnEndWanted = True
         if self._readCall is None:
             self.scheduleRead()
@@ -514,7 +515,7 @@ class ZmqConnection:
     def _readWithinBudget(self) -> bool:
         if self.socketType in _WRITE_ONLY:
             return True
-        count = self.readMessageBudget
+        count = budget = self.readMessageBudget
         end = time.monotonic() + self.readTimeBudget
         while self.socket is not None:
             try:
@@ -530,6 +531,10 @@ class ZmqConnection:
                 self.messageReceived(message)
             except BaseException:  # noqa: BLE001 - as above; Twisted goes on after a SystemExit too
                 _log.failure("{connection} failed on a message", connection=self)
+            if self._turnEndWanted and count == budget:
+                # A lone message's answer need not wait until it is known to be alone.
+                self._turnEndWanted = False
+                self._callHook(self.turnEnded)
             count -= 1
             if count <= 0 or time.monotonic() >= end:
                 return False
@@ -672,15 +677,15 @@ class ZmqConnection:
             flags = NOBLOCK if index == last else _NOBLOCK_SNDMORE
             try:
                 if len(part) < _NO_COPY:
-                    _send(socket, part, flags)
+                    send(socket, part, flags)
                 else:
-                    _send(socket, part, flags, copy=False)
+                    send(socket, part, flags, copy=False)
             except zmq.Again:
                 if 0 < index < last:
                     # The peer went away in mid-message: libzmq swallows all up to the last part
                     # of a message, so without it the next message would be swallowed instead.
                     with suppress(zmq.ZMQError):
-                        _send(socket, b"", NOBLOCK)
+                        send(socket, b"", NOBLOCK)
                 raise
 
     def readyToSend(self) -> None:
@@ -691,7 +696,7 @@ class ZmqConnection:
         """
 
     def turnEnded(self) -> None:
-        """Called after :meth:`scheduleTurnEnd`, when what was to be received has been dispatched.
+        """Called after :meth:`scheduleTurnEnd`.
 
         Does nothing here; for subclasses that send what has come together, all at once.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -29,6 +29,11 @@ from txzmq.rpc.status import from_status, to_status
 INFO = ErrorInfo(reason="QUOTA", domain="example.org", metadata={"limit": "5"})
 RETRY = RetryInfo(retry_delay=Duration(seconds=1))
 FOREIGN = AnyMessage(type_url="type.example.org/acme.Unknown", value=b"\xff\x01")
+
+
+def raw(details: Iterable[AnyMessage]) -> list[tuple[str, bytes]]:
+    """What is in *details*; protobuf on PyPy can compare those only whose types there are."""
+    return [(detail.type_url, detail.value) for detail in details]
 
 
 class QuotaExceeded(ResourceExhausted):
@@ -65,7 +70,7 @@ def test_details_are_packed_and_read_by_type() -> None:
         "acme.Unknown",
         "google.rpc.ErrorInfo",
     ]
-    assert error.details[1:3] == (packed, FOREIGN)
+    assert raw(error.details[1:3]) == raw([packed, FOREIGN])
 
 
 def test_a_detail_is_packed_when_the_error_is_made() -> None:
@@ -171,7 +176,7 @@ def test_a_copy_has_everything(make_copy: Callable[[RpcError], RpcError], protoc
     assert type(copied) is QuotaExceeded
     assert (copied.quota, copied.who, copied.code) == (5, "alice", Code.RESOURCE_EXHAUSTED)
     assert (str(copied), repr(copied), copied.args) == (str(error), repr(error), error.args)
-    assert (copied.details, copied.metadata) == (error.details, error.metadata)
+    assert (raw(copied.details), copied.metadata) == (raw(error.details), error.metadata)
     assert copied.detail(ErrorInfo) == INFO
     assert copied.__notes__ == ["a note"]
     assert copied.method == "/a.B/C"
@@ -185,7 +190,7 @@ def test_every_class_can_be_copied(make_copy: Callable[[RpcError], RpcError], co
     error = RpcError(code, "why", details=[FOREIGN])
     copied = make_copy(error)
     assert type(copied) is type(error)
-    assert (copied.code, copied.message, copied.details) == (code, "why", (FOREIGN,))
+    assert (copied.code, copied.message, raw(copied.details)) == (code, "why", raw([FOREIGN]))
 
 
 def test_an_error_without_its_base_classs_constructor_can_be_read_and_copied() -> None:
@@ -261,7 +266,7 @@ def test_an_error_becomes_a_status_and_an_error_again(code: Code) -> None:
     again = from_status(Status.FromString(status.SerializeToString()))
     assert again is not None
     assert type(again) is type(error)
-    assert (again.code, again.message, again.details) == (code, "why", error.details)
+    assert (again.code, again.message, raw(again.details)) == (code, "why", raw(error.details))
     assert again.detail(ErrorInfo) == INFO
     assert again.metadata == ()
 

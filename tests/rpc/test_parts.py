@@ -133,6 +133,35 @@ LIMITS = ServerLimits(
 )
 
 
+class Comparable:
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def __eq__(self, other: object) -> bool:
+        Comparable.looks += 1
+        return self is other
+
+    def __hash__(self) -> int:
+        Comparable.looks += 1
+        return id(self)
+
+
+def test_a_call_leaves_its_queue_from_anywhere_at_once() -> None:
+    limits = ServerLimits(queued=10_000, queued_per_peer=10_000)
+    admission: Admission[Comparable] = Admission(limits)
+    place = Place(PEERS[0], PATHS[0])
+    calls = [Comparable() for _ in range(10_000)]
+    for call in calls:
+        admission.enqueue(place, call)
+    Comparable.looks = 0
+    for call in reversed(calls[1:]):
+        admission.remove(place, call)
+    assert Comparable.looks < 100_000
+    assert admission.next_call() is calls[0]
+    assert admission.queued == 0
+
+
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("ccce"), st.integers(0, 100)), max_size=80))
 def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]) -> None:

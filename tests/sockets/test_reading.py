@@ -170,6 +170,56 @@ def test_a_message_arrives_that_came_while_a_blocked_connection_looked_for_room(
     assert dealer.messages == [(b"now",)]
 
 
+# -- the end of a turn -------------------------------------------------------------------------
+
+
+def test_a_turn_ends_after_the_first_message_and_after_the_last(turns: Turns) -> None:
+    """What answers a lone message need not wait; what answers many goes together."""
+    happened: list[bytes] = []
+
+    class Answering(Dealer):
+        def messageReceived(self, message: list[bytes]) -> None:
+            happened.append(message[0])
+            self.scheduleTurnEnd()
+
+        def turnEnded(self) -> None:
+            happened.append(b"end")
+            if happened.count(b"end") == 1:
+                self.send(b"answer")
+                other.send(b"after the answer")
+
+    dealer = Answering(turns.factory, bind("inproc://dealer"))
+    other = turns.raw(zmq.DEALER, "inproc://dealer")
+    turns.settle()
+    for number in range(3):
+        other.send(b"%d" % number)
+    turns.settle()
+    assert not happened
+    dealer.doRead()
+    turns.settle()
+    assert happened == [b"0", b"end", b"1", b"2", b"after the answer", b"end"]
+    assert not events_of(dealer.socket) & zmq.POLLIN
+
+
+def test_a_turn_that_ends_badly_ends_no_reading(turns: Turns, logged: Logged) -> None:
+    class Failing(Dealer):
+        def messageReceived(self, message: list[bytes]) -> None:
+            super().messageReceived(message)
+            self.scheduleTurnEnd()
+
+        def turnEnded(self) -> None:
+            raise RuntimeError("boom")
+
+    dealer = Failing(turns.factory, bind("inproc://dealer"))
+    other = turns.raw(zmq.DEALER, "inproc://dealer")
+    turns.settle()
+    other.send(b"1")
+    other.send(b"2")
+    dealer.doRead()
+    assert dealer.messages == [(b"1",), (b"2",)]
+    assert [str(error) for error in logged.failures()] == ["boom", "boom"]
+
+
 # -- a busy socket -----------------------------------------------------------------------------
 
 

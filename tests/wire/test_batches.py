@@ -31,7 +31,7 @@ almost_batches = st.builds(
 
 
 @WIRE
-@given(st.binary(min_size=8, max_size=8), st.lists(packed, max_size=MAX_BATCH))
+@given(st.binary(min_size=8, max_size=8), st.lists(packed, min_size=1, max_size=MAX_BATCH))
 def test_what_is_packed_is_unpacked(epoch: bytes, messages: list[Packed]) -> None:
     parts = pack(epoch, messages)
     assert is_batch(parts)

@@ -87,7 +87,9 @@ def test_bytes_of_strangers_are_headers_or_bad_headers(header: bytes) -> None:
     except BadHeader:
         pass
     else:
-        assert decode_response(encode_response(response_head)) == response_head
+        # Not the heads: protobuf on PyPy can compare details only whose types there are.
+        encoded = encode_response(response_head)
+        assert encode_response(decode_response(encoded)) == encoded
 
 
 @pytest.mark.parametrize(

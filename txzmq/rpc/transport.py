@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from txzmq._guard import Guard
+from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Clock, monotonic
 from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
@@ -345,6 +346,7 @@ class ZmqNetwork:
     """Sockets of a :class:`~txzmq.ZmqFactory`."""
 
     def __init__(self, factory: ZmqFactory) -> None:
+        keep_large_blocks()
         self._factory = factory
         self.clock = monotonic(factory.reactor)
         self.random = random.Random()

@@ -68,11 +68,13 @@ def unpack(frame: bytes) -> tuple[list[bytes], Iterator[tuple[int, int, bytes]]]
     except (DecodeError, UnicodeDecodeError) as error:  # the latter on PyPy
         raise BadBatch("the batch cannot be parsed") from error
     size = len(batch.counters)
+    if not size:
+        raise BadBatch("the batch is empty")
     if size > MAX_BATCH or len(batch.headers) > size:
         raise BadBatch("the batch is too large")
     indexes = list(batch.header_indexes)
     if len(batch.bodies) != size or len(indexes) != size:
         raise BadBatch("the batch is incomplete")
-    if size and max(indexes) >= len(batch.headers):
+    if max(indexes) >= len(batch.headers):
         raise BadBatch("the batch lacks a header")
     return list(batch.headers), zip(batch.counters, indexes, batch.bodies, strict=True)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from txzmq.rpc._wire.metadata import Metadata, from_wire, normalise, to_wire
+from txzmq.rpc._wire.metadata import Metadata, add_to, from_wire, normalise
 from txzmq.rpc.errors import Code, to_code
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 
@@ -90,27 +90,22 @@ def encode_request(head: RequestHead) -> bytes:
 
     :raises ValueError: for a timeout below 0.
     """
-    if head.metadata or head.request_key:
-        return _encode_request(head)
-    return _encode_plain_request(head)
+    # Two messages in a row are one, and what one call shares with others need not be made anew.
+    header = _encode_common(head.path, head.timeout_us, head.accepts_batches)
+    if not head.metadata and not head.request_key:
+        return header
+    own = RequestHeader(request_key=head.request_key)
+    add_to(own.metadata, head.metadata)
+    return header + own.SerializeToString()
 
 
-def _encode_request(head: RequestHead) -> bytes:
-    timeout_us = head.timeout_us
+@lru_cache(maxsize=1024)
+def _encode_common(path: str, timeout_us: int | None, accepts_batches: bool) -> bytes:
     if timeout_us is not None and timeout_us > _MAX_TIMEOUT_US:
         timeout_us = None
     return RequestHeader(
-        method=head.path,
-        timeout_us=timeout_us,
-        metadata=to_wire(head.metadata),
-        accepts_batches=head.accepts_batches,
-        request_key=head.request_key,
+        method=path, timeout_us=timeout_us, accepts_batches=accepts_batches
     ).SerializeToString()
-
-
-# Requests without metadata repeat: a method, a timeout. Metadata is not kept: it holds secrets. A
-# key never comes again but in another attempt.
-_encode_plain_request = lru_cache(maxsize=1024)(_encode_request)
 
 
 _known_requests: dict[bytes, RequestHead] = {}
@@ -187,12 +182,9 @@ def encode_response(head: ResponseHead) -> bytes:
 
 
 def _encode_response(head: ResponseHead) -> bytes:
-    message = ResponseHeader(
-        initial_metadata=to_wire(normalise(head.initial)),
-        trailing_metadata=to_wire(normalise(head.trailing)),
-        accepts_batches=head.accepts_batches,
-        draining=head.draining,
-    )
+    message = ResponseHeader(accepts_batches=head.accepts_batches, draining=head.draining)
+    add_to(message.initial_metadata, normalise(head.initial))
+    add_to(message.trailing_metadata, normalise(head.trailing))
     if head.code is not Code.OK:
         # An exception's text may hold halves of surrogate pairs, from a file name for instance.
         text = head.message.encode(errors="replace").decode()

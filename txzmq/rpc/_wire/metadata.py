@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias, cast
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias, cast
 
 from txzmq.rpc.v1.header_pb2 import Metadatum
 
-__all__ = ["Metadata", "MetadataInput", "check_size", "from_wire", "normalise", "to_wire"]
+__all__ = ["Metadata", "MetadataInput", "add_to", "check_size", "from_wire", "normalise"]
 
 #: Metadata as it arrives: pairs in order, str values, bytes where the key ends in ``-bin``.
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -16,7 +17,6 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 MetadataInput: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 
 _KEY: Final = re.compile(r"[0-9a-z_.-]+", re.ASCII)
-_TEXT: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 #: What a pair costs beyond its characters, as in HTTP/2 (RFC 7540, 6.5.2) and so in gRPC.
 _OVERHEAD: Final = 32
 #: How the keys begin that belong to the protocol itself.
@@ -37,51 +37,67 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
         return ()
     pairs = cast(
         "Iterable[tuple[str, str | bytes]]",  # isinstance leaves pyright with an unknown Mapping
-        metadata.items() if isinstance(metadata, Mapping) else metadata,
+        metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata,
     )
-    checked = tuple((_check_key(key), _check_value(key, value)) for key, value in pairs)
+    checked: list[tuple[str, str | bytes]] = []
+    for key, value in pairs:
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+            raise TypeError(f"the metadata key {key!r} must be str, not {type(key).__name__}")
+        if _is_for_bytes(key):
+            if not isinstance(value, bytes):
+                raise TypeError(f"the metadata {key!r} must be bytes, not {type(value).__name__}")
+        elif not isinstance(value, str):
+            raise TypeError(
+                f"the metadata {key!r} must be str, not {type(value).__name__}; a key for bytes "
+                "ends in -bin"
+            )
+        elif not _is_text(value):
+            raise ValueError(f"the metadata {key!r} must be printable ASCII; name it {key}-bin")
+        if key.startswith(_RESERVED):
+            raise ValueError(f"the metadata key {key!r} is reserved: it begins with {_RESERVED}")
+        checked.append((key, value))
     if len(checked) > _MAX_PAIRS:
         raise ValueError(f"the metadata has {len(checked)} pairs, more than {_MAX_PAIRS}")
-    return checked
+    return tuple(checked)
 
 
-def _check_key(key: str) -> str:
-    # Callers without a type checker pass what they like.
-    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"the metadata key {key!r} must be str, not {type(key).__name__}")
+@lru_cache(maxsize=1024)  # there are few keys, and each comes with every call
+def _is_for_bytes(key: str) -> bool:
+    """Whether a key's value is bytes.
+
+    :raises ValueError: for a key that is not allowed.
+    """
     if not _KEY.fullmatch(key):
         raise ValueError(f"the metadata key {key!r} may only have the characters 0-9 a-z _ - .")
-    if key.startswith(_RESERVED):
-        raise ValueError(f"the metadata key {key!r} is reserved: it begins with {_RESERVED}")
-    return key
+    return key.endswith("-bin")
 
 
-def _check_value(key: str, value: str | bytes) -> str | bytes:
-    if key.endswith("-bin"):
-        if not isinstance(value, bytes):
-            raise TypeError(f"the metadata {key!r} must be bytes, not {type(value).__name__}")
-        return value
-    if not isinstance(value, str):
-        raise TypeError(
-            f"the metadata {key!r} must be str, not {type(value).__name__}; a key for bytes "
-            "ends in -bin"
-        )
-    if not _TEXT.fullmatch(value):
-        raise ValueError(f"the metadata {key!r} must be printable ASCII; name it {key}-bin")
-    return value
+def _is_text(value: str) -> bool:
+    """Whether all characters are printable ASCII: 0x20 to 0x7e."""
+    return value.isascii() and value.isprintable()
 
 
 def check_size(metadata: Metadata, limit: int) -> bool:
     """Whether *metadata* costs at most *limit* bytes, counted as gRPC does."""
-    return sum(len(key) + len(value) + _OVERHEAD for key, value in metadata) <= limit
+    size = _OVERHEAD * len(metadata)
+    for key, value in metadata:
+        size += len(key) + len(value)
+    return size <= limit
 
 
-def to_wire(metadata: Metadata) -> list[Metadatum]:
-    """The messages that carry *metadata*."""
-    return [
-        Metadatum(key=key, value=value if isinstance(value, bytes) else value.encode("ascii"))
-        for key, value in metadata
-    ]
+class _Field(Protocol):
+    """A repeated field of pairs."""
+
+    def add(self, *, key: str, value: bytes) -> Metadatum:
+        """Append one."""
+        ...
+
+
+def add_to(field: _Field, metadata: Metadata) -> None:
+    """Put *metadata* into a message."""
+    add = field.add
+    for key, value in metadata:
+        add(key=key, value=value if isinstance(value, bytes) else value.encode("ascii"))
 
 
 def from_wire(metadata: Sequence[Metadatum]) -> Metadata:
@@ -93,17 +109,16 @@ def from_wire(metadata: Sequence[Metadatum]) -> Metadata:
         return ()
     if len(metadata) > _MAX_PAIRS:
         raise ValueError("too much metadata")
-    pairs = [_pair_from_wire(item) for item in metadata]
-    return tuple(pair for pair in pairs if not pair[0].startswith(_RESERVED))
-
-
-def _pair_from_wire(item: Metadatum) -> tuple[str, str | bytes]:
-    key = item.key
-    if not _KEY.fullmatch(key):
-        raise ValueError("a metadata key with characters that are not allowed")
-    if key.endswith("-bin"):
-        return key, item.value
-    value = item.value.decode("ascii")  # a UnicodeDecodeError is a ValueError
-    if not _TEXT.fullmatch(value):
-        raise ValueError("a metadata value with characters that are not allowed")
-    return key, value
+    pairs: list[tuple[str, str | bytes]] = []
+    for item in metadata:
+        key, value = item.key, item.value
+        if _is_for_bytes(key):
+            pair: tuple[str, str | bytes] = key, value
+        else:
+            text = value.decode("ascii")  # a UnicodeDecodeError is a ValueError
+            if not _is_text(text):
+                raise ValueError("a metadata value with characters that are not allowed")
+            pair = key, text
+        if not key.startswith(_RESERVED):
+            pairs.append(pair)
+    return tuple(pairs)
