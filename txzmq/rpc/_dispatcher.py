@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
@@ -97,6 +96,7 @@ class Dispatcher:
         # When each client pinged last, of those that did within the pause; the oldest first.
         self._pings: dict[CallKey, float] = {}
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        self._heeds_keys = limits.reply_cache is not None
         # The calls that run, or wait for a place, for all requests with one key.
         self._runners: dict[Hashable, ServedCall] = {}
 
@@ -130,7 +130,10 @@ class Dispatcher:
             listener.wire.leave(key)
             listener.answer(key, OK)
             return
-        cache_key = (head.path, head.request_key) if head.request_key else None
+        cache_key = None
+        if head.request_key and self._heeds_keys:
+            cache_key = (head.path, head.request_key)
+            self._replies.expire(self.clock.seconds())
         # What is refused was not executed, which cannot be said where an earlier attempt was.
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(entry, request)
@@ -160,10 +163,10 @@ class Dispatcher:
         if joined is Join.WAIT:
             self._register(call)
         elif joined is Join.REFUSE:
-            waiting = self.limits.reply_cache.waiting
             status = ResponseHead(
                 Code.RESOURCE_EXHAUSTED,
-                f"{waiting} requests with one key wait on the server (ReplyCacheLimits.waiting)",
+                f"{self._replies.limits.waiting} requests with one key wait on the server "
+                "(ReplyCacheLimits.waiting)",
             )
             call.listener.answer(call.key, status)
         else:
@@ -469,6 +472,7 @@ class Dispatcher:
         """Leave nothing behind, in the reactor or here."""
         self._deadlines.close()
         self._pings.clear()
+        self._replies.clear()
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Message, context: Context) -> Any:

@@ -49,5 +49,5 @@ class ServerLimits:
     default_timeout: float | None = 3_600.0
     #: Seconds that a call may take, whatever its client says; None for no end.
     max_timeout: float | None = 3_600.0
-    #: Replies that are kept for requests which may come again.
-    reply_cache: ReplyCacheLimits = field(default_factory=ReplyCacheLimits)
+    #: Replies that are kept for requests which may come again; None to execute each anew.
+    reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
