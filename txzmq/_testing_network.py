@@ -248,6 +248,10 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
+    def dial(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial`; there are no proxies here."""
+        raise NotImplementedError("there are no proxies in memory")
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""
         return lambda: None

@@ -1,7 +1,7 @@
 """A server process that shuts down on SIGTERM; says when it listens, serves, and has stopped.
 
-Each call takes some milliseconds, so that some always run. Arguments: where to listen; and for how
-long a call of ``Other`` runs, in seconds.
+Each call takes some milliseconds, so that some always run. Arguments: where to listen; for how long
+a call of ``Other`` runs, in seconds; and ``connect``, to dial out instead.
 """
 
 from __future__ import annotations
@@ -50,9 +50,12 @@ def main() -> None:
     factory = ZmqFactory()
     factory.registerForShutdown()
     server = Server(factory, [Leisurely(reactor, float((*sys.argv, "0")[2]))])
-    endpoint = server.listen(sys.argv[1])
     reactor.addSystemEventTrigger("before", "shutdown", server.stop)
-    print(f"listening at {endpoint}", flush=True)
+    if sys.argv[3:] == ["connect"]:
+        server.connect(sys.argv[1])
+        print(f"connected to {sys.argv[1]}", flush=True)
+    else:
+        print(f"listening at {server.listen(sys.argv[1])}", flush=True)
     reactor.run()
     print("stopped", flush=True)
 

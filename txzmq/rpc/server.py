@@ -14,6 +14,7 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
+from txzmq.rpc._worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.transport import Network, ZmqNetwork
@@ -98,12 +99,37 @@ class Server:
         if not insecure:
             check_endpoint(address)
         listener = Listener(self._dispatcher)
-        # As large as a message may be with its header; what is larger ends the connection.
-        options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
-        transport = self._network.listen(address, listener, options)
+        transport = self._network.listen(address, listener, self._options)
         listener.transport = transport
         self._listeners.append(listener)
         return transport.endpoint
+
+    def connect(self, address: str, *, insecure: bool = False) -> None:
+        """Serve what a proxy at *address* has to give; may be called for more addresses.
+
+        The proxy is a plain one of a ROUTER, for the clients, and a DEALER, for servers: those of
+        ``zmq_proxy()`` for instance. It gives each request to one of the servers that are connected
+        to it, in turn, and says nothing of anything else: see the guide's page on proxies for what
+        that means. A connection that is lost is made anew; its calls end. Unary calls only.
+
+        :param address: such as ``tcp://127.0.0.1:5001``. Nothing need listen there yet.
+        :param insecure: connect even where strangers could be.
+        :raises InsecureBindError: if strangers can reach *address*.
+        :raises zmq.ZMQError: if it is no address.
+        :raises RuntimeError: after :meth:`stop`.
+        """
+        self._guard.check()
+        if self._stopping is not None:
+            raise RuntimeError("the server is stopped")
+        if not insecure:
+            check_endpoint(address, listens=False)
+        worker = Worker(self._dispatcher, self._network, address, self._options)
+        self._listeners.append(worker)
+
+    @property
+    def _options(self) -> dict[str, int]:
+        # As large as a message may be with its header; what is larger ends the connection.
+        return {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
 
     @property
     def counters(self) -> Counter[str]:

@@ -120,6 +120,13 @@ class ServerHandler(Protocol):
         """A peer's connection was lost; it will not come back under this routing id."""
         ...
 
+    def failed(self, reason: str) -> None:
+        """A connection that :meth:`Network.dial` began was lost, or something else answers there.
+
+        It does not come back: close it, and make another.
+        """
+        ...
+
     def flush(self) -> None:
         """As asked for by :meth:`ServerTransport.flush_soon`."""
         ...
@@ -162,6 +169,12 @@ class Network(Protocol):
         """Listen at *address*."""
         ...
 
+    def dial(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """Begin to connect a server to *address*, where a proxy gives it requests."""
+        ...
+
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when no connections can be made any more.
 
@@ -200,6 +213,9 @@ _SERVER: Final[Mapping[str, int]] = {
     "BACKLOG": 1024,
     "HANDSHAKE_IVL": 10_000,
 }
+#: A server that dials out. IMMEDIATE: each connection is another peer, so that no reply goes to the
+#: clients of a proxy that has restarted. LINGER: as for a server.
+_WORKER: Final[Mapping[str, int]] = {**_CLIENT, "LINGER": 1_000, "ROUTER_MANDATORY": 1}
 
 
 #: Milliseconds between attempts to connect where nobody listens: drawn per socket, because libzmq's
@@ -298,6 +314,9 @@ class _ClientConnection(ZmqREQConnection):
 class _ServerConnection(ZmqREPConnection):
     """A ROUTER that listens at one endpoint."""
 
+    defaults = _SERVER
+    endpoint_type = ZmqEndpointType.bind
+
     def __init__(
         self,
         factory: ZmqFactory,
@@ -307,8 +326,8 @@ class _ServerConnection(ZmqREPConnection):
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        self.socketOptions = {**_SERVER, **_family(address), **options}
-        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
+        self.socketOptions = {**self.defaults, **_family(address), **options}
+        super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
         self.tells_of_loss = not address.startswith("inproc:")
         self._closing = False
@@ -342,6 +361,44 @@ class _ServerConnection(ZmqREPConnection):
         self._handler.peer_lost(peerId)
 
 
+class _WorkerConnection(_ServerConnection):
+    """A ROUTER that connects to one endpoint."""
+
+    defaults = _WORKER
+    endpoint_type = ZmqEndpointType.connect
+    monitorEvents = CONNECTION_EVENTS
+
+    # What the handler is told when the socket is drained: what came before the loss comes first.
+    _failure = ""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: ServerHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        self.reconnectInterval = random.randint(*_RECONNECT)
+        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
+        super().__init__(factory, address, handler, options)
+
+    def gotEvent(self, event: SocketEvent) -> None:
+        name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        if name == "DISCONNECTED":
+            self._failure = self._failure or "the connection to the proxy was lost"
+        elif name.startswith("HANDSHAKE_FAILED"):
+            self._failure = f"the handshake failed: {name}"
+        else:
+            return
+        self.scheduleRead()
+
+    def drained(self) -> None:
+        super().drained()
+        if self._failure and not self._closing:
+            self._closing = True
+            self._handler.failed(self._failure)
+
+
 class ZmqNetwork:
     """Sockets of a :class:`~txzmq.ZmqFactory`."""
 
@@ -363,6 +420,12 @@ class ZmqNetwork:
     ) -> ServerTransport:
         """A ROUTER bound to *address*."""
         return _ServerConnection(self._factory, address, handler, options)
+
+    def dial(
+        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """A ROUTER connected to *address*."""
+        return _WorkerConnection(self._factory, address, handler, options)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are."""
