@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
-from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler
+from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler, WorkerHandler
 
 __all__ = ["Faults", "MemoryNetwork"]
 
@@ -248,7 +248,7 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
-    def dial(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> _Listener:
+    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> _Listener:
         """As :meth:`txzmq.rpc.transport.Network.dial`; there are no proxies here."""
         raise NotImplementedError("there are no proxies in memory")
 

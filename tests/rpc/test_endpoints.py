@@ -31,7 +31,13 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, decode_request, encode_response
-from txzmq.rpc.transport import ClientHandler, SendResult, ServerHandler, ServerTransport
+from txzmq.rpc.transport import (
+    ClientHandler,
+    SendResult,
+    ServerHandler,
+    ServerTransport,
+    WorkerHandler,
+)
 from txzmq.rpc.v1.control_pb2 import PingRequest
 from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
@@ -98,6 +104,11 @@ class Lines:
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        raise NotImplementedError
+
+    def dial(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ from txzmq.rpc import (
     Unavailable,
 )
 from txzmq.rpc._wire.headers import RequestHead
-from txzmq.rpc.transport import ServerHandler, ServerTransport
+from txzmq.rpc.transport import ServerTransport, WorkerHandler
 from txzmq.testing import MemoryNetwork
 
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -39,7 +39,8 @@ class Proxy:
 
     def __init__(self, stack: contextlib.ExitStack, servers: str = ANY_PORT) -> None:
         self._stack = stack
-        self.clients, self.servers = ANY_PORT, servers
+        self.clients: str = ANY_PORT
+        self.servers: str = servers
         self.start()
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ def test_a_worker_that_is_killed_loses_its_calls_and_no_others(
         lost = [channel.unary_unary(OTHER, text("y"), timeout=2) for _ in range(2)]
         await one_loop.until(lambda: all(program.has_said("executing y") for program in workers))
         doomed.kill()
-        ends = []
+        ends: list[str] = []
         for call in lost:
             try:
                 ends.append((await call).value)
@@ -226,8 +227,8 @@ def test_n11_a_worker_comes_back_from_a_proxy_that_spoke_garbage(
     one_loop: Loop, stack: contextlib.ExitStack
 ) -> None:
     class Garbage(Protocol):
-        def connectionMade(self) -> None:
-            transport: Any = self.transport
+        # Before connectionMade; typed, which Twisted's attribute `transport` is not.
+        def makeConnection(self, transport: Any) -> None:
             # A greeting of ZMTP 3, and then a frame that is no command.
             transport.write(b"\xff" + bytes(8) + b"\x7f\3\0NULL" + bytes(48) + b"\xff" * 64)
 
@@ -272,11 +273,11 @@ class _Dialling(MemoryNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.dialled = 0
-        self.handler: ServerHandler | None = None
+        self.handler: WorkerHandler | None = None
         self.refuses = False
 
     # As the base class, which has no proxies.
-    def dial(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> Any:
+    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> Any:
         self.dialled += 1
         if self.refuses:
             raise OSError("too many open files")

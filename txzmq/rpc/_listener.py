@@ -251,10 +251,6 @@ class Listener:
         inproc = self.transport is not None and not self.transport.tells_of_loss
         return inproc or self.wire.all_left
 
-    def failed(self, reason: str) -> None:
-        """Of a server that dials out."""
-        raise AssertionError("a socket that listens does not fail")
-
     def closed(self) -> None:
         """The socket was closed by somebody else."""
         self.transport = None

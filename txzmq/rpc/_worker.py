@@ -21,7 +21,7 @@ _MAX_BACKOFF: Final = 10.0
 
 
 class Worker(Listener):
-    """A connection to a proxy, and the calls that came by it (a :class:`ServerHandler`).
+    """A connection to a proxy, and the calls that came by it (a :class:`WorkerHandler`).
 
     It is made anew whenever it is lost, by a socket of its own: libzmq does not connect again after
     a breach of its protocol. The calls end with it. Their replies would reach nobody, for a proxy

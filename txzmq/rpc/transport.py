@@ -24,6 +24,7 @@ __all__ = [
     "SendResult",
     "ServerHandler",
     "ServerTransport",
+    "WorkerHandler",
     "ZmqNetwork",
 ]
 
@@ -120,19 +121,23 @@ class ServerHandler(Protocol):
         """A peer's connection was lost; it will not come back under this routing id."""
         ...
 
-    def failed(self, reason: str) -> None:
-        """A connection that :meth:`Network.dial` began was lost, or something else answers there.
-
-        It does not come back: close it, and make another.
-        """
-        ...
-
     def flush(self) -> None:
         """As asked for by :meth:`ServerTransport.flush_soon`."""
         ...
 
     def closed(self) -> None:
         """The socket was closed, not by :meth:`ServerTransport.close`: with its factory."""
+        ...
+
+
+class WorkerHandler(ServerHandler, Protocol):
+    """What the socket of a server that dials out tells besides."""
+
+    def failed(self, reason: str) -> None:
+        """A connection that :meth:`Network.dial` began was lost, or something else answers there.
+
+        It does not come back: close it, and make another.
+        """
         ...
 
 
@@ -170,7 +175,7 @@ class Network(Protocol):
         ...
 
     def dial(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """Begin to connect a server to *address*, where a proxy gives it requests."""
         ...
@@ -368,16 +373,16 @@ class _WorkerConnection(_ServerConnection):
     endpoint_type = ZmqEndpointType.connect
     monitorEvents = CONNECTION_EVENTS
 
-    # What the handler is told when the socket is drained: what came before the loss comes first.
-    _failure = ""
-
     def __init__(
         self,
         factory: ZmqFactory,
         address: str,
-        handler: ServerHandler,
+        handler: WorkerHandler,
         options: Mapping[str, int],
     ) -> None:
+        self._worker = handler
+        # What the handler is told when the socket is drained.
+        self._failure = ""
         self.reconnectInterval = random.randint(*_RECONNECT)
         self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
         super().__init__(factory, address, handler, options)
@@ -396,7 +401,7 @@ class _WorkerConnection(_ServerConnection):
         super().drained()
         if self._failure and not self._closing:
             self._closing = True
-            self._handler.failed(self._failure)
+            self._worker.failed(self._failure)
 
 
 class ZmqNetwork:
@@ -422,7 +427,7 @@ class ZmqNetwork:
         return _ServerConnection(self._factory, address, handler, options)
 
     def dial(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER connected to *address*."""
         return _WorkerConnection(self._factory, address, handler, options)
