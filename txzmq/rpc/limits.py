@@ -8,12 +8,14 @@ from typing import Final
 
 from txzmq.rpc._reply_cache import ReplyCacheLimits
 
-__all__ = ["MAX_CANCELLED", "MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
+__all__ = ["BACKLOG", "MAX_CANCELLED", "MESSAGE_SIZE", "METADATA_SIZE", "ServerLimits"]
 
 #: Bytes that a serialised message may have, gRPC's default for what is received.
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 #: Bytes that metadata may cost, gRPC's default.
 METADATA_SIZE: Final = 8 * 1024
+#: Bytes of requests that a channel has waiting at most.
+BACKLOG: Final = 256 * 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
 MAX_CANCELLED: Final = 1_000
 

@@ -17,6 +17,7 @@ from txzmq.rpc._served import ServiceHandler, entries
 from txzmq.rpc._worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
+from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.transport import Network, ZmqNetwork
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
@@ -49,6 +50,7 @@ class Server:
         limits: ServerLimits | None = None,
         debug: bool = False,
         batching: bool = True,
+        socket_options: SocketOptions | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -60,9 +62,12 @@ class Server:
             they were logged. Not for production: the text may hold secrets.
         :param batching: whether replies of one turn of the reactor may travel to a client as one
             message, if it understands that.
+        :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if two of them implement one service.
         """
-        self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
+        if isinstance(factory, ZmqFactory):
+            factory = ZmqNetwork(factory, socket_options)
+        self._network: Network = factory
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()

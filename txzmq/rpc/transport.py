@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
+from txzmq._budget import ByteBudget
 from txzmq._guard import Guard
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Clock, monotonic
@@ -16,6 +17,7 @@ from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
 from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
+from txzmq.rpc.socket_options import SocketOptions
 
 __all__ = [
     "ClientHandler",
@@ -188,49 +190,6 @@ class Network(Protocol):
         ...
 
 
-#: Both sides. Why, in short: bounded queues; a peer that is gone is noticed by the kernel (35 s
-#: when idle, 30 s with unacknowledged data); ZMTP heartbeats stay off, because together with a
-#: bounded RCVHWM they can abort the process in libzmq 4.3.5.
-_COMMON: Final[Mapping[str, int]] = {
-    "SNDHWM": 1000,
-    "RCVHWM": 1000,
-    "TCP_KEEPALIVE": 1,
-    "TCP_KEEPALIVE_IDLE": 20,
-    "TCP_KEEPALIVE_INTVL": 5,
-    "TCP_KEEPALIVE_CNT": 3,
-    "TCP_MAXRT": 30_000,
-}
-#: LINGER 0: what was not sent is of no use to anybody after its channel was closed.
-#: IMMEDIATE: no request waits in libzmq for a server that is down, to run there much later.
-_CLIENT: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 0,
-    "IMMEDIATE": 1,
-    "CONNECT_TIMEOUT": 5_000,
-    "HANDSHAKE_IVL": 5_000,
-}
-#: LINGER: the last replies of a server that stops still get out, within a second.
-#: ROUTER_MANDATORY: a reply that cannot be sent is an error, not silence.
-_SERVER: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 1_000,
-    "ROUTER_MANDATORY": 1,
-    "BACKLOG": 1024,
-    "HANDSHAKE_IVL": 10_000,
-}
-#: A server that dials out. IMMEDIATE: each connection is another peer, so that no reply goes to the
-#: clients of a proxy that has restarted. LINGER: as for a server.
-_WORKER: Final[Mapping[str, int]] = {**_CLIENT, "LINGER": 1_000, "ROUTER_MANDATORY": 1}
-
-
-#: Milliseconds between attempts to connect where nobody listens: drawn per socket, because libzmq's
-#: own backoff is the same in every process, and all clients of a server that restarts would come
-#: back at once. After anything else than a refusal the channel makes a new socket: libzmq does not
-#: connect again after a protocol error, and at once to a server that accepts and closes.
-_RECONNECT: Final = (100, 300)
-_RECONNECT_MAX: Final = (1_500, 2_500)
-
-
 def _family(address: str) -> dict[str, int]:
     """IPV6 only where an address needs it: with it, libzmq resolves names to IPv6 first."""
     return {"IPV6": 1} if address.startswith("tcp://[") else {}
@@ -245,6 +204,7 @@ class _ClientConnection(ZmqREQConnection):
         address: str,
         handler: ClientHandler,
         options: Mapping[str, int],
+        defaults: SocketOptions,
     ) -> None:
         self._handler = handler
         self._closing = False
@@ -252,9 +212,8 @@ class _ClientConnection(ZmqREQConnection):
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
-        self.reconnectInterval = random.randint(*_RECONNECT)
-        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        self.socketOptions = {**_CLIENT, **_family(address), **options}
+        self.byteBudget = ByteBudget(defaults.send_budget)
+        self.socketOptions = {**defaults.for_channel(), **_family(address), **options}
         super().__init__(factory)
         try:
             if address.startswith("inproc:"):
@@ -319,7 +278,6 @@ class _ClientConnection(ZmqREQConnection):
 class _ServerConnection(ZmqREPConnection):
     """A ROUTER that listens at one endpoint."""
 
-    defaults = _SERVER
     endpoint_type = ZmqEndpointType.bind
 
     def __init__(
@@ -328,10 +286,12 @@ class _ServerConnection(ZmqREPConnection):
         address: str,
         handler: ServerHandler,
         options: Mapping[str, int],
+        budget: int,
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        self.socketOptions = {**self.defaults, **_family(address), **options}
+        self.byteBudget = ByteBudget(budget)
+        self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
         self.tells_of_loss = not address.startswith("inproc:")
@@ -363,13 +323,14 @@ class _ServerConnection(ZmqREPConnection):
             self._handler.closed()
 
     def peerLost(self, peerId: bytes) -> None:
+        if self.byteBudget is not None:
+            self.byteBudget.forget(peerId)
         self._handler.peer_lost(peerId)
 
 
 class _WorkerConnection(_ServerConnection):
     """A ROUTER that connects to one endpoint."""
 
-    defaults = _WORKER
     endpoint_type = ZmqEndpointType.connect
     monitorEvents = CONNECTION_EVENTS
 
@@ -379,13 +340,12 @@ class _WorkerConnection(_ServerConnection):
         address: str,
         handler: WorkerHandler,
         options: Mapping[str, int],
+        budget: int,
     ) -> None:
         self._worker = handler
         # What the handler is told when the socket is drained.
         self._failure = ""
-        self.reconnectInterval = random.randint(*_RECONNECT)
-        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        super().__init__(factory, address, handler, options)
+        super().__init__(factory, address, handler, options, budget)
 
     def gotEvent(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
@@ -407,9 +367,11 @@ class _WorkerConnection(_ServerConnection):
 class ZmqNetwork:
     """Sockets of a :class:`~txzmq.ZmqFactory`."""
 
-    def __init__(self, factory: ZmqFactory) -> None:
+    def __init__(self, factory: ZmqFactory, options: SocketOptions | None = None) -> None:
+        """:param options: None for the defaults."""
         keep_large_blocks()
         self._factory = factory
+        self._options = options or SocketOptions()
         self.clock = monotonic(factory.reactor)
         self.random = random.Random()
         self.guard = factory.guard
@@ -418,19 +380,21 @@ class ZmqNetwork:
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
         """A DEALER connected to *address*."""
-        return _ClientConnection(self._factory, address, handler, options)
+        return _ClientConnection(self._factory, address, handler, options, self._options)
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER bound to *address*."""
-        return _ServerConnection(self._factory, address, handler, options)
+        merged = {**self._options.for_server(), **options}
+        return _ServerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
     def dial(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER connected to *address*."""
-        return _WorkerConnection(self._factory, address, handler, options)
+        merged = {**self._options.for_worker(), **options}
+        return _WorkerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are."""
