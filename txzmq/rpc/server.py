@@ -84,6 +84,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
         self._stop_timer: Timer | None = None
+        self._stop_at = 0.0
         # Until clients are not waited for any more, and whether they are not.
         self._leaving: Timer | None = None
         self._waited = False
@@ -162,7 +163,8 @@ class Server:
 
             reactor.addSystemEventTrigger("before", "shutdown", server.stop)
 
-        May be called again, and in a handler.
+        May be called again, and in a handler. A later call can shorten the grace, and not lengthen
+        it.
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
@@ -172,10 +174,15 @@ class Server:
         if self._stopping is None:
             self._stopping = Deferred()
             self._dispatcher.draining = True
+            self._stop_at = self._clock.seconds() + grace
             self._stop_timer = self._clock.callLater(grace, self._stop_now)
             for listener in self._listeners:
                 listener.drain()
             self._stop_if_idle()
+        elif self._stop_timer is not None and grace < self._stop_at - self._clock.seconds():
+            self._stop_at = self._clock.seconds() + grace
+            self._stop_timer.cancel()
+            self._stop_timer = self._clock.callLater(grace, self._stop_now)
         self._stopping.addCallback(lambda _: waiting.callback(None))
         return waiting
 
@@ -199,6 +206,7 @@ class Server:
             return
         if self._waited or all(listener.is_left for listener in self._listeners):
             # In a turn of its own: whoever ended last may be in the middle of its work.
+            self._stop_at = self._clock.seconds()
             self._stop_timer.cancel()
             self._stop_timer = self._clock.callLater(0, self._stop_now)
         elif self._leaving is None:
