@@ -248,7 +248,7 @@ class ZmqConnection:
     #: last, before the first bind or connect.
     socketOptions: Mapping[str, int | bytes] = {}
     #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any.
-    byteBudget: ByteBudget | None = None
+    _byteBudget: ByteBudget | None = None
     #: After so many messages, one :meth:`doRead` lets the rest of the reactor have its turn.
     readMessageBudget: int = 1000
     #: After so many seconds, one :meth:`doRead` lets the rest of the reactor have its turn.
@@ -648,8 +648,8 @@ class ZmqConnection:
         """
         socket = self._openSocket()
         try:
-            if self.byteBudget is not None and len(parts[-1]) >= TRACKED:
-                self._sendLarge(socket, parts, self.byteBudget)
+            if self._byteBudget is not None and len(parts[-1]) >= TRACKED:
+                self._sendLarge(socket, parts, self._byteBudget)
             else:
                 self._sendParts(socket, parts)
             self._sent = True

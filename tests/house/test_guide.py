@@ -19,7 +19,7 @@ from tests.programs import ROOT, succeeds
 from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
-PAGES = ["errors", "deadlines", "cancellation", "metadata", "limits"]
+PAGES = ["errors", "deadlines", "cancellation", "metadata", "limits", "shutdown", "proxies"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """

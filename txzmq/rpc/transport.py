@@ -212,7 +212,7 @@ class _ClientConnection(ZmqREQConnection):
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
-        self.byteBudget = ByteBudget(defaults.send_budget)
+        self._byteBudget = ByteBudget(defaults.send_budget)
         self.socketOptions = {**defaults.for_channel(), **_family(address), **options}
         super().__init__(factory)
         try:
@@ -290,7 +290,7 @@ class _ServerConnection(ZmqREPConnection):
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        self.byteBudget = ByteBudget(budget)
+        self._byteBudget = ByteBudget(budget)
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
@@ -323,8 +323,8 @@ class _ServerConnection(ZmqREPConnection):
             self._handler.closed()
 
     def peerLost(self, peerId: bytes) -> None:
-        if self.byteBudget is not None:
-            self.byteBudget.forget(peerId)
+        if self._byteBudget is not None:
+            self._byteBudget.forget(peerId)
         self._handler.peer_lost(peerId)
 
 
