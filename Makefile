@@ -57,7 +57,8 @@ test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 
 
 .PHONY: test-restarts
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
-	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest tests/rpc/test_restarts.py $(PYTEST_ARGS)
+	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 \
+		tests/rpc/test_restarts.py $(PYTEST_ARGS)
 
 .PHONY: test-streams
 test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing

@@ -51,6 +51,15 @@ class Program:
             if match := re.fullmatch(pattern, line):
                 return match
 
+    def has_said(self, line: str) -> bool:
+        """Whether it has printed *line* by now; does not wait."""
+        while not self._lines.empty():
+            if (new := self._lines.get()) is None:
+                self._lines.put(None)
+                break
+            self.output.append(new)
+        return line in self.output
+
     def wait(self) -> int:
         """Wait for the program to end by itself; its exit status."""
         status = self.process.wait(PATIENCE)

@@ -21,6 +21,7 @@ from txzmq.rpc.transport import (
     SendResult,
     ServerHandler,
     SubscriberHandler,
+    WorkerHandler,
 )
 
 __all__ = ["Faults", "MemoryNetwork"]
@@ -400,14 +401,9 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
-    def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
-    ) -> _Listener:
-        """As :meth:`txzmq.rpc.transport.Network.dial_out`, but there are no proxies in memory.
-
-        :raises OSError: always.
-        """
-        raise OSError(f"there is no proxy at {address}: in memory there are none")
+    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial`; there are no proxies here."""
+        raise NotImplementedError("there are no proxies in memory")
 
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]

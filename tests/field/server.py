@@ -1,7 +1,7 @@
 """A server process of the field tests: ``Echo`` answers at once, ``Other`` never does.
 
 It prints its endpoint, each call of ``Other`` as it begins, and each that ends. ``Echo`` of ``block
-3`` blocks the reactor for 3 s. Arguments: where to listen, or ``--proxy`` and where to connect;
+3`` blocks the reactor for 3 s. Arguments: where to listen;
 ``--defaults``, for a keepalive that is not quick; ``--descriptors=64`` for no more than those;
 ``--tell``, to print each call of ``Echo`` and answer it 50 ms later.
 """
@@ -47,10 +47,7 @@ def main() -> None:
     factory.registerForShutdown()
     network = factory if "--defaults" in sys.argv else QuickNetwork(factory)
     server = Server(network, [Blocking()])
-    if sys.argv[1] == "--proxy":
-        print(f"connected to {server.connect(sys.argv[2])}", flush=True)
-    else:
-        print(f"listening at {server.listen(sys.argv[1], insecure=True)}", flush=True)
+    print(f"listening at {server.listen(sys.argv[1], insecure=True)}", flush=True)
     reactor = default_reactor()
     reactor.run()  # type: ignore[attr-defined]  # not in the slice of it that txzmq uses
 

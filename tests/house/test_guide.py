@@ -16,10 +16,19 @@ from pathlib import Path
 import pytest
 
 from tests.programs import ROOT, succeeds
-from txzmq.rpc import Channel, ServerLimits
+from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
-PAGES = ["errors", "deadlines", "cancellation", "metadata", "interceptors", "limits"]
+PAGES = [
+    "errors",
+    "deadlines",
+    "cancellation",
+    "metadata",
+    "interceptors",
+    "limits",
+    "shutdown",
+    "proxies",
+]
 # Those whose code makes channels to elsewhere: it is read, and not called.
 READ = ["balancing", "retries", "failures", "watching"]
 
@@ -127,8 +136,9 @@ def test_the_page_of_limits_has_every_limit_and_its_default() -> None:
             texts = [f"| {limit.default:,} |", f"| {limit.default // 2**20} MiB |"]
             texts.append(f"| {limit.default // 2**10} KiB |")
             assert any(text in dict(rows[: len(limits)])[limit.name] for text in texts), limit.name
-    parameters = inspect.signature(Channel).parameters
-    assert set(names[len(limits) :]) <= set(parameters)
+    others = {*inspect.signature(Channel).parameters}
+    others |= {field.name for field in dataclasses.fields(SocketOptions)}
+    assert set(names[len(limits) :]) <= others
 
 
 def test_the_settings_for_mypy_are_those_of_this_project() -> None:

@@ -40,6 +40,7 @@ from txzmq.rpc.transport import (
     ServerTransport,
     SubscriberHandler,
     SubscriberTransport,
+    WorkerHandler,
 )
 from txzmq.rpc.v1.control_pb2 import PingRequest
 from txzmq.rpc.v1.control_txzmq import ControlClient
@@ -110,8 +111,8 @@ class Lines:
     ) -> ServerTransport:
         raise NotImplementedError
 
-    def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+    def dial(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         raise NotImplementedError
 

@@ -271,7 +271,7 @@ def test_one_turn_takes_no_more_than_the_budget_of_time(
     assert len(pull.messages) == 1000
 
 
-def test_a_flood_lets_timers_and_other_sockets_have_their_turns(
+def test_l1_a_flood_lets_timers_and_other_sockets_have_their_turns(
     loop: Loop, factory: ZmqFactory
 ) -> None:
     class Modest(Pull):

@@ -68,23 +68,27 @@ class CallBook:
 
     :ivar guard: says which thread may end calls.
     :ivar start: gives a call to a connection.
+    :ivar size: bytes of the requests of those that wait.
     """
 
     def __init__(self, clock: Clock, guard: Guard, start: Callable[[Call], None]) -> None:
         self.clock = clock
         self.guard = guard
         self.start = start
+        self.size = 0
         self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
         # An ordered set.
         self._compounds: dict[Compound, None] = {}
 
     def begun(self, call: Call) -> None:
         """A call waits from now on."""
+        self.size += len(call.body)
         if call.deadline is not None:
             call.tick = self._deadlines.set(call, call.deadline)
 
     def ended(self, call: Call) -> None:
         """A call has ended, well or badly."""
+        self.size -= len(call.body)
         if call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 

@@ -110,6 +110,7 @@ class Dispatcher:
         # When each client pinged last, of those that did within the pause; the oldest first.
         self._pings: dict[CallKey, float] = {}
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        self._heeds_keys = limits.reply_cache is not None
         # The calls that run, or wait for a place, for all requests with one key.
         self._runners: dict[Hashable, ServedCall] = {}
 
@@ -147,8 +148,9 @@ class Dispatcher:
         if entry is None and self.streams.control(listener, key, head.path, body):
             return
         cache_key = None
-        if head.request_key and head.open_stream is None:
+        if head.request_key and self._heeds_keys and head.open_stream is None:
             cache_key = (head.path, head.request_key)
+            self._replies.expire(self.clock.seconds())
         # What is refused was not executed, which cannot be said where an earlier attempt was.
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(entry, request)
@@ -187,10 +189,10 @@ class Dispatcher:
         if joined is Join.WAIT:
             self._register(call)
         elif joined is Join.REFUSE:
-            waiting = self.limits.reply_cache.waiting
             status = ResponseHead(
                 Code.RESOURCE_EXHAUSTED,
-                f"{waiting} requests with one key wait on the server (ReplyCacheLimits.waiting)",
+                f"{self._replies.limits.waiting} requests with one key wait on the server "
+                "(ReplyCacheLimits.waiting)",
             )
             call.listener.answer(call.key, status)
         else:
@@ -536,6 +538,7 @@ class Dispatcher:
         self._deadlines.close()
         self._pings.clear()
         self.streams.close()
+        self._replies.clear()
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:

@@ -31,11 +31,18 @@ from txzmq.rpc.errors import (
     Unavailable,
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
-from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE, STREAM_WINDOW, STREAM_WINDOW_BYTES
+from txzmq.rpc.limits import (
+    BACKLOG,
+    MESSAGE_SIZE,
+    METADATA_SIZE,
+    STREAM_WINDOW,
+    STREAM_WINDOW_BYTES,
+)
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
+from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 from txzmq.rpc.watching import EndpointStatus, Observer
@@ -79,6 +86,8 @@ class Channel:
         observer: Observer | None = None,
         stream_window: int = STREAM_WINDOW,
         stream_window_bytes: int = STREAM_WINDOW_BYTES,
+        backlog: int = BACKLOG,
+        socket_options: SocketOptions | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -105,14 +114,19 @@ class Channel:
         :param stream_window: items of a stream that may have been sent and not been read: so many
             may wait here. The server may have a smaller limit. Past it, its handler waits.
         :param stream_window_bytes: bytes of them; the item that reaches them is the last.
+        :param backlog: bytes of requests that may wait for their replies, or to be sent.
+        :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
-        network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
+        if isinstance(factory, ZmqFactory):
+            factory = ZmqNetwork(factory, socket_options)
+        network: Network = factory
         resolver = resolver_for(endpoint)
         random = network.random
         self.message_size = message_size
         self.metadata_size = metadata_size
+        self._backlog = backlog
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._wait_for_ready = wait_for_ready
@@ -506,6 +520,11 @@ class Channel:
             _check_request(body, config.max_request_message_bytes)
         if len(body) > self.message_size:
             raise too_large("request", len(body), self.message_size)
+        if self._book.size and self._book.size + len(body) > self._backlog:
+            raise ResourceExhausted(
+                f"{self._book.size} bytes of requests wait, and the client's limit is "
+                f"{self._backlog} (Channel's backlog); the call was not executed"
+            )
         if metadata and not check_size(metadata, self.metadata_size):
             raise ResourceExhausted(
                 f"the metadata is over the client's limit of {self.metadata_size} bytes "

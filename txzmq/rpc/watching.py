@@ -92,6 +92,8 @@ class Count(enum.StrEnum):
     SILENT_SUBSCRIBER = "silent subscriber"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
+    #: A server that dials out lost its connection to a proxy, or made none.
+    PROXY_LOST = "connection to a proxy lost"
     #: A client asked for signs of life too often.
     PING_TOO_SOON = "ping too soon"
     #: Nobody was there any more to take a reply.
