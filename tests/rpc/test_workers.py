@@ -277,7 +277,7 @@ class _Dialling(MemoryNetwork):
         self.refuses = False
 
     # As the base class, which has no proxies.
-    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> Any:
+    def dial_out(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> Any:
         self.dialled += 1
         if self.refuses:
             raise OSError("too many open files")

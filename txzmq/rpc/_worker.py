@@ -42,7 +42,7 @@ class Worker(Listener):
         self._backoff = Backoff(_FIRST_BACKOFF, _MAX_BACKOFF, network.random)
         self._timer: Timer | None = None
         self._is_closed = False
-        self.transport = network.dial(address, self, options)
+        self.transport = network.dial_out(address, self, options)
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests: the proxy works."""
@@ -66,7 +66,7 @@ class Worker(Listener):
     def _dial_again(self) -> None:
         self._timer = None
         try:
-            self.transport = self._network.dial(self._address, self, self._options)
+            self.transport = self._network.dial_out(self._address, self, self._options)
         except Exception as error:  # noqa: BLE001 - whatever a socket lacks, it may have later
             self.failed(str(error))
 

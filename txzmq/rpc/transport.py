@@ -236,7 +236,7 @@ class WorkerHandler(ServerHandler, Protocol):
     """What the socket of a server that dials out tells besides."""
 
     def failed(self, reason: str) -> None:
-        """A connection that :meth:`Network.dial` began was lost, or something else answers there.
+        """A connection that :meth:`Network.dial_out` began was lost, or something else answers there.
 
         It does not come back: close it, and make another.
         """
@@ -276,7 +276,7 @@ class Network(Protocol):
         """Listen at *address*."""
         ...
 
-    def dial(
+    def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """Begin to connect a server to *address*, where a proxy gives it requests."""
@@ -667,7 +667,7 @@ class ZmqNetwork:
         merged = {**self._options.for_server(), **options}
         return _ServerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
-    def dial(
+    def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER connected to *address*."""
