@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from txzmq.rpc import (
@@ -99,8 +100,12 @@ def log_requests(clock: Clock) -> ServerInterceptor:
             response = await proceed(request)
             outcome = Code.OK
             return response
+        except CancelledError:
+            outcome = Code.CANCELLED
+            raise
         except RpcError as error:
-            outcome = error.code
+            if not error.method:  # otherwise it is of a call that the handler made: no answer
+                outcome = error.code
             raise
         finally:
             _log_line(context.method, outcome, clock.seconds() - started)

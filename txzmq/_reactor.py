@@ -23,7 +23,10 @@ __all__ = [
 
 
 class Timer(Protocol):
-    """What ``callLater`` returns (``IDelayedCall``)."""
+    """What ``callLater`` returns (``IDelayedCall``).
+
+    Without ``getTime()``, whose time need not be that of the clock which made it.
+    """
 
     def active(self) -> bool:
         """Whether it has neither run nor been cancelled."""
@@ -31,10 +34,6 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Do not run it."""
-        ...
-
-    def getTime(self) -> float:
-        """When it runs, in the reactor's seconds."""
         ...
 
     def reset(self, secondsFromNow: float, /) -> None:

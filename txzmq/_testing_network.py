@@ -248,9 +248,14 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
-    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> _Listener:
-        """As :meth:`txzmq.rpc.transport.Network.dial`; there are no proxies here."""
-        raise NotImplementedError("there are no proxies in memory")
+    def dial_out(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
+    ) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial_out`, but there are no proxies in memory.
+
+        :raises OSError: always.
+        """
+        raise OSError(f"there is no proxy at {address}: in memory there are none")
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""

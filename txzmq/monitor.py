@@ -17,7 +17,8 @@ __all__ = ["CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
 #: What tells whether a peer can be talked to: a few events per connection, and none that a
 #: stranger or a lack of file descriptors makes come in thousands.
 CONNECTION_EVENTS: Final[int] = int(
-    zmq.EVENT_CONNECT_RETRIED
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL

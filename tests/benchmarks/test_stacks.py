@@ -135,7 +135,7 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     skip_unless_installed("AMP")
     program = ["-m", "benchmarks", *arguments(tmp_path, "AMP"), "--seconds", "60"]
     with running(*program) as benchmarks:
-        while not processes_with(tmp_path, "client"):
+        while not processes_with(tmp_path, "benchmarks.child client"):
             assert benchmarks.process.poll() is None, benchmarks
         assert benchmarks.interrupt() == 128 + signal.SIGINT
     # A child that was just being started when Ctrl-C came ends by itself, when its input does.

@@ -34,5 +34,10 @@ def test_every_style(tmp_path: Path) -> None:
     protos = ROOT / "protos"
     succeeds(["-m", "txzmq.codegen", protos / "demo", "--include", protos], tmp_path)
     shown = succeeds(["-X", "dev", "-m", "examples.styles"], cwd=tmp_path)
-    # What the server says comes when it comes.
-    assert sorted(shown.splitlines()) == sorted(SHOWN.splitlines())
+    # What the server says comes when it comes, perhaps while a thread is writing.
+    ends = "  nobody waits: the handler ends"
+    assert shown.count(ends) == SHOWN.count(ends) == 2
+    lines = [
+        [line for line in text.replace(ends, "").splitlines() if line] for text in (shown, SHOWN)
+    ]
+    assert lines[0] == lines[1]

@@ -79,6 +79,11 @@ class Host:
             stack.callback(enter, outside)
             yield
 
+    def limit_ports(self, first: int, last: int) -> None:
+        """Let clients in here have these ports only."""
+        path = "/proc/sys/net/ipv4/ip_local_port_range"
+        self.run("sh", "-c", f"echo {first} {last} >{path}")
+
     # -- faults ----------------------------------------------------------------------------------
 
     def drop(self, *, inbound: bool = False, outbound: bool = False) -> None:

@@ -14,14 +14,14 @@ from txzmq.rpc.transport import (
 )
 
 #: A connection is dead after 2 s of silence, or 3 s with something unacknowledged; an attempt to
-#: connect is given up after 1 s.
+#: connect, or a handshake, is given up after 1 s.
 QUICK: Final[Mapping[str, int]] = {
     "TCP_KEEPALIVE_IDLE": 1,
     "TCP_KEEPALIVE_INTVL": 1,
     "TCP_KEEPALIVE_CNT": 1,
     "TCP_MAXRT": 3_000,
 }
-_CONNECT_TIMEOUT: Final = {"CONNECT_TIMEOUT": 1_000}
+_CONNECTING: Final = {"CONNECT_TIMEOUT": 1_000, "HANDSHAKE_IVL": 1_000}
 
 
 class QuickNetwork(ZmqNetwork):
@@ -30,7 +30,7 @@ class QuickNetwork(ZmqNetwork):
     def connect(
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
-        return super().connect(address, handler, {**options, **QUICK, **_CONNECT_TIMEOUT})
+        return super().connect(address, handler, {**options, **QUICK, **_CONNECTING})
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]

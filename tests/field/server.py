@@ -1,30 +1,49 @@
 """A server process of the field tests: ``Echo`` answers at once, ``Other`` never does.
 
-It prints its endpoint, each call of ``Other`` as it begins, and each that ends. Arguments: where to
-listen; and ``--defaults``, for a keepalive that is not quick.
+It prints its endpoint, each call of ``Other`` as it begins, and each that ends. ``Echo`` of ``block
+3`` blocks the reactor for 3 s. Arguments: where to listen, or ``--proxy`` and where to connect;
+``--defaults``, for a keepalive that is not quick; ``--descriptors=64`` for no more than those.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
+import time
 
+from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import epollreactor
 
 from tests.field.network import QuickNetwork
 from tests.rpc.echo_server import Slow
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
-from txzmq.rpc import Server
+from txzmq.rpc import Context, Server, UnaryResult
+
+
+class Blocking(Slow):
+    def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
+        word, _, seconds = request.value.partition(" ")
+        if word == "block":
+            print(f"blocked for {seconds}", flush=True)
+            time.sleep(float(seconds))
+        return request
 
 
 def main() -> None:
+    for argument in sys.argv[2:]:
+        if argument.startswith("--descriptors="):
+            limit = int(argument.partition("=")[2])
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
     factory = ZmqFactory()
     factory.registerForShutdown()
     network = factory if "--defaults" in sys.argv else QuickNetwork(factory)
-    server = Server(network, [Slow()])
-    endpoint = server.listen(sys.argv[1], insecure=True)
-    print(f"listening at {endpoint}", flush=True)
+    server = Server(network, [Blocking()])
+    if sys.argv[1] == "--proxy":
+        print(f"connected to {server.connect(sys.argv[2])}", flush=True)
+    else:
+        print(f"listening at {server.listen(sys.argv[1], insecure=True)}", flush=True)
     reactor = default_reactor()
     reactor.run()  # type: ignore[attr-defined]  # not in the slice of it that txzmq uses
 

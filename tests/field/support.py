@@ -12,10 +12,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.field.namespaces import Host, Wire
 from tests.field.network import QuickNetwork
 from tests.programs import Program
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ECHO, OTHER, text
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, RpcError, Unavailable
+from txzmq.rpc import Channel, Liveness, Method, RpcError, Unavailable
+
+#: Told within seconds what the defaults tell within half a minute.
+QUICK = Liveness(
+    ping_interval=1, dead_after=2, probe_timeout=1, first_backoff=0.05, max_backoff=0.5
+)
 
 
 class History:
@@ -33,15 +39,23 @@ class History:
         self.errors: dict[int, RpcError] = {}
         self.ends = 0
 
-    def call(self, *, answered: bool = True, **options: Any) -> Deferred[None]:
+    def call(
+        self,
+        *,
+        answered: bool = True,
+        method: Method[StringValue, StringValue] | None = None,
+        **options: Any,
+    ) -> Deferred[None]:
         """Make a call, of ``Echo`` or of ``Other``, which never answers; fires when it ended."""
         number = self.made
         self.made += 1
-        method = ECHO if answered else OTHER
+        if method is None:
+            method = ECHO if answered else OTHER
         deferred = self.channel.unary_unary(method, text(str(number)), **options)
 
         def succeeded(value: StringValue) -> None:
             self.ends += 1
+            assert number not in self.answers
             self.answers[number] = value.value
 
         def failed(failure: Any) -> None:
@@ -57,6 +71,10 @@ class History:
         for _ in range(count):
             self.call(**options)
 
+    async def all_ended(self) -> None:
+        """Wait until all calls that were made have ended."""
+        await self._loop.until(lambda: self.ends == self.made)
+
     async def call_until_answered(self) -> None:
         """Call until a call is answered: for the time between a loss and its being noticed."""
         answers = len(self.answers)
@@ -65,8 +83,10 @@ class History:
             await self._loop.sleep(0.005)
 
     def close(self) -> None:
-        """Close the channel, and with it the factory."""
+        """Close the channel, and with it the factory; nothing is left in any table."""
         self.channel.close()
+        left = leftovers(self.channel)
+        assert not left, left
         if self._factory is not None:
             self._factory.shutdown()
 
@@ -119,15 +139,17 @@ def echo_server(hosts: Wire, *arguments: str) -> Generator[EchoServer]:
 
 
 @contextlib.contextmanager
-def channel_in(loop: Loop, host: Host, *endpoints: str, quick: bool = True) -> Generator[History]:
-    """A channel whose sockets are in a namespace.
+def channel_in(
+    loop: Loop, host: Host, *endpoints: str, quick: bool = True, **options: Any
+) -> Generator[History]:
+    """A channel whose sockets are in a namespace; *options* are the channel's.
 
     :param quick: whether its keepalive is that of :mod:`tests.field.network`, or the default.
     """
     with host.entered():
         factory = ZmqFactory(loop.reactor)
         network = QuickNetwork(factory) if quick else factory
-        calls = History(loop, Channel(network, endpoints), factory)
+        calls = History(loop, Channel(network, endpoints, **options), factory)
     try:
         yield calls
     finally:

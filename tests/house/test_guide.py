@@ -19,7 +19,16 @@ from tests.programs import ROOT, succeeds
 from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
-PAGES = ["errors", "deadlines", "cancellation", "metadata", "limits", "shutdown", "proxies"]
+PAGES = [
+    "errors",
+    "deadlines",
+    "cancellation",
+    "metadata",
+    "interceptors",
+    "limits",
+    "shutdown",
+    "proxies",
+]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -36,12 +45,13 @@ subclasses = [
     if inspect.isclass(it) and issubclass(it, HelloBase) and it is not HelloBase
 ]
 plain = [it for it in subclasses if "back" not in inspect.signature(it).parameters]
-server = Server(network, [plain[-1]()])
-hello = HelloClient(Channel(network, server.listen("inproc://hello")))
+make_server = getattr(page, "make_server", lambda network: Server(network, [plain[-1]()]))
+address = make_server(network).listen("inproc://hello")
+hello = HelloClient(getattr(page, "make_channel", Channel)(network, address))
 server = Server(network, [it(hello) for it in subclasses if it not in plain][-1:])
 front = HelloClient(Channel(network, server.listen("inproc://front")))
 for name, function in list(vars(page).items()):
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) and "hello" in inspect.signature(function).parameters:
         for client in [hello, front] if subclasses != plain else [hello]:
             done = Deferred.fromCoroutine(function(client))
             network.advance(60)

@@ -9,12 +9,17 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 #: Attributes that hold something for as long as their owner lives: what it was made with, what it
-#: counts, its connections; and a bounded heap of times at which nothing may be due any more.
+#: counts and logs, its connections; and a bounded heap of times at which nothing may be due any
+#: more.
 _KEPT = {
     "_addresses",
+    "_by_path",
     "_counters",
     "_entries",
+    "_limits",
     "_listeners",
+    "_logs",
+    "_noticed",
     "_subchannels",
     "_ranks",
     "_ticks",

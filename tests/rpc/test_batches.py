@@ -232,7 +232,7 @@ def test_a_reply_may_lead_to_the_end_of_a_call_whose_reply_came_with_it(
         result.callback(StringValue(value="x"))
     world.network.run()
     assert ends == ["cancelled", "x"]
-    assert world.channel.counters["unexpected reply"] == 1
+    assert world.channel.counters["late reply"] == 1
 
 
 def test_what_a_full_socket_does_not_take_is_sent_later_with_the_time_that_is_left(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -232,6 +233,27 @@ def test_a_call_without_a_timeout_has_the_default(
     assert world.service.contexts[0].time_remaining() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("default", "timeout", "expected"),
+    [
+        (None, None, 7.0),
+        (30.0, None, 7.0),
+        (30.0, math.inf, 7.0),
+        (30.0, 8.0, 7.0),
+        (30.0, 6.0, 6.0),
+        (5.0, None, 5.0),
+    ],
+)
+def test_a_channel_caps_the_time_of_calls(
+    make: Worlds, default: float | None, timeout: float | None, expected: float
+) -> None:
+    world: World = make()
+    channel = Channel(world.network, ADDRESS, timeout=default, max_timeout=7.0)
+    world.network.result(world.call(timeout=timeout, caller=channel))
+    assert world.service.contexts[0].time_remaining() == pytest.approx(expected)
+    channel.close()
+
+
 def test_a_server_caps_and_sets_the_time_of_calls(make: Worlds) -> None:
     limits = ServerLimits(default_timeout=5.0, max_timeout=60.0)
     world: World = make(limits=limits)
@@ -321,6 +343,67 @@ def test_a_detached_call_inherits_nothing(make: Worlds) -> None:
         outer.network.result(service.detached)
 
 
+def test_a_handler_keeps_nothing_of_the_calls_that_it_made(make: Worlds) -> None:
+    inner: World = make()
+    kept: list[str] = []
+
+    class Outer(Echo):
+        async def echo(self, request: StringValue, context: Context) -> StringValue:
+            for number in range(3):
+                await inner.call(str(number))
+            with pytest.raises(Unimplemented):
+                await inner.call(method=MISSING)
+            inner.call("cancelled").addErrback(lambda _: None).cancel()
+            kept.extend(leftovers(context))
+            return request
+
+    outer: World = make(Outer())
+    answer = outer.call()
+    for _ in range(5):
+        outer.network.run()
+        inner.network.run()
+    outer.network.result(answer)
+    assert kept == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "lost", "stop"])
+def test_a_handler_whose_call_is_over_makes_no_more_calls(make: Worlds, how: str) -> None:
+    inner: World = make()
+    ended: list[object] = []
+
+    class Outer(Echo):
+        async def echo(self, request: StringValue, context: Context) -> StringValue:
+            try:
+                return await Deferred[StringValue]()
+            finally:
+                try:
+                    await inner.call("for nobody")
+                except (CancelledError, DeadlineExceeded) as error:
+                    ended.append(error)
+                with detached():
+                    await inner.call("clean up")
+
+    outer: World = make(Outer())
+    answer = outer.call(timeout=5)
+    outer.network.run()
+    stopped: Deferred[None] | None = None
+    if how == "cancel":
+        answer.cancel()
+    elif how == "lost":
+        outer.network.cut(ADDRESS)
+    elif how == "stop":
+        stopped = outer.server.stop(0)
+    outer.network.advance(5)
+    inner.network.run()
+    assert len(ended) == 1
+    assert inner.service.seen == ["clean up"]
+    outer.network.run()
+    assert stopped is None or stopped.called
+    with suppress(CancelledError, RpcError):
+        outer.network.result(answer)
+    assert outer.server.running == 0
+
+
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_what_a_caller_does_when_its_time_is_up(make: Worlds, how: str) -> None:
     world: World = make(Waiting())
@@ -376,6 +459,37 @@ class Deaf:
         """Nothing comes of it."""
 
 
+def test_many_calls_are_cancelled_at_a_time(make: Worlds) -> None:
+    world: World = make(Waiting(), limits=ServerLimits(running=10))
+    calls = [world.call(str(number)) for number in range(2_500)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (10, 2_490)
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+        call.cancel()
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (0, 0)
+    assert len(world.service.seen) == 10, "a call that was cancelled was executed"
+    assert {error.type for error in errors} == {CancelledError}
+
+
+@pytest.mark.parametrize("batching", [True, False])
+def test_what_waits_for_a_client_that_goes_is_never_executed(batching: bool) -> None:
+    world = World(Waiting(), limits=ServerLimits(running=2), batching=batching)
+    calls = [world.call(str(number)) for number in range(10)]
+    world.network.run()
+    world.network.cut(ADDRESS)
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (0, 0)
+    assert world.service.seen == ["0", "1"]
+    assert {error.type for error in errors} == {Unavailable}
+    world.close()
+
+
 def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:
     network = MemoryNetwork()
     network.listen(ADDRESS, Deaf(), {})
@@ -418,6 +532,24 @@ def test_a_queued_call_that_is_cancelled_is_never_sent(make: Worlds) -> None:
     world.server.listen(ADDRESS)
     world.network.advance(1)
     assert not world.service.seen
+
+
+def test_a_call_that_waits_on_the_server_and_is_cancelled_is_never_executed(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service, limits=ServerLimits(running=1))
+    calls = [world.call(str(number)) for number in range(4)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (1, 3)
+    calls[2].cancel()
+    world.network.run()
+    with pytest.raises(CancelledError):
+        world.network.result(calls[2])
+    assert (world.server.running, world.server.queued) == (1, 2)
+    for number in range(3):
+        service.results[number].callback(text("done"))
+        world.network.run()
+    assert service.seen == ["0", "1", "3"]
+    assert all(call.called for call in calls)
 
 
 def test_a_place_is_free_when_the_handler_has_really_ended(make: Worlds) -> None:
@@ -668,6 +800,21 @@ def test_what_waits_too_long_is_never_executed(make: Worlds) -> None:
     service.results[0].callback(text(""))
     world.network.result(first)
     assert service.seen == ["first"]
+
+
+def test_a_method_at_its_limit_keeps_up_no_other(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service, limits=ServerLimits(running_per_method={ECHO.path: 1}))
+    calls = [world.call(str(number)) for number in range(3)]
+    world.network.run()
+    assert (service.seen, world.server.queued) == (["0"], 2)
+    other = world.call("other", method=OTHER)
+    assert world.network.result(other).value == "other other"
+    for number in range(3):
+        service.results[number].callback(text(""))
+        world.network.run()
+    assert service.seen == ["0", "other", "1", "2"]
+    assert all(call.called for call in calls)
 
 
 def test_peers_take_turns(make: Worlds) -> None:

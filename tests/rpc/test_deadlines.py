@@ -10,9 +10,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.rpc.service import ECHO, Echo
+from tests.rpc.service import ECHO, OTHER, Echo, Waiting, World, text
 from txzmq._reactor import MonotonicClock, monotonic
-from txzmq.rpc import Channel, Context, DeadlineExceeded, Server, detached
+from txzmq.rpc import Channel, Context, DeadlineExceeded, Server, ServerLimits, detached
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.testing import MemoryNetwork
 
@@ -141,3 +141,85 @@ def test_the_time_of_day_is_not_what_deadlines_are_counted_by() -> None:
     assert clock.callLater(1, print, 2, end="") == (1, print, (2,), {"end": ""})
     virtual = Clock()
     assert monotonic(virtual) is virtual
+
+
+@pytest.mark.parametrize("batching", [True, False])
+def test_thousands_of_deadlines_are_one_timer_on_each_side(batching: bool) -> None:
+    world = World(Waiting(), batching=batching, limits=ServerLimits(running=1_000))
+    # Channel and server each have others, a constant number of them.
+    calls = [world.call(timeout=1)]
+    world.network.run()
+    few = len(world.network.clock.getDelayedCalls())
+    calls += [world.call(timeout=1 + number / 1_000) for number in range(2_000)]
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (1_000, 1_001)
+    assert len(world.network.clock.getDelayedCalls()) == few <= 4
+    errors: list[Any] = []
+    for call in calls:
+        call.addErrback(errors.append)
+    world.network.advance(4)
+    assert [error.type for error in errors] == [DeadlineExceeded] * len(calls)
+    assert (world.server.running, world.server.queued) == (0, 0)
+    world.close()
+
+
+class Computing(Echo):
+    """Keeps the reactor for as many seconds as the request says, before it answers or after."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.results: list[Deferred[StringValue]] = []
+
+    def echo(self, request: StringValue, context: Context) -> StringValue:
+        self.note(request, context)
+        self.compute(float(request.value))
+        return request
+
+    def compute(self, seconds: float) -> None:
+        self.clock.rightNow += seconds  # and no timer has run
+
+    async def other(self, request: StringValue, context: Context) -> StringValue:
+        self.note(request, context)
+        result: Deferred[StringValue] = Deferred()
+        self.results.append(result)
+        await result
+        self.compute(float(request.value))
+        return request
+
+
+def test_what_waits_while_the_reactor_is_kept_busy_is_dropped_when_it_is_late() -> None:
+    service = Computing(Clock())
+    world = World(service, limits=ServerLimits(running=1))
+    service.clock = world.network.clock
+    first = world.call("2", method=OTHER)
+    world.network.run()
+    second, third = world.call("0", timeout=1), world.call("0.0", timeout=3)
+    world.network.run()
+    assert world.server.queued == 2
+    service.results[0].callback(text(""))
+    with pytest.raises(DeadlineExceeded):
+        world.network.result(second)
+    assert world.network.result(first).value == "2"
+    assert world.network.result(third).value == "0.0"
+    assert service.seen == ["2", "0.0"]
+    assert world.server.counters["late request"] == 1
+    world.close()
+
+
+def test_requests_that_came_together_have_their_time_from_then() -> None:
+    service = Computing(Clock())
+    world = World(service)
+    service.clock = world.network.clock
+    world.network.result(world.call("0"))
+    calls = [world.call(seconds, timeout=3) for seconds in ("2", "1.5", "1", "0")]
+    outcomes: list[object] = []
+    for call in calls:
+        call.addBoth(outcomes.append)
+    world.network.advance(10)
+    assert service.seen == ["0", "2", "1.5"], "late work was done"
+    left = [context.time_remaining() for context in service.contexts[1:]]
+    assert left == [0, 0]
+    assert world.server.counters["late request"] == 2
+    assert len(outcomes) == 4
+    world.close()

@@ -107,7 +107,7 @@ class Lines:
     ) -> ServerTransport:
         raise NotImplementedError
 
-    def dial(
+    def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         raise NotImplementedError

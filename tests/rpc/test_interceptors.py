@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, World, text
 from txzmq.rpc import (
     Channel,
@@ -422,6 +423,50 @@ def test_logging(make: Worlds, logged: list[dict[str, Any]]) -> None:
     world.network.clock.advance(0.25)
     service.results.pop().callback(text("y"))
     assert logging.network.result(answer).value == "y"
-    lines = [(event["path"], event["outcome"], event["seconds"]) for event in logged]
+    calls = [event for event in logged if "path" in event]  # not the lines about connections
+    lines = [(event["path"], event["outcome"], event["seconds"]) for event in calls]
     assert lines == [(ECHO.path, "OK", 0.25), (ECHO.path, "OK", 0.25)]
     logged.clear()
+    own, anothers = NotFound("not here"), Unavailable("not there")
+    anothers.method = OTHER.path
+    for error in (own, anothers, CancelledError()):
+        answer = logging.call("x")
+        logging.network.run()
+        service.results.pop().errback(error)
+        with pytest.raises(RpcError):
+            logging.network.result(answer)
+    outcomes = [event["outcome"] for event in logged if "outcome" in event]
+    assert outcomes == ["NOT_FOUND", "NOT_FOUND", "UNKNOWN", "UNKNOWN", "CANCELLED", "CANCELLED"]
+    logged.clear()
+
+
+def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: Worlds) -> None:
+    ended: list[str] = []
+    errors: list[Any] = []
+
+    async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
+        try:
+            await Deferred[None]()
+        except CancelledError:
+            ended.append(call.request.value)
+            raise
+        return await proceed(call)
+
+    inner = make(client=[hang])
+
+    class Outer(Waiting):
+        def echo(self, request: StringValue, context: Context) -> Any:
+            # It waits for something else first.
+            inner.call("nested").addErrback(errors.append)
+            return super().echo(request, context)
+
+    outer = make(Outer())
+    answer = outer.call()
+    outer.network.run()
+    answer.cancel()
+    with pytest.raises(CancelledError):
+        outer.network.result(answer)
+    outer.network.run()
+    assert ended == ["nested"]
+    assert [error.type for error in errors] == [CancelledError]
+    assert leftovers(*outer.service.contexts) == []

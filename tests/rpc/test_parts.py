@@ -163,11 +163,12 @@ def test_a_call_leaves_its_queue_from_anywhere_at_once() -> None:
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(st.sampled_from("ccce"), st.integers(0, 100)), max_size=80))
+@given(st.lists(st.tuples(st.sampled_from("cccev"), st.integers(0, 100)), max_size=80))
 def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]) -> None:
     admission: Admission[tuple[Place, int]] = Admission(LIMITS)
     running: list[Place] = []
     waiting: list[tuple[Place, int]] = []
+    newest_first = False
 
     def start(place: Place) -> None:
         admission.started(place)
@@ -176,18 +177,23 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
     for number, (step, choice) in enumerate(steps):
         if step == "e" and running:
             admission.ended(running.pop(choice % len(running)))
+        elif step == "v":
+            admission.waited_in_vain()
+            newest_first = bool(waiting)
         elif step == "c":
             place = Place(PEERS[choice % 3], PATHS[choice % 2])
             if admission.may_run(place):
+                assert place not in [call[0] for call in waiting], "an equal is overtaken"
                 start(place)
             elif admission.why_not(place) is None:
                 waiting.append((place, number))
                 admission.enqueue(place, (place, number))
         while (call := admission.next_call()) is not None:
             same = [other for other in waiting if other[0] == call[0]]
-            assert same[0] == call, "first come, first served among equals"
+            assert same[-1 if newest_first else 0] == call, "first come, first served among equals"
             waiting.remove(call)
             start(call[0])
+        newest_first &= bool(waiting)
         assert (admission.running, admission.queued) == (len(running), len(waiting))
         assert len(running) <= LIMITS.running
         assert len(waiting) <= LIMITS.queued
@@ -202,3 +208,10 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
         admission.ended(place)
     counts = vars(admission)
     assert not any(value for name, value in counts.items() if name != "_limits"), counts
+
+
+def test_methods_of_one_peer_take_turns() -> None:
+    admission: Admission[str] = Admission(ServerLimits(running=1))
+    for call in ("m1", "m2", "m3", "n1", "n2"):
+        admission.enqueue(Place(b"a", f"/s/{call[0]}"), call)
+    assert [admission.next_call() for _ in range(6)] == ["m1", "n1", "m2", "n2", "m3", None]

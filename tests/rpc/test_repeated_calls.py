@@ -323,6 +323,16 @@ def test_a_retry_after_an_answer_of_the_server_is_executed_anew() -> None:
     field.close()
 
 
+def test_a_server_that_gets_all_attempts_executes_one() -> None:
+    field = Field([Waiting()], config(HEDGE))
+    answer = field.call(timeout=2)
+    field.network.advance(1)
+    assert field.seen == 1
+    field.services[0].results[0].callback(text("once"))
+    assert field.network.result(answer) == text("once")
+    field.close()
+
+
 @pytest.mark.parametrize("policy", [RETRY, HEDGE], ids=["retry", "hedge"])
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.7])
 def test_a_cancelled_call_is_not_repeated(policy: dict[str, Any], moment: float) -> None:

@@ -216,6 +216,28 @@ def test_resolve_now_does_not_put_off_what_comes_sooner() -> None:
     world.end()
 
 
+def test_resolve_now_goes_by_the_clock_and_not_by_what_its_timers_say() -> None:
+    """A reactor's timers tell the time of day, and the clock that is used is another."""
+
+    class Monotonic:
+        def __init__(self, clock: Clock) -> None:
+            self.callLater: Any = clock.callLater
+            self._clock = clock
+
+        def seconds(self) -> float:
+            return self._clock.seconds() - 1e9
+
+    world = World(min_interval=60)
+    world.dns.set_ips("h", "192.0.2.1", ttl=60)
+    world.resolver.start(Monotonic(world.clock), world.noted)
+    soon = world.next_question_in()
+    world.clock.advance(1)
+    world.resolver._not_before += 1000  # pyright: ignore[reportPrivateUsage]  # any later time
+    world.resolver.resolve_now()
+    assert world.next_question_in() == soon - 1
+    world.end()
+
+
 def test_resolve_now_while_a_question_is_open_asks_no_second(world: World) -> None:
     world.dns.zone["h", dns.A] = None
     world.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -227,6 +228,22 @@ def test_a_server_does_not_listen_where_strangers_are(one_loop: Loop, address: s
     server = Server(factory, [Echo()])
     with pytest.raises(InsecureBindError, match="insecure=True"):
         server.listen(address)
+    factory.shutdown()
+
+
+@pytest.mark.parametrize("way", ["a link", "dots"])
+def test_a_private_folder_on_the_way_to_one_for_all_keeps_nobody_out(
+    one_loop: Loop, tmp_path: Path, way: str
+) -> None:
+    factory = ZmqFactory(one_loop.reactor)
+    server = Server(factory, [Echo()])
+    tmp_path.chmod(0o700)
+    link = tmp_path / "link"
+    link.symlink_to("/")
+    for_all = link if way == "a link" else tmp_path / os.path.relpath("/", tmp_path)
+    with pytest.raises(InsecureBindError, match="no folder above the socket"):
+        server.listen(f"ipc://{for_all}/socket-in-a-folder-for-all")
+    assert server.listen(f"ipc://{tmp_path}/socket")
     factory.shutdown()
 
 

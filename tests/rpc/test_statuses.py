@@ -102,7 +102,7 @@ def everything(error: RpcError) -> str:
 
 
 def logged_under(logged: Logged, error: RpcError) -> LogEvent:
-    (event,) = [event for event in logged if event.get("identifier", SECRET) in error.message]
+    (event,) = [e for e in logged if "identifier" in e and e["identifier"] in error.message]
     return event
 
 

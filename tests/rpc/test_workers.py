@@ -49,7 +49,7 @@ class Proxy:
             running("-m", "tests.rpc.plain_proxy", self.clients, self.servers)
         )
         self.clients = self.program.expect("clients at (.*)")[1]
-        self.servers = self.program.expect("servers at (.*)")[1]
+        self.servers = self.program.expect("workers at (.*)")[1]
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ class _Dialling(MemoryNetwork):
         self.refuses = False
 
     # As the base class, which has no proxies.
-    def dial(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> Any:
+    def dial_out(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> Any:
         self.dialled += 1
         if self.refuses:
             raise OSError("too many open files")

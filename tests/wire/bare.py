@@ -126,8 +126,10 @@ def read_answer(header: bytes, body: bytes) -> Answer:
 class BareClient:
     """One DEALER, one server."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[Any], endpoint: str, routing_id: bytes = b"") -> None:
         self.socket = context.socket(zmq.DEALER)
+        if routing_id:
+            self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDTIMEO, int(PATIENCE * 1000))

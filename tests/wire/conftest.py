@@ -38,7 +38,7 @@ def context() -> Iterator[zmq.Context[Any]]:
 
 
 @pytest.fixture
-def new_client(context: zmq.Context[Any], endpoint: str) -> Iterator[Callable[[], BareClient]]:
+def new_client(context: zmq.Context[Any], endpoint: str) -> Iterator[Callable[..., BareClient]]:
     """Makes clients of the server process, which has forgotten those of earlier tests."""
     clients = [BareClient(context, endpoint)]
     give_up = time.monotonic() + PATIENCE
@@ -46,8 +46,8 @@ def new_client(context: zmq.Context[Any], endpoint: str) -> Iterator[Callable[[]
         assert time.monotonic() < give_up
     clients[0].told("anew")
 
-    def new_client() -> BareClient:
-        clients.append(BareClient(context, endpoint))
+    def new_client(routing_id: bytes = b"") -> BareClient:
+        clients.append(BareClient(context, endpoint, routing_id))
         return clients[-1]
 
     yield new_client

@@ -104,3 +104,13 @@ def test_a_request_through_a_proxy_says_nothing_of_batches() -> None:
     assert isinstance(event, Request)
     assert not server.asks(event.key)
     assert not server.accepts_batches(event.key)
+
+
+def test_a_batch_of_another_source_ends_no_call() -> None:
+    client: ClientWire[str] = ClientWire()
+    epoch = client.request("call", b"", b"")[0][:8]
+    for stranger in (b"8 bytes.", epoch[::-1], epoch[:7], b""):
+        _, empty, frame = pack(epoch, [(1, b"", b"")])
+        assert list(client.receive_batch([stranger, empty, frame])) == []
+    assert (client.dropped, len(client)) == ({"unknown reply": 4}, 1)
+    assert [reply.call for reply in client.receive_batch([epoch, empty, frame])] == ["call"]

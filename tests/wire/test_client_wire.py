@@ -77,8 +77,30 @@ def test_late_duplicate_and_unknown_replies_are_dropped_and_counted() -> None:
     assert wire.forget_all() == ["c"]
     assert wire.receive([lost, b"", b"", b""]) is None
     assert wire.receive([b"never asked for.", b"", b"", b""]) is None
-    assert wire.dropped == {"unexpected reply": 4}
+    assert wire.dropped == {"duplicate reply": 1, "late reply": 2, "unknown reply": 1}
+    assert wire.receive([given_up, b"", b"", b""]) is None  # the second time
+    assert wire.dropped["duplicate reply"] == 2
+    assert wire.drops == wire.dropped.total() == 5
     assert len(wire) == 0
+
+
+def test_what_became_of_a_call_is_known_for_thousands_of_later_ones() -> None:
+    wire: ClientWire[int] = ClientWire()
+    given_up, answered = (wire.request(call, b"", b"")[0] for call in range(2))
+    wire.forget(given_up)
+    assert wire.receive([answered, b"", b"", b""]) is not None
+    for call in range(8000):
+        assert wire.receive([wire.request(call, b"", b"")[0], b"", b"", b""]) is not None
+    assert wire.receive([answered, b"", b"", b""]) is None
+    assert wire.receive([given_up, b"", b"", b""]) is None
+    assert wire.dropped == {"duplicate reply": 1, "late reply": 1}
+    for call in range(8000):
+        wire.forget(wire.request(call, b"", b"")[0])
+    assert wire.receive([answered, b"", b"", b""]) is None  # long ago: late at any rate
+    assert wire.dropped == {"duplicate reply": 1, "late reply": 2}
+    latest = wire.id_of(wire.latest + 1)
+    assert wire.receive([latest, b"", b"", b""]) is None
+    assert wire.dropped["unknown reply"] == 1  # not yet made
 
 
 def test_calls_are_given_up_oldest_first() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+import zmq
 
 from tests.programs import Program
 from tests.wire.bare import BareClient, field, request_header, string_value, text_of
@@ -140,6 +142,27 @@ def test_each_of_many_duplicates_is_dropped(new_client: Callable[[], BareClient]
     # Every request either came first, or was overtaken, or is a duplicate.
     assert told["executed"]["again"] + told["counters"]["duplicate request"] == 150
     assert told["executed"]["again"] <= 50
+
+
+def test_l11_a_client_that_takes_anothers_routing_id_gets_none_of_its_replies(
+    new_client: Callable[..., BareClient],
+) -> None:
+    victim, friend = new_client(b"the same"), new_client()
+    waiting = victim.send("/test.Bare/Wait", string_value("victim"))
+    calls_go_on(victim)
+    enemy = new_client(b"the same")
+    for number in range(20):
+        with suppress(zmq.Again):  # nobody takes what it sends
+            enemy.socket.send_multipart(
+                [enemy.new_id(), b"", HEADER, string_value(f"enemy {number}")], zmq.DONTWAIT
+            )
+        calls_go_on(victim)
+        calls_go_on(friend)
+    victim.cancel(waiting)
+    assert not enemy.socket.poll(100)
+    told = friend.told()
+    assert told["running"] == 0
+    assert not [text for text in told["executed"] if text.startswith("enemy")]
 
 
 def test_a_frame_over_the_sockets_limit_costs_its_sender_the_connection(

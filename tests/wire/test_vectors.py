@@ -130,6 +130,10 @@ def test_a_batch_is_read_and_written_or_dropped(vector: Vector) -> None:
         server: ServerWire[object] = ServerWire()
         assert server.receive_batch([PEER, *frames]) == []
         assert server.dropped == {"malformed": 1}
+        client: ClientWire[str] = ClientWire()
+        request_id = client.request("call", b"", b"")[0]
+        assert list(client.receive_batch([request_id[:8], *frames[1:]])) == []
+        assert (client.dropped, len(client)) == ({"malformed": 1}, 1)
         with pytest.raises(BadBatch):
             unpack(frames[2])
         return

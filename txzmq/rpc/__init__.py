@@ -60,6 +60,14 @@ from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import RequestStream, ResponseStream
+from txzmq.rpc.watching import (
+    ClientLoss,
+    Count,
+    EndpointChange,
+    EndpointStatus,
+    Observer,
+    Watched,
+)
 
 __all__ = [
     "Aborted",
@@ -71,16 +79,20 @@ __all__ = [
     "Channel",
     "ClientCall",
     "ClientInterceptor",
+    "ClientLoss",
     "ClientProceed",
     "Code",
     "ConnectivityState",
     "ConsistentHash",
     "Context",
+    "Count",
     "DataLoss",
     "DeadlineExceeded",
     "DnsClient",
     "DnsResolver",
     "Endpoint",
+    "EndpointChange",
+    "EndpointStatus",
     "FailedPrecondition",
     "IdempotencyLevel",
     "InsecureBindError",
@@ -93,6 +105,7 @@ __all__ = [
     "MetadataInput",
     "Method",
     "NotFound",
+    "Observer",
     "OutOfRange",
     "PermissionDenied",
     "PickFirst",
@@ -124,6 +137,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Watched",
     "current_context",
     "detached",
     "resolver_for",

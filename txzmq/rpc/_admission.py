@@ -28,6 +28,9 @@ class Admission(Generic[C]):
     """Counts calls that run and keeps those that wait, each peer's in a queue of its own.
 
     Peers take turns, and so do the methods of one peer; within those, first come, first served.
+    Unless calls wait in vain: where more come than can be served, the oldest have no time left for
+    being served, and to begin with them would be to finish none. So from then on the newest goes
+    first, until none waits.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
@@ -36,6 +39,7 @@ class Admission(Generic[C]):
         self._running_of_peer: Counter[bytes] = Counter()
         self._running_of_path: Counter[str] = Counter()
         self._queued = 0
+        self._newest_first = False
         self._queued_of_path: Counter[str] = Counter()
         self._queued_of_peer: Counter[bytes] = Counter()
         # By peer and path; the order of both is whose turn it is.
@@ -52,10 +56,10 @@ class Admission(Generic[C]):
         return self._queued
 
     def may_run(self, place: Place) -> bool:
-        """Whether a call may run at once; nobody is overtaken by it."""
-        return not (self._queued and self._queued_of_peer[place.peer]) and self._has_room(place)
+        """Whether a call may run at once.
 
-    def _has_room(self, place: Place) -> bool:
+        It overtakes nobody who could run, if :meth:`next_call` was asked whenever one had ended.
+        """
         limits, (peer, path) = self._limits, place
         return (
             self._running < limits.running
@@ -100,6 +104,10 @@ class Admission(Generic[C]):
         self._queued_of_peer[place.peer] += 1
         self._queued_of_path[place.path] += 1
 
+    def waited_in_vain(self) -> None:
+        """The time of a call is up that has waited, or waits no more."""
+        self._newest_first = self._queued > 0
+
     def remove(self, place: Place, call: C) -> None:
         """A call does not wait any more."""
         queue = self._queues[place.peer][place.path]
@@ -113,8 +121,8 @@ class Admission(Generic[C]):
         for peer, paths in self._queues.items():
             for path, queue in paths.items():
                 place = Place(peer, path)
-                if self._has_room(place):
-                    call, _ = queue.popitem(last=False)
+                if self.may_run(place):
+                    call, _ = queue.popitem(self._newest_first)
                     self._to_the_end(place)
                     self._dequeued(place, queue)
                     return call
@@ -128,6 +136,8 @@ class Admission(Generic[C]):
 
     def _dequeued(self, place: Place, queue: _Queue[C]) -> None:
         self._queued -= 1
+        if not self._queued:
+            self._newest_first = False
         _decrement(self._queued_of_peer, place.peer)
         _decrement(self._queued_of_path, place.path)
         if not queue:

@@ -255,10 +255,18 @@ class Call:
 class InterceptedCall:
     """A call that goes through interceptors: what its caller waits for."""
 
-    __slots__ = ("_book", "_pending", "deadline", "deferred", "method", "tick")
+    __slots__ = ("_book", "_parent", "_pending", "deadline", "deferred", "method", "tick")
 
-    def __init__(self, book: CallBook, method: Method[Any, Any], deadline: float | None) -> None:
+    def __init__(
+        self,
+        book: CallBook,
+        method: Method[Any, Any],
+        deadline: float | None,
+        parent: Context | None,
+    ) -> None:
         self._book = book
+        # The call whose handler made this one.
+        self._parent = parent
         self.method = method
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
@@ -316,6 +324,8 @@ class InterceptedCall:
     def _end(self) -> Deferred[Any] | None:
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
+        if self._parent is not None:
+            self._parent.release(self.deferred)
         return pending
 
 

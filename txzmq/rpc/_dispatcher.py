@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from txzmq.rpc._listener import Listener, encode_reply
 from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._status import log_late_failure, status_of
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, decode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Request
@@ -38,6 +39,11 @@ _LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
 #: Seconds that a client has to let pass between two pings on a connection.
 _PING_PAUSE: Final = 5.0
 _US: Final = 1_000_000
+_WAITED_TOO_LONG: Final = ResponseHead(
+    Code.DEADLINE_EXCEEDED,
+    "the call's time was up on the server; it was not executed",
+    not_executed=True,
+)
 _PINGS_TOO_OFTEN: Final = ResponseHead(
     Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
 )
@@ -75,6 +81,7 @@ class Dispatcher:
         batching: bool,
         settled: Callable[[], None],
         closed: Callable[[], None],
+        watch: Watch,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
@@ -87,6 +94,8 @@ class Dispatcher:
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
+        self.client_lost = watch.client_lost
+        self._watch = watch
         self._guard = guard
         self._debug = debug
         self._entries = entries
@@ -103,6 +112,7 @@ class Dispatcher:
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
         self.counters[reason] += 1
+        self._watch.counted(reason)
 
     @property
     def running(self) -> int:
@@ -116,8 +126,8 @@ class Dispatcher:
 
     # -- a call's life: accept, run, finish --------------------------------------------------
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
         entry = self._entries.get(head.path)
         if entry is None and head.path == _CANCEL:
@@ -140,7 +150,7 @@ class Dispatcher:
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
-        deadline = self._deadline(head.timeout_us)
+        deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
         call = ServedCall(listener, key, entry, context, deadline, body)
@@ -186,7 +196,7 @@ class Dispatcher:
                 ),
             )
             return
-        call.queued = True
+        call.queued = call.waited = True
         self._register(call)
         self._admission.enqueue(call.place, call)
 
@@ -247,15 +257,22 @@ class Dispatcher:
             f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
         )
 
-    def _deadline(self, timeout_us: int | None) -> float | None:
+    def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
         if limits.max_timeout is not None:
             timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
-        return None if timeout is None else self.clock.seconds() + timeout
+        return None if timeout is None else arrived + timeout
 
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
+        if call.deadline is not None and call.deadline <= self.clock.seconds():
+            # While other handlers kept the reactor from saying so.
+            self.count("late request")
+            self._answer(call, _WAITED_TOO_LONG)
+            if call.waited:
+                self._admission.waited_in_vain()
+            return
         entry, body, call.body = call.entry, call.body, b""
         try:
             message = entry.request_type.FromString(body)
@@ -391,18 +408,19 @@ class Dispatcher:
 
     # -- ends that come from outside ---------------------------------------------------------
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants; its place is free when the handler has ended."""
-        if call.answered or call.detached:
-            return
-        if call.cache_key is None:
-            call.answered = True
-            self._interrupt(call, reason)
-            return
-        if self._runners[call.cache_key] is not call:
-            call.answered = True
-            self._forget(call)
-        self._leave(call, reason)
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants; a place is free when its handler has ended."""
+        for call in _waiting_first(calls):
+            if call.answered or call.detached:
+                continue
+            if call.cache_key is None:
+                call.answered = True
+                self._interrupt(call, reason)
+                continue
+            if self._runners[call.cache_key] is not call:
+                call.answered = True
+                self._forget(call)
+            self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
         """Have a call end that has been answered, or whose answer nobody wants."""
@@ -428,6 +446,8 @@ class Dispatcher:
             ),
         )
         self._interrupt(call, "its deadline has passed")
+        if call.waited:
+            self._admission.waited_in_vain()
 
     def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
         try:
@@ -439,10 +459,8 @@ class Dispatcher:
             reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
             listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
-        for request_id in request.request_ids:
-            call = listener.wire.find((*key[:-1], request_id))
-            if call is not None:
-                self.abandon(call, "the client cancelled it")
+        found = (listener.wire.find((*key[:-1], id_)) for id_ in request.request_ids)
+        self.abandon((call for call in found if call is not None), "the client cancelled it")
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -462,8 +480,7 @@ class Dispatcher:
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
-        # First what waits, or the end of what runs would make room for it.
-        for call in sorted(calls, key=lambda call: not call.queued):
+        for call in _waiting_first(calls):
             if not call.answered:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
@@ -483,6 +500,11 @@ def _handle(handler: Callable[[Any, Context], Any], request: Message, context: C
         # pyright knows nothing of what a handler awaits, and need not.
         return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return result
+
+
+def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
+    """The order in which to end calls, or the end of what runs would make room for the others."""
+    return sorted(calls, key=lambda call: not call.queued)
 
 
 def _shut_down(*, executed: bool) -> ResponseHead:

@@ -11,12 +11,14 @@ from twisted.logger import Logger
 
 from txzmq.rpc._calls import Call
 from txzmq.rpc._subchannel import ConnectivityState, Subchannel
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.metadata import Metadata
 from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver
 from txzmq.rpc.transport import Network
+from txzmq.rpc.watching import EndpointChange, EndpointStatus
 
 __all__ = ["Endpoints"]
 
@@ -46,12 +48,14 @@ class Endpoints:
         *,
         liveness: Liveness,
         random: Random,
+        watch: Watch,
         message_size: int,
         batching: bool,
         closed: Callable[[], None],
     ) -> None:
         """Begin to connect.
 
+        :param watch: told of changes.
         :param closed: called when the connections were closed with their factory.
         """
         self.message_size = message_size
@@ -61,6 +65,7 @@ class Endpoints:
         self.random = random
         self.state = ConnectivityState.IDLE
         self.counters: Counter[str] = Counter()
+        self._watch = watch
         self._network = network
         self._clock = network.clock
         self._resolver = resolver
@@ -150,6 +155,7 @@ class Endpoints:
         if self.state is ConnectivityState.SHUTDOWN:
             return
         before, self._subchannels = self._subchannels, {}
+        new: list[Subchannel] = []
         self._addresses = sorted(addresses, key=lambda address: address.priority)
         self._no_endpoint = "" if addresses else "the resolver knows of no server"
         for resolved in addresses:
@@ -157,11 +163,17 @@ class Endpoints:
             subchannel = before.pop(address, None) or self._returning(address)
             if subchannel is None:
                 subchannel = self._connect(address)
+                if subchannel is not None:
+                    new.append(subchannel)
             if subchannel is not None:
                 self._subchannels[address] = subchannel
-        for address, subchannel in before.items():
-            self._leaving[address] = subchannel
-            subchannel.leave()
+        self._leaving.update(before)
+        # Only now, when all is in order: an observer may close the channel.
+        for subchannel in new:
+            self._tell(subchannel, ConnectivityState.IDLE)
+        for subchannel in before.values():
+            if subchannel.state is not ConnectivityState.SHUTDOWN:
+                subchannel.leave()
         if not self._starting:
             self._settle()
 
@@ -190,20 +202,44 @@ class Endpoints:
 
     # -- what the connections tell -----------------------------------------------------------
 
-    def changed(self, subchannel: Subchannel) -> None:
+    def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection's state is another now."""
+        self._tell(subchannel, previous)
         if subchannel.state is ConnectivityState.TRANSIENT_FAILURE:
             self._resolver.resolve_now()
         self._settle()
 
-    def left(self, subchannel: Subchannel) -> None:
+    def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection has ended that was asked to."""
         self._leaving.pop(subchannel.address, None)
         self._dropped += subchannel.wire.dropped
+        self._tell(subchannel, previous)
 
     def count(self, event: str) -> None:
         """Something happened."""
         self.counters[event] += 1
+
+    def noticed(self, event: str, subchannel: Subchannel) -> None:
+        """A connection has counted something."""
+        self._watch.counted(event, subchannel.address)
+
+    def _tell(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
+        self._watch.endpoint(
+            EndpointChange(
+                address=subchannel.address,
+                previous=previous,
+                state=subchannel.state,
+                reason=subchannel.reason,
+            )
+        )
+
+    @property
+    def statuses(self) -> list[EndpointStatus]:
+        """Of all endpoints that there are, in the resolver's order."""
+        return [
+            EndpointStatus(address=sub.address, state=sub.state, reason=sub.reason, load=sub.load)
+            for sub in self._subchannels.values()
+        ]
 
     # -- states ------------------------------------------------------------------------------
 
@@ -237,7 +273,10 @@ class Endpoints:
     def _set_state(self, state: ConnectivityState) -> None:
         if state is self.state:
             return
-        self.state = state
+        previous, self.state = self.state, state
+        self._watch.channel(previous, state)
+        if self.state is not state:
+            return  # the observer has closed the channel, and those who wait know it
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(state)
@@ -258,10 +297,14 @@ class Endpoints:
         subchannels = [*self._subchannels.values(), *self._leaving.values()]
         calls = list(self._queue)
         self._queue.clear()
+        for subchannel in self._leaving.values():
+            self._dropped += subchannel.wire.dropped
+        self._leaving.clear()
         waiting = [call for sub in subchannels for call in sub.calls()]
         for subchannel in subchannels:
-            subchannel.close()
+            self._tell(subchannel, subchannel.close())
         self._set_state(ConnectivityState.SHUTDOWN)
+        self._watch.stop()
         for call in (*waiting, *calls):
             call.fail(error)
 

@@ -46,7 +46,17 @@ class Heartbeat:
     :ivar idle: whether it has to be started when something is sent.
     """
 
-    __slots__ = ("_clock", "_owner", "_period", "_seen", "_settings", "_silent", "_timer", "idle")
+    __slots__ = (
+        "_clock",
+        "_due",
+        "_owner",
+        "_period",
+        "_seen",
+        "_settings",
+        "_silent",
+        "_timer",
+        "idle",
+    )
 
     def __init__(self, clock: Clock, settings: Liveness, owner: HeartbeatOwner) -> None:
         self._clock = clock
@@ -54,6 +64,8 @@ class Heartbeat:
         self._owner = owner
         self._period = (settings.ping_interval or 0.0) / _LOOKS
         self._timer: Timer | None = None
+        # When it runs.
+        self._due = 0.0
         # How many messages there were at the last look.
         self._seen = 0
         # Looks since then that found no more.
@@ -75,23 +87,23 @@ class Heartbeat:
             self.idle = True
 
     def _arm(self) -> None:
+        self._due = self._clock.seconds() + self._period
         self._timer = self._clock.callLater(self._period, self._look)
 
     def _look(self) -> None:
-        timer, self._timer = self._timer, None
+        self._timer = None
         owner = self._owner
         if not owner.waits:
             self.idle = True
             return
-        assert timer is not None
-        late = self._clock.seconds() - timer.getTime()
+        late = self._clock.seconds() - self._due
+        if late > self._period:
+            _log.warn("the reactor was blocked for {late:.1f} s", late=late)
         if owner.messages != self._seen:
             self._seen = owner.messages
             self._silent = 0
         elif late > self._period:
-            # What has arrived meanwhile is still to be read.
-            _log.warn("the reactor was blocked for {late:.1f} s", late=late)
-            self._silent = 0
+            self._silent = 0  # what has arrived meanwhile is still to be read
         else:
             self._silent += 1
         if self._silent * self._period >= self._settings.dead_after:

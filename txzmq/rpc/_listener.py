@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from twisted.logger import Logger
@@ -31,16 +32,20 @@ class ListenerOwner(Protocol):
     #: Whether several replies may travel as one message to clients that understand it.
     batching: bool
 
-    def accept(self, listener: Listener, request: Request) -> None:
-        """Take a request on, or refuse it."""
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
 
-    def abandon(self, call: ServedCall, reason: str) -> None:
-        """End a call whose result nobody wants."""
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants."""
         ...
 
     def count(self, reason: str) -> None:
         """Something was dropped."""
+        ...
+
+    def client_lost(self, address: str, calls: int) -> None:
+        """A client has gone, and with it so many calls."""
         ...
 
     def settled(self) -> None:
@@ -68,8 +73,10 @@ class Listener:
     Replies are sent when the reactor's turn ends, or when there are enough for one client.
     """
 
-    def __init__(self, owner: ListenerOwner) -> None:
+    def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
+        """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
+        self._for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire()
         # Whether clients are to be told to go elsewhere.
         self._draining = False
@@ -84,17 +91,19 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        # Of all that came together: the first ones' handlers use up the others' time.
+        arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             for event in self.wire.receive_batch(message):
-                self._serve(event)
+                self._serve(event, arrived)
             return
         single = self.wire.receive(message)
         if single is not None:
-            self._serve(single)
+            self._serve(single, arrived)
 
-    def _serve(self, event: Request | Refusal) -> None:
+    def _serve(self, event: Request | Refusal, arrived: float) -> None:
         if isinstance(event, Request):
-            self.owner.accept(self, event)
+            self.owner.accept(self, event, arrived)
         else:
             status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
             self.answer(event.key, status)
@@ -111,11 +120,12 @@ class Listener:
 
     def peer_lost(self, peer: bytes) -> None:
         """End the calls of a client that has gone."""
-        self._addresses.pop(peer, None)
+        address = self._addresses.pop(peer, "")
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
-        for call in self.wire.lost(peer):
-            self.owner.abandon(call, "the client has gone")
+        calls = self.wire.lost(peer)
+        self.owner.abandon(calls, "the client has gone")
+        self.owner.client_lost(address, len(calls))
         if self._draining:
             self.owner.settled()
 
@@ -249,7 +259,8 @@ class Listener:
         # inproc does not tell of a client that has gone, and none of its clients outlives a
         # restart of the process.
         inproc = self.transport is not None and not self.transport.tells_of_loss
-        return inproc or self.wire.all_left
+        # Nor does a proxy know of it; it needs a moment to take what it has been sent.
+        return inproc or (self.wire.all_left and not self._for_proxy)
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""

@@ -55,7 +55,7 @@ def _is_loopback(host: str) -> bool:
 def _is_private(path: str) -> bool:
     if path.startswith("@"):
         return False  # Linux's abstract sockets have no permissions
-    for folder in Path(path).absolute().parents:
+    for folder in Path(os.path.realpath(path)).parents:  # libzmq follows links, too
         try:
             status = folder.stat()
         except OSError:

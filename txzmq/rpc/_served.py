@@ -78,6 +78,7 @@ class ServedCall:
         "queued",
         "registered",
         "tick",
+        "waited",
     )
 
     def __init__(
@@ -108,6 +109,8 @@ class ServedCall:
         self.detached = False
         self.place = Place(key[0], entry.path)
         self.queued = False
+        #: Whether it is or was.
+        self.waited = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
         self.tick = 0

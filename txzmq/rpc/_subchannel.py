@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol
@@ -70,16 +71,20 @@ class SubchannelOwner(Protocol):
         """A call was not sent: find another way for it, or fail it."""
         ...
 
-    def changed(self, subchannel: Subchannel) -> None:
+    def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection's state is another now."""
         ...
 
-    def left(self, subchannel: Subchannel) -> None:
+    def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection that was asked to :meth:`Subchannel.leave` has closed."""
         ...
 
     def count(self, event: str) -> None:
         """Something happened that is worth counting."""
+        ...
+
+    def noticed(self, event: str, subchannel: Subchannel) -> None:
+        """The wire has counted something."""
         ...
 
     def closed(self) -> None:
@@ -174,8 +179,12 @@ class Subchannel:
         self._network = network
         self._clock = network.clock
         self.wire: ClientWire[_Waiting] = ClientWire()
-        # Calls that are to be sent, oldest first. An ordered set.
-        self._outgoing: dict[Call, None] = {}
+        # What it has dropped that the owner knows of.
+        self._noticed: Counter[str] = Counter()
+        self._drops = 0
+        # Calls that are to be sent, oldest first. An ordered set; not a dict, which takes ever
+        # longer to find its first item when that is always the one to go.
+        self._outgoing: OrderedDict[Call, None] = OrderedDict()
         # Whether they wait for room in the socket, not for the turn's end.
         self._blocked = False
         self._to_cancel: list[bytes] = []
@@ -249,7 +258,9 @@ class Subchannel:
                 self._owner.count("suspected")
                 self._doubted = True
                 self._change(_CONNECTING, self.reason)
-                self._probe()
+                # Read anew: who was told of the change may have closed the channel.
+                if self._transport is not _NO_TRANSPORT:
+                    self._probe()
 
     def cancel(self, call: Call) -> None:
         """Do not send it, or tell the server; all of one turn go in one message."""
@@ -290,8 +301,7 @@ class Subchannel:
 
     def _leave_if_idle(self) -> None:
         if self._leaving and not self.waits:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _send_some(self) -> bool:
         """Send the oldest calls with one message, if the socket has room."""
@@ -335,7 +345,8 @@ class Subchannel:
         return requests
 
     def _send_cancellations(self) -> None:
-        request_ids, self._to_cancel = self._to_cancel, []
+        # The newest first: they may wait on the server still, for what the older ones hold.
+        request_ids, self._to_cancel = self._to_cancel[::-1], []
         for first in range(0, len(request_ids), MAX_CANCELLED):
             some = request_ids[first : first + MAX_CANCELLED]
             body = CancelRequest(request_ids=some).SerializeToString()
@@ -361,16 +372,18 @@ class Subchannel:
         if self.waits:
             self._transport.flush_soon()
         else:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def stay(self) -> None:
         """Do not leave after all."""
         self._leaving = False
 
-    def close(self) -> None:
-        """Drop the connection; :meth:`calls` has those that are left."""
-        self.state = ConnectivityState.SHUTDOWN
+    def close(self) -> ConnectivityState:
+        """Drop the connection; :meth:`calls` has those that are left.
+
+        :return: the state until now.
+        """
+        previous, self.state = self.state, ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()
         self._control_calls.close()
@@ -378,6 +391,7 @@ class Subchannel:
         self._stop_timer()
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
+        return previous
 
     def calls(self) -> list[_Waiting]:
         """Take all calls off this connection."""
@@ -408,6 +422,15 @@ class Subchannel:
             self._drain()
         if self._leaving or self._draining:
             self._transport.flush_soon()
+        if self.wire.drops != self._drops:
+            self._notice_drops()
+
+    def _notice_drops(self) -> None:
+        self._drops = self.wire.drops
+        new = self.wire.dropped - self._noticed
+        self._noticed += new
+        for event in new:
+            self._owner.noticed(event, self)
 
     def connected(self) -> None:
         """Send what has been waiting, unless the server has to give a sign of life first."""
@@ -454,9 +477,10 @@ class Subchannel:
 
     def _change(self, state: ConnectivityState, reason: str) -> None:
         self.reason = reason
-        if state is not self.state:
+        previous = self.state
+        if state is not previous:
             self.state = state
-            self._owner.changed(self)
+            self._owner.changed(self, previous)
 
     def _begun(self) -> None:
         self._connected_at = self._clock.seconds()
@@ -486,8 +510,7 @@ class Subchannel:
         # Only now: what the failures led to may have ended some of these.
         self._pass_on()
         if self._leaving and self.state is not ConnectivityState.SHUTDOWN:
-            self.close()
-            self._owner.left(self)
+            self._owner.left(self, self.close())
 
     def _pass_on(self) -> None:
         """Find another way for the calls that were not sent."""

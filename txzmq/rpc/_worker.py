@@ -35,14 +35,14 @@ class Worker(Listener):
 
         :raises Exception: if the address is none.
         """
-        super().__init__(owner)
+        super().__init__(owner, for_proxy=True)
         self._network = network
         self._address = address
         self._options = options
         self._backoff = Backoff(_FIRST_BACKOFF, _MAX_BACKOFF, network.random)
         self._timer: Timer | None = None
         self._is_closed = False
-        self.transport = network.dial(address, self, options)
+        self.transport = network.dial_out(address, self, options)
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests: the proxy works."""
@@ -66,7 +66,7 @@ class Worker(Listener):
     def _dial_again(self) -> None:
         self._timer = None
         try:
-            self.transport = self._network.dial(self._address, self, self._options)
+            self.transport = self._network.dial_out(self._address, self, self._options)
         except Exception as error:  # noqa: BLE001 - whatever a socket lacks, it may have later
             self.failed(str(error))
 

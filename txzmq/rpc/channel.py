@@ -16,6 +16,7 @@ from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_la
 from txzmq.rpc._endpoints import Endpoints
 from txzmq.rpc._retries import Throttle
 from txzmq.rpc._subchannel import ConnectivityState
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
@@ -37,6 +38,7 @@ from txzmq.rpc.service_config import ServiceConfig
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import ResponseStream, UnimplementedResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.watching import EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -74,6 +76,7 @@ class Channel:
         message_size: int = MESSAGE_SIZE,
         metadata_size: int = METADATA_SIZE,
         batching: bool = True,
+        observer: Observer | None = None,
         backlog: int = BACKLOG,
         socket_options: SocketOptions | None = None,
     ) -> None:
@@ -98,6 +101,7 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
+        :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
         :param backlog: bytes of requests that may wait for their replies, or to be sent.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
@@ -124,6 +128,7 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
+        watch = Watch(self._clock, observer)
         self._book = CallBook(self._clock, self.guard, self._start)
         self._closed = False
         self._endpoints = Endpoints(
@@ -132,6 +137,7 @@ class Channel:
             policy or RoundRobin(random=random),
             liveness=liveness or Liveness(),
             random=random,
+            watch=watch,
             message_size=message_size,
             batching=batching,
             closed=self.close,
@@ -144,6 +150,7 @@ class Channel:
             self._endpoints.start,
             self._endpoints.count,
         )
+        watch.start(self)
 
     def _start(self, call: Call) -> None:
         """Give a call to another connection than the one that refused it."""
@@ -175,7 +182,7 @@ class Channel:
             if self._chain is not None:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
             call = self._make(method, request, left, deadline, pairs, wait, wanted)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         self._begin(call)
         return call.deferred
@@ -231,7 +238,10 @@ class Channel:
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
-        outer = InterceptedCall(self._book, method, deadline)
+        parent = current_context()
+        if parent is not None:
+            parent.check()
+        outer = InterceptedCall(self._book, method, deadline, parent)
         call = ClientCall(
             method=method,
             request=request,
@@ -242,6 +252,8 @@ class Channel:
             _clock=self._clock,
         )
         self._book.compound_begun(outer)
+        if parent is not None:
+            parent.adopt(outer.deferred)
         outer.start(chain, call)
         return outer.deferred
 
@@ -257,7 +269,7 @@ class Channel:
                 call.wait_for_ready,
                 call.response,
             )
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
         self._begin(made)
         return made.deferred
@@ -306,6 +318,8 @@ class Channel:
         if timeout_us is not None and timeout_us <= 0:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
         parent = current_context()
+        if parent is not None:
+            parent.check()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall
@@ -394,12 +408,15 @@ class Channel:
         return self._endpoints.wait_for_state_change(last)
 
     @property
-    def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, by reason, and what befell the connections.
+    def endpoints(self) -> list[EndpointStatus]:
+        """What each connection is doing, in the order of the addresses."""
+        return self._endpoints.statuses
 
-        The latter: ``reconnect``, ``ping``, ``suspected``, ``stopped answering``. And of calls:
-        ``retry`` and ``hedge`` for each further attempt, ``sent again`` for a request that a server
-        had refused without having begun with it.
+    @property
+    def counters(self) -> Counter[str]:
+        """What was dropped of incoming messages, what befell the connections, and further attempts.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._endpoints.dropped + self._endpoints.counters
 

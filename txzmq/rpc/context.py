@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._reactor import Clock
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
@@ -94,6 +94,11 @@ class Context:
             if self._ended is not None:
                 self._cancelled.callback(self._ended)
         return self._cancelled
+
+    def check(self) -> None:
+        """Refuse a call that the handler makes: ``CancelledError``, if nobody wants its result."""
+        if self._ended is not None:
+            raise CancelledError(f"a handler made a call when its own was over: {self._ended}")
 
     def adopt(self, call: Deferred[object]) -> None:
         """End *call* with this one; it is one that the handler made."""

@@ -234,6 +234,8 @@ class DnsResolver:
         self._listener: ResolverListener | None = None
         self._closed = False
         self._timer: Timer | None = None
+        # When it runs.
+        self._due = 0.0
         self._running: Deferred[Any] | None = None  # Any: it ends in nothing
         # What the listener knows; None before it was told of any.
         self._told: tuple[ResolvedAddress, ...] | None = None
@@ -265,7 +267,8 @@ class DnsResolver:
         if self._timer is not None:
             now = self._clock.seconds()
             when = max(now, self._not_before)
-            if when < self._timer.getTime():
+            if when < self._due:
+                self._due = when
                 self._timer.reset(when - now)
 
     def close(self) -> None:
@@ -320,6 +323,7 @@ class DnsResolver:
 
     def _schedule(self, delay: float) -> None:
         self._running = None
+        self._due = self._clock.seconds() + delay
         self._timer = self._clock.callLater(delay, self._resolve)
 
     def _tell(self, addresses: tuple[ResolvedAddress, ...]) -> None:

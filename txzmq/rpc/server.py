@@ -14,11 +14,13 @@ from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._served import ServiceHandler, entries
+from txzmq.rpc._watch import Watch
 from txzmq.rpc._worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
 StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
@@ -50,6 +53,7 @@ class Server:
         limits: ServerLimits | None = None,
         debug: bool = False,
         batching: bool = True,
+        observer: Observer | None = None,
         socket_options: SocketOptions | None = None,
     ) -> None:
         """
@@ -62,6 +66,7 @@ class Server:
             they were logged. Not for production: the text may hold secrets.
         :param batching: whether replies of one turn of the reactor may travel to a client as one
             message, if it understands that.
+        :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if two of them implement one service.
         """
@@ -71,6 +76,7 @@ class Server:
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
+        self._watch = Watch(self._clock, observer)
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -80,6 +86,7 @@ class Server:
             batching=batching,
             settled=self._stop_if_idle,
             closed=self._closed,
+            watch=self._watch,
         )
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
@@ -88,6 +95,7 @@ class Server:
         # Until clients are not waited for any more, and whether they are not.
         self._leaving: Timer | None = None
         self._waited = False
+        self._watch.start(self)
 
     def listen(self, address: str, *, insecure: bool = False) -> str:
         """Serve at *address*; may be called for more addresses.
@@ -99,9 +107,7 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
-        self._guard.check()
-        if self._stopping is not None:
-            raise RuntimeError("the server is stopped")
+        self._check_open()
         if not insecure:
             check_endpoint(address)
         listener = Listener(self._dispatcher)
@@ -110,27 +116,31 @@ class Server:
         self._listeners.append(listener)
         return transport.endpoint
 
-    def connect(self, address: str, *, insecure: bool = False) -> None:
-        """Serve what a proxy at *address* has to give; may be called for more addresses.
+    def connect(self, address: str, *, insecure: bool = False) -> str:
+        """Serve as one of a proxy's workers; may be called for more proxies.
 
-        The proxy is a plain one of a ROUTER, for the clients, and a DEALER, for servers: those of
-        ``zmq_proxy()`` for instance. It gives each request to one of the servers that are connected
-        to it, in turn, and says nothing of anything else: see the guide's page on proxies for what
-        that means. A connection that is lost is made anew; its calls end. Unary calls only.
+        The proxy is libzmq's, a ROUTER for clients and a DEALER for workers (``zmq.proxy``), or
+        whatever does the same. It need not be there yet, and may come and go: a connection that is
+        lost is made anew, and its calls end. What calls through a proxy can count on is less than
+        without one: see the guide on proxies. Unary calls only.
 
-        :param address: such as ``tcp://127.0.0.1:5001``. Nothing need listen there yet.
+        :param address: where the proxy's DEALER is bound. Everybody behind the proxy can call.
         :param insecure: connect even where strangers could be.
+        :return: *address*.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it is no address.
         :raises RuntimeError: after :meth:`stop`.
         """
+        self._check_open()
+        if not insecure:
+            check_endpoint(address, listens=False)
+        self._listeners.append(Worker(self._dispatcher, self._network, address, self._options))
+        return address
+
+    def _check_open(self) -> None:
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
-        if not insecure:
-            check_endpoint(address, listens=False)
-        worker = Worker(self._dispatcher, self._network, address, self._options)
-        self._listeners.append(worker)
 
     @property
     def _options(self) -> dict[str, int]:
@@ -139,7 +149,10 @@ class Server:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was refused or dropped, by reason, over all endpoints."""
+        """What was refused or dropped, by reason, over all endpoints.
+
+        :class:`~txzmq.rpc.Count` has the names and what they mean.
+        """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
 
@@ -227,4 +240,5 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._dispatcher.close()
+        self._watch.stop()
         self._stopping.callback(None)

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import random
+import socket
+import struct
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from txzmq._budget import ByteBudget
 from txzmq._guard import Guard
 from txzmq._memory import keep_large_blocks
-from txzmq._reactor import Clock, monotonic
+from txzmq._reactor import Clock, Timer, monotonic
 from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
@@ -87,7 +89,7 @@ class ServerTransport(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where it listens; a wildcard port has become a real one."""
+        """Where it listens, with a wildcard port made real; or the proxy that it connects to."""
         ...
 
     @property
@@ -136,7 +138,7 @@ class WorkerHandler(ServerHandler, Protocol):
     """What the socket of a server that dials out tells besides."""
 
     def failed(self, reason: str) -> None:
-        """A connection that :meth:`Network.dial` began was lost, or something else answers there.
+        """A connection of :meth:`Network.dial_out` was lost, or something else answers there.
 
         It does not come back: close it, and make another.
         """
@@ -176,7 +178,7 @@ class Network(Protocol):
         """Listen at *address*."""
         ...
 
-    def dial(
+    def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """Begin to connect a server to *address*, where a proxy gives it requests."""
@@ -190,9 +192,32 @@ class Network(Protocol):
         ...
 
 
+#: Seconds beyond ``HANDSHAKE_IVL``, when libzmq itself gives up most handshakes.
+_HANDSHAKE_GRACE: Final = 0.5
+
+
 def _family(address: str) -> dict[str, int]:
     """IPV6 only where an address needs it: with it, libzmq resolves names to IPv6 first."""
     return {"IPV6": 1} if address.startswith("tcp://[") else {}
+
+
+def _reset_if_connected_to_itself(descriptor: int) -> bool:
+    """Whether a TCP connection had one end only; its port is free when it is closed.
+
+    Where nobody listens at a port of the range that the kernel takes clients' ports from, a client
+    that tries often enough gets that port itself, and reaches itself. It would keep the port from
+    the server for ever. (libzmq sees to it in versions after 4.3.5.)
+    """
+    try:
+        # It is libzmq's, and may be closed by now, or already be something else.
+        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as twin:
+            if twin.getsockname() != twin.getpeername():
+                return False
+            # Otherwise its port would be taken for another minute after its end (TIME_WAIT).
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return True
+    except OSError:
+        return False
 
 
 class _ClientConnection(ZmqREQConnection):
@@ -209,6 +234,9 @@ class _ClientConnection(ZmqREQConnection):
         self._handler = handler
         self._closing = False
         self._ready = False
+        self._is_tcp = address.startswith("tcp:")
+        # Until the handshake must be done.
+        self._patience: Timer | None = None
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
@@ -237,6 +265,7 @@ class _ClientConnection(ZmqREQConnection):
 
     def shutdown(self) -> None:
         was_open = self.factory is not None
+        self._end_patience()
         super().shutdown()
         if was_open and not self._closing:
             self._handler.closed()
@@ -260,6 +289,13 @@ class _ClientConnection(ZmqREQConnection):
 
     def _got_event(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        if name == "CONNECTED":
+            if self._is_tcp and _reset_if_connected_to_itself(event.value):
+                self._handler.failed("nobody listens: the connection was made with itself")
+            elif not self._ready:
+                self._begin_patience()
+            return
+        self._end_patience()
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
@@ -273,6 +309,26 @@ class _ClientConnection(ZmqREQConnection):
             self._handler.failed(f"the handshake failed: {name}")
         elif name == "CONNECT_RETRIED" and not self._ready:
             self._handler.unreachable("connecting failed")
+
+    def _begin_patience(self) -> None:
+        """Somebody accepted the connection, and has to show that it speaks ZMTP.
+
+        libzmq takes what does not look like it for a peer of before 2011, with which there is no
+        handshake that could fail, or be waited for too long (``HANDSHAKE_IVL``).
+        """
+        self._end_patience()
+        assert self.factory is not None
+        seconds = int(self.socketOptions["HANDSHAKE_IVL"]) / 1_000 + _HANDSHAKE_GRACE
+        self._patience = self.factory.reactor.callLater(seconds, self._no_handshake, seconds)
+
+    def _end_patience(self) -> None:
+        timer, self._patience = self._patience, None
+        if timer is not None:
+            timer.cancel()
+
+    def _no_handshake(self, seconds: float) -> None:
+        self._patience = None
+        self._handler.failed(f"it is no ZeroMQ socket, as far as {seconds:g} s have shown")
 
 
 class _ServerConnection(ZmqREPConnection):
@@ -389,7 +445,7 @@ class ZmqNetwork:
         merged = {**self._options.for_server(), **options}
         return _ServerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
-    def dial(
+    def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER connected to *address*."""

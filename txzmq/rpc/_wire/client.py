@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from txzmq._ids import EPOCH_SIZE, ID_SIZE, new_epoch, request_id
 from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
@@ -14,6 +15,9 @@ from txzmq.rpc.errors import Code
 __all__ = ["ClientWire", "Reply"]
 
 C = TypeVar("C")
+
+#: Calls after which it may be forgotten that one ended without its reply.
+_REMEMBERED: Final = 8192
 
 
 class Reply(NamedTuple, Generic[C]):
@@ -30,16 +34,23 @@ class Reply(NamedTuple, Generic[C]):
 class ClientWire(Generic[C]):
     """The calls of one connection, by the counter that is the second half of their ids.
 
-    :ivar dropped: how many incoming messages were dropped or not understood, by reason.
+    :ivar dropped: how many incoming messages were dropped or not understood, by reason: ``late
+        reply`` (its call had ended without it), ``duplicate reply`` (its call has had one),
+        ``unknown reply`` (there was no such call), ``malformed``.
+    :ivar drops: how many all in all.
     :ivar draining: whether the server has sent a notice that it shuts down.
     """
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
+        self.drops = 0
         self.draining = False
         self._epoch = new_epoch()
         self._latest = 0
         self._waiting: dict[int, C] = {}
+        # Which of the last calls ended without a reply: each at the place of its remainder, until
+        # another takes that. Made when the first one does.
+        self._given_up: array[int] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,17 +82,48 @@ class ClientWire(Generic[C]):
         self._waiting[counter] = call
         return counter
 
+    def _counter_of(self, request_id: bytes) -> int:
+        """The counter in an id; 0, which no call has, if it is none of ours."""
+        if len(request_id) != ID_SIZE or not request_id.startswith(self._epoch):
+            return 0
+        return int.from_bytes(request_id[EPOCH_SIZE:], "big")
+
     def forget(self, request_id: bytes) -> C | None:
         """End a call without a reply; None if it has ended."""
-        if len(request_id) != ID_SIZE or not request_id.startswith(self._epoch):
-            return None
-        return self._waiting.pop(int.from_bytes(request_id[EPOCH_SIZE:], "big"), None)
+        counter = self._counter_of(request_id)
+        call = self._waiting.pop(counter, None)
+        if call is not None:
+            self._give_up(counter)
+        return call
 
     def forget_all(self) -> list[C]:
         """End all calls without a reply, oldest first."""
         calls = list(self._waiting.values())
+        for counter in self._waiting:
+            self._give_up(counter)
         self._waiting.clear()
         return calls
+
+    def _give_up(self, counter: int) -> None:
+        if self._given_up is None:
+            self._given_up = array("Q", bytes(8 * _REMEMBERED))
+        self._given_up[counter % _REMEMBERED] = counter
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] += 1
+        self.drops += 1
+
+    def _drop_unasked(self, counter: int) -> None:
+        """Count a reply for which nobody waits."""
+        if not 0 < counter <= self._latest:
+            self._drop("unknown reply")
+        elif self._given_up is not None and self._given_up[counter % _REMEMBERED] == counter:
+            self._given_up[counter % _REMEMBERED] = 0  # what else comes for it is a duplicate
+            self._drop("late reply")
+        elif counter <= self._latest - _REMEMBERED:
+            self._drop("late reply")  # that much is certain
+        else:
+            self._drop("duplicate reply")
 
     def receive(self, message: list[bytes]) -> Reply[C] | None:
         """Take a message from the server that is no batch.
@@ -89,12 +131,14 @@ class ClientWire(Generic[C]):
         :return: the call that it ends; None for one that was dropped and counted: it belongs to
             no call that waits (late, a duplicate, never made), or is too malformed to say.
         """
-        call = self.forget(message[0]) if message else None
+        counter = self._counter_of(message[0]) if message else 0
+        call = self._waiting.pop(counter, None)
         well_formed = len(message) == 4 and not message[1]
         if call is None:
-            if well_formed and message[0] == self.id_of(0) and self._notice(_decode(message[2])):
-                return None
-            self.dropped["unexpected reply" if well_formed else "malformed"] += 1
+            if not well_formed:
+                self._drop("malformed")
+            elif message[0] != self.id_of(0) or not self._notice(_decode(message[2])):
+                self._drop_unasked(counter)
             return None
         if not well_formed:
             return self._malformed(
@@ -117,12 +161,12 @@ class ClientWire(Generic[C]):
         One at a time: what the end of one leads to may end others before their replies are taken.
         """
         if message[0] != self._epoch:
-            self.dropped["unexpected reply"] += 1
+            self._drop("unknown reply")
             return
         try:
             headers, messages = unpack(message[2])
         except BadBatch:
-            self.dropped["malformed"] += 1
+            self._drop("malformed")
             return
         heads = [_decode(header) for header in headers]
         take = self._waiting.pop
@@ -131,7 +175,7 @@ class ClientWire(Generic[C]):
             head = heads[index]
             if call is None:
                 if counter or not self._notice(head):
-                    self.dropped["unexpected reply"] += 1
+                    self._drop_unasked(counter)
             elif isinstance(head, BadHeader):
                 yield self._malformed(call, str(head))
             else:
@@ -146,7 +190,7 @@ class ClientWire(Generic[C]):
 
     def _malformed(self, call: C, reason: str) -> Reply[C]:
         """A call has had its reply, and nothing better will come."""
-        self.dropped["malformed"] += 1
+        self._drop("malformed")
         return Reply(call, ResponseHead(Code.INTERNAL, reason), b"")
 
 

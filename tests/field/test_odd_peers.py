@@ -1,0 +1,242 @@
+"""Peers that are none, or too many; by the rows of reliability's table of failures."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import pytest
+from twisted.internet.protocol import Factory, Protocol
+
+from tests.field.namespaces import Wire
+from tests.field.network import QuickNetwork
+from tests.field.support import QUICK, History, channel_in
+from tests.programs import running
+from tests.support import Loop
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, ConnectivityState, EndpointChange, Observer
+
+HOUR = 3600
+READY = ConnectivityState.READY
+
+
+class Reasons(Observer):
+    """Keeps why endpoints could not be reached."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.ready = 0
+
+    def endpoint_changed(self, source: object, change: EndpointChange) -> None:
+        self.reasons.append(change.reason)
+        self.ready += change.state is ConnectivityState.READY
+
+
+def test_n16_a_client_that_reaches_itself_is_not_ready_and_leaves_the_port(
+    one_loop: Loop, hosts: Wire
+) -> None:
+    """A client's port may be the one that it connects to, where nobody listens."""
+    host = hosts.server
+    host.limit_ports(40_000, 40_001)
+    reasons = Reasons()
+
+    async def main() -> None:
+        with channel_in(one_loop, host, "tcp://127.0.0.1:40000", observer=reasons) as calls:
+            await one_loop.until(lambda: any("itself" in reason for reason in reasons.reasons))
+            await calls.call(timeout=HOUR)
+            assert "was not sent" in calls.errors[0].message
+            assert not reasons.ready
+            with host.running("-m", "tests.field.server", "tcp://127.0.0.1:40000") as server:
+                server.expect("listening at .*")
+                await calls.call_until_answered()
+                calls.check()
+                calls.close()
+
+    one_loop.run(main)
+
+
+# -- what answers is no such server ---------------------------------------------------------------
+
+GARBAGE = {
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
+    "a greeting and no more sense": b"\xff" + bytes(8) + b"\x7f\x03" + b"?" * 100,
+    # The greeting of ZMTP 3.0 with the NULL mechanism, and a READY of a PUB socket.
+    "another type of socket": b"\xff" + bytes(8) + b"\x7f\x03\0NULL" + bytes(48)
+    + b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03PUB",
+    # A greeting, an acceptable READY, and a frame with flags that there are not.
+    "a bad frame": b"\xff" + bytes(8) + b"\x7f\x03\0NULL" + bytes(48)
+    + b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER" + b"\xff" * 20,
+}  # fmt: skip
+
+
+class _Impostor(Protocol):
+    def __init__(self, garbage: bytes) -> None:
+        self._garbage = garbage
+
+    def connectionMade(self) -> None:
+        transport = cast("Any", self.transport)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        transport.write(self._garbage)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_n11_an_endpoint_that_speaks_garbage_gets_no_calls_until_it_comes_back_right(
+    one_loop: Loop, garbage: bytes
+) -> None:
+    impostors: Any = Factory.forProtocol(lambda: _Impostor(garbage))
+
+    async def main() -> None:
+        port = one_loop.reactor.listenTCP(0, impostors, interface="127.0.0.1")
+        poisoned = f"tcp://127.0.0.1:{port.getHost().port}"
+        with running("-m", "tests.field.server", "tcp://127.0.0.1:*") as good:
+            endpoint = good.expect("listening at (.*)")[1]
+            factory = ZmqFactory(one_loop.reactor)
+            channel = Channel(QuickNetwork(factory), [poisoned, endpoint], liveness=QUICK)
+            calls = History(one_loop, channel, factory)
+            await one_loop.until(lambda: any(one.state is READY for one in channel.endpoints))
+            for _ in range(100):
+                await calls.call(timeout=HOUR)
+                await one_loop.sleep(0.005)
+            assert len(calls.answers) == 100
+            await port.stopListening()
+            with running("-m", "tests.field.server", poisoned) as repentant:
+                repentant.expect("listening at (.*)")
+                await one_loop.until(lambda: all(one.state is READY for one in channel.endpoints))
+                calls.call_many(20, timeout=HOUR)
+                await calls.all_ended()
+                assert len(calls.answers) == 120
+                calls.check()
+                calls.close()
+
+    one_loop.run(main)
+
+
+# -- many clients at once -----------------------------------------------------------------------
+
+
+def test_n14_a_hundred_clients_come_back_to_a_server_that_restarts(one_loop: Loop) -> None:
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        with ExitStack() as stack:
+            server = stack.enter_context(running("-m", "tests.field.server", "tcp://127.0.0.1:*"))
+            endpoint = server.expect("listening at (.*)")[1]
+            clients = [
+                History(one_loop, Channel(factory, endpoint, liveness=QUICK)) for _ in range(100)
+            ]
+            for client in clients:
+                client.call(timeout=HOUR, wait_for_ready=True)
+            for client in clients:
+                await client.all_ended()
+                client.call_many(5, answered=False, timeout=HOUR)
+            await one_loop.sleep(0.1)  # they are sent
+            server.kill()
+            for client in clients:
+                await client.all_ended()
+                client.check_lost(5)
+            server = stack.enter_context(running("-m", "tests.field.server", endpoint))
+            server.expect("listening at (.*)")
+            for client in clients:
+                client.call(timeout=HOUR, wait_for_ready=True)
+            for client in clients:
+                await client.all_ended()
+                assert len(client.answers) == 2
+                client.check()
+                client.close()
+            factory.shutdown()
+
+    one_loop.run(main)
+
+
+def test_n14_clients_draw_when_to_come_back() -> None:
+    """Libzmq's own backoff is the same in all processes."""
+    from txzmq.rpc.transport import ZmqNetwork
+
+    factory = ZmqFactory()
+    network: Any = ZmqNetwork(factory)
+    handler: Any = object()
+    sockets = [network.connect("inproc://nowhere", handler, {}) for _ in range(50)]
+    drawn = {(one.reconnectInterval, one.reconnectIntervalMax) for one in sockets}
+    for one in sockets:
+        one.close()
+    factory.shutdown()
+    assert len(drawn) > 40
+
+
+# -- descriptors --------------------------------------------------------------------------------
+
+
+def test_l9_a_server_without_descriptors_goes_on_and_recovers(one_loop: Loop) -> None:
+    async def main() -> None:
+        with running("-m", "tests.field.server", "tcp://127.0.0.1:*", "--descriptors=64") as server:
+            endpoint = server.expect("listening at (.*)")[1]
+            address = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
+            factory = ZmqFactory(one_loop.reactor)
+            calls = History(one_loop, Channel(factory, endpoint), factory)
+            await calls.call(timeout=HOUR)
+            strangers = [socket.create_connection(address) for _ in range(120)]
+            latecomer = History(one_loop, Channel(factory, endpoint, liveness=QUICK))
+            waiting = latecomer.call(timeout=HOUR, wait_for_ready=True)
+            for _ in range(20):
+                await calls.call(timeout=HOUR)  # who was there is served all the while
+                await one_loop.sleep(0.02)
+            assert len(calls.answers) == 21
+            for stranger in strangers:
+                stranger.close()
+            await waiting
+            assert len(latecomer.answers) == 1
+            for one in (latecomer, calls):
+                one.check()
+                one.close()
+            assert server.terminate() == 0
+
+    one_loop.run(main)
+
+
+@contextmanager
+def no_descriptors() -> Generator[None]:
+    """This process can open no more of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+    try:
+        while True:  # what is free below the highest
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_l9_a_client_without_descriptors_tells_its_calls_and_recovers(one_loop: Loop) -> None:
+    async def main() -> None:
+        with ExitStack() as stack:
+            server = stack.enter_context(running("-m", "tests.field.server", "tcp://127.0.0.1:*"))
+            endpoint = server.expect("listening at (.*)")[1]
+            factory = ZmqFactory(one_loop.reactor)
+            calls = History(one_loop, Channel(factory, endpoint, liveness=QUICK), factory)
+            await calls.call(timeout=HOUR)
+            calls.call_many(5, answered=False, timeout=HOUR)
+            await one_loop.sleep(0.1)  # they are sent
+            server.kill()
+            server = stack.enter_context(running("-m", "tests.field.server", endpoint))
+            server.expect("listening at (.*)")
+            with no_descriptors():
+                await calls.all_ended()  # the loss is seen now at the earliest
+                calls.check_lost(5)
+                for _ in range(20):
+                    await calls.call(timeout=HOUR)
+                    await one_loop.sleep(0.02)
+                unsent = [error for number, error in calls.errors.items() if number > 5]
+                assert all("was not sent" in error.message for error in unsent)
+            await calls.call_until_answered()
+            calls.check()
+            calls.close()
+
+    one_loop.run(main)
