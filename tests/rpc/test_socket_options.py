@@ -53,7 +53,7 @@ COMMON = {
         ),
         ("listen", {"LINGER": 1_000, "BACKLOG": 1_024, "HANDSHAKE_IVL": 10_000}),
         (
-            "dial",
+            "dial_out",
             {"LINGER": 1_000, "IMMEDIATE": 1, "CONNECT_TIMEOUT": 5_000, "HANDSHAKE_IVL": 5_000},
         ),
     ],
