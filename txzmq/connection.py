@@ -673,9 +673,8 @@ class ZmqConnection:
         size = len(parts[-1])
         if not budget.has_room(peer, size):
             raise zmq.Again
-        tracker = self._sendParts(socket, parts, track=True)
-        if tracker is not None:
-            budget.add(peer, size, tracker)
+        track = budget.wants_tracker(peer, size)
+        budget.add(peer, size, self._sendParts(socket, parts, track=track))
 
     @classmethod
     def _sendParts(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.rpc.service import ECHO, Echo, World, text
+from tests.rpc.service import ECHO, Echo, Waiting, World, text
+from tests.rpc.test_repeated_calls import HEDGE, IDEMPOTENT, config
 from tests.support import Loop, gather
 from txzmq import ZmqFactory
 from txzmq._budget import TRACKED, ByteBudget
@@ -149,6 +150,27 @@ def test_a_budget_counts_what_is_held_and_takes_one_in_any_case() -> None:
     assert budget.has_room(b"a", 1_000)
 
 
+def test_a_budget_tracks_one_message_in_a_sixteenth() -> None:
+    budget = ByteBudget(1_600)
+    trackers: list[Tracker] = []
+    sent = 0
+    while budget.has_room(b"a", 10):
+        tracker = Tracker() if budget.wants_tracker(b"a", 10) else None
+        if tracker is not None:
+            trackers.append(tracker)
+        budget.add(b"a", 10, tracker)
+        sent += 10
+    assert (sent, len(trackers)) == (1_600, 16)
+    trackers[0].done = True
+    assert budget.has_room(b"a", 100)
+    assert not budget.has_room(b"a", 101)
+    for tracker in trackers:
+        tracker.done = True
+    assert budget.has_room(b"a", 1_600)
+    budget.add(b"a", 10, None)
+    assert budget.has_room(b"a", 5_000), "nothing that is tracked is held"
+
+
 def test_a_budget_forgets_peers_to_which_all_was_sent() -> None:
     budget = ByteBudget(100)
     for number in range(10_000):
@@ -253,5 +275,29 @@ def test_l4_a_channel_has_a_bounded_number_of_bytes_waiting() -> None:
     world.server.listen("inproc://service")
     world.network.advance(1)
     assert len(world.network.result(second).value) == 2_000, "one is taken in any case"
+    channel.close()
+    world.close()
+
+
+def test_l4_every_end_of_a_call_gives_its_bytes_back() -> None:
+    world = World(Waiting())
+    channel = Channel(world.network, "inproc://service", service_config=config(HEDGE), timeout=5)
+    book: Any = channel._book  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+    ends: list[Any] = []
+    for method in (ECHO, IDEMPOTENT):
+        for timeout in (0.1, 5, 5, 5):
+            call = channel.unary_unary(method, text("x" * 100), timeout=timeout)
+            ends.append(call.addErrback(lambda _: None))
+    world.network.run()
+    assert book.size >= 800
+    ends[1].cancel()
+    ends[5].cancel()
+    service: Any = world.service
+    service.results[2].callback(text("done"))
+    world.network.advance(1)
+    world.server.stop(0)
+    world.network.advance(10)
+    assert all(end.called for end in ends)
+    assert book.size == 0
     channel.close()
     world.close()
