@@ -50,7 +50,7 @@ COMMON = {
     [
         (
             "connect",
-            {"LINGER": 0, "IMMEDIATE": 1, "CONNECT_TIMEOUT": 5_000, "HANDSHAKE_IVL": 5_000},
+            {"LINGER": 100, "IMMEDIATE": 1, "CONNECT_TIMEOUT": 5_000, "HANDSHAKE_IVL": 5_000},
         ),
         ("listen", {"LINGER": 1_000, "BACKLOG": 1_024, "HANDSHAKE_IVL": 10_000}),
         (

@@ -579,6 +579,16 @@ def test_a_handlers_streams_end_with_it(make: Worlds) -> None:
     assert not inner.running
 
 
+def test_a_channel_that_is_closed_says_so(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    world.run()
+    assert endless.running == 1
+    world.channel.close()
+    world.network.run()
+    assert endless.ends == ["the client cancelled it"]
+
+
 def test_closing_the_channel_ends_its_streams(make: Worlds) -> None:
     endless = Endless()
     world = make(endless)
@@ -637,7 +647,10 @@ def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None
     reader = Reader(other.unary_stream(COUNT, text("1")))
     world.network.run()
     assert endless.running == 2
+    world.network.faults = Faults(loss=1)
     other.close()
+    world.network.run()
+    world.network.faults = Faults()
     world.network.advance(4.9)
     assert endless.running == 2
     world.network.advance(0.2)

@@ -922,6 +922,16 @@ class Hub:
                 timer.cancel()
         self._look = self._patience = self._reconnect = None
 
+    def say_goodbye(self) -> None:
+        """The connection is about to be closed: tell the server which handlers it need not keep."""
+        if not self._owner.is_ready:
+            return
+        topics = [*self._to_cancel, *(stream.topic for stream in self._all())]
+        for first in range(0, len(topics), MAX_CANCELLED):
+            some = topics[first : first + MAX_CANCELLED]
+            body = streams_pb2.CancelStreamsRequest(topics=some).SerializeToString()
+            self._owner.call_streams(_CANCEL, body, None)
+
     def close(self) -> None:
         """The connection is closed for good."""
         self._closed = True  # with its channel, which ends the streams

@@ -463,6 +463,8 @@ class Subchannel:
 
         :return: the state until now.
         """
+        if self._hub is not None:
+            self._hub.say_goodbye()
         previous, self.state = self.state, ConnectivityState.SHUTDOWN
         self._draining = False
         self._to_cancel.clear()

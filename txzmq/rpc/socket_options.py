@@ -19,8 +19,8 @@ class SocketOptions:
 
     What is not here is fixed, since the promises of the RPC layer hang on it:
 
-    - ``LINGER`` is 0 on a channel, for what was not sent is of no use to anybody after it was
-      closed, and 1 s on a server, so that the last replies get out.
+    - ``LINGER`` is 0.1 s on a channel, so that what it says of its streams when it is closed gets
+      out, if nothing is in the way; and 1 s on a server, for its last replies.
     - ``IMMEDIATE`` is on where a socket connects: no request waits in libzmq for a server that is
       down, to be executed there much later.
     - ``ROUTER_MANDATORY`` is on where a server's socket sends: a reply that cannot be sent is an
@@ -101,7 +101,7 @@ class SocketOptions:
 
     def for_channel(self) -> Mapping[str, int]:
         """A channel's socket, by libzmq's names."""
-        return {**self._common(), **self._connecting(), "LINGER": 0}
+        return {**self._common(), **self._connecting(), "LINGER": 100}
 
     def for_server(self) -> Mapping[str, int]:
         """A server's socket that listens."""
