@@ -125,9 +125,14 @@ class Requests:
             self._sender.end(b"")
             if self._hub is not None:
                 self._hub.send_requests_soon(self)
-        finally:
+        except GeneratorExit:
+            raise  # the process ends, and nothing can be waited for
+        except BaseException:
             self._pump = None
             await close_source(source)
+            raise
+        self._pump = None
+        await close_source(source)
 
     def _add(self, item: Any) -> bool:
         expected = self._method.request_type

@@ -49,6 +49,7 @@ SharedKey: TypeAlias = tuple[str, bytes]
 _SERVICE: Final = "/txzmq.rpc.v1.Streams/"
 _SEND: Final = f"{_SERVICE}Send"
 _NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
+_NO_SURROUNDINGS: Final = contextvars.Context()
 #: Seconds. Not 0: virtual time would stand still while a handler gives items without end.
 _NEXT_TURN: Final = 1e-6
 #: Seconds from what was published to the first heartbeat that names its number.
@@ -496,7 +497,7 @@ class ServedStreams:
 
     def _start(self, stream: ServedStream) -> None:
         source, stream.source = stream.source, None
-        surroundings = stream.surroundings
+        surroundings, stream.surroundings = stream.surroundings, _NO_SURROUNDINGS
         if stream.shared is not None:
             surroundings.run(set_current, stream.context)
         pump = surroundings.run(Deferred.fromCoroutine, self._pump(stream, source))
@@ -518,19 +519,25 @@ class ServedStreams:
                 async for item in items:
                     if self._add(stream, item):
                         await self._room(stream)
-                return
-            # Any: an item, or a Deferred of one.
-            one_by_one: Iterable[Any] = source
-            for item in one_by_one:
-                if isinstance(item, Deferred):
-                    waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
-                    full = self._add(stream, await waited)
-                else:
-                    full = self._add(stream, item)
-                if full:
-                    await self._room(stream)
-        finally:
+            else:
+                await self._pump_one_by_one(stream, source)
+        except GeneratorExit:
+            raise  # the process ends, and nothing can be waited for
+        except BaseException:
             await close_source(source)
+            raise
+        await close_source(source)
+
+    # Any: of items, or of Deferreds of them.
+    async def _pump_one_by_one(self, stream: ServedStream, source: Iterable[Any]) -> None:
+        for item in source:
+            if isinstance(item, Deferred):
+                waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
+                full = self._add(stream, await waited)
+            else:
+                full = self._add(stream, item)
+            if full:
+                await self._room(stream)
 
     def _add(self, stream: ServedStream, item: Message) -> bool:
         """Take an item of a handler; whether the next one has to wait."""
