@@ -32,9 +32,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|enum|random|typing|types|abc)\..*"),
     (r"py:.*", r"(google|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
-    (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|T|Req|Res)"),  # type variables
+    (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
-    (r"py:.*", r"(Deferred|Message|Reactor|Failure|optional|callable|object|ValueError|TypeError)"),
+    (r"py:.*", r"(Deferred|Message|Metadata|Reactor|Failure|optional|callable|object|ValueError|TypeError)"),
 ]
 
 DOORS = [txzmq, txzmq.rpc]

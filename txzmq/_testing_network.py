@@ -401,7 +401,9 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
-    def dial_out(self, address: str, handler: WorkerHandler, options: Mapping[str, int]) -> _Listener:
+    def dial_out(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
+    ) -> _Listener:
         """As :meth:`txzmq.rpc.transport.Network.dial_out`; there are no proxies here."""
         raise NotImplementedError("there are no proxies in memory")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -240,33 +239,6 @@ def test_n14_clients_draw_when_to_come_back() -> None:
 
 
 # -- descriptors --------------------------------------------------------------------------------
-
-
-def test_l9_a_server_without_descriptors_goes_on_and_recovers(one_loop: Loop) -> None:
-    async def main() -> None:
-        with running("-m", "tests.field.server", "tcp://127.0.0.1:*", "--descriptors=64") as server:
-            endpoint = server.expect("listening at (.*)")[1]
-            address = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
-            factory = ZmqFactory(one_loop.reactor)
-            calls = History(one_loop, Channel(factory, endpoint), factory)
-            await calls.call(timeout=HOUR)
-            strangers = [socket.create_connection(address) for _ in range(120)]
-            latecomer = History(one_loop, Channel(factory, endpoint, liveness=QUICK))
-            waiting = latecomer.call(timeout=HOUR, wait_for_ready=True)
-            for _ in range(20):
-                await calls.call(timeout=HOUR)  # who was there is served all the while
-                await one_loop.sleep(0.02)
-            assert len(calls.answers) == 21
-            for stranger in strangers:
-                stranger.close()
-            await waiting
-            assert len(latecomer.answers) == 1
-            for one in (latecomer, calls):
-                one.check()
-                one.close()
-            assert server.terminate() == 0
-
-    one_loop.run(main)
 
 
 @contextmanager

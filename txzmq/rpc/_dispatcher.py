@@ -24,7 +24,7 @@ from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._served_streams import ServedStreams, StreamCall
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._watch import Watch
-from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, decode_response
+from txzmq.rpc._wire.headers import OK, OpenStream, RequestHead, ResponseHead, decode_response
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey, Request
 from txzmq.rpc.context import Context, set_current
@@ -45,6 +45,10 @@ _WAITED_TOO_LONG: Final = ResponseHead(
     Code.DEADLINE_EXCEEDED,
     "the call's time was up on the server; it was not executed",
     not_executed=True,
+)
+#: What follows the call may be given to another worker.
+_NOT_THROUGH_A_PROXY: Final = ResponseHead(
+    Code.UNIMPLEMENTED, "streams do not go through a proxy that has workers", not_executed=True
 )
 _PINGS_TOO_OFTEN: Final = ResponseHead(
     Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
@@ -157,23 +161,44 @@ class Dispatcher:
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
-        deadline = self._deadline(head.timeout_us, entry, arrived)
+        if head.open_stream is not None:
+            self._accept_stream(listener, request, entry, head.open_stream, arrived)
+            return
+        deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
-        call: ServedCall
-        if head.open_stream is None:
-            call = ServedCall(listener, key, entry, context, deadline, body)
-        else:
-            stream_call = StreamCall(
-                listener, key, entry, context, deadline, body, head.open_stream
-            )
-            if entry.request_streaming:
-                self.streams.receive(stream_call)
-            call = stream_call
+        call = ServedCall(listener, key, entry, context, deadline, body)
         if cache_key is not None:
             call.cache_key = cache_key
             if not self._is_first(call):
                 return
+        if self._admission.may_run(call.place):
+            self._run(call)
+        else:
+            self._queue(call)
+
+    def _accept_stream(
+        self,
+        listener: Listener,
+        request: Request,
+        entry: Entry,
+        open_stream: OpenStream,
+        arrived: float,
+    ) -> None:
+        """Take a call on in which requests or responses stream."""
+        key, head, body = request
+        if listener.for_proxy:
+            listener.answer(key, _NOT_THROUGH_A_PROXY)
+            return
+        if entry.response_streaming:
+            deadline = self._stream_deadline(head.timeout_us, arrived)
+        else:
+            deadline = self._deadline(head.timeout_us, arrived)
+        address = listener.peer_address(key[0])
+        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        call = StreamCall(listener, key, entry, context, deadline, body, open_stream)
+        if entry.request_streaming:
+            self.streams.receive(call)
         if self._admission.may_run(call.place):
             self._run(call)
         else:
@@ -278,11 +303,9 @@ class Dispatcher:
             f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
         )
 
-    def _deadline(self, timeout_us: int | None, entry: Entry, arrived: float) -> float | None:
+    def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
-        if entry.response_streaming:
-            return self._stream_deadline(timeout_us, arrived)
         if limits.max_timeout is not None:
             timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
         return None if timeout is None else arrived + timeout

@@ -79,7 +79,7 @@ class Listener:
     def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
         """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
-        self._for_proxy = for_proxy
+        self.for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire()
         # Whether clients are to be told to go elsewhere.
         self._draining = False
@@ -272,7 +272,7 @@ class Listener:
         # restart of the process.
         inproc = self.transport is not None and not self.transport.tells_of_loss
         # Nor does a proxy know of it; it needs a moment to take what it has been sent.
-        return inproc or (self.wire.all_left and not self._for_proxy)
+        return inproc or (self.wire.all_left and not self.for_proxy)
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""

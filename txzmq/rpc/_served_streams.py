@@ -274,7 +274,7 @@ class ServedStreams:
         self._guard = guard
         self._limits = limits
         self._debug = debug
-        self._count = count
+        self.count = count
         self._settled = settled
         self.epoch = new_epoch()
         self._streams: dict[bytes, ServedStream] = {}
@@ -353,7 +353,7 @@ class ServedStreams:
         limits, wanted = self._limits, call.open_stream
         refusal = self._why_not(call.key[0])
         if refusal:
-            self._count("shed stream")
+            self.count("shed stream")
             return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
         sender = Sender(
             min(wanted.window_items or limits.stream_window, limits.stream_window),
@@ -406,7 +406,7 @@ class ServedStreams:
         if stream is None:
             refusal = self._why_not(b"")
             if refusal:
-                self._count("shed stream")
+                self.count("shed stream")
                 return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
             stream = self._begin_run(publisher, wanted)
         stream.members += 1
@@ -490,7 +490,7 @@ class ServedStreams:
             self._remove(stream)  # who has missed the end has had the time to ask for it
             self._settled()
             return
-        self._count("stream without subscriber")
+        self.count("stream without subscriber")
         self.cancel(stream, "nobody subscribes to it")
 
     # -- the handler -------------------------------------------------------------------------
@@ -725,7 +725,7 @@ class ServedStreams:
             return ResponseHead(Code.NOT_FOUND, "the server does not have this stream"), b""
         stream.publisher.publish(stream)
         stream.heard = self._clock.seconds()
-        self._count("replay")
+        self.count("replay")
         publication = stream.sender.replay(request.sequence)
         response = streams_pb2.ReplayResponse(publication=to_message(publication))
         return OK, response.SerializeToString()
@@ -757,7 +757,7 @@ class ServedStreams:
         silent_since = self._clock.seconds() - self._limits.stream_silence
         for stream in list(self._unacknowledged):
             if stream.heard < silent_since and stream.shared is None:
-                self._count("silent subscriber")
+                self.count("silent subscriber")
                 self.cancel(stream, "the client has stopped answering")
                 continue
             stream.quiet += 1

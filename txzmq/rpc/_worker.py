@@ -35,7 +35,7 @@ class Worker(Listener):
 
         :raises Exception: if the address is none.
         """
-        super().__init__(owner)
+        super().__init__(owner, for_proxy=True)
         self._network = network
         self._address = address
         self._options = options

@@ -236,7 +236,7 @@ class WorkerHandler(ServerHandler, Protocol):
     """What the socket of a server that dials out tells besides."""
 
     def failed(self, reason: str) -> None:
-        """A connection that :meth:`Network.dial_out` began was lost, or something else answers there.
+        """A connection of :meth:`Network.dial_out` was lost, or something else answers there.
 
         It does not come back: close it, and make another.
         """

@@ -46,9 +46,6 @@ class Count(enum.StrEnum):
     #: There was no such call.
     UNKNOWN_REPLY = "unknown reply"
 
-    #: Something was published for a stream that has ended or that there never was.
-    UNKNOWN_STREAM = "publication of no stream"
-
     # -- of a channel's connections
 
     #: A connection was made anew; attempts that libzmq repeats by itself do not count.
@@ -69,6 +66,11 @@ class Count(enum.StrEnum):
     #: A request was sent to another server, because one had refused it without having begun.
     SENT_AGAIN = "sent again"
 
+    # -- of a channel's streams
+
+    #: Something was published of a stream that has ended here.
+    STRAY_PUBLICATION = "publication of no stream"
+
     # -- of both sides
 
     #: A message that was none, or a batch that could not be read.
@@ -87,7 +89,7 @@ class Count(enum.StrEnum):
     #: A stream was refused, because too many were open or too much waited for acknowledgement.
     SHED_STREAM = "shed stream"
     #: A stream was ended, because nobody subscribed to it for a while.
-    STREAM_WITHOUT_SUBSCRIBER = "stream without subscriber"
+    FORSAKEN_STREAM = "stream without subscriber"
     #: A stream was ended, because its client acknowledged nothing and did not answer.
     SILENT_SUBSCRIBER = "silent subscriber"
     #: A client missed items of a stream, and got them again.
