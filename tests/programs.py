@@ -76,8 +76,11 @@ class Program:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        """SIGSTOP: the process does nothing any more, and its kernel goes on for it."""
+        """SIGSTOP; when this returns, the process does nothing any more, and its kernel goes on."""
         self.process.send_signal(signal.SIGSTOP)
+        # Until the thread that the signal went to has its turn, the others run on.
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
 
     def go_on(self) -> None:
         """SIGCONT, after :meth:`stop`."""
