@@ -158,7 +158,8 @@ def test_n14_clients_draw_when_to_come_back() -> None:
     network: Any = ZmqNetwork(factory)
     handler: Any = object()
     sockets = [network.connect("inproc://nowhere", handler, {}) for _ in range(50)]
-    drawn = {(one.reconnectInterval, one.reconnectIntervalMax) for one in sockets}
+    names = ("RECONNECT_IVL", "RECONNECT_IVL_MAX")
+    drawn = {tuple(one.socketOptions[name] for name in names) for one in sockets}
     for one in sockets:
         one.close()
     factory.shutdown()

@@ -87,6 +87,8 @@ class Count(enum.StrEnum):
     REPLY_TO_NOBODY = "reply to a peer that has gone"
     #: A client did not take its replies; this one became an error.
     BACKLOG = "reply over a slow client's backlog"
+    #: A server that dialled out lost its connection to a proxy, or could not make one.
+    PROXY_LOST = "connection to a proxy lost"
 
 
 class Watched(Protocol):
