@@ -127,6 +127,10 @@ bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in n
 bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
 	$(BIN)/python -m benchmarks.codegen
 
+.PHONY: bench-layers
+bench-layers: $(DEVELOPS)  ## measure where the time of a call goes, layer by layer
+	$(BIN)/python -m benchmarks.layers
+
 .PHONY: bench-memory
 bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
 	$(BIN)/python -m benchmarks.memory

@@ -34,7 +34,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
-    (r"py:.*", r"(Deferred|Message|Metadata|Reactor|Failure|optional|callable|object|ValueError|TypeError)"),
+    (
+        r"py:.*",
+        r"(Deferred|Message|Metadata|Reactor|Failure|optional|callable|object|ValueError|TypeError)",
+    ),
 ]
 
 DOORS = [txzmq, txzmq.rpc]
