@@ -41,7 +41,7 @@ def test_n16_a_client_that_reaches_itself_is_not_ready_and_leaves_the_port(
 ) -> None:
     """A client's port may be the one that it connects to, where nobody listens."""
     host = hosts.server
-    host.limit_ports(40_000, 40_001)
+    host.limit_ports(40_000, 40_003)  # one for the server's streams, one for the client
     reasons = Reasons()
 
     async def main() -> None:
