@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txzmq.rpc._wire.metadata import Metadata
+
 if TYPE_CHECKING:
     from txzmq.rpc._client_streams import ClientStream
-    from txzmq.rpc._wire.metadata import Metadata
 
 __all__ = [
     "InterceptedStream",
@@ -22,7 +23,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-S = TypeVar("S", bound="ResponseStream[Any]")
 
 
 class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
@@ -59,7 +59,7 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """What the server put behind the last one, or with the error, when that has arrived."""
         return ()
 
-    def max_silence(self: S, seconds: float | None) -> S:
+    def max_silence(self, seconds: float | None) -> Self:
         """End the stream with DEADLINE_EXCEEDED when its reader has to wait for an item for longer.
 
         ``async for tick in client.watch(request).max_silence(5): ...``
@@ -69,7 +69,7 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """
         return self
 
-    def skip_gaps(self: S, told: Callable[[int], object] | None = None) -> S:
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
         """Go on where items are lost, instead of failing with DATA_LOSS.
 
         Only a shared stream loses any: to a client that is too slow, or was disconnected for too
@@ -105,7 +105,7 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """As :meth:`cancel`; for ``contextlib.aclosing``."""
         self.cancel()
 
-    async def __aenter__(self: S) -> S:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -150,12 +150,12 @@ class OpenResponseStream(ResponseStream[T]):
         """What the server put behind the last one."""
         return self._core.trailing
 
-    def max_silence(self, seconds: float | None) -> OpenResponseStream[T]:
+    def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""
         self._core.set_silence(seconds)
         return self
 
-    def skip_gaps(self, told: Callable[[int], object] | None = None) -> OpenResponseStream[T]:
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
         """Go on where items are lost."""
         self._core.skip_gaps(told)
         return self
@@ -224,15 +224,15 @@ class InterceptedStream(ResponseStream[T]):
         """What the server put behind the last one."""
         return () if self._stream is None else self._stream.trailing_metadata
 
-    def max_silence(self, seconds: float | None) -> InterceptedStream[T]:
+    def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""
         return self._then(lambda stream: stream.max_silence(seconds))
 
-    def skip_gaps(self, told: Callable[[int], object] | None = None) -> InterceptedStream[T]:
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
         """Go on where items are lost."""
         return self._then(lambda stream: stream.skip_gaps(told))
 
-    def _then(self, do: Callable[[ResponseStream[T]], object]) -> InterceptedStream[T]:
+    def _then(self, do: Callable[[ResponseStream[T]], object]) -> Self:
         if self._stream is not None:
             do(self._stream)
         else:
