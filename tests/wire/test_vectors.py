@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message_factory import GetMessageClass
 
 from tests.wire.vectors import FOLDER, Vector, cases, everything, frames_of, pairs_of, read
 from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import (
+    OpenStream,
     RequestHead,
     ResponseHead,
+    decode_request,
     decode_response,
     encode_request,
     encode_response,
 )
 from txzmq.rpc._wire.server import Refusal, Request, ServerWire
+from txzmq.rpc._wire.streams import SEPARATOR, decode, encode, topic_of
 from txzmq.rpc.errors import Code
+from txzmq.rpc.v1 import streams_pb2
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 PEER = b"\0\0\0\0\1"
@@ -159,9 +166,57 @@ def test_every_example_is_described_and_read_by_a_test() -> None:
         "malformed-replies",
         "orders",
         "batches",
+        "streams",
     }
     for name in names:
         vectors = read(name)
         assert all(vector["description"].endswith(".") for vector in vectors)
         assert len({vector["name"] for vector in vectors}) == len(vectors)
     assert len(list(everything())) > 40
+
+
+@pytest.mark.parametrize("vector", cases("streams"))
+def test_what_is_said_of_streams_is_what_its_parts_say(vector: Vector) -> None:
+    assert streams_pb2.DESCRIPTOR is not None  # its messages are in the pool
+    frames = frames_of(vector)
+    for index, part in vector["parts"].items():
+        pool = descriptor_pool.Default()
+        message = GetMessageClass(pool.FindMessageTypeByName(part["type"]))()
+        ParseDict(part["json"], message)
+        frame = frames[int(index)]
+        if vector.get("publication"):
+            assert topic_of(frame) + SEPARATOR == frames_of(SUBSCRIPTION)[0]
+            frame = frame[len(topic_of(frame)) + 1 :]
+        assert message.SerializeToString() == frame
+
+
+SUBSCRIPTION = next(vector for vector in read("streams") if vector["name"] == "subscription")
+
+
+def test_streams_are_opened_as_their_vectors_say() -> None:
+    vectors = {vector["name"]: frames_of(vector) for vector in read("streams")}
+    for name, stream in {
+        "open": OpenStream(4096, 4 * 1024 * 1024),
+        "open-requests": OpenStream(
+            requests=bytes.fromhex("0123456789abcdef0123456789abcdef"),
+        ),
+    }.items():
+        head = decode_request(vectors[name][2])
+        assert head.open_stream == stream
+        assert encode_request(head) == vectors[name][2]
+    opened = decode_response(vectors["opened"][2])
+    assert opened.stream is not None
+    assert opened.stream.topic + SEPARATOR == vectors["subscription"][0]
+    assert opened.stream.publisher == "tcp://0.0.0.0:5001"
+    assert encode_response(opened) == vectors["opened"][2]
+
+
+@pytest.mark.parametrize("name", ["publication", "heartbeat", "end", "error"])
+def test_what_is_published_is_read_and_written(name: str) -> None:
+    (vector,) = [vector for vector in read("streams") if vector["name"] == name]
+    (frame,) = frames_of(vector)
+    publication = decode(frame)
+    assert encode(topic_of(frame), publication) == frame
+    assert (publication.end is not None) == (name in {"end", "error"})
+    assert (publication.start is not None) == (name == "publication")
+    assert bool(publication.items) == (name in {"publication", "end"})
