@@ -29,6 +29,14 @@ COUNT = Method("/test.Streaming/Count", "count", StringValue, StringValue, kind=
 COLLECT = Method(
     "/test.Streaming/Collect", "collect", StringValue, StringValue, kind=Kind.STREAM_UNARY
 )
+RESUME = Method(
+    "/test.Streaming/Resume",
+    "resume",
+    StringValue,
+    StringValue,
+    kind=Kind.UNARY_STREAM,
+    stream=StreamOptions(resumable=True),
+)
 #: Shared; the last ten items are kept.
 TICKS = Method(
     "/test.Streaming/Ticks",
@@ -53,7 +61,9 @@ async def count(request: StringValue, context: Context) -> AsyncIterator[StringV
 class Streaming:
     """Counts, unless told otherwise."""
 
-    __txzmq_service__: ClassVar[Service] = Service("test.Streaming", (COUNT, COLLECT, CHAT, TICKS))
+    __txzmq_service__: ClassVar[Service] = Service(
+        "test.Streaming", (COUNT, COLLECT, CHAT, TICKS, RESUME)
+    )
 
     def __init__(self, handler: Handler = count) -> None:
         self.handler = handler
@@ -64,7 +74,7 @@ class Streaming:
         self.contexts.append(context)
         return self.handler(request, context)
 
-    collect = chat = ticks = count
+    collect = chat = ticks = resume = count
 
 
 class Reader:

@@ -12,12 +12,13 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
-from tests.rpc.streaming import COUNT, PUBLISHER, Handler, Reader, StreamWorld
+from tests.rpc.streaming import COUNT, PUBLISHER, RESUME, Handler, Reader, StreamWorld
 from tests.support import Logged
 from txzmq.rpc import (
     Channel,
     Context,
     DeadlineExceeded,
+    FailedPrecondition,
     Internal,
     NotFound,
     PermissionDenied,
@@ -722,6 +723,45 @@ def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:
     assert not world.server.running
     assert world.server.counters["silent subscriber"] == 1
     stream.cancel()
+
+
+async def count_on(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    """Count slowly, from wherever another one left off."""
+    for number in range(context.first_item - 1, int(request.value)):
+        yield text(str(number))
+        if number % 3 == 2:
+            await sleep_of[context.method](0.2)
+
+
+sleep_of: dict[str, Callable[[float], Deferred[None]]] = {}
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+def test_a_stream_goes_on_elsewhere_where_its_method_may(make: Worlds, how: str) -> None:
+    world = make(count_on)
+    sleep_of[RESUME.path] = world.sleep
+    reader = Reader(world.channel.unary_stream(RESUME, text("60")))
+    for _ in range(3):
+        world.network.advance(0.7)
+        assert not reader.has_ended
+        if how == "dies":
+            world.die()
+        else:
+            world.server.stop(0)
+        world.network.advance(0.1)
+        world.serve()
+        world.network.advance(1)
+    world.network.advance(30)
+    assert reader.items == numbers(60)
+    assert reader.ended == "well"
+    assert world.channel.counters["stream resumed"] == 3
+    # What the dead servers still run has lost its clients, too.
+
+
+def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) -> None:
+    world = make()
+    world.channel._open_stream = world.channel._open_stream._replace(sequence=5)  # pyright: ignore[reportPrivateUsage]  # what another client may say
+    assert isinstance(world.run().ended, FailedPrecondition)
 
 
 # -- interceptors, on the server ---------------------------------------------------------------

@@ -43,7 +43,7 @@ timeouts = st.none() | st.integers(0, 2**53)
 request_keys = st.just(b"") | st.binary(min_size=16, max_size=16)
 uint32, uint64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 open_streams = st.none() | st.builds(
-    OpenStream, uint32, uint64, st.just(b"") | st.binary(min_size=16, max_size=16)
+    OpenStream, uint32, uint64, st.just(b"") | st.binary(min_size=16, max_size=16), uint64
 )
 request_heads = st.builds(
     RequestHead,

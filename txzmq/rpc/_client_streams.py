@@ -179,6 +179,7 @@ class ClientStream:
         "_taken_bytes",
         "_told",
         "_waiter",
+        "_window",
         "asked",
         "deadline",
         "deferred",
@@ -190,6 +191,7 @@ class ClientStream:
         "outcome",
         "parent",
         "receiver",
+        "reopen",
         "response_metadata",
         "response_size",
         "shared",
@@ -229,6 +231,8 @@ class ClientStream:
         self.shared = False
         #: The connection on which it was opened.
         self.hub: Hub | None = None
+        #: Opens it again from an item on; None if that is not to be done.
+        self.reopen: Callable[[ClientStream, int], None] | None = None
         #: Whether a replay was asked for.
         self.asked = False
         self._opening: OpeningCall | None = None
@@ -249,8 +253,8 @@ class ClientStream:
         # What was read since the last acknowledgement, and how much makes the next one worth it.
         self._taken = 0
         self._taken_bytes = 0
-        self._ack_items = window.window_items
-        self._ack_bytes = window.window_bytes
+        self._ack_items = self._ack_bytes = 1
+        self._window = window
 
     # -- opening -----------------------------------------------------------------------------
 
@@ -261,10 +265,8 @@ class ClientStream:
             self.deferred = Deferred(lambda _: self.cancel())
             self.deferred.addErrback(_ignore)
             self.parent.adopt(self.deferred)
-        self._opening = call
         self._requests = call.requests
-        call.deferred.addCallbacks(self._opened, self._not_opened)
-        begin(call)
+        self.open_again(call, begin)
 
     def opened(self) -> Deferred[OpenResponseStream[Any]]:
         """Fires with a stream to read when the server has agreed, and fails if it does not."""
@@ -296,11 +298,12 @@ class ClientStream:
         self.topic = stream.topic
         self.shared = stream.shared
         self.receiver.begin(stream.sequence)
-        if stream.window_items:
-            self._ack_items = min(self._ack_items, stream.window_items)
-            self._ack_bytes = min(self._ack_bytes, stream.window_bytes)
-        self._ack_items = max(1, self._ack_items // 2)
-        self._ack_bytes = max(1, self._ack_bytes // 2)
+        window = self._window
+        items = min(window.window_items, stream.window_items or window.window_items)
+        size = min(window.window_bytes, stream.window_bytes or window.window_bytes)
+        self._ack_items = max(1, items // 2)
+        self._ack_bytes = max(1, size // 2)
+        self._taken = self._taken_bytes = 0
         self.hub = cast("_HasHub", carrier).hub
         self.hub.open(self, stream)
         self._tell_opened()
@@ -380,7 +383,13 @@ class ClientStream:
         self.trailing = head.trailing
         if self.response_metadata is not None:
             self.response_metadata.trailing = head.trailing
-        if head.code is Code.OK:
+        if head.code is Code.UNAVAILABLE and head.draining and self.reopen is not None:
+            hub, self.hub = self.hub, None
+            if hub is not None:
+                hub.ended(self)  # which acknowledges the end
+            self.receiver.sequence -= 1  # it was not the end after all
+            self._go_on_elsewhere()
+        elif head.code is Code.OK:
             self._finish(StopAsyncIteration())
         else:
             self._finish(
@@ -499,9 +508,30 @@ class ClientStream:
             guard.reactor().callFromThread(self.cancel)
 
     def fail(self, error: Exception) -> None:
-        """There is no more; what has arrived may still be read."""
-        if self.outcome is None:
+        """There is no more here; what has arrived may still be read."""
+        if self.outcome is not None:
+            return
+        hub = self.hub
+        if hub is not None and self.reopen is not None and isinstance(error, Unavailable):
+            self.hub = None
+            hub.ended(self)
+            self._go_on_elsewhere()
+        else:
             self._finish(error)
+
+    def _go_on_elsewhere(self) -> None:
+        """The server is lost; another one may know how to go on."""
+        assert self.reopen is not None
+        try:
+            self.reopen(self, self.receiver.sequence)
+        except Exception as error:  # noqa: BLE001 - that the channel is closed, for instance
+            self._finish(error)
+
+    def open_again(self, call: OpeningCall, begin: Callable[[Call], None]) -> None:
+        """Make another call that opens it."""
+        self._opening = call
+        call.deferred.addCallbacks(self._opened, self._not_opened)
+        begin(call)
 
     def too_late(self) -> None:
         """Its time is up."""

@@ -196,6 +196,7 @@ class Dispatcher:
             deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        context.first_item = open_stream.sequence or 1
         call = StreamCall(listener, key, entry, context, deadline, body, open_stream)
         if entry.request_streaming:
             self.streams.receive(call)
@@ -293,7 +294,7 @@ class Dispatcher:
             if entry.request_streaming is not bool(stream.requests):
                 what = "streams" if entry.request_streaming else "does not stream"
                 return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
-            return self.streams.may_open(head)
+            return self.streams.may_open(head, entry)
         return None
 
     def _too_much_metadata(self, what: str) -> ResponseHead:

@@ -309,9 +309,12 @@ class ServedStreams:
 
     # -- opening -----------------------------------------------------------------------------
 
-    def may_open(self, head: RequestHead) -> ResponseHead | None:
+    def may_open(self, head: RequestHead, entry: Entry) -> ResponseHead | None:
         """Why a stream is not opened; None if it may be."""
         assert head.open_stream is not None, "it opens a stream"
+        options = entry.method.stream
+        if head.open_stream.sequence > 1 and not (options and options.resumable):
+            return ResponseHead(Code.FAILED_PRECONDITION, f"{head.path} is not resumable")
         if head.open_stream.requests in self._requests:
             return ResponseHead(Code.INVALID_ARGUMENT, "there is a stream with this id")
         return None
@@ -358,6 +361,7 @@ class ServedStreams:
         sender = Sender(
             min(wanted.window_items or limits.stream_window, limits.stream_window),
             min(wanted.window_bytes or limits.stream_window_bytes, limits.stream_window_bytes),
+            call.context.first_item,
         )
         stream = ServedStream(
             call.entry.method,
@@ -819,7 +823,8 @@ class ServedStreams:
         """The server shuts down: end all streams."""
         for stream in list(self._streams.values()):
             if not stream.sender.ended and not stream.gone:
-                self._end(stream, ResponseHead(Code.UNAVAILABLE, "the server shut down"))
+                head = ResponseHead(Code.UNAVAILABLE, "the server shut down", draining=True)
+                self._end(stream, head)
             self._interrupt(stream, "the server shuts down")
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -272,28 +273,54 @@ class Channel:
             response_size,
             self._open_stream,
         )
-        opening = self._time_left(left)
         requests, open_stream = None, self._open_stream
         if streams:
             requests = Requests(method, request, self._request_size(method), stream.cancel)
             open_stream = open_stream._replace(requests=requests.id)
-        timeout_us = None if left is None else round(left * _US)
+        head = RequestHead(method.path, None, metadata, open_stream=open_stream)
+        call = self._opening_call(stream, head, body, left, requests, wait_for_ready)
+        if not streams and method.stream is not None and method.stream.resumable:
+            stream.reopen = partial(self._reopen, head, body)
+        stream.open(call, self._endpoints.start)
+        return stream
+
+    def _reopen(self, head: RequestHead, body: bytes, stream: ClientStream, sequence: int) -> None:
+        """Open a stream again from an item on, as soon as a server can be reached."""
+        if self._closed:
+            raise Unavailable("the channel is closed")
+        self._endpoints.count("stream resumed")
+        left = stream.deadline
+        if left is not None:
+            left = max(0.0, left - self._clock.seconds())
+        head = head._replace(open_stream=self._open_stream._replace(sequence=sequence))
+        call = self._opening_call(stream, head, body, left, None, wait_for_ready=True)
+        stream.open_again(call, self._endpoints.start)
+
+    def _opening_call(
+        self,
+        stream: ClientStream,
+        head: RequestHead,
+        body: bytes,
+        left: float | None,
+        requests: Requests | None,
+        wait_for_ready: bool,
+    ) -> OpeningCall:
+        timeout = self._time_left(left)
         call = OpeningCall(
             self._book,
-            method,
-            RequestHead(method.path, timeout_us, metadata, open_stream=open_stream),
+            stream.method,
+            head._replace(timeout_us=None if left is None else max(1, round(left * _US))),
             body,
-            None if opening is None else self._clock.seconds() + opening,
+            None if timeout is None else self._clock.seconds() + timeout,
             wait_for_ready,
             None,
             None,
-            response_size,
-            stream_deadline=deadline,
+            stream.response_size,
+            stream_deadline=stream.deadline,
             requests=requests,
         )
         self._book.begun(call)
-        stream.open(call, self._endpoints.start)
-        return stream
+        return call
 
     def stream_unary(
         self,

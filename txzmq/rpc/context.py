@@ -19,6 +19,8 @@ class Context:
 
     :ivar method: ``/package.Service/Method``.
     :ivar metadata: of the request, as pairs.
+    :ivar first_item: the number of the first item of a stream of responses, counted from 1; it is
+        not 1 where the stream goes on after another server was lost, see the guide on streams.
     :ivar peer: where the client connected from, for logs: an address, or nothing. It proves
         nothing about who the client is.
     """
@@ -29,6 +31,7 @@ class Context:
         "_clock",
         "_deadline",
         "_ended",
+        "first_item",
         "initial_metadata",
         "metadata",
         "method",
@@ -52,6 +55,7 @@ class Context:
         self.method = method
         self.metadata = metadata
         self.peer = peer
+        self.first_item = 1
         #: What goes back with the response, before it and after it.
         self.initial_metadata: Metadata = ()
         self.trailing_metadata: Metadata = ()

@@ -68,6 +68,8 @@ class Count(enum.StrEnum):
 
     # -- of a channel's streams
 
+    #: A stream that was lost went on, with the same server or another one.
+    STREAM_RESUMED = "stream resumed"
     #: Something was published of a stream that has ended here.
     STRAY_PUBLICATION = "publication of no stream"
 

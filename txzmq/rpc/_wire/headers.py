@@ -59,11 +59,13 @@ class OpenStream(NamedTuple):
     :ivar window_items: how many items may be published and not acknowledged.
     :ivar window_bytes: how many bytes of them; the item that reaches them is the last.
     :ivar requests: 16 bytes that stand for a stream of requests; empty if there is none.
+    :ivar sequence: the number of the first item, of a stream that goes on; 0 for the beginning.
     """
 
     window_items: int = 0
     window_bytes: int = 0
     requests: bytes = b""
+    sequence: int = 0
 
 
 class OpenedStream(NamedTuple):
@@ -148,6 +150,7 @@ def encode_request(head: RequestHead) -> bytes:
         own.open_stream.window_items = stream.window_items
         own.open_stream.window_bytes = stream.window_bytes
         own.open_stream.requests = stream.requests
+        own.open_stream.sequence = stream.sequence
     return header + own.SerializeToString()
 
 
@@ -176,7 +179,7 @@ def decode_request(header: bytes) -> RequestHead:
     if (
         not head.metadata
         and not head.request_key
-        and not (stream and stream.requests)
+        and not (stream and (stream.requests or stream.sequence))
         and len(header) <= _MAX_KNOWN_HEADER
     ):
         if len(_known_requests) >= 1024:
@@ -213,7 +216,7 @@ def _open_stream_from_wire(message: header_pb2.OpenStream) -> OpenStream:
     requests = message.requests
     if len(requests) not in (0, TOPIC_SIZE):
         raise BadHeader(f"the id of a stream has {TOPIC_SIZE} bytes, not {len(requests)}")
-    return OpenStream(message.window_items, message.window_bytes, requests)
+    return OpenStream(message.window_items, message.window_bytes, requests, message.sequence)
 
 
 def _check_length(header: bytes) -> None:

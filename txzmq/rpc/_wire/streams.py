@@ -345,6 +345,9 @@ class Receiver:
     def begin(self, first: int) -> None:
         """Say what the first number is, before anything is received."""
         self.sequence = self.known = self._first = first
+        self.end = None
+        self._early.clear()
+        self.early_items = 0
 
     @property
     def missing(self) -> bool:

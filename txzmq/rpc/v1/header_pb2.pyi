@@ -82,6 +82,7 @@ class OpenStream(_message.Message):
     WINDOW_ITEMS_FIELD_NUMBER: _builtins.int
     WINDOW_BYTES_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     window_items: _builtins.int
     """Of a stream of responses: how many items, and how many bytes of them, may be published and not
     yet acknowledged; the item that reaches the bytes is the last.
@@ -89,14 +90,19 @@ class OpenStream(_message.Message):
     window_bytes: _builtins.int
     requests: _builtins.bytes
     """Of a stream of requests: 16 random bytes that stand for it in `Streams.Send`."""
+    sequence: _builtins.int
+    """Of a stream of responses that begins where another server left off: the number of its first
+    item. Absent: from the beginning.
+    """
     def __init__(
         self,
         *,
         window_items: _builtins.int = ...,
         window_bytes: _builtins.int = ...,
         requests: _builtins.bytes = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "sequence", b"sequence", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___OpenStream: _TypeAlias = OpenStream  # noqa: Y015
