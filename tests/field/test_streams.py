@@ -19,7 +19,7 @@ from tests.rpc.service import text
 from tests.rpc.streaming import COUNT, Reader
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Unavailable
+from txzmq.rpc import Channel, Liveness, Unavailable
 from txzmq.rpc.transport import SubscriberHandler, SubscriberTransport, ZmqNetwork
 
 ITEMS = int(os.environ.get("TXZMQ_STREAM_ITEMS", "30000"))
@@ -181,3 +181,27 @@ def test_other_streams_cannot_be_listened_to(one_loop: Loop) -> None:
             stranger.close(linger=0)
         zmq.Context.instance().term()
     assert heard == []
+
+
+def test_a_server_that_is_stopped_is_given_up(one_loop: Loop) -> None:
+    """Its kernel still answers for it; the channel's pings are what tells."""
+    with running("-m", "tests.field.stream_server", "tcp://127.0.0.1:*") as server:
+        endpoint = server.expect("listening at (.*)")[1]
+
+        async def main() -> BaseException | str | None:
+            factory = ZmqFactory(one_loop.reactor)
+            liveness = Liveness(ping_interval=0.4, dead_after=0.8, probe_timeout=0.4)
+            channel = Channel(factory, endpoint, liveness=liveness)
+            reader = Reader(channel.unary_stream(COUNT, text("1000000000")))
+            await one_loop.until(lambda: reader.items)
+            server.stop()
+            await reader.done
+            server.go_on()
+            channel.close()
+            factory.shutdown()
+            return reader.ended
+
+        ended = one_loop.run(main)
+        assert isinstance(ended, Unavailable)
+        assert "stopped answering" in ended.message
+        server.expect("cancelled")
