@@ -68,6 +68,7 @@ class Stack:
             "rate": count / figures["seconds"],
             "client": figures["cpu"] / count * 1e6,
             "server": server / count * 1e6,
+            "p50": figures["p50"],
         }
 
 
@@ -93,13 +94,19 @@ def main() -> None:
 def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:
     print(f"\n{LOADS[load]}")
     for name, several in samples.items():
-        rate, client, server = (
+        rate, client, server, p50 = (
             statistics.median(sample[key] for sample in several)
-            for key in ("rate", "client", "server")
+            for key in ("rate", "client", "server", "p50")
         )
-        print(f"  {name:10} {rate:12,.0f}/s   client {client:7.2f} us   server {server:7.2f} us")
+        trip = f"   p50 {p50:,.0f} us" if p50 else ""
+        print(
+            f"  {name:10} {rate:12,.0f}/s   client {client:7.2f} us   server {server:7.2f} us{trip}"
+        )
     ours, theirs = (samples[name] for name in _STACKS)
     ratios = [a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True)]
+    if ours[0]["p50"]:
+        trips = [b["p50"] / a["p50"] for a, b in zip(ours, theirs, strict=True)]
+        print(f"  ratio      {statistics.median(trips):.1f} of the medians of round trips")
     print(
         f"  ratio      {statistics.median(ratios):.1f}"
         f"  (from {min(ratios):.1f} to {max(ratios):.1f})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 
-from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
+from benchmarks.streams.loads import BURST, CHATS, SERVICE, SUBSCRIBERS, Figures, Order, item, trips
 
 # Any: grpcio has no types, and half of what a checker infers is unknown.
 grpc: Any = import_module("grpc")
@@ -82,7 +83,9 @@ async def drive(address: str) -> None:
                 count=count,
                 seconds=time.perf_counter() - started,
                 cpu=time.process_time() - cpu,
+                p50=statistics.median(trips) * 1e6 if trips else 0.0,
             )
+            trips.clear()
             print(json.dumps(figures), flush=True)
         for other in _others:
             await other.close()
@@ -128,12 +131,17 @@ async def _client(channel: Any, end: float) -> int:
 async def _chat(channel: Any, end: float) -> int:
     count, now = 0, time.perf_counter
     call = channel.stream_stream(f"/{SERVICE}/Chat", **_CODING)()
-    while now() < end:
+    while (begun := now()) < end:
         await call.write(item())
         await call.read()
         count += 1
+        trips.append(now() - begun)
     await call.done_writing()
     return count
+
+
+async def _chats(channel: Any, end: float) -> int:
+    return sum(await asyncio.gather(*[_chat(channel, end) for _ in range(CHATS)]))
 
 
 async def _fan_out(channel: Any, end: float) -> int:
@@ -164,7 +172,13 @@ async def _fan_out(channel: Any, end: float) -> int:
 _others: list[Any] = []
 
 
-_LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}
+_LOADS: Final = {
+    "server": _server,
+    "client": _client,
+    "chat": _chat,
+    "chats": _chats,
+    "fan-out": _fan_out,
+}
 
 if __name__ == "__main__":
     asyncio.run(serve() if sys.argv[1] == "serve" else drive(sys.argv[2]))

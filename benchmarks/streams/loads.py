@@ -6,11 +6,24 @@ from typing import Final, TypedDict
 
 from google.protobuf.wrappers_pb2 import BytesValue
 
-__all__ = ["BURST", "ITEM", "LOADS", "SERVICE", "SUBSCRIBERS", "Figures", "Order", "item"]
+__all__ = [
+    "BURST",
+    "CHATS",
+    "ITEM",
+    "LOADS",
+    "SERVICE",
+    "SUBSCRIBERS",
+    "Figures",
+    "Order",
+    "item",
+    "trips",
+]
 
 SERVICE: Final = "txzmq.benchmarks.v1.Streams"
 #: Bytes of an item's payload.
 ITEM: Final = 100
+#: Streams both ways at once.
+CHATS: Final = 100
 #: Of the fan-out: clients, and events that come together, a hundred times a second.
 SUBSCRIBERS: Final = 50
 BURST: Final = b"100"
@@ -19,6 +32,7 @@ LOADS: Final = {
     "server": "items/s from the server",
     "client": "items/s to the server",
     "chat": "round trips/s on one stream both ways",
+    "chats": "round trips/s on 100 streams both ways at once",
     "fan-out": "deliveries/s of one event to 50 subscribers",
 }
 
@@ -37,8 +51,14 @@ class Figures(TypedDict):
     seconds: float
     #: Of processor time, of the client.
     cpu: float
+    #: The median of a round trip in microseconds; 0 where there is none.
+    p50: float
 
 
 def item() -> BytesValue:
     """An item, made anew as an application would."""
     return BytesValue(value=bytes(ITEM))
+
+
+#: Seconds of each round trip since the last report.
+trips: list[float] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Final
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from twisted.internet import epollreactor
 
-from benchmarks.streams.loads import BURST, SERVICE, SUBSCRIBERS, Figures, Order, item
+from benchmarks.streams.loads import BURST, CHATS, SERVICE, SUBSCRIBERS, Figures, Order, item, trips
 
 epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -108,7 +109,9 @@ async def drive(reactor: Any) -> None:
             count=count,
             seconds=time.perf_counter() - started,
             cpu=time.process_time() - cpu,
+            p50=statistics.median(trips) * 1e6 if trips else 0.0,
         )
+        trips.clear()
         print(json.dumps(figures), flush=True)
     for each in (channel, *_others):
         each.close()
@@ -144,15 +147,21 @@ async def _chat(channel: Channel, end: float) -> int:
 
     async def items() -> AsyncIterator[BytesValue]:
         nonlocal said
-        while now() < end:
-            yield item()
+        while (begun := now()) < end:
             said = Deferred()
+            yield item()
             await said
+            trips.append(now() - begun)
 
     async for _ in channel.stream_stream(CHAT, items()):
         count += 1
         said.callback(None)
     return count
+
+
+async def _chats(channel: Channel, end: float) -> int:
+    chats = [Deferred.fromCoroutine(_chat(channel, end)) for _ in range(CHATS)]
+    return sum([await chat for chat in chats])
 
 
 async def _fan_out(channel: Channel, end: float) -> int:
@@ -183,7 +192,13 @@ def _channels() -> list[Channel]:
     return _others
 
 
-_LOADS: Final = {"server": _server, "client": _client, "chat": _chat, "fan-out": _fan_out}
+_LOADS: Final = {
+    "server": _server,
+    "client": _client,
+    "chat": _chat,
+    "chats": _chats,
+    "fan-out": _fan_out,
+}
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
