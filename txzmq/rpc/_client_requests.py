@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from txzmq.rpc._calls import Carrier
     from txzmq.rpc._client_streams import Hub
 
-__all__ = ["Requests", "RequestsCall"]
+__all__ = ["SEND", "Requests", "RequestsCall"]
 
-_SEND: Final = encode_request(RequestHead("/txzmq.rpc.v1.Streams/Send", 30_000_000, ()))
+SEND: Final = encode_request(RequestHead("/txzmq.rpc.v1.Streams/Send", 30_000_000, ()))
 
 
 class Requests:
@@ -188,8 +188,8 @@ class Requests:
             acknowledge=ask,
         ).SerializeToString()
         if not ask:
-            return call(_SEND, body, None)
-        if not call(_SEND, body, self._answered):
+            return call(SEND, body, None)
+        if not call(SEND, body, self._answered):
             return False
         self._asked += 1
         self._ask_next = False

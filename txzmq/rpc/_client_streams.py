@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from txzmq._reactor import Timer
 from txzmq.rpc._calls import Call, CallBook, outcome_of, too_large
-from txzmq.rpc._client_requests import Requests
+from txzmq.rpc._client_requests import SEND, Requests
 from txzmq.rpc._stream_addresses import reachable
 from txzmq.rpc._wire.headers import (
     BadHeader,
@@ -100,6 +100,10 @@ class HubOwner(Protocol):
         answered: Callable[[ResponseHead | None, bytes], None] | None,
     ) -> bool:
         """Make a control call, if there is room; whether there is. With None, without a reply."""
+        ...
+
+    def call_silently(self, header: bytes, bodies: list[bytes]) -> bool:
+        """Make control calls of one method without replies, if there is room; whether there is."""
         ...
 
     def count(self, event: str) -> None:
@@ -730,15 +734,37 @@ class Hub:
             self._flush_soon()
 
     def _send_requests(self) -> None:
-        for table, again in ((self._again, True), (self._fresh, False)):
-            while table:
-                requests = next(iter(table))
-                self._requests[requests] = True
-                send = requests.again if again else requests.send
-                if not send(self._owner.call_streams):
-                    self._again[requests] = None
-                    return
-                table.pop(requests, None)
+        while self._again:
+            requests = next(iter(self._again))
+            self._requests[requests] = True
+            if not requests.again(self._owner.call_streams):
+                return
+            self._again.pop(requests, None)
+        together: dict[Requests, None] = {}
+        bodies: list[bytes] = []
+
+        def call(
+            header: bytes,
+            body: bytes,
+            answered: Callable[[ResponseHead | None, bytes], None] | None,
+        ) -> bool:
+            if answered is not None:
+                return self._owner.call_streams(header, body, answered)
+            bodies.append(body)
+            return True
+
+        while self._fresh:
+            requests = next(iter(self._fresh))
+            self._requests[requests] = True
+            if not requests.send(call):
+                self._again[requests] = None
+                break
+            self._fresh.pop(requests, None)
+            together[requests] = None
+        if bodies and not self._owner.call_silently(SEND, bodies):
+            # Some of them may have been sent; what comes twice is dropped.
+            for requests in together:
+                self._again[requests] = None
 
     def send(self) -> None:
         """The turn ends: say what there is to say, if it can be said."""

@@ -442,8 +442,31 @@ class Subchannel:
         """
         if answered is not None:
             return self._call_control(header, body, answered)
-        message = self.wire.request(_NOBODY, header, body)
-        self.wire.forget(message[0])
+        return self.call_silently(header, [body])
+
+    def call_silently(self, header: bytes, bodies: list[bytes]) -> bool:
+        """Make calls of one method of the control service to which there are no replies.
+
+        :return: whether the socket had room for all.
+        """
+        if len(bodies) == 1 or not self._batches:
+            return all(self._call_nobody([(_NOBODY, header, body)]) for body in bodies)
+        some: list[tuple[_Waiting, bytes, bytes]] = []
+        size = 0
+        for body in bodies:
+            some.append((_NOBODY, header, body))
+            size += len(body)
+            if len(some) == MAX_BATCH or size > MAX_BATCH_SIZE:
+                if not self._call_nobody(some):
+                    return False
+                some, size = [], 0
+        return not some or self._call_nobody(some)
+
+    def _call_nobody(self, calls: list[tuple[_Waiting, bytes, bytes]]) -> bool:
+        counter = self.wire.latest
+        message = self.wire.request(*calls[0]) if len(calls) == 1 else self.wire.batch(calls)
+        for number in range(counter, self.wire.latest):
+            self.wire.forget(self.wire.id_of(number + 1))
         return self._transport.send_message(message) is SendResult.SENT
 
     def leave(self) -> None:
