@@ -1,0 +1,118 @@
+"""Streams over real sockets, on every reactor and transport."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rpc.service import text
+from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS, Reader, Streaming, count
+from tests.rpc.test_request_streams import echo, join, numbers, texts
+from tests.support import Loop
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, Context, Server
+
+
+def handler(request: Any, context: Context) -> Any:
+    """Whatever the method is for."""
+    if context.method == COLLECT.path:
+        return join(request, context)
+    return echo(request, context) if context.method == CHAT.path else count(request, context)
+
+
+def addresses(folder: Path) -> dict[str, tuple[str, str]]:
+    """Where to listen, and where to connect if that is not the same."""
+    return {
+        "tcp": ("tcp://127.0.0.1:*", ""),
+        "tcp6": ("tcp://[::1]:*", ""),
+        "ipc": (f"ipc://{folder}/server", ""),
+        "inproc": ("inproc://server", ""),
+        "wildcard": ("tcp://0.0.0.0:*", "127.0.0.1"),
+    }
+
+
+async def all_kinds(loop: Loop, listen: str, host: str) -> None:
+    factory = ZmqFactory(loop.reactor)
+    server = Server(factory, [Streaming(handler)])
+    endpoint = server.listen(listen, insecure=bool(host))
+    channel = Channel(factory, endpoint.replace("0.0.0.0", host) if host else endpoint)
+    readers = [
+        Reader(channel.unary_stream(COUNT, text("3000"))),
+        Reader(channel.unary_stream(TICKS, text("1"))),
+        Reader(channel.stream_stream(CHAT, texts(3000))),
+    ]
+    collected = await channel.stream_unary(COLLECT, texts(3000))
+    for reader in readers:
+        await reader.done
+        assert reader.ended == "well"
+    assert [len(reader.items) for reader in readers] == [3000, 1, 3000]
+    assert readers[0].items == readers[2].items == numbers(3000)
+    assert collected.value == ",".join(numbers(3000))
+    await loop.until(lambda: not server.running)
+    channel.close()
+    await server.stop(0)
+    factory.shutdown()
+
+
+@pytest.mark.parametrize("transport", list(addresses(Path())))
+def test_every_transport(one_loop: Loop, transport: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    listen, host = addresses(tmp_path)[transport]
+    one_loop.run(lambda: all_kinds(one_loop, listen, host))
+
+
+def test_every_reactor(loop: Loop) -> None:
+    loop.run(lambda: all_kinds(loop, "tcp://127.0.0.1:*", ""))
+
+
+def test_shutting_the_factory_down_ends_all(one_loop: Loop) -> None:
+    async def main() -> tuple[object, int]:
+        servers, clients = ZmqFactory(one_loop.reactor), ZmqFactory(one_loop.reactor)
+        server = Server(servers, [Streaming(handler)])
+        channel = Channel(clients, server.listen("tcp://127.0.0.1:*"))
+        reader = Reader(channel.unary_stream(COUNT, text("1000000000")))
+        await one_loop.until(lambda: reader.items)
+        clients.shutdown()
+        await reader.done
+        await one_loop.until(lambda: not server.running)
+        servers.shutdown()
+        return reader.ended, server.running
+
+    ended, running = one_loop.run(main)
+    assert "CancelledError" in type(ended).__name__
+    assert running == 0
+
+
+def test_the_publisher_may_be_elsewhere(one_loop: Loop) -> None:
+    async def main() -> str:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [Streaming(handler)])
+        endpoint = server.listen(
+            "tcp://127.0.0.1:*",
+            publisher="inproc://elsewhere",
+            advertise="inproc://elsewhere",
+        )
+        channel = Channel(factory, endpoint)
+        reader = Reader(channel.unary_stream(COUNT, text("3")))
+        await reader.done
+        channel.close()
+        await server.stop(0)
+        factory.shutdown()
+        return ",".join(reader.items)
+
+    assert one_loop.run(main) == "0,1,2"
+
+
+def test_a_server_without_streams_publishes_nothing(one_loop: Loop) -> None:
+    async def main() -> int:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [])
+        server.listen("tcp://127.0.0.1:*")
+        sockets = len(factory.connections)
+        await server.stop(0)
+        factory.shutdown()
+        return sockets
+
+    assert one_loop.run(main) == 1
