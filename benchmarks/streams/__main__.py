@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from typing import IO, Final
 
-from benchmarks.streams.loads import LOADS, Figures, Order
+from benchmarks.streams.loads import BURST, FEW, LOADS, MANY, SUBSCRIBERS, Figures, Order
 
 _STACKS: Final = ("txzmq_", "grpc_aio")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -55,12 +55,15 @@ class Stack:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def measure(self, load: str, seconds: float) -> dict[str, float]:
+    def measure(
+        self, load: str, seconds: float, subscribers: int = SUBSCRIBERS, burst: int = BURST
+    ) -> dict[str, float]:
         """Rate, and processor time per item of both sides in microseconds."""
         stdin: IO[str] | None = self._client.stdin
         assert stdin is not None
         before = self._server_cpu()
-        print(json.dumps(Order(load=load, seconds=seconds)), file=stdin, flush=True)
+        order = Order(load=load, seconds=seconds, subscribers=subscribers, burst=burst)
+        print(json.dumps(order), file=stdin, flush=True)
         figures: Figures = json.loads(self._read(self._client))
         server = self._server_cpu() - before
         count = max(1, figures["count"])
@@ -78,10 +81,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how many (%(default)s)")
     parser.add_argument("--load", action="append", choices=list(LOADS), help="instead of all")
+    parser.add_argument("--many", action="store_true", help="costs by the number of subscribers")
     parsed = parser.parse_args()
     with ExitStack() as ends:
         stacks = [Stack(name, ends) for name in _STACKS]
-        for load in parsed.load or LOADS:
+        for load in parsed.load or ([] if parsed.many else LOADS):
             samples: dict[str, list[dict[str, float]]] = {name: [] for name in _STACKS}
             for stack in stacks:
                 stack.measure(load, 0.3)
@@ -89,6 +93,23 @@ def main() -> None:
                 for stack in stacks[:: -1 if number % 2 else 1]:
                     samples[stack.name].append(stack.measure(load, parsed.seconds))
             _print(load, samples)
+        if parsed.many or not parsed.load:
+            _print_many(stacks, parsed.seconds)
+
+
+def _print_many(stacks: list[Stack], seconds: float) -> None:
+    """What an event costs the publisher, by the number of subscribers."""
+    print(f"\nthe publisher's microseconds per event, {FEW * 100} events/s")
+    print("  subscribers " + "".join(f"{stack.name:>12}" for stack in stacks) + "       ratio")
+    for subscribers in MANY:
+        costs: list[float] = []
+        for stack in stacks:
+            stack.measure("fan-out", 0.5, subscribers, FEW)
+            figures = stack.measure("fan-out", 2 * seconds, subscribers, FEW)
+            costs.append(figures["server"] * subscribers)
+        ours, theirs = costs
+        bars = "#" * max(1, round(ours / 100)) + " | " + "#" * max(1, min(60, round(theirs / 100)))
+        print(f"  {subscribers:11} {ours:11,.0f} {theirs:11,.0f} {theirs / ours:11.1f}  {bars}")
 
 
 def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:

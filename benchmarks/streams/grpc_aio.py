@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 
-from benchmarks.streams.loads import BURST, CHATS, SERVICE, SUBSCRIBERS, Figures, Order, item, trips
+from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, trips
 
 # Any: grpcio has no types, and half of what a checker infers is unknown.
 grpc: Any = import_module("grpc")
@@ -78,7 +78,11 @@ async def drive(address: str) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             order: Order = json.loads(line)
             started, cpu = time.perf_counter(), time.process_time()
-            count = await _LOADS[order["load"]](channel, started + order["seconds"])
+            end = started + order["seconds"]
+            if order["load"] == "fan-out":
+                count = await _fan_out(end, order["subscribers"], order["burst"])
+            else:
+                count = await _LOADS[order["load"]](channel, end)
             figures = Figures(
                 count=count,
                 seconds=time.perf_counter() - started,
@@ -144,9 +148,9 @@ async def _chats(channel: Any, end: float) -> int:
     return sum(await asyncio.gather(*[_chat(channel, end) for _ in range(CHATS)]))
 
 
-async def _fan_out(channel: Any, end: float) -> int:
+async def _fan_out(end: float, subscribers: int, burst: int) -> int:
     """Each subscriber with a connection of its own, as if each were a process of its own."""
-    request = BytesValue(value=BURST)
+    request = BytesValue(value=b"%d" % burst)
     count = 0
 
     async def read(call: Any) -> None:
@@ -157,10 +161,13 @@ async def _fan_out(channel: Any, end: float) -> int:
         except asyncio.CancelledError:
             pass
 
-    while len(_others) < SUBSCRIBERS:
+    while len(_others) < subscribers:
         options = [("grpc.use_local_subchannel_pool", 1)]
         _others.append(aio.insecure_channel(sys.argv[2], options=options))
-    calls = [other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request) for other in _others]
+    calls = [
+        other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request)
+        for other in _others[:subscribers]
+    ]
     reading = [asyncio.create_task(read(call)) for call in calls]
     await asyncio.sleep(max(0.0, end - time.perf_counter()))
     for call in calls:
@@ -177,7 +184,6 @@ _LOADS: Final = {
     "client": _client,
     "chat": _chat,
     "chats": _chats,
-    "fan-out": _fan_out,
 }
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from google.protobuf.wrappers_pb2 import BytesValue
 __all__ = [
     "BURST",
     "CHATS",
+    "FEW",
     "ITEM",
     "LOADS",
+    "MANY",
     "SERVICE",
     "SUBSCRIBERS",
     "Figures",
@@ -26,7 +28,10 @@ ITEM: Final = 100
 CHATS: Final = 100
 #: Of the fan-out: clients, and events that come together, a hundred times a second.
 SUBSCRIBERS: Final = 50
-BURST: Final = b"100"
+BURST: Final = 100
+#: Of the cost by the number of clients: so many, and fewer events, that all can keep up.
+MANY: Final = (1, 10, 50, 200)
+FEW: Final = 10
 #: What is counted, by load.
 LOADS: Final = {
     "server": "items/s from the server",
@@ -42,6 +47,10 @@ class Order(TypedDict):
 
     load: str
     seconds: float
+    #: Of the fan-out.
+    subscribers: int
+    #: Of the fan-out: events that come together.
+    burst: int
 
 
 class Figures(TypedDict):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from twisted.internet import epollreactor
 
-from benchmarks.streams.loads import BURST, CHATS, SERVICE, SUBSCRIBERS, Figures, Order, item, trips
+from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, trips
 
 epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -104,7 +104,11 @@ async def drive(reactor: Any) -> None:
     while line := await deferToThread(sys.stdin.readline):
         order: Order = json.loads(line)
         started, cpu = time.perf_counter(), time.process_time()
-        count = await _LOADS[order["load"]](channel, started + order["seconds"])
+        end = started + order["seconds"]
+        if order["load"] == "fan-out":
+            count = await _fan_out(end, order["subscribers"], order["burst"])
+        else:
+            count = await _LOADS[order["load"]](channel, end)
         figures = Figures(
             count=count,
             seconds=time.perf_counter() - started,
@@ -164,16 +168,16 @@ async def _chats(channel: Channel, end: float) -> int:
     return sum([await chat for chat in chats])
 
 
-async def _fan_out(channel: Channel, end: float) -> int:
+async def _fan_out(end: float, subscribers: int, burst: int) -> int:
     """Each subscriber with a channel of its own, as if each were a process of its own."""
-    request = BytesValue(value=BURST)
+    request = BytesValue(value=b"%d" % burst)
     count = 0
 
     def deliver(_: BytesValue) -> None:
         nonlocal count
         count += 1
 
-    streams = [other.unary_stream(TICKS, request).skip_gaps() for other in _channels()]
+    streams = [other.unary_stream(TICKS, request).skip_gaps() for other in _channels(subscribers)]
     ended = [stream.each(deliver) for stream in streams]
     await deferToThread(time.sleep, max(0.0, end - time.perf_counter()))
     for stream, done in zip(streams, ended, strict=True):
@@ -186,10 +190,13 @@ _factories: list[ZmqFactory] = []
 _others: list[Channel] = []
 
 
-def _channels() -> list[Channel]:
-    while len(_others) < SUBSCRIBERS:
-        _others.append(Channel(_factories[0], sys.argv[2]))
-    return _others
+def _channels(count: int) -> list[Channel]:
+    while len(_others) < count:
+        # A context has 1,023 sockets at most.
+        if len(_others) % 50 == 49:
+            _factories.append(_factory(_factories[0].reactor))
+        _others.append(Channel(_factories[-1], sys.argv[2]))
+    return _others[:count]
 
 
 _LOADS: Final = {
@@ -197,7 +204,6 @@ _LOADS: Final = {
     "client": _client,
     "chat": _chat,
     "chats": _chats,
-    "fan-out": _fan_out,
 }
 
 if __name__ == "__main__":
