@@ -140,6 +140,10 @@ bench-layers: $(DEVELOPS)  ## measure where the time of a call goes, layer by la
 bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
 	$(BIN)/python -m benchmarks.memory
 
+.PHONY: bench-instructions
+bench-instructions: $(DEVELOPS)  ## count the instructions of a call, and compare with the last record
+	$(BIN)/python -m benchmarks.instructions
+
 # One environment per interpreter, .venv-3.12 and so on.
 .venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python
 	@echo "== setting up .venv-3.$*"
