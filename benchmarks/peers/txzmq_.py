@@ -13,7 +13,7 @@ from benchmarks.drivers import follow_in_twisted
 from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT, Messages, Orders
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Server
+from txzmq.rpc import Caller, Channel, Context, Server
 from txzmq.rpc.transport import Network
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def bench_service(messages: Messages) -> Any:
     return type("Bench", (generated.BenchBase,), {"echo": echo})()
 
 
-def bench_client(channel: Channel) -> Any:
+def bench_client(channel: Caller) -> Any:
     """The generated client."""
     generated: Any = import_module("generated.bench_txzmq")
     return generated.BenchClient(channel)

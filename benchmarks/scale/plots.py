@@ -12,7 +12,7 @@ from benchmarks.scale.report import size
 
 __all__ = ["draw"]
 
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {  # matplotlib types each key of some hundreds
     # Names in the file would be random otherwise.
     "svg.hashsalt": "txzmq",
     # Text as text: it is smaller, and can be searched.
