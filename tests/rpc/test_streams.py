@@ -478,6 +478,23 @@ def test_forgetting_cancels(make: Worlds) -> None:
     assert not endless.running
 
 
+def test_a_coroutine_that_is_closed_is_not_woken(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+
+    async def read() -> None:
+        async with world.open() as stream:
+            async for _ in stream:
+                pass
+
+    coroutine = read()
+    coroutine.send(None)
+    world.network.run()
+    coroutine.close()  # as the garbage collector does
+    world.network.run()
+    assert not endless.running
+
+
 def test_a_handler_that_goes_on_when_cancelled_keeps_its_place(make: Worlds) -> None:
     release: Deferred[None] = Deferred()
 

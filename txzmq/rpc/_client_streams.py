@@ -475,6 +475,11 @@ class ClientStream:
         self._stop_silence()
         self.cancel()
 
+    def reader_is_gone(self) -> None:
+        """The coroutine that reads is closed: it is garbage, or the process ends."""
+        self._waiter = None
+        self._stop_silence()
+
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:

@@ -130,7 +130,11 @@ class ServedRequests(RequestStream[Any]):
         while not self._items:
             if self._end is not None:
                 raise self._end
-            await self._more()
+            try:
+                await self._more()
+            except GeneratorExit:
+                self._waiter = None  # or what its `finally` does would wake it
+                raise
         item = self._items.popleft()
         self._size -= len(item)
         self._taken += 1

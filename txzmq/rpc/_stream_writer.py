@@ -128,7 +128,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             reader: Deferred[None] = Deferred(self._reader_cancelled)
             self._reader = reader
             self._pull()
-            await reader
+            try:
+                await reader
+            except GeneratorExit:
+                self._reader = None  # or what its `finally` does would wake it
+                raise
         item = self._items.popleft()
         if len(self._items) < self._enough:
             self._make_room()

@@ -127,7 +127,11 @@ class OpenResponseStream(ResponseStream[T]):
             outcome = core.outcome
             if outcome is not None:
                 raise outcome
-            await core.more()
+            try:
+                await core.more()
+            except GeneratorExit:
+                core.reader_is_gone()  # or what its `finally` does would wake it
+                raise
         item: T = core.parse(core.take())
         return item
 
@@ -200,7 +204,11 @@ class InterceptedStream(ResponseStream[T]):
             if self._waiter is not None:
                 raise RuntimeError("a stream has one reader at a time")
             self._waiter = Deferred(self._reader_cancelled)
-            await self._waiter
+            try:
+                await self._waiter
+            except GeneratorExit:
+                self._waiter = None  # or what its `finally` does would wake it
+                raise
         return await self._stream.__anext__()
 
     def _reader_cancelled(self, _: Deferred[None]) -> None:
