@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from typing import ClassVar
 
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import epollreactor
 from twisted.internet.defer import Deferred
 
-from tests.rpc.service import Echo
+from tests.rpc.service import ECHO, OTHER, Echo
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
-from txzmq.rpc import Context, Server, UnaryResult
+from txzmq.rpc import Context, Server, Service, UnaryResult
 
 
 class Slow(Echo):
-    """``Echo`` answers at once; ``Other`` never does."""
+    """``Echo`` answers at once; ``Other`` never does. Nothing streams, which would take a port."""
+
+    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO, OTHER))
 
     def other(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
         print(f"executing {request.value}", flush=True)
