@@ -12,7 +12,7 @@ from benchmarks.scale.report import size
 
 __all__ = ["draw"]
 
-_STYLE: Final[dict[Any, Any]] = {  # matplotlib types each key of some hundreds
+_STYLE: Final = {
     # Names in the file would be random otherwise.
     "svg.hashsalt": "txzmq",
     # Text as text: it is smaller, and can be searched.
@@ -38,9 +38,10 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
     from matplotlib.figure import Figure
 
     values = [row.value for row in rows]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(8.2, 3.0), layout="constrained")
-        # Any: half of what matplotlib's stubs say is unknown to pyright.
+    # Any: half of what matplotlib's stubs say is unknown to pyright.
+    library: Any = mpl
+    with library.rc_context(_STYLE):
+        figure: Any = Figure(figsize=(8.2, 3.0), layout="constrained")
         left: Any = figure.add_subplot(1, 2, 1)
         right: Any = figure.add_subplot(1, 2, 2)
         rates = [row.cost.calls_per_second for row in rows]
