@@ -232,8 +232,10 @@ async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
     items: Any = answer(request) if callable(answer) else answer
     if isinstance(items, Exception):
         raise items
+    if isinstance(items, Deferred):
+        items = await cast("Deferred[Any]", items)  # type: ignore[redundant-cast]  # not to pyright
     async for item in _items(items):
-        yield item
+        yield await item if isinstance(item, Deferred) else item
 
 
 async def _items(items: StreamInput[T]) -> AsyncIterator[T]:

@@ -29,7 +29,13 @@ __all__ = ["Server", "ServiceHandler", "StreamResult"]
 T = TypeVar("T")
 
 #: What a handler of a method with a stream of responses may return; an async generator is one.
-StreamResult: TypeAlias = Iterable[T] | AsyncIterable[T]
+StreamResult: TypeAlias = (
+    Iterable[T]
+    | AsyncIterable[T]
+    | Iterable[Deferred[T]]
+    | Deferred[Iterable[T]]
+    | Deferred[AsyncIterable[T]]
+)
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
