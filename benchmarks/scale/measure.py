@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -104,7 +104,7 @@ class _World:
 
 
 @contextmanager
-def _world(setup: Setup, build: Path) -> Iterator[_World]:
+def _world(setup: Setup, build: Path) -> Generator[_World]:
     """Start what *setup* says, connected; it is ended afterwards."""
     arguments = (json.dumps(asdict(setup)), str(build))
     children: list[Child] = []
