@@ -140,6 +140,10 @@ bench-layers: $(DEVELOPS)  ## measure where the time of a call goes, layer by la
 bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
 	$(BIN)/python -m benchmarks.memory
 
+.PHONY: bench-scale
+bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes and methods
+	$(BIN)/python -m benchmarks.scale
+
 .PHONY: bench-instructions
 bench-instructions: $(DEVELOPS)  ## count the instructions of a call, and compare with the last record
 	$(BIN)/python -m benchmarks.instructions

@@ -18,7 +18,7 @@ release = version_of("txzmq")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance"]  # the latter is what performance.md includes
 html_theme = "furo"
 
 autodoc_member_order = "bysource"

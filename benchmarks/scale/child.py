@@ -22,7 +22,7 @@ from benchmarks.peers.txzmq_ import bench_client, bench_service, make_factory
 from benchmarks.scale.axes import Setup
 from benchmarks.workload import SERVICE, TIMEOUT, Messages, Window
 from txzmq import ZmqFactory
-from txzmq.rpc import Caller, Channel, ConnectivityState, Context, Method, Server, Service
+from txzmq.rpc import Channel, ConnectivityState, Context, Method, Server, Service
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def service_of(setup: Setup, messages: Messages) -> Any:
     return type("Bench", (), {"__txzmq_service__": service, **names})()
 
 
-def caller_of(setup: Setup, messages: Messages, channel: Caller) -> TwistedCall:
+def caller_of(setup: Setup, messages: Messages, channel: Channel) -> TwistedCall:
     """What makes a call: of the generated client, or of each method in turn."""
     if not setup.methods:
         echo = bench_client(channel).echo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,16 +35,13 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
 
     :raises ImportError: if matplotlib is not installed.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    values = [row.value for row in rows]
     # Any: half of what matplotlib's stubs say is unknown to pyright.
-    library: Any = mpl
-    with library.rc_context(_STYLE):
-        figure: Any = Figure(figsize=(8.2, 3.0), layout="constrained")
-        left: Any = figure.add_subplot(1, 2, 1)
-        right: Any = figure.add_subplot(1, 2, 2)
+    mpl: Any = import_module("matplotlib")
+    figures: Any = import_module("matplotlib.figure")
+    values = [row.value for row in rows]
+    with mpl.rc_context(_STYLE):
+        figure = figures.Figure(figsize=(8.2, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
         rates = [row.cost.calls_per_second for row in rows]
         left.plot(values, rates, marker="o", markersize=3, color=_CLIENT)
         left.set_title("calls/s")
@@ -63,7 +61,7 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
 
 def _scale(plot: Any, axis: Axis, *, by_log: bool) -> None:
     """Logarithmic along the values; upwards only where the figures span as many decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    ticker: Any = import_module("matplotlib.ticker")
 
     def number(value: float, _position: int) -> str:
         return f"{value:,.0f}"
@@ -73,16 +71,16 @@ def _scale(plot: Any, axis: Axis, *, by_log: bool) -> None:
 
     plot.set_xscale("log", base=16 if axis.by_byte else 10)
     if axis.by_byte:
-        plot.xaxis.set_major_locator(LogLocator(base=16))
-        plot.xaxis.set_minor_locator(NullLocator())
+        plot.xaxis.set_major_locator(ticker.LogLocator(base=16))
+        plot.xaxis.set_minor_locator(ticker.NullLocator())
     named: Callable[[float, int], str] = bytes_of if axis.by_byte else number
-    plot.xaxis.set_major_formatter(FuncFormatter(named))
+    plot.xaxis.set_major_formatter(ticker.FuncFormatter(named))
     plot.set_xlabel(axis.unit)
     if by_log:
         plot.set_yscale("log")
     else:
         plot.set_ylim(bottom=0)
-    plot.yaxis.set_major_formatter(FuncFormatter(number))
+    plot.yaxis.set_major_formatter(ticker.FuncFormatter(number))
 
 
 def _end_lines(file: Path) -> None:
