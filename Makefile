@@ -57,7 +57,8 @@ test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 
 
 .PHONY: test-restarts
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
-	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest tests/rpc/test_restarts.py $(PYTEST_ARGS)
+	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 \
+		tests/rpc/test_restarts.py $(PYTEST_ARGS)
 
 .PHONY: test-streams
 test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing
@@ -131,9 +132,21 @@ bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in n
 bench-codegen: $(DEVELOPS)  ## measure the generator beside protoc and mypy-protobuf alone
 	$(BIN)/python -m benchmarks.codegen
 
+.PHONY: bench-layers
+bench-layers: $(DEVELOPS)  ## measure where the time of a call goes, layer by layer
+	$(BIN)/python -m benchmarks.layers
+
 .PHONY: bench-memory
 bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
 	$(BIN)/python -m benchmarks.memory
+
+.PHONY: bench-scale
+bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes and methods
+	$(BIN)/python -m benchmarks.scale
+
+.PHONY: bench-instructions
+bench-instructions: $(DEVELOPS)  ## count the instructions of a call, and compare with the last record
+	$(BIN)/python -m benchmarks.instructions
 
 # One environment per interpreter, .venv-3.12 and so on.
 .venv-3.%/.installed: pyproject.toml tools/make-venv tools/find-python

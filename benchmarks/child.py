@@ -19,6 +19,8 @@ from typing import Final, cast
 from benchmarks.stacks import Peer
 from benchmarks.workload import Messages, Order, Sample
 
+__all__ = ["Line", "OrdersByLine", "tell_cpu"]
+
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -26,7 +28,7 @@ _STDERR: Final = 2
 _LINE: Final = 4096
 
 
-class _Line:
+class Line:
     """The way to the process that measures."""
 
     def __init__(self) -> None:
@@ -42,10 +44,10 @@ class _Line:
         os.write(self._out, json.dumps(answer).encode() + b"\n")
 
 
-class _OrdersByLine:
+class OrdersByLine:
     """A client's orders; implements :class:`benchmarks.workload.Orders`."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: Line) -> None:
         self._line = line
 
     def receive(self) -> Order | None:
@@ -56,7 +58,7 @@ class _OrdersByLine:
         self._line.write(asdict(sample))
 
 
-def _tell_cpu(line: _Line) -> None:
+def tell_cpu(line: Line) -> None:
     """Answer each line with the process's CPU time, whatever its main thread is doing."""
     while line.read():
         line.write({"cpu": time.process_time()})
@@ -71,17 +73,17 @@ def main(role: str, module: str, messages_module: str, folder: str) -> None:
     :param messages_module: the module with the message classes.
     :param folder: where generated modules are.
     """
-    line = _Line()
+    line = Line()
     sys.path.insert(0, folder)
     peer = cast("Peer", import_module(module).PEER)
     messages = Messages.load(messages_module)
     if role == "server":
-        threading.Thread(target=_tell_cpu, args=(line,), daemon=True).start()
+        threading.Thread(target=tell_cpu, args=(line,), daemon=True).start()
         peer.serve(messages, lambda address: line.write({"address": address}))
     else:
         address = json.loads(line.read())["address"]
         line.write({"ready": True})
-        peer.drive(messages, address, _OrdersByLine(line))
+        peer.drive(messages, address, OrdersByLine(line))
 
 
 if __name__ == "__main__":

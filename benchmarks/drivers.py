@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from benchmarks.workload import Messages, Order, Orders, Window
+from benchmarks.workload import Messages, Orders, Window
 
 if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
 
-__all__ = ["AsyncioCall", "TwistedCall", "follow_in_asyncio", "follow_in_twisted"]
+__all__ = ["AsyncioCall", "Rounds", "TwistedCall", "follow_in_asyncio", "follow_in_twisted"]
 
 AsyncioCall: TypeAlias = "Callable[[EchoRequest], Awaitable[EchoReply]]"
 TwistedCall: TypeAlias = "Callable[[EchoRequest], Deferred[EchoReply]]"
@@ -45,22 +45,22 @@ async def follow_in_twisted(messages: Messages, orders: Orders, call: TwistedCal
     """Follow *orders* with *call*; the reactor runs on between them."""
     while (order := await deferToThread(orders.receive)) is not None:
         window = Window(messages, order)
-        await _Rounds(window, order, call).done
+        await Rounds(window, order.in_flight, call).done
         orders.report(window.sample())
 
 
-class _Rounds:
+class Rounds:
     """Keeps the ordered number of calls in flight until the window is over.
 
     :ivar done: fires when the last one is complete, or fails with the first that fails.
     """
 
-    def __init__(self, window: Window, order: Order, call: TwistedCall) -> None:
+    def __init__(self, window: Window, in_flight: int, call: TwistedCall) -> None:
         self.done: Deferred[None] = Deferred()
         self._window = window
         self._call = call
-        self._going = order.in_flight
-        for _ in range(order.in_flight):
+        self._going = in_flight
+        for _ in range(in_flight):
             self._issue()
 
     def _issue(self) -> None:

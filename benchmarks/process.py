@@ -17,12 +17,12 @@ from typing import Any, Final
 from benchmarks.stacks import Stack
 from benchmarks.workload import TIMEOUT, Order, Sample
 
-__all__ = ["Running", "StackError"]
+__all__ = ["START", "Child", "Running", "StackError"]
 
 #: Where ``benchmarks`` can be imported from.
 _ROOT: Final = Path(__file__).parent.parent
 #: Seconds for a process to start; they import much, and may share the machine.
-_START: Final = 30.0
+START: Final = 30.0
 #: Seconds a process has to end by itself.
 _END: Final = 2.0
 #: How much is shown of what a process said before it died.
@@ -33,23 +33,19 @@ class StackError(Exception):
     """A stack cannot be measured; the message names it and says why."""
 
 
-class _Child:
-    """One process of ``benchmarks.child``."""
+class Child:
+    """A process that is asked a line of JSON at a time, and answers each with one."""
 
-    def __init__(self, role: str, stack: Stack, generated: Path) -> None:
-        self._who = f"{stack.name}, {role}"
+    def __init__(self, who: str, module: str, *arguments: str) -> None:
+        """
+        :param who: what an error calls it.
+        :param module: the program, which reads and writes with :class:`benchmarks.child.Line`.
+        """
+        self._who = who
         self._received = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "benchmarks.child",
-                role,
-                stack.module,
-                stack.messages,
-                generated,
-            ],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -63,15 +59,25 @@ class _Child:
 
         :raises StackError: if there is none within *seconds*.
         """
+        self.send(question)
+        return self.answer(seconds)
+
+    def send(self, question: Mapping[str, object]) -> None:
+        """Send a line.
+
+        :raises StackError: if the process has ended.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
         except BrokenPipeError:
             raise self._error("has ended") from None
-        return self.answer(seconds)
 
     def answer(self, seconds: float) -> dict[str, Any]:
-        """Wait for a line."""
+        """Wait for a line.
+
+        :raises StackError: if there is none within *seconds*.
+        """
         assert self._process.stdout is not None
         until = time.monotonic() + seconds
         while b"\n" not in self._received:
@@ -119,12 +125,17 @@ class Running:
         """
         self.stack = stack
         with ExitStack() as ends:
-            self._server = _Child("server", stack, generated)
+            self._server = self._start("server", generated)
             ends.callback(self._server.end)
-            self._client = _Child("client", stack, generated)
+            self._client = self._start("client", generated)
             ends.callback(self._client.end)
-            self._client.ask(self._server.answer(_START), _START)
+            self._client.ask(self._server.answer(START), START)
             self._ends = ends.pop_all()
+
+    def _start(self, role: str, generated: Path) -> Child:
+        stack = self.stack
+        arguments = (role, stack.module, stack.messages, str(generated))
+        return Child(f"{stack.name}, {role}", "benchmarks.child", *arguments)
 
     def __enter__(self) -> Running:
         return self

@@ -18,7 +18,7 @@ release = version_of("txzmq")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance"]  # the latter is what performance.md includes
 html_theme = "furo"
 
 autodoc_member_order = "bysource"
@@ -32,9 +32,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|enum|random|typing|types|abc)\..*"),
     (r"py:.*", r"(google|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
-    (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|T|Req|Res)"),  # type variables
+    (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
-    (r"py:.*", r"(Deferred|Message|Reactor|Failure|optional|callable|object|ValueError|TypeError)"),
+    (
+        r"py:.*",
+        r"(Deferred|Message|Metadata|Reactor|Failure|optional|callable|object|ValueError|TypeError)",
+    ),
 ]
 
 DOORS = [txzmq, txzmq.rpc]

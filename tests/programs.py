@@ -51,6 +51,15 @@ class Program:
             if match := re.fullmatch(pattern, line):
                 return match
 
+    def has_said(self, line: str) -> bool:
+        """Whether it has printed *line* by now; does not wait."""
+        while not self._lines.empty():
+            if (new := self._lines.get()) is None:
+                self._lines.put(None)
+                break
+            self.output.append(new)
+        return line in self.output
+
     def wait(self) -> int:
         """Wait for the program to end by itself; its exit status."""
         status = self.process.wait(PATIENCE)
@@ -67,8 +76,11 @@ class Program:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        """SIGSTOP: the process does nothing any more, and its kernel goes on for it."""
+        """SIGSTOP; when this returns, the process does nothing any more, and its kernel goes on."""
         self.process.send_signal(signal.SIGSTOP)
+        # Until the thread that the signal went to has its turn, the others run on.
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
 
     def go_on(self) -> None:
         """SIGCONT, after :meth:`stop`."""

@@ -21,6 +21,7 @@ from txzmq.rpc.transport import (
     SendResult,
     ServerHandler,
     SubscriberHandler,
+    WorkerHandler,
 )
 
 __all__ = ["Faults", "MemoryNetwork"]
@@ -400,6 +401,12 @@ class MemoryNetwork:
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
+    def dial_out(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
+    ) -> _Listener:
+        """As :meth:`txzmq.rpc.transport.Network.dial_out`; there are no proxies here."""
+        raise NotImplementedError("there are no proxies in memory")
+
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> _Publisher:
@@ -419,15 +426,6 @@ class MemoryNetwork:
         subscriber = _Subscriber(self, address, handler)
         self.clock.callLater(0, subscriber.try_to_connect)
         return subscriber
-
-    def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
-    ) -> _Listener:
-        """As :meth:`txzmq.rpc.transport.Network.dial_out`, but there are no proxies in memory.
-
-        :raises OSError: always.
-        """
-        raise OSError(f"there is no proxy at {address}: in memory there are none")
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As :meth:`txzmq.rpc.transport.Network.when_closed`; this one is never closed."""

@@ -21,6 +21,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
 )
 
 from txzmq._backend import recv, send
+from txzmq._budget import TRACKED, ByteBudget
 from txzmq._reactor import Timer
 
 if TYPE_CHECKING:
@@ -246,6 +247,8 @@ class ZmqConnection:
     #: Further options of the socket by libzmq's names, such as ``{"IMMEDIATE": 1}``; they are set
     #: last, before the first bind or connect.
     socketOptions: Mapping[str, int | bytes] = {}
+    #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any.
+    _byteBudget: ByteBudget | None = None
     #: After so many messages, one :meth:`doRead` lets the rest of the reactor have its turn.
     readMessageBudget: int = 1000
     #: After so many seconds, one :meth:`doRead` lets the rest of the reactor have its turn.
@@ -645,7 +648,10 @@ class ZmqConnection:
         """
         socket = self._openSocket()
         try:
-            self._sendParts(socket, parts)
+            if self._byteBudget is not None and len(parts[-1]) >= TRACKED:
+                self._sendLarge(socket, parts, self._byteBudget)
+            else:
+                self._sendParts(socket, parts)
             self._sent = True
         except zmq.Again:
             self._sendBlocked = True
@@ -659,23 +665,39 @@ class ZmqConnection:
                 self.scheduleRead()
         return SendResult.SENT
 
+    def _sendLarge(
+        self, socket: zmq.Socket[bytes], parts: Sequence[bytes], budget: ByteBudget
+    ) -> None:
+        """Send a message whose last part is large, if the peer's share of memory has room."""
+        peer = parts[0] if self.socketType == zmq.ROUTER else b""
+        size = len(parts[-1])
+        if not budget.has_room(peer, size):
+            raise zmq.Again
+        track = budget.wants_tracker(peer, size)
+        budget.add(peer, size, self._sendParts(socket, parts, track=track))
+
     @classmethod
-    def _sendParts(cls, socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+    def _sendParts(
+        cls, socket: zmq.Socket[bytes], parts: Sequence[bytes], *, track: bool = False
+    ) -> Any:
+        """:return: of the last part, where *track* asks for it."""
         try:
-            cls._sendOnce(socket, parts)
+            return cls._sendOnce(socket, parts, track)
         except zmq.Again:
             # For a millisecond after it did so, a send does not look whether peers came or have
             # made room. Asking for the events does.
             if not _get(socket, zmq.EVENTS) & zmq.POLLOUT:
                 raise
-            cls._sendOnce(socket, parts)
+            return cls._sendOnce(socket, parts, track)
 
     @staticmethod
-    def _sendOnce(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+    def _sendOnce(socket: zmq.Socket[bytes], parts: Sequence[bytes], track: bool) -> Any:
         last = len(parts) - 1
         for index, part in enumerate(parts):
             flags = NOBLOCK if index == last else _NOBLOCK_SNDMORE
             try:
+                if track and index == last:
+                    return send(socket, part, flags, copy=False, track=True)
                 if len(part) < _NO_COPY:
                     send(socket, part, flags)
                 else:
@@ -687,6 +709,7 @@ class ZmqConnection:
                     with suppress(zmq.ZMQError):
                         send(socket, b"", NOBLOCK)
                 raise
+        return None
 
     def readyToSend(self) -> None:
         """Called when libzmq takes messages again after :meth:`send` raised ``zmq.Again``.

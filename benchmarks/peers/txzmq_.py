@@ -13,23 +13,24 @@ from benchmarks.drivers import follow_in_twisted
 from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT, Messages, Orders
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Server
+from txzmq.rpc import Caller, Channel, Context, Server
+from txzmq.rpc.transport import Network
 
 if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
 
 
-class Txzmq:
-    """Implements :class:`Peer`; what another may want to change are methods of their own."""
+class Txzmq(Peer):
+    """What another may want to change are methods of their own."""
 
-    def make_server(self, factory: ZmqFactory, service: Any) -> Server:
+    def make_server(self, factory: ZmqFactory | Network, service: Any) -> Server:
         return Server(factory, [service])
 
-    def make_channel(self, factory: ZmqFactory, address: str) -> Channel:
+    def make_channel(self, factory: ZmqFactory | Network, address: str) -> Channel:
         return Channel(factory, address)
 
-    # Any: the module is generated when the benchmarks run.
-    def caller(self, client: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
+    # Any: the client's module is generated when the benchmarks run, and the clock is the reactor.
+    def caller(self, client: Any, clock: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
         echo = client.echo
 
         def call(request: EchoRequest) -> Deferred[EchoReply]:
@@ -39,34 +40,43 @@ class Txzmq:
         return call
 
     def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
-        # Any: the module is generated when the benchmarks run.
-        generated: Any = import_module("generated.bench_txzmq")
-
-        def echo(_service: object, request: EchoRequest, _context: Context) -> EchoReply:
-            return messages.answer(request)
-
-        service = type("Bench", (generated.BenchBase,), {"echo": echo})()
+        service = bench_service(messages)
 
         def main(reactor: object) -> Deferred[None]:
-            server = self.make_server(_factory(reactor), service)
+            server = self.make_server(make_factory(reactor), service)
             announce(server.listen("tcp://127.0.0.1:*"))
             return Deferred()  # never fires
 
         react(main)
 
     def drive(self, messages: Messages, address: str, orders: Orders) -> None:
-        generated: Any = import_module("generated.bench_txzmq")
-
         async def main(reactor: object) -> None:
-            channel = self.make_channel(_factory(reactor), address)
-            call = self.caller(generated.BenchClient(channel))
+            channel = self.make_channel(make_factory(reactor), address)
+            call = self.caller(bench_client(channel), reactor)
             await follow_in_twisted(messages, orders, call)
             channel.close()
 
         react(main)
 
 
-def _factory(reactor: Any) -> ZmqFactory:
+# Any: the module is generated when the benchmarks run.
+def bench_service(messages: Messages) -> Any:
+    """An instance of a class with the generated base."""
+    generated: Any = import_module("generated.bench_txzmq")
+
+    def echo(_service: object, request: EchoRequest, _context: Context) -> EchoReply:
+        return messages.answer(request)
+
+    return type("Bench", (generated.BenchBase,), {"echo": echo})()
+
+
+def bench_client(channel: Caller) -> Any:
+    """The generated client."""
+    generated: Any = import_module("generated.bench_txzmq")
+    return generated.BenchClient(channel)
+
+
+def make_factory(reactor: Any) -> ZmqFactory:
     """A factory on *reactor*; Any, as zope's interfaces mean nothing to the type checkers."""
     factory = ZmqFactory()
     factory.reactor = reactor
@@ -74,4 +84,4 @@ def _factory(reactor: Any) -> ZmqFactory:
     return factory
 
 
-PEER: Final[Peer] = Txzmq()
+PEER: Final = Txzmq()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred
 
 from benchmarks.peers.txzmq_ import Txzmq
-from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, ClientCall, ClientProceed, Context, Server, ServerProceed
 from txzmq.rpc.context import set_current
+from txzmq.rpc.transport import Network
 
 if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
@@ -37,15 +37,14 @@ def _around_handler(request: Any, context: Context, proceed: ServerProceed) -> D
 class _Dressed(Txzmq):
     """Three interceptors on either side, five keys of metadata, a call within a call."""
 
-    def make_server(self, factory: ZmqFactory, service: Any) -> Server:
+    def make_server(self, factory: ZmqFactory | Network, service: Any) -> Server:
         return Server(factory, [service], interceptors=[_around_handler] * 3)
 
-    def make_channel(self, factory: ZmqFactory, address: str) -> Channel:
-        self._clock = factory.reactor
+    def make_channel(self, factory: ZmqFactory | Network, address: str) -> Channel:
         return Channel(factory, address, interceptors=[_around_call] * 3)
 
-    def caller(self, client: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
-        echo, clock = client.echo, self._clock
+    def caller(self, client: Any, clock: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
+        echo = client.echo
 
         def call(request: EchoRequest) -> Deferred[EchoReply]:
             # As if each call were made by a handler, whose deadline it inherits.
@@ -59,4 +58,4 @@ class _Dressed(Txzmq):
         return call
 
 
-PEER: Final[Peer] = _Dressed()
+PEER: Final = _Dressed()

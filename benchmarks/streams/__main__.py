@@ -85,7 +85,8 @@ def main() -> None:
     parsed = parser.parse_args()
     with ExitStack() as ends:
         stacks = [Stack(name, ends) for name in _STACKS]
-        for load in parsed.load or ([] if parsed.many else LOADS):
+        loads: list[str] = parsed.load or ([] if parsed.many else list(LOADS))
+        for load in loads:
             samples: dict[str, list[dict[str, float]]] = {name: [] for name in _STACKS}
             for stack in stacks:
                 stack.measure(load, 0.3)

@@ -1,8 +1,9 @@
 """A server process of the field tests: ``Echo`` answers at once, ``Other`` never does.
 
 It prints its endpoint, each call of ``Other`` as it begins, and each that ends. ``Echo`` of ``block
-3`` blocks the reactor for 3 s. Arguments: where to listen, or ``--proxy`` and where to connect;
-``--defaults``, for a keepalive that is not quick; ``--descriptors=64`` for no more than those.
+3`` blocks the reactor for 3 s. Arguments: where to listen;
+``--defaults``, for a keepalive that is not quick; ``--descriptors=64`` for no more than those;
+``--tell``, to print each call of ``Echo`` and answer it 50 ms later.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import epollreactor
+from twisted.internet.task import deferLater
 
 from tests.field.network import QuickNetwork
 from tests.rpc.echo_server import Slow
@@ -22,7 +24,12 @@ from txzmq.rpc import Context, Server, UnaryResult
 
 
 class Blocking(Slow):
+    tells = "--tell" in sys.argv
+
     def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
+        if self.tells:
+            print(f"echo {request.value}", flush=True)
+            return deferLater(default_reactor(), 0.05, lambda: request)  # type: ignore[arg-type]  # an interface of zope
         word, _, seconds = request.value.partition(" ")
         if word == "block":
             print(f"blocked for {seconds}", flush=True)
@@ -40,10 +47,7 @@ def main() -> None:
     factory.registerForShutdown()
     network = factory if "--defaults" in sys.argv else QuickNetwork(factory)
     server = Server(network, [Blocking()])
-    if sys.argv[1] == "--proxy":
-        print(f"connected to {server.connect(sys.argv[2])}", flush=True)
-    else:
-        print(f"listening at {server.listen(sys.argv[1], insecure=True)}", flush=True)
+    print(f"listening at {server.listen(sys.argv[1], insecure=True)}", flush=True)
     reactor = default_reactor()
     reactor.run()  # type: ignore[attr-defined]  # not in the slice of it that txzmq uses
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.field.namespaces import Wire
 from tests.field.proxy import Proxy
 from tests.field.support import History, channel_in, echo_server
-from tests.rpc.service import ECHO, Echo
+from tests.rpc.service import Echo
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, IdempotencyLevel, Method, Server, UnaryResult
+from txzmq.rpc import Channel, Server
 
 HOUR = 3600
 
@@ -172,57 +168,5 @@ def test_a_pause_of_the_network_costs_time_and_no_call(one_loop: Loop) -> None:
         await one_loop.until(lambda: world.calls.ends == 21)
         assert len(world.calls.answers) == 21
         await world.close()
-
-    one_loop.run(main)
-
-
-class Counting(Echo):
-    """Counts executions; the first one's reply is lost on the way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.executed: list[str] = []
-        self.lose: Callable[[], None] | None = None
-
-    def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
-        self.executed.append(request.value)
-        lose, self.lose = self.lose, None
-        if lose is not None:
-            lose()
-        return request
-
-
-def test_c13_a_call_whose_reply_was_lost_is_made_again_and_executed_once(one_loop: Loop) -> None:
-    retry: dict[str, Any] = {
-        "maxAttempts": 5,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    config: dict[str, Any] = {
-        "methodConfig": [{"name": [{}], "retryPolicy": retry, "waitForReady": True}]
-    }
-    idempotent = Method(
-        *(ECHO.path, ECHO.name, StringValue, StringValue),
-        idempotency_level=IdempotencyLevel.IDEMPOTENT,
-    )
-
-    async def main() -> None:
-        factory = ZmqFactory(one_loop.reactor)
-        service = Counting()
-        server = Server(factory, [service])
-        proxy = Proxy(one_loop.reactor, server.listen("tcp://127.0.0.1:*"))
-        channel = Channel(factory, proxy.endpoint, service_config=config)
-        calls = History(one_loop, channel, factory)
-        for number in range(5):
-            service.lose = proxy.reset
-            await calls.call(method=idempotent, timeout=HOUR)
-            assert service.executed == [str(each) for each in range(number + 1)]
-            assert server.counters["repeated request"] == number + 1
-        assert len(calls.answers) == 5
-        calls.check()
-        await proxy.close()
-        calls.close()
 
     one_loop.run(main)

@@ -14,9 +14,10 @@ from tests.programs import running
 from tests.rpc.service import Echo, Stubborn, text
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, DeadlineExceeded, Server, Unavailable
+from txzmq.rpc import Channel, ConnectivityState, DeadlineExceeded, Server, Unavailable
 
 HOUR = 3600
+FAILED = ConnectivityState.TRANSIENT_FAILURE
 
 
 def test_n1_a_killed_server_ends_each_call_once(one_loop: Loop, hosts: Wire) -> None:
@@ -64,6 +65,29 @@ def test_n3_a_restart_on_the_same_port(one_loop: Loop, hosts: Wire) -> None:
                 assert len(calls.errors) >= 10 * restart
                 assert all(isinstance(error, Unavailable) for error in calls.errors.values())
             calls.close()
+
+        one_loop.run(main)
+
+
+def test_n3_a_server_that_listens_again_is_used_within_a_second(
+    one_loop: Loop, hosts: Wire
+) -> None:
+    with echo_server(hosts) as server, channel_in(one_loop, hosts.client, server.endpoint) as calls:
+
+        async def main() -> None:
+            await calls.call(timeout=HOUR)
+            took: list[float] = []
+            for _ in range(3):
+                server.kill()
+                await one_loop.until(lambda: calls.channel.state is FAILED)
+                await one_loop.sleep(1)  # attempts become rare
+                server.restart()
+                began = one_loop.reactor.seconds()
+                await calls.call(timeout=HOUR, wait_for_ready=True)
+                took.append(one_loop.reactor.seconds() - began)
+            calls.check()
+            calls.close()
+            assert sorted(took)[1] < 1  # the middle one: the machine may be busy with others
 
         one_loop.run(main)
 

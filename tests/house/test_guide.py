@@ -16,10 +16,21 @@ from pathlib import Path
 import pytest
 
 from tests.programs import ROOT, succeeds
-from txzmq.rpc import Channel, ServerLimits
+from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
-PAGES = ["errors", "deadlines", "cancellation", "metadata", "interceptors", "limits"]
+PAGES = [
+    "errors",
+    "deadlines",
+    "cancellation",
+    "metadata",
+    "interceptors",
+    "limits",
+    "shutdown",
+    "proxies",
+]
+# Those whose code makes channels to elsewhere: it is read, and not called.
+READ = ["balancing", "retries", "failures", "watching"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -68,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "protos/hello/v1").mkdir(parents=True)
     (folder / "protos/hello/v1/hello.proto").write_text(proto[1], encoding="utf-8")
     succeeds(["-m", "txzmq.codegen", "protos/"], cwd=folder)
-    for page in PAGES:
+    for page in [*PAGES, *READ]:
         (folder / f"{page}.py").write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
     (folder / "mypy.ini").write_text(_MYPY, encoding="utf-8")
     (folder / "run.py").write_text(RUN, encoding="utf-8")
@@ -93,9 +104,14 @@ def test_what_a_page_shows_works(folder: Path, page: str) -> None:
         assert name in called.splitlines()
 
 
+@pytest.mark.parametrize("page", READ)
+def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
+    succeeds(["-c", f"import {page}"], cwd=folder)
+
+
 def test_the_pages_are_typed(folder: Path) -> None:
     pytest.importorskip("mypy", reason="the type checkers are not installed")
-    files = [f"{page}.py" for page in PAGES]
+    files = [f"{page}.py" for page in [*PAGES, *READ]]
     succeeds(["-m", "mypy", *files], cwd=folder)
     # Outside of the checkout, pyright does not look into the environment that it runs in.
     succeeds(["-m", "pyright", "--pythonpath", sys.executable, *files], cwd=folder)
@@ -120,8 +136,9 @@ def test_the_page_of_limits_has_every_limit_and_its_default() -> None:
             texts = [f"| {limit.default:,} |", f"| {limit.default // 2**20} MiB |"]
             texts.append(f"| {limit.default // 2**10} KiB |")
             assert any(text in dict(rows[: len(limits)])[limit.name] for text in texts), limit.name
-    parameters = inspect.signature(Channel).parameters
-    assert set(names[len(limits) :]) <= set(parameters)
+    others = {*inspect.signature(Channel).parameters}
+    others |= {field.name for field in dataclasses.fields(SocketOptions)}
+    assert set(names[len(limits) :]) <= others
 
 
 def test_the_settings_for_mypy_are_those_of_this_project() -> None:

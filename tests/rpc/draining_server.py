@@ -1,11 +1,13 @@
 """A server process that shuts down on SIGTERM; says when it listens, serves, and has stopped.
 
-Each call takes some milliseconds, so that some always run. Arguments: where to listen; and for how
-long a call of ``Other`` runs, in seconds.
+Each call takes some milliseconds, so that some always run. Arguments: where to listen; for how long
+a call of ``Other`` runs, in seconds; and ``connect``, to dial out instead. The environment may have
+the grace, in seconds, as ``GRACE``.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from typing import Any
@@ -50,9 +52,15 @@ def main() -> None:
     factory = ZmqFactory()
     factory.registerForShutdown()
     server = Server(factory, [Leisurely(reactor, float((*sys.argv, "0")[2]))])
-    endpoint = server.listen(sys.argv[1])
-    reactor.addSystemEventTrigger("before", "shutdown", server.stop)
-    print(f"listening at {endpoint}", flush=True)
+    grace = float(os.environ.get("GRACE", "10"))
+    reactor.addSystemEventTrigger("before", "shutdown", server.stop, grace)
+    if sys.argv[3:] == ["connect"]:
+        server.connect(sys.argv[1])
+        line = f"connected to {sys.argv[1]}"
+    else:
+        line = f"listening at {server.listen(sys.argv[1])}"
+    # When SIGTERM is handled, too.
+    reactor.callWhenRunning(print, line, flush=True)
     reactor.run()
     print("stopped", flush=True)
 

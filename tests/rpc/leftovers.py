@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 #: more.
 _KEPT = {
     "_addresses",
+    "_by_name",
     "_by_path",
     "_counters",
     "_entries",

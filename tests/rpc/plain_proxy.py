@@ -1,6 +1,6 @@
-"""libzmq's own proxy, a ROUTER for clients and a DEALER for workers, as a process.
+"""A plain ROUTER-DEALER proxy in a process of its own, as anybody would write it.
 
-Arguments: the two addresses to bind. It prints where they are.
+Arguments: where clients connect, and where servers do. Says where it listens.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import zmq
 
 def main() -> None:
     context = zmq.Context()
-    frontend, backend = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    for name, socket, address in zip(
-        ("clients", "workers"), (frontend, backend), sys.argv[1:], strict=True
-    ):
-        socket.bind(address)
-        endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        print(f"{name} at {endpoint}", flush=True)
-    zmq.proxy(frontend, backend)
+    clients, servers = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    clients.bind(sys.argv[1])
+    servers.bind(sys.argv[2])
+    for name, socket in (("clients", clients), ("servers", servers)):
+        print(f"{name} at {socket.get_string(zmq.LAST_ENDPOINT)}", flush=True)
+    zmq.proxy(clients, servers)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class At:
 
     address: str
     load: int = 0
+    weight: int = 1
 
     def __repr__(self) -> str:
         return self.address
@@ -40,6 +41,10 @@ class At:
 
 def ends(count: int) -> list[At]:
     return [At(f"tcp://10.0.0.{i}:5000") for i in range(count)]
+
+
+def weighted(*weights: int) -> list[At]:
+    return [At(end.address, weight=w) for end, w in zip(ends(len(weights)), weights, strict=True)]
 
 
 def key(value: str) -> Metadata:
@@ -261,6 +266,81 @@ def test_the_ring_is_the_same_in_every_process_and_version() -> None:
 
 
 PLACED = [3, 1, 1, 2, 4, 0, 2, 0]
+
+# -- weights -----------------------------------------------------------------------------------
+
+WEIGHTED: dict[str, BalancingPolicy] = {
+    "round robin": RoundRobin(random=Random(5)),
+    "least loaded": LeastLoaded(random=Random(5)),
+    "least loaded of three": LeastLoaded(choices=3, random=Random(5)),
+    "consistent hash": ConsistentHash("tenant", random=Random(5)),
+    "consistent hash without the key": ConsistentHash("nobody", random=Random(5)),
+}
+
+
+@pytest.mark.parametrize("policy", WEIGHTED.values(), ids=WEIGHTED)
+def test_calls_go_where_the_weights_say(policy: BalancingPolicy) -> None:
+    """RFC 2782: in proportion, and hardly any to those of weight 0."""
+    ready = weighted(60, 30, 10, 0)
+    pick = policy.picker(ready, ready)
+    counts = Counter(pick("/s/m", key(f"{number}"), ()) for number in range(10_000))
+    for end, share in zip(ready, (0.6, 0.3, 0.1, 0), strict=True):
+        assert counts[end] / 10_000 == pytest.approx(share, rel=0.3, abs=0.03), end
+
+
+def test_pick_first_shuffles_by_weight() -> None:
+    ready = weighted(60, 30, 10, 0)
+    firsts = Counter(
+        PickFirst(shuffle=True, random=Random(seed)).picker(ready, ready)("/s/m", (), ())
+        for seed in range(2000)
+    )
+    for end, share in zip(ready, (0.6, 0.3, 0.1, 0), strict=True):
+        assert firsts[end] / 2000 == pytest.approx(share, abs=0.05)
+
+
+def test_round_robin_spreads_the_turns_of_a_heavy_one() -> None:
+    ready = weighted(4, 1, 1)
+    pick = RoundRobin(random=Random(1)).picker(ready, ready)
+    turns = [pick("/s/m", (), ()) for _ in range(60)]
+    assert Counter(turns) == dict(zip(ready, (40, 10, 10), strict=True))
+    for start in range(54):  # never six in a row
+        assert len(set(turns[start : start + 6])) > 1
+
+
+@pytest.mark.parametrize("weights", [(0, 0, 0), (7, 7, 7), (-1, -1, -1)])
+@pytest.mark.parametrize("policy", WEIGHTED.values(), ids=WEIGHTED)
+def test_equal_weights_are_none(policy: BalancingPolicy, weights: tuple[int, ...]) -> None:
+    ready = weighted(*weights)
+    pick = policy.picker(ready, ready)
+    counts = Counter(pick("/s/m", key(f"{number}"), ()) for number in range(3000))
+    assert all(700 < counts[end] < 1300 for end in ready)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_with_weights_too_a_pick_is_unused_if_any_is(
+    make: Callable[[Random], BalancingPolicy],
+) -> None:
+    endpoints = weighted(0, 5, 100)
+    for ready in (endpoints, endpoints[1:], endpoints[:1]):
+        pick = make(Random(3)).picker(endpoints, ready)
+        for used in ([], [ready[0]], [endpoints[2]], endpoints):
+            for number in range(50):
+                picked = pick("/s/m", key(f"{number}"), used)
+                assert picked in ready
+                assert picked not in used or set(ready) <= set(used)
+
+
+def test_a_heavy_endpoint_that_is_not_ready_moves_its_own_keys_only() -> None:
+    endpoints = weighted(100, 50, 10)
+    policy = ConsistentHash("tenant")
+
+    def owners_among(ready: Sequence[At]) -> dict[str, At | None]:
+        pick = policy.picker(endpoints, ready)
+        return {value: pick("/s/m", key(value), ()) for value in KEYS}
+
+    before, after = owners_among(endpoints), owners_among(endpoints[1:])
+    assert all(after[value] is before[value] for value in KEYS if before[value] != endpoints[0])
+
 
 # -- your own, and by name ---------------------------------------------------------------------
 

@@ -222,3 +222,21 @@ def test_clients_behind_a_proxy_get_no_notice() -> None:
     assert stopped.called
     raw.transport.close()
     world.close()
+
+
+def test_stopping_again_may_shorten_the_grace_and_not_lengthen_it() -> None:
+    world = World(Waiting())
+    call = world.call()
+    call.addErrback(lambda _: None)
+    world.network.run()
+    first = world.server.stop(10)
+    later = world.server.stop(100)
+    world.network.advance(1)
+    sooner = world.server.stop(2)
+    world.network.advance(1.9)
+    assert [d.called for d in (first, later, sooner)] == [False] * 3
+    world.network.advance(0.1)
+    assert [d.called for d in (first, later, sooner)] == [True] * 3
+    after = world.server.stop(5)
+    assert after.called
+    world.close()

@@ -40,6 +40,7 @@ from txzmq.rpc.transport import (
     ServerTransport,
     SubscriberHandler,
     SubscriberTransport,
+    WorkerHandler,
 )
 from txzmq.rpc.v1.control_pb2 import PingRequest
 from txzmq.rpc.v1.control_txzmq import ControlClient
@@ -110,6 +111,11 @@ class Lines:
     ) -> ServerTransport:
         raise NotImplementedError
 
+    def dial_out(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        raise NotImplementedError
+
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> PublisherTransport:
@@ -118,11 +124,6 @@ class Lines:
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
-        raise NotImplementedError
-
-    def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
-    ) -> ServerTransport:
         raise NotImplementedError
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -372,6 +373,23 @@ def test_lower_priorities_are_used_when_no_better_one_is_ready() -> None:
     call(channel)
     network.run()
     assert (len(one.requests), len(two.requests)) == (1, 1)
+    channel.close()
+
+
+def test_calls_go_to_endpoints_as_often_as_their_weights_say() -> None:
+    network = Lines()
+    resolver = Told()
+    channel = Channel(network, resolver)
+    for weights in ((3, 1), (1, 3)):  # a change of weights alone is one too
+        resolver.tell(*(ResolvedAddress(f"tcp://{w}", 0, weights[w]) for w in range(2)))
+        for line in network.made:
+            line.requests.clear()
+            if line.handler.state is not READY:  # type: ignore[attr-defined]  # a Subchannel
+                line.handler.connected()
+        for _ in range(40):
+            call(channel)
+        network.run()
+        assert [len(line.requests) for line in network.made] == [10 * w for w in weights]
     channel.close()
 
 

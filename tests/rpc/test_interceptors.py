@@ -470,3 +470,28 @@ def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: World
     assert ended == ["nested"]
     assert [error.type for error in errors] == [CancelledError]
     assert leftovers(*outer.service.contexts) == []
+
+
+def test_an_interceptor_cannot_go_on_with_a_call_that_is_over(make: Worlds) -> None:
+    errors: list[BaseException] = []
+
+    async def tries_again(call: ClientCall, proceed: ClientProceed) -> Any:
+        try:
+            return await proceed(call)
+        except Exception:  # noqa: BLE001 - as careless ones do: the CancelledError is one, too
+            try:
+                return await proceed(call.replace(metadata={"again": "yes"}))
+            except CancelledError as error:
+                errors.append(error)
+                raise
+
+    service = Waiting()
+    world = make(service, client=[tries_again])
+    answer = world.call("once")
+    world.network.run()
+    answer.cancel()
+    with pytest.raises(CancelledError):
+        world.network.result(answer)
+    world.network.run()
+    assert service.seen == ["once"]
+    assert len(errors) == 1

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from tests.rpc.leftovers import leftovers
-from tests.rpc.service import Echo, Waiting, World, text
+from tests.rpc.service import ADDRESS, Echo, Waiting, World, text
 from tests.support import Logged, error_of
-from txzmq.rpc import Context, ServerLimits, UnaryResult, Unknown
+from txzmq.rpc import (
+    Channel,
+    ClientCall,
+    ClientProceed,
+    Context,
+    DeadlineExceeded,
+    ServerLimits,
+    UnaryResult,
+    Unknown,
+)
 
 
 def test_c10_a_callback_of_a_reply_that_raises_ends_nothing(logged: Logged) -> None:
@@ -104,4 +116,73 @@ def test_c15_a_request_that_breaks_its_handler_is_tried_once_and_harms_no_other(
     assert isinstance(error_of(outcomes[1]), Unknown)
     assert world.service.seen == ["a", "poison", "b"]
     assert len(logged.failures()) == 1
+    world.close()
+
+
+class Uncancellable(Waiting):
+    """Returns Deferreds whose cancellers raise."""
+
+    def echo(self, request: StringValue, context: Context) -> Deferred[StringValue]:
+        self.note(request, context)
+
+        def canceller(_: object) -> None:
+            raise ZeroDivisionError(request.value)
+
+        self.results.append(Deferred(canceller))
+        return self.results[-1]
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel", "lost", "stop"])
+def test_c7_a_canceller_that_raises_keeps_up_no_other_call(how: str, logged: Logged) -> None:
+    service = Uncancellable()
+    world = World(service)
+    calls = [world.call(str(number), timeout=1) for number in range(3)]
+    calls.append(world.call("later", timeout=2))
+    outcomes: list[Any] = []
+    for call in calls:
+        call.addErrback(outcomes.append)
+    world.network.run()
+    assert world.server.running == 4
+    if how == "cancel":
+        for call in calls:
+            call.cancel()
+    elif how == "lost":
+        world.network.cut(ADDRESS)
+    elif how == "stop":
+        world.server.stop(0)
+    world.network.advance(3)
+    assert len(outcomes) == 4
+    assert [type(error) for error in logged.failures()] == [ZeroDivisionError] * 4
+    assert world.server.running == 4
+    for result in service.results:
+        result.callback(text("after all"))
+    assert world.server.running == 0
+    world.close()
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+def test_c7_an_interceptor_whose_canceller_raises_keeps_up_no_other_call(
+    how: str, logged: Logged
+) -> None:
+    def hang(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        def canceller(_: object) -> None:
+            raise ZeroDivisionError
+
+        return Deferred(canceller)
+
+    world = World()
+    channel = Channel(world.network, ADDRESS, interceptors=[hang])
+    calls = [world.call(timeout=1, caller=channel) for _ in range(3)]
+    outcomes: list[Any] = []
+    for call in calls:
+        call.addErrback(outcomes.append)
+    world.network.run()
+    if how == "cancel":
+        for call in calls:
+            call.cancel()
+    world.network.advance(1.1)
+    expected = DeadlineExceeded if how == "deadline" else CancelledError
+    assert [error.type for error in outcomes] == [expected] * 3
+    assert [type(error) for error in logged.failures()] == [ZeroDivisionError] * 3
+    channel.close()
     world.close()

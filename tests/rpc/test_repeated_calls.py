@@ -270,20 +270,56 @@ def test_the_deadline_ends_all_attempts() -> None:
     answer = field.call(timeout=2)
     field.network.advance(2.1)
     assert isinstance(field.network.result(answer), DeadlineExceeded)
-    assert [len(service.results) for service in field.services] == [1, 1, 1]
+    assert [len(service.seen) for service in field.services] == [1, 1, 1]
     assert all(service.results[0].called for service in field.services)
     left = [service.contexts[0].time_remaining() for service in field.services]
     assert all(seconds is not None and seconds <= 0 for seconds in left)
     field.close()
 
 
-def test_a_server_that_gets_all_attempts_executes_one() -> None:
+def test_attempts_that_meet_at_one_server_share_one_run() -> None:
+    field = Field([Waiting()], config(HEDGE))
+    answer = field.call(timeout=9)
+    field.network.advance(2)
+    assert (field.seen, field.channel.counters["hedge"]) == (1, 2)
+    assert field.servers[0].counters["repeated request"] == 2
+    field.services[0].results[0].callback(text("done"))
+    assert field.network.result(answer) == text("done")
+    field.close()
+
+
+def test_the_deadline_ends_the_run_that_attempts_share() -> None:
     field = Field([Waiting()], config(HEDGE))
     answer = field.call(timeout=2)
-    field.network.advance(1)
+    field.network.advance(2.1)
+    assert isinstance(field.network.result(answer), DeadlineExceeded)
     assert field.seen == 1
-    field.services[0].results[0].callback(text("once"))
-    assert field.network.result(answer) == text("once")
+    assert field.services[0].results[0].called
+    assert (field.servers[0].running, field.servers[0].queued) == (0, 0)
+    field.close()
+
+
+def test_cancelling_ends_the_run_that_attempts_share() -> None:
+    field = Field([Waiting()], config(HEDGE))
+    answer = field.call(timeout=9)
+    field.network.advance(2)
+    answer.cancel()
+    field.network.run()
+    assert isinstance(field.network.result(answer), CancelledError)
+    assert field.services[0].contexts[0].cancelled.called
+    assert field.servers[0].running == 0
+    field.close()
+
+
+def test_a_retry_after_an_answer_of_the_server_is_executed_anew() -> None:
+    # A server that says UNAVAILABLE, or whatever the policy repeats, is asked again, not quoted.
+    policy = {"retryPolicy": {**RETRY["retryPolicy"], "retryableStatusCodes": ["NOT_FOUND"]}}
+    field = Field([Failing(2, lambda: RpcError(Code.NOT_FOUND, "not yet"))], config(policy))
+    answer = field.call()
+    field.network.advance(1)
+    assert field.network.result(answer) == text("x")
+    assert field.seen == 3
+    assert field.servers[0].counters["repeated request"] == 0
     field.close()
 
 

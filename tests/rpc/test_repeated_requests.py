@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -234,3 +235,35 @@ def test_stopping_ends_the_run_and_all_who_wait_for_it() -> None:
         head, _ = client.replies()[number]
         assert (head.code, head.not_executed) == (Code.UNAVAILABLE, False)
     world.close()
+
+
+def test_a_repeat_that_comes_too_late_for_the_cache_is_refused_like_a_first_request() -> None:
+    world = Twice(limits=ServerLimits(reply_cache=ReplyCacheLimits(age=10)))
+    world.send(world.one)
+    world.network.advance(10)
+    late = world.send(world.two, HEAD._replace(timeout_us=0))
+    head, _ = world.two.replies()[late]
+    assert (head.code, head.not_executed) == (Code.DEADLINE_EXCEEDED, True)
+    assert world.service.seen == ["x"]
+    world.close()
+
+
+def test_the_cache_can_be_turned_off() -> None:
+    world = Twice(Waiting(), ServerLimits(reply_cache=None))
+    numbers = [world.send(world.one) for _ in range(2)]
+    assert world.service.seen == ["x", "x"]
+    world.finish(1, "second")
+    world.finish(0, "first")
+    answers = [world.answer(world.one, number) for number in numbers]
+    assert answers == [(Code.OK, "first"), (Code.OK, "second")]
+    assert world.server.counters["repeated request"] == 0
+    world.close()
+
+
+def test_nothing_is_kept_after_the_end() -> None:
+    world = Twice()
+    world.send(world.one)
+    world.close()
+    dispatcher: Any = world.server._dispatcher  # pyright: ignore[reportPrivateUsage]  # its tables
+    replies = dispatcher._replies
+    assert len(replies) == replies.size == replies.running == len(dispatcher._runners) == 0

@@ -7,11 +7,13 @@ import contextlib
 import os
 import time
 
+import pytest
+
 from tests.programs import Program, running
 from tests.rpc.service import ECHO, OTHER, text
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel
+from txzmq.rpc import Channel, Unavailable
 
 #: ``make test-restarts`` does more.
 RESTARTS = int(os.environ.get("TXZMQ_RESTARTS", "10"))
@@ -73,5 +75,40 @@ def test_p3_sigterm_lets_a_call_finish(one_loop: Loop) -> None:
         began = time.monotonic()
         assert program.wait() == 0
         # It does not wait for its whole grace, nor for a client that has gone.
+        assert time.monotonic() - began < 5
+        assert program.output[-1] == "stopped"
+
+
+def test_p3_sigterm_ends_what_takes_longer_than_the_grace(
+    one_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRACE", "0.5")
+    with running("-m", "tests.rpc.draining_server", ANY_PORT, "3600") as program:
+        endpoint = program.expect("listening at (.*)")[1]
+
+        async def main() -> None:
+            factory = ZmqFactory(one_loop.reactor)
+            channel = Channel(factory, endpoint)
+            assert (await channel.unary_unary(ECHO, text("x"))).value == "x"
+            answer = channel.unary_unary(OTHER, text("y"), timeout=60)
+            await one_loop.until(lambda: program.has_said("executing y"))
+            program.process.terminate()
+            # A second one, of an impatient supervisor, changes nothing.
+            await one_loop.sleep(0.1)
+            program.process.terminate()
+            with pytest.raises(Unavailable, match="may have been executed"):
+                await answer
+            factory.shutdown()
+
+        one_loop.run(main)
+        assert program.wait() == 0
+        assert program.output[-1] == "stopped"
+
+
+def test_p3_sigterm_ends_a_server_without_clients_at_once() -> None:
+    with running("-m", "tests.rpc.draining_server", ANY_PORT) as program:
+        program.expect("listening at (.*)")
+        began = time.monotonic()
+        assert program.terminate() == 0
         assert time.monotonic() - began < 5
         assert program.output[-1] == "stopped"

@@ -77,7 +77,7 @@ def test_calls_over_every_transport_and_reactor(
     loop.run(main)
 
 
-def test_large_messages_and_the_limit_for_them(
+def test_l6_large_messages_and_the_limit_for_them(
     loop: Loop, factory: ZmqFactory, address: str
 ) -> None:
     class Doubling(Echo):

@@ -7,6 +7,7 @@ more games.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import Counter
 from collections.abc import Generator
@@ -535,10 +536,18 @@ PLAYED = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.fixture(name="alone")
+def of_no_other_test(logged: Logged) -> None:
+    """What earlier tests left for the garbage collector is not logged in the middle of a game."""
+    gc.collect()
+
+
 # What handlers crash with is logged, and the game itself looks at what is.
-TestCalls = pytest.mark.usefixtures("logged")(Calls.TestCase)
+TestCalls = pytest.mark.usefixtures("logged", "alone")(Calls.TestCase)
 TestCalls.settings = PLAYED
-TestInterceptedCalls = pytest.mark.usefixtures("logged")(InterceptedCalls.TestCase)
+TestInterceptedCalls = pytest.mark.usefixtures("logged", "alone")(InterceptedCalls.TestCase)
 TestInterceptedCalls.settings = PLAYED
-TestSingleCalls = pytest.mark.usefixtures("logged")(SingleCalls.TestCase)
+TestSingleCalls = pytest.mark.usefixtures("logged", "alone")(SingleCalls.TestCase)
 TestSingleCalls.settings = PLAYED

@@ -334,7 +334,9 @@ def test_a_server_tells_of_clients_that_go_and_of_its_end(logged: Logged) -> Non
 
 
 def test_every_name_that_is_counted_is_a_count() -> None:
-    calls = r"""(?:\.count\(|_drop\(|\.dropped\[)(?:"([a-z][^"]*)"(?: if .* else "(\w+)")?)[\])]"""
+    calls = (
+        r"""(?:\._?count\(|_drop\(|\.dropped\[)(?:"([a-z][^"]*)"(?: if .* else "(\w+)")?)[\])]"""
+    )
     names: set[str] = set()
     for path in (ROOT / "txzmq/rpc").rglob("*.py"):
         for names_found in re.findall(calls, path.read_text(encoding="utf-8")):

@@ -54,7 +54,8 @@ def test_two_clients_with_the_same_request_id_each_get_their_reply(
     a, b = (turns.raw(zmq.DEALER, "inproc://server") for _ in range(2))
     ids = ask(server, (a, [b"id", b"", b"of a"]), (b, [b"id", b"", b"of b"]))
     assert ids == [b"id", b"id"]
-    for messageId, parts in server.requests:
+    # The later first: nor may a reply go to whoever has waited longest.
+    for messageId, parts in reversed(server.requests):
         server.reply(messageId, b"for", *parts)
     assert a.recv_multipart() == [b"id", b"", b"for", b"of a"]
     assert b.recv_multipart() == [b"id", b"", b"for", b"of b"]

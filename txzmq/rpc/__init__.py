@@ -59,6 +59,7 @@ from txzmq.rpc.resolvers import (
 )
 from txzmq.rpc.server import Server, ServiceHandler, StreamResult
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
+from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import RequestStream, ResponseStream
 from txzmq.rpc.watching import (
     ClientLoss,
@@ -128,6 +129,7 @@ __all__ = [
     "ServiceConfig",
     "ServiceConfigError",
     "ServiceHandler",
+    "SocketOptions",
     "StaticResolver",
     "StreamInput",
     "StreamResult",

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
+from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._retries import pushback_of
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
@@ -67,23 +68,27 @@ class CallBook:
 
     :ivar guard: says which thread may end calls.
     :ivar start: gives a call to a connection.
+    :ivar size: bytes of the requests of those that wait.
     """
 
     def __init__(self, clock: Clock, guard: Guard, start: Callable[[Call], None]) -> None:
         self.clock = clock
         self.guard = guard
         self.start = start
+        self.size = 0
         self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
         # An ordered set.
         self._compounds: dict[Compound, None] = {}
 
     def begun(self, call: Call) -> None:
         """A call waits from now on."""
+        self.size += len(call.body)
         if call.deadline is not None:
             call.tick = self._deadlines.set(call, call.deadline)
 
     def ended(self, call: Call) -> None:
         """A call has ended, well or badly."""
+        self.size -= len(call.body)
         if call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
@@ -259,6 +264,7 @@ class InterceptedCall:
         "deadline",
         "deferred",
         "method",
+        "over",
         "tick",
     )
 
@@ -279,6 +285,8 @@ class InterceptedCall:
         self.deadline = deadline
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
+        #: Whether the caller has its outcome, or is about to.
+        self.over = False
         # Of the outermost interceptor; None before it is called, and when the call has ended.
         self._pending: Deferred[Any] | None = None
 
@@ -301,7 +309,7 @@ class InterceptedCall:
         pending = self._end()
         self.deferred.errback(outcome_of(error, self.method))
         if pending is not None:
-            pending.cancel()
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
@@ -327,9 +335,11 @@ class InterceptedCall:
         self._book.guard.check()
         pending = self._end()
         if pending is not None:
-            pending.cancel()  # Twisted fires this call's own Deferred
+            # Twisted fires this call's own Deferred.
+            cancel(pending, f"an interceptor of {self.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
+        self.over = True
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
         if self._parent is not None:

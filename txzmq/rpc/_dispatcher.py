@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._admission import Admission
+from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener, encode_reply
 from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache
@@ -113,6 +114,7 @@ class Dispatcher:
         # When each client pinged last, of those that did within the pause; the oldest first.
         self._pings: dict[CallKey, float] = {}
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        self._heeds_keys = limits.reply_cache is not None
         # The calls that run, or wait for a place, for all requests with one key.
         self._runners: dict[Hashable, ServedCall] = {}
 
@@ -149,11 +151,12 @@ class Dispatcher:
             return
         if entry is None and self.streams.control(listener, key, head.path, body):
             return
-        cache_key = (head.path, head.request_key) if head.request_key else None
+        cache_key = None
+        if head.request_key and self._heeds_keys and head.open_stream is None:
+            cache_key = (head.path, head.request_key)
+            self._replies.expire(self.clock.seconds())
         # What is refused was not executed, which cannot be said where an earlier attempt was.
-        is_repeat = (
-            cache_key is not None and head.open_stream is None and cache_key in self._replies
-        )
+        is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(entry, request)
         if entry is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
@@ -212,10 +215,10 @@ class Dispatcher:
         if joined is Join.WAIT:
             self._register(call)
         elif joined is Join.REFUSE:
-            waiting = self.limits.reply_cache.waiting
             status = ResponseHead(
                 Code.RESOURCE_EXHAUSTED,
-                f"{waiting} requests with one key wait on the server (ReplyCacheLimits.waiting)",
+                f"{self._replies.limits.waiting} requests with one key wait on the server "
+                "(ReplyCacheLimits.waiting)",
             )
             call.listener.answer(call.key, status)
         else:
@@ -493,7 +496,7 @@ class Dispatcher:
         if call.deferred is None:
             self._forget(call)
         else:
-            call.deferred.cancel()
+            cancel(call.deferred, f"the handler of {call.entry.path}")
 
     def _too_late(self, call: ServedCall) -> None:
         if call.answered:
@@ -521,10 +524,14 @@ class Dispatcher:
             reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
             listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
             return
+        found: list[ServedCall] = []
         for request_id in request.request_ids:
-            self.streams.unopened((*key[:-1], request_id))
-        found = (listener.wire.find((*key[:-1], id_)) for id_ in request.request_ids)
-        self.abandon((call for call in found if call is not None), "the client cancelled it")
+            call = listener.wire.find((*key[:-1], request_id))
+            if call is not None:
+                found.append(call)
+            else:
+                self.streams.unopened((*key[:-1], request_id))
+        self.abandon(found, "the client cancelled it")
         listener.answer(key, OK)
 
     def _ping(self, key: CallKey) -> ResponseHead:
@@ -555,6 +562,7 @@ class Dispatcher:
         self._deadlines.close()
         self._pings.clear()
         self.streams.close()
+        self._replies.clear()
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:

@@ -166,6 +166,7 @@ class Endpoints:
                 if subchannel is not None:
                     new.append(subchannel)
             if subchannel is not None:
+                subchannel.weight = resolved.weight
                 self._subchannels[address] = subchannel
         self._leaving.update(before)
         # Only now, when all is in order: an observer may close the channel.

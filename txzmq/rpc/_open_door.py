@@ -11,14 +11,15 @@ __all__ = ["InsecureBindError", "check_endpoint"]
 
 
 class InsecureBindError(ValueError):
-    """A server was to listen where strangers could reach it."""
+    """A server was to listen, or to connect to a proxy, where strangers could reach it."""
 
 
-def check_endpoint(address: str) -> None:
+def check_endpoint(address: str, *, listens: bool = True) -> None:
     """Check that only this machine, or only this user, can reach *address*.
 
     Loopback TCP, inproc, and ipc below a folder that only this user can enter pass.
 
+    :param listens: whether a server is to listen there, or to connect to a proxy that does.
     :raises InsecureBindError: for any other address; the message says why.
     """
     scheme, _, rest = address.partition("://")
@@ -35,8 +36,9 @@ def check_endpoint(address: str) -> None:
         reason = "no folder above the socket keeps other users out (chmod 700 one of them)"
     else:
         reason = f"nothing is known of who reaches {scheme}://"
+    what = "listen at" if listens else "connect to"
     raise InsecureBindError(
-        f"refusing to listen at {address} without authentication: {reason}. "
+        f"refusing to {what} {address} without authentication: {reason}. "
         "Pass insecure=True to do it all the same"
     )
 

@@ -74,8 +74,8 @@ class _Run(Generic[W]):
 class ReplyCache(Generic[W]):
     """Replies by request key, and who waits for those that are not there yet.
 
-    The key is anything hashable: a server takes the client's key together with the method's path
-    and the authenticated user, so that nobody reads another's reply by guessing.
+    The key is anything hashable: a server takes the client's key, which nobody guesses, together
+    with the method's path.
 
     Time is passed in, in seconds of any clock that does not go back. What is too old goes when
     anything happens; :meth:`expire` makes it go where nothing does.
@@ -83,7 +83,7 @@ class ReplyCache(Generic[W]):
 
     def __init__(self, limits: ReplyCacheLimits | None = None) -> None:
         """:param limits: None for the defaults."""
-        self._limits = limits or ReplyCacheLimits()
+        self.limits = limits or ReplyCacheLimits()
         self._running: dict[Hashable, _Run[W]] = {}
         # In the order in which they were answered, and so in that of their age. A plain dict is
         # slow to find its first key after many first keys went.
@@ -93,8 +93,13 @@ class ReplyCache(Generic[W]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._kept.clear()
+        self._size = 0
+
     def __contains__(self, key: Hashable) -> bool:
-        """Whether a request with this key would not be a first one, its age aside."""
+        """Whether a request with this key would not be a first one; call :meth:`expire` before."""
         return key in self._kept or key in self._running
 
     @property
@@ -121,7 +126,7 @@ class ReplyCache(Generic[W]):
         if run is None:
             self._running[key] = _Run(waiter)
             return Join.RUN
-        if len(run.waiting) >= self._limits.waiting:
+        if len(run.waiting) >= self.limits.waiting:
             return Join.REFUSE
         run.waiting[waiter] = None
         return Join.WAIT
@@ -172,7 +177,7 @@ class ReplyCache(Generic[W]):
             self._forget(key)
 
     def _keep(self, key: Hashable, reply: KeptReply, now: float) -> None:
-        limits = self._limits
+        limits = self.limits
         size = len(reply.header) + len(reply.body) + _OVERHEAD
         if size * 8 > limits.size or not limits.entries:
             return

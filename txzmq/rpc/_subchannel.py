@@ -186,6 +186,8 @@ class Subchannel:
     Calls are sent when the reactor's turn ends, or when there are enough of them. What was lost or
     is of no use is closed and made anew, after a while.
 
+    :ivar weight: how much of the load it should get, relative to others; see
+        :class:`~txzmq.rpc.Endpoint`.
     :ivar reason: why the last attempt failed; empty if none did.
     :ivar messages: how many have arrived.
     """
@@ -196,6 +198,7 @@ class Subchannel:
         :raises Exception: if the address is none.
         """
         self.address = address
+        self.weight = 1
         self.state = ConnectivityState.IDLE
         self.reason = ""
         self.messages = 0

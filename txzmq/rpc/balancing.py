@@ -19,7 +19,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b, shake_128
-from itertools import chain, cycle, islice
+from heapq import heapify, heapreplace
+from itertools import accumulate, chain, cycle, islice, repeat
+from math import ceil
 from random import Random
 from struct import unpack
 from typing import Final, Protocol, TypeAlias, TypeVar
@@ -50,6 +52,14 @@ class Endpoint(Protocol):
     @property
     def load(self) -> int:
         """How many calls are in flight there now."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """How much of the load it should get, relative to the others; of SRV records (RFC 2782).
+
+        1 where nothing was said; 0 for hardly any.
+        """
         ...
 
 
@@ -84,6 +94,19 @@ def _prefer_unused(ready: Sequence[E], used: Collection[E]) -> Sequence[E]:
     return [endpoint for endpoint in ready if endpoint not in used] or ready
 
 
+#: What a weight of 0 counts as, in parts of the lightest other.
+_HARDLY_ANY: Final = 0.01
+
+
+def _weights(endpoints: Sequence[Endpoint]) -> list[float] | None:
+    """What the weights are, all above 0; None if they are equal, and need not be looked at."""
+    weights = [endpoint.weight for endpoint in endpoints]
+    lightest = min((weight for weight in weights if weight > 0), default=0)
+    if not lightest or min(weights) == max(weights):
+        return None
+    return [weight if weight > 0 else lightest * _HARDLY_ANY for weight in weights]
+
+
 class PickFirst:
     """All calls go to one endpoint, the first in the order of addresses that is ready.
 
@@ -95,13 +118,14 @@ class PickFirst:
     def __init__(self, *, shuffle: bool = False, random: Random | None = None) -> None:
         """
         :param shuffle: try the addresses in an order that differs from client to client (gRFC
-            A62), so that they do not all choose the same server.
+            A62), so that they do not all choose the same server. What is heavier is more often
+            first (gRFC A113), as RFC 2782 has it of SRV records.
         :param random: where the order comes from.
         """
         self._shuffle = shuffle
         self._random = random or Random()
         self._current: str | None = None
-        # The rank of each address; drawn once, so that a change does not shuffle anew.
+        # What each address has drawn; once, so that a change does not shuffle anew.
         self._ranks: dict[str, float] = {}
 
     def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
@@ -110,9 +134,13 @@ class PickFirst:
             self._current = None
             return _pick_none
         if self._shuffle:
-            addresses, known = (endpoint.address for endpoint in endpoints), self._ranks
-            self._ranks = {a: known[a] if a in known else self._random.random() for a in addresses}
-            ready = sorted(ready, key=lambda endpoint: self._ranks[endpoint.address])
+            addresses, known = [endpoint.address for endpoint in endpoints], self._ranks
+            draw = self._random.expovariate
+            self._ranks = {a: known[a] if a in known else draw(1) for a in addresses}
+            # The least of such draws, each divided by a weight, is each one's as often as its
+            # weight's share is.
+            weights = dict(zip(addresses, _weights(endpoints) or repeat(1.0), strict=False))
+            ready = sorted(ready, key=lambda e: self._ranks[e.address] / weights[e.address])
         chosen = next((e for e in ready if e.address == self._current), ready[0])
         self._current = chosen.address
 
@@ -125,7 +153,7 @@ class PickFirst:
 
 
 class RoundRobin:
-    """Calls go to the ready endpoints in turn."""
+    """Calls go to the ready endpoints in turn; where they have weights, as often as those say."""
 
     def __init__(self, *, random: Random | None = None) -> None:
         """
@@ -138,6 +166,9 @@ class RoundRobin:
         """See :class:`BalancingPolicy`."""
         if not ready:
             return _pick_none
+        weights = _weights(ready)
+        if weights is not None:
+            return self._weighted_picker(ready, weights)
         start, count = self._random.randrange(len(ready)), len(ready)
         turn = cycle([*ready[start:], *ready[:start]])
         advance = turn.__next__
@@ -152,12 +183,32 @@ class RoundRobin:
 
         return pick
 
+    def _weighted_picker(self, ready: Sequence[E], weights: Sequence[float]) -> Picker[E]:
+        """Of the endpoints' next turns the earliest; each has its turns as often as its weight."""
+        turns = [
+            (self._random.random() / weight, index, 1 / weight)
+            for index, weight in enumerate(weights)
+        ]
+        heapify(turns)
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            if used:  # out of turn: another attempt must not wait for a light one's
+                unused = [turn for turn in turns if ready[turn[1]] not in used]
+                if unused:
+                    return ready[min(unused)[1]]
+            when, index, interval = turns[0]
+            heapreplace(turns, (when + interval, index, interval))
+            return ready[index]
+
+        return pick
+
 
 class LeastLoaded:
     """Calls go to that one of two random ready endpoints that has fewer calls in flight.
 
     A slow server gets fewer calls than a fast one, and clients that know nothing of each other do
-    not all run to the same idle server (gRFC A48; "The Power of Two Choices").
+    not all run to the same idle server (gRFC A48; "The Power of Two Choices"). Where the endpoints
+    have weights, a heavier one is drawn more often, and may have more calls in flight.
     """
 
     def __init__(self, *, choices: int = 2, random: Random | None = None) -> None:
@@ -176,6 +227,9 @@ class LeastLoaded:
         if not ready:
             return _pick_none
         random, sample, choices = self._random.random, self._random.sample, self._choices
+        weights = _weights(ready)
+        if weights is not None:
+            return self._weighted_picker(ready, weights)
 
         def pick_of(some: Sequence[E]) -> E:
             count = len(some)
@@ -193,9 +247,26 @@ class LeastLoaded:
 
         return pick
 
+    def _weighted_picker(self, ready: Sequence[E], weights: Sequence[float]) -> Picker[E]:
+        draw, choices = self._random.choices, self._choices
+        both = list(zip(ready, weights, strict=True))
+        bounds = list(accumulate(weights))
+
+        def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
+            some = both
+            if used:
+                some = [(endpoint, weight) for endpoint, weight in both if endpoint not in used]
+            if not used or not some:
+                drawn = draw(both, cum_weights=bounds, k=choices)
+            else:
+                drawn = draw(some, [weight for _, weight in some], k=choices)
+            return min(drawn, key=lambda one: one[0].load / one[1])[0]
+
+        return pick
+
 
 #: Places that each endpoint has on the ring: its share differs from the mean by a sixteenth
-#: (standard deviation).
+#: (standard deviation). Where they have weights, the heaviest has so many.
 _PLACES: Final = 256
 
 
@@ -211,7 +282,9 @@ class ConsistentHash:
     or is not ready, its keys are spread over the others, and no other key moves; when it comes
     back, so do they. Calls without the key go to random endpoints.
 
-    The endpoints stand on a ring (gRFC A42), each at many places that follow from its address.
+    The endpoints stand on a ring (gRFC A42), each at many places that follow from its address, and
+    at the more the heavier it is. Where the heaviest of different weights goes for good, keys of
+    the others move too.
     """
 
     def __init__(self, key: str, *, random: Random | None = None) -> None:
@@ -229,7 +302,14 @@ class ConsistentHash:
             return _pick_none
         # In an order that all clients share, for the case that two want the same place.
         in_order = sorted(ready, key=lambda endpoint: endpoint.address)
-        by_place = {place: endpoint for endpoint in in_order for place in _places(endpoint.address)}
+        # Of all, not of those that are ready: so that no other key moves when one is not.
+        shares = dict(zip(endpoints, _weights(endpoints) or repeat(1.0), strict=False))
+        most = max(shares.values())
+        by_place = {
+            place: endpoint
+            for endpoint in in_order
+            for place in _places(endpoint.address)[: ceil(_PLACES * shares[endpoint] / most)]
+        }
         ring = sorted(by_place)
         owners = [by_place[place] for place in ring]
         owners.append(owners[0])  # past the last place the ring begins again

@@ -32,11 +32,18 @@ from txzmq.rpc.errors import (
     Unavailable,
 )
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
-from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE, STREAM_WINDOW, STREAM_WINDOW_BYTES
+from txzmq.rpc.limits import (
+    BACKLOG,
+    MESSAGE_SIZE,
+    METADATA_SIZE,
+    STREAM_WINDOW,
+    STREAM_WINDOW_BYTES,
+)
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig
+from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
 from txzmq.rpc.watching import EndpointStatus, Observer
@@ -77,9 +84,11 @@ class Channel:
         message_size: int = MESSAGE_SIZE,
         metadata_size: int = METADATA_SIZE,
         batching: bool = True,
+        observer: Observer | None = None,
         stream_window: int = STREAM_WINDOW,
         stream_window_bytes: int = STREAM_WINDOW_BYTES,
-        observer: Observer | None = None,
+        backlog: int = BACKLOG,
+        socket_options: SocketOptions | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -102,18 +111,23 @@ class Channel:
         :param metadata_size: bytes that the metadata of a request may cost.
         :param batching: whether calls that are made in one turn of the reactor may travel as one
             message, to servers that understand it.
+        :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
         :param stream_window: items of a stream that may have been sent and not been read: so many
             may wait here. The server may have a smaller limit. Past it, its handler waits.
         :param stream_window_bytes: bytes of them; the item that reaches them is the last.
-        :param observer: told of what happens to the connections; see :mod:`txzmq.rpc.watching`.
+        :param backlog: bytes of requests that may wait for their replies, or to be sent.
+        :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
-        network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
+        if isinstance(factory, ZmqFactory):
+            factory = ZmqNetwork(factory, socket_options)
+        network: Network = factory
         resolver = resolver_for(endpoint)
         random = network.random
         self.message_size = message_size
         self.metadata_size = metadata_size
+        self._backlog = backlog
         self._timeout = timeout
         self._max_timeout = max_timeout
         self._wait_for_ready = wait_for_ready
@@ -227,7 +241,7 @@ class Channel:
                 )
                 return InterceptedStream(opened)
             core = self._open(method, request, left, deadline, pairs, wait, wanted)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return InterceptedStream(fail(outcome_of(error, method)))
         return OpenResponseStream(core)
 
@@ -335,7 +349,7 @@ class Channel:
             if self._chain is not None:
                 return self._intercept(self._chain, method, requests, deadline, pairs, wait, wanted)
             call = self._make_with_requests(method, requests, left, deadline, pairs, wait, wanted)
-        except (RpcError, TypeError, ValueError) as error:
+        except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         self._begin(call)
         return call.deferred
@@ -417,6 +431,7 @@ class Channel:
             wait_for_ready=wait_for_ready,
             response=ResponseMetadata() if wanted is None else wanted,
             _clock=self._clock,
+            _outer=outer,
         )
         self._book.compound_begun(outer)
         if parent is not None:
@@ -426,6 +441,8 @@ class Channel:
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
+        if call.over:
+            return fail(CancelledError("an interceptor went on with a call that was over"))
         kind = call.method.kind
         arguments = (
             call.method,
@@ -466,8 +483,6 @@ class Channel:
         config = None if self._config is None else self._config.for_method(method.path)
         timeout_us = None if left is None else round(left * _US)
         parent = current_context()
-        if parent is not None:
-            parent.check()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall
@@ -513,9 +528,13 @@ class Channel:
 
         :raises RpcError: if a limit forbids the call.
         :raises TypeError: if the method takes other requests.
+        :raises CancelledError: in a handler whose call is over.
         """
         if self._closed:
             raise Unavailable("the channel is closed")
+        parent = current_context()
+        if parent is not None:
+            parent.check()
         if not isinstance(request, method.request_type):
             raise TypeError(
                 f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
@@ -528,6 +547,11 @@ class Channel:
             _check_request(body, config.max_request_message_bytes)
         if len(body) > self.message_size:
             raise too_large("request", len(body), self.message_size)
+        if self._book.size and self._book.size + len(body) > self._backlog:
+            raise ResourceExhausted(
+                f"{self._book.size} bytes of requests wait, and the client's limit is "
+                f"{self._backlog} (Channel's backlog); the call was not executed"
+            )
         if metadata and not check_size(metadata, self.metadata_size):
             raise ResourceExhausted(
                 f"the metadata is over the client's limit of {self.metadata_size} bytes "

@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType, EllipsisType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -55,6 +55,12 @@ T = TypeVar("T")
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
+class _Outer(Protocol):
+    """The call that the caller made."""
+
+    over: bool
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCall:
     """A call as a client's interceptor sees it; :meth:`replace` makes a changed one.
@@ -77,6 +83,15 @@ class ClientCall:
     wait_for_ready: bool
     response: ResponseMetadata
     _clock: Clock = dataclasses.field(repr=False)
+    _outer: _Outer = dataclasses.field(repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether the caller has its outcome, because it cancelled for instance.
+
+        Going on then ends with ``CancelledError``, and sends nothing.
+        """
+        return self._outer.over
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0.0 when it has passed; None without a deadline."""
@@ -110,6 +125,7 @@ class ClientCall:
             else wait_for_ready,
             response=self.response,
             _clock=self._clock,
+            _outer=self._outer,
         )
 
 

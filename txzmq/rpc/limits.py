@@ -9,6 +9,7 @@ from typing import Final
 from txzmq.rpc._reply_cache import ReplyCacheLimits
 
 __all__ = [
+    "BACKLOG",
     "MAX_CANCELLED",
     "MESSAGE_SIZE",
     "METADATA_SIZE",
@@ -23,6 +24,8 @@ __all__ = [
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 #: Bytes that metadata may cost, gRPC's default.
 METADATA_SIZE: Final = 8 * 1024
+#: Bytes of requests that a channel has waiting at most.
+BACKLOG: Final = 256 * 1024 * 1024
 #: Items of a stream that may be on their way, or wait to be read; and bytes of them.
 STREAM_WINDOW: Final = 4_096
 STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
@@ -65,6 +68,8 @@ class ServerLimits:
     default_timeout: float | None = 3_600.0
     #: Seconds that a call may take, whatever its client says; None for no end.
     max_timeout: float | None = 3_600.0
+    #: Replies that are kept for requests which may come again; None to execute each anew.
+    reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
     #: Streams of responses that are open at one time; they do not count as calls that run.
     streams: int = 16_384
     #: Streams that one peer has open.
@@ -84,5 +89,3 @@ class ServerLimits:
     stream_grace: float = 5.0
     #: Seconds that a client may leave what was published unacknowledged without a word.
     stream_silence: float = 20.0
-    #: Replies that are kept for requests which may come again.
-    reply_cache: ReplyCacheLimits = field(default_factory=ReplyCacheLimits)

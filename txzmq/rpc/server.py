@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,10 +17,11 @@ from txzmq.rpc._served import ServiceHandler, entries
 from txzmq.rpc._served_streams import Publisher
 from txzmq.rpc._stream_addresses import beside
 from txzmq.rpc._watch import Watch
+from txzmq.rpc._worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
-from txzmq.rpc.transport import Network, ServerTransport, ZmqNetwork
-from txzmq.rpc.transport import ServerHandler as TransportHandler
+from txzmq.rpc.socket_options import SocketOptions
+from txzmq.rpc.transport import Network, ZmqNetwork
 from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
@@ -35,8 +36,6 @@ StreamResult: TypeAlias = (
     | Deferred[Iterable[T]]
     | Deferred[AsyncIterable[T]]
 )
-
-_Attach: TypeAlias = Callable[[str, TransportHandler, Mapping[str, int]], ServerTransport]
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
@@ -62,6 +61,7 @@ class Server:
         debug: bool = False,
         batching: bool = True,
         observer: Observer | None = None,
+        socket_options: SocketOptions | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -74,9 +74,12 @@ class Server:
         :param batching: whether replies of one turn of the reactor may travel to a client as one
             message, if it understands that.
         :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
+        :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if two of them implement one service.
         """
-        self._network: Network = ZmqNetwork(factory) if isinstance(factory, ZmqFactory) else factory
+        if isinstance(factory, ZmqFactory):
+            factory = ZmqNetwork(factory, socket_options)
+        self._network: Network = factory
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
@@ -97,6 +100,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
         self._stop_timer: Timer | None = None
+        self._stop_at = 0.0
         # Until clients are not waited for any more, and whether they are not.
         self._leaving: Timer | None = None
         self._waited = False
@@ -127,47 +131,21 @@ class Server:
         :raises zmq.ZMQError: if it cannot be bound.
         :raises RuntimeError: after :meth:`stop`.
         """
-        self._check_open()
+        self._guard.check()
+        if self._stopping is not None:
+            raise RuntimeError("the server is stopped")
         if not insecure:
             check_endpoint(address)
             if publisher is not None:
                 check_endpoint(publisher)
         listener = Listener(self._dispatcher)
-        endpoint = self._add(listener, self._network.listen, address)
+        transport = listener.transport = self._network.listen(address, listener, self._options)
         if self._publishes:
             try:
                 self._publish(listener, publisher or beside(address), advertise or "")
             except BaseException:
-                self._listeners.remove(listener)
                 listener.close()
                 raise
-        return endpoint
-
-    def connect(self, address: str) -> str:
-        """Serve as one of a proxy's workers; may be called for more proxies.
-
-        The proxy is libzmq's, a ROUTER for clients and a DEALER for workers (``zmq.proxy``), or
-        whatever does the same. It need not be there yet, and may come and go. What calls through
-        a proxy can count on is less than without one: see the guide on proxies.
-
-        :param address: where the proxy's DEALER is bound. Everybody behind the proxy can call.
-        :return: *address*.
-        :raises zmq.ZMQError: if it is no address.
-        :raises RuntimeError: after :meth:`stop`.
-        """
-        self._check_open()
-        listener = Listener(self._dispatcher, for_proxy=True)
-        return self._add(listener, self._network.dial_out, address)
-
-    def _check_open(self) -> None:
-        self._guard.check()
-        if self._stopping is not None:
-            raise RuntimeError("the server is stopped")
-
-    def _add(self, listener: Listener, attach: _Attach, address: str) -> str:
-        # As large as a message may be with its header; what is larger ends the connection.
-        options = {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
-        transport = listener.transport = attach(address, listener, options)
         self._listeners.append(listener)
         return transport.endpoint
 
@@ -175,6 +153,33 @@ class Server:
         publisher = Publisher(self._dispatcher.streams, listener, advertised)
         publisher.transport = self._network.publish(address, publisher, {})
         listener.publisher = publisher
+
+    def connect(self, address: str, *, insecure: bool = False) -> None:
+        """Serve what a proxy at *address* has to give; may be called for more addresses.
+
+        The proxy is a plain one of a ROUTER, for the clients, and a DEALER, for servers: those of
+        ``zmq_proxy()`` for instance. It gives each request to one of the servers that are connected
+        to it, in turn, and says nothing of anything else: see the guide's page on proxies for what
+        that means. A connection that is lost is made anew; its calls end. Unary calls only.
+
+        :param address: such as ``tcp://127.0.0.1:5001``. Nothing need listen there yet.
+        :param insecure: connect even where strangers could be.
+        :raises InsecureBindError: if strangers can reach *address*.
+        :raises zmq.ZMQError: if it is no address.
+        :raises RuntimeError: after :meth:`stop`.
+        """
+        self._guard.check()
+        if self._stopping is not None:
+            raise RuntimeError("the server is stopped")
+        if not insecure:
+            check_endpoint(address, listens=False)
+        worker = Worker(self._dispatcher, self._network, address, self._options)
+        self._listeners.append(worker)
+
+    @property
+    def _options(self) -> dict[str, int]:
+        # As large as a message may be with its header; what is larger ends the connection.
+        return {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
 
     @property
     def counters(self) -> Counter[str]:
@@ -205,7 +210,8 @@ class Server:
 
             reactor.addSystemEventTrigger("before", "shutdown", server.stop)
 
-        May be called again, and in a handler.
+        May be called again, and in a handler. A later call can shorten the grace, and not lengthen
+        it.
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
@@ -215,10 +221,15 @@ class Server:
         if self._stopping is None:
             self._stopping = Deferred()
             self._dispatcher.draining = True
+            self._stop_at = self._clock.seconds() + grace
             self._stop_timer = self._clock.callLater(grace, self._stop_now)
             for listener in self._listeners:
                 listener.drain()
             self._stop_if_idle()
+        elif self._stop_timer is not None and grace < self._stop_at - self._clock.seconds():
+            self._stop_at = self._clock.seconds() + grace
+            self._stop_timer.cancel()
+            self._stop_timer = self._clock.callLater(grace, self._stop_now)
         self._stopping.addCallback(lambda _: waiting.callback(None))
         return waiting
 
@@ -243,6 +254,7 @@ class Server:
             return
         if self._waited or all(listener.is_left for listener in self._listeners):
             # In a turn of its own: whoever ended last may be in the middle of its work.
+            self._stop_at = self._clock.seconds()
             self._stop_timer.cancel()
             self._stop_timer = self._clock.callLater(0, self._stop_now)
         elif self._leaving is None:

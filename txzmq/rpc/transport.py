@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from txzmq._budget import ByteBudget
 from txzmq._guard import Guard
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Clock, Timer, monotonic
@@ -19,6 +20,7 @@ from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
 from txzmq.pubsub import ZmqSubConnection, ZmqXPubConnection
 from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
+from txzmq.rpc.socket_options import SocketOptions
 
 __all__ = [
     "ClientHandler",
@@ -31,6 +33,7 @@ __all__ = [
     "ServerTransport",
     "SubscriberHandler",
     "SubscriberTransport",
+    "WorkerHandler",
     "ZmqNetwork",
 ]
 
@@ -229,6 +232,17 @@ class SubscriberHandler(Protocol):
         ...
 
 
+class WorkerHandler(ServerHandler, Protocol):
+    """What the socket of a server that dials out tells besides."""
+
+    def failed(self, reason: str) -> None:
+        """A connection of :meth:`Network.dial_out` was lost, or something else answers there.
+
+        It does not come back: close it, and make another.
+        """
+        ...
+
+
 class Network(Protocol):
     """Makes connections."""
 
@@ -262,6 +276,12 @@ class Network(Protocol):
         """Listen at *address*."""
         ...
 
+    def dial_out(
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
+    ) -> ServerTransport:
+        """Begin to connect a server to *address*, where a proxy gives it requests."""
+        ...
+
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> PublisherTransport:
@@ -274,12 +294,6 @@ class Network(Protocol):
         """Begin to connect to the publisher at *address*."""
         ...
 
-    def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
-    ) -> ServerTransport:
-        """Serve what the proxy at *address* passes on; it is tried again until closed."""
-        ...
-
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when no connections can be made any more.
 
@@ -288,64 +302,6 @@ class Network(Protocol):
         ...
 
 
-#: Both sides. Why, in short: bounded queues; a peer that is gone is noticed by the kernel (35 s
-#: when idle, 30 s with unacknowledged data); ZMTP heartbeats stay off, because together with a
-#: bounded RCVHWM they can abort the process in libzmq 4.3.5.
-_COMMON: Final[Mapping[str, int]] = {
-    "SNDHWM": 1000,
-    "RCVHWM": 1000,
-    "TCP_KEEPALIVE": 1,
-    "TCP_KEEPALIVE_IDLE": 20,
-    "TCP_KEEPALIVE_INTVL": 5,
-    "TCP_KEEPALIVE_CNT": 3,
-    "TCP_MAXRT": 30_000,
-}
-#: LINGER: what a channel says of its streams when it is closed still gets out, if nothing is in the
-#: way. Nobody waits for more.
-#: IMMEDIATE: no request waits in libzmq for a server that is down, to run there much later.
-_CLIENT: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 100,
-    "IMMEDIATE": 1,
-    "CONNECT_TIMEOUT": 5_000,
-    "HANDSHAKE_IVL": 5_000,
-}
-#: LINGER: the last replies of a server that stops still get out, within a second.
-#: ROUTER_MANDATORY: a reply that cannot be sent is an error, not silence.
-_SERVER: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 1_000,
-    "ROUTER_MANDATORY": 1,
-    "BACKLOG": 1024,
-    "HANDSHAKE_IVL": 10_000,
-}
-#: XPUB_MANUAL: nobody receives what the server has not allowed; a subscription to everything would
-#: be one to all streams of others. The high-water mark counts messages to one client, of all its
-#: streams; the windows of the streams bound their bytes.
-_PUBLISHER: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 1_000,
-    "SNDHWM": 10_000,
-    "XPUB_MANUAL": 1,
-    "MAXMSGSIZE": 255,
-    "BACKLOG": 1024,
-    "HANDSHAKE_IVL": 10_000,
-}
-_SUBSCRIBER: Final[Mapping[str, int]] = {
-    **_COMMON,
-    "LINGER": 0,
-    "CONNECT_TIMEOUT": 5_000,
-    "HANDSHAKE_IVL": 5_000,
-}
-
-
-#: Milliseconds between attempts to connect where nobody listens: drawn per socket, because libzmq's
-#: own backoff is the same in every process, and all clients of a server that restarts would come
-#: back at once. After anything else than a refusal the channel makes a new socket: libzmq does not
-#: connect again after a protocol error, and at once to a server that accepts and closes.
-_RECONNECT: Final = (100, 300)
-#: The most is below a second: so soon is a server used that listens again.
-_RECONNECT_MAX: Final = (600, 900)
 #: Seconds beyond ``HANDSHAKE_IVL``, when libzmq itself gives up most handshakes.
 _HANDSHAKE_GRACE: Final = 0.5
 
@@ -383,6 +339,7 @@ class _ClientConnection(ZmqREQConnection):
         address: str,
         handler: ClientHandler,
         options: Mapping[str, int],
+        defaults: SocketOptions,
     ) -> None:
         self._handler = handler
         self._closing = False
@@ -393,9 +350,8 @@ class _ClientConnection(ZmqREQConnection):
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
-        self.reconnectInterval = random.randint(*_RECONNECT)
-        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        self.socketOptions = {**_CLIENT, **_family(address), **options}
+        self._byteBudget = ByteBudget(defaults.send_budget)
+        self.socketOptions = {**defaults.for_channel(), **_family(address), **options}
         super().__init__(factory)
         try:
             if address.startswith("inproc:"):
@@ -486,22 +442,23 @@ class _ClientConnection(ZmqREQConnection):
 
 
 class _ServerConnection(ZmqREPConnection):
-    """A ROUTER that listens at one endpoint, or connects to one."""
+    """A ROUTER that listens at one endpoint."""
+
+    endpoint_type = ZmqEndpointType.bind
 
     def __init__(
         self,
         factory: ZmqFactory,
-        endpoint: ZmqEndpoint,
+        address: str,
         handler: ServerHandler,
         options: Mapping[str, int],
+        budget: int,
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        address = endpoint.address
-        self.reconnectInterval = random.randint(*_RECONNECT)
-        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        self.socketOptions = {**_SERVER, **_family(address), **options}
-        super().__init__(factory, endpoint)
+        self._byteBudget = ByteBudget(budget)
+        self.socketOptions = {**_family(address), **options}
+        super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
         self.tells_of_loss = not address.startswith("inproc:")
         self._closing = False
@@ -532,7 +489,45 @@ class _ServerConnection(ZmqREPConnection):
             self._handler.closed()
 
     def peerLost(self, peerId: bytes) -> None:
+        if self._byteBudget is not None:
+            self._byteBudget.forget(peerId)
         self._handler.peer_lost(peerId)
+
+
+class _WorkerConnection(_ServerConnection):
+    """A ROUTER that connects to one endpoint."""
+
+    endpoint_type = ZmqEndpointType.connect
+    monitorEvents = CONNECTION_EVENTS
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: WorkerHandler,
+        options: Mapping[str, int],
+        budget: int,
+    ) -> None:
+        self._worker = handler
+        # What the handler is told when the socket is drained.
+        self._failure = ""
+        super().__init__(factory, address, handler, options, budget)
+
+    def gotEvent(self, event: SocketEvent) -> None:
+        name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        if name == "DISCONNECTED":
+            self._failure = self._failure or "the connection to the proxy was lost"
+        elif name.startswith("HANDSHAKE_FAILED"):
+            self._failure = f"the handshake failed: {name}"
+        else:
+            return
+        self.scheduleRead()
+
+    def drained(self) -> None:
+        super().drained()
+        if self._failure and not self._closing:
+            self._closing = True
+            self._worker.failed(self._failure)
 
 
 class _Publisher(ZmqXPubConnection):
@@ -547,7 +542,7 @@ class _Publisher(ZmqXPubConnection):
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: a failure to bind is told by the exception
-        self.socketOptions = {**_PUBLISHER, **_family(address), **options}
+        self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
         self._closing = False
@@ -596,9 +591,7 @@ class _Subscriber(ZmqSubConnection):
         self._handler = handler
         self._closing = False
         self._ready = False
-        self.reconnectInterval = random.randint(*_RECONNECT)
-        self.reconnectIntervalMax = random.randint(*_RECONNECT_MAX)
-        self.socketOptions = {**_SUBSCRIBER, **_family(address), **options}
+        self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
             # inproc tells nothing, and is not lost before it is closed.
@@ -652,9 +645,11 @@ class _Subscriber(ZmqSubConnection):
 class ZmqNetwork:
     """Sockets of a :class:`~txzmq.ZmqFactory`."""
 
-    def __init__(self, factory: ZmqFactory) -> None:
+    def __init__(self, factory: ZmqFactory, options: SocketOptions | None = None) -> None:
+        """:param options: None for the defaults."""
         keep_large_blocks()
         self._factory = factory
+        self._options = options or SocketOptions()
         self.clock = monotonic(factory.reactor)
         self.random = random.Random()
         self.guard = factory.guard
@@ -663,33 +658,35 @@ class ZmqNetwork:
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
         """A DEALER connected to *address*."""
-        return _ClientConnection(self._factory, address, handler, options)
+        return _ClientConnection(self._factory, address, handler, options, self._options)
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
         """A ROUTER bound to *address*."""
-        endpoint = ZmqEndpoint(ZmqEndpointType.bind, address)
-        return _ServerConnection(self._factory, endpoint, handler, options)
+        merged = {**self._options.for_server(), **options}
+        return _ServerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
     def dial_out(
-        self, address: str, handler: ServerHandler, options: Mapping[str, int]
+        self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """A ROUTER connected to *address*, to a DEALER."""
-        endpoint = ZmqEndpoint(ZmqEndpointType.connect, address)
-        return _ServerConnection(self._factory, endpoint, handler, options)
+        """A ROUTER connected to *address*."""
+        merged = {**self._options.for_worker(), **options}
+        return _WorkerConnection(self._factory, address, handler, merged, self._options.send_budget)
 
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> PublisherTransport:
         """An XPUB bound to *address*."""
-        return _Publisher(self._factory, address, handler, options)
+        merged = {**self._options.for_publisher(), **options}
+        return _Publisher(self._factory, address, handler, merged)
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
         """A SUB connected to *address*."""
-        return _Subscriber(self._factory, address, handler, options)
+        merged = {**self._options.for_subscriber(), **options}
+        return _Subscriber(self._factory, address, handler, merged)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are."""

@@ -82,20 +82,22 @@ class Count(enum.StrEnum):
 
     #: A call was refused, because too many ran and waited.
     SHED_REQUEST = "shed request"
-    #: A stream was refused, because too many were open.
-    SHED_STREAM = "shed stream"
-    #: A stream was ended, because nobody subscribed to it for too long.
-    FORSAKEN_STREAM = "stream without subscriber"
-    #: A stream was ended, because its client acknowledged nothing for too long.
-    SILENT_SUBSCRIBER = "silent subscriber"
-    #: Items of a stream were sent again, because they had not arrived.
-    REPLAY = "replay"
     #: The time of a call was up when it came.
     LATE_REQUEST = "late request"
     #: The same request came again, from the network.
     DUPLICATE_REQUEST = "duplicate request"
     #: A request came whose key a client gave to an earlier attempt; it was not executed again.
     REPEATED_REQUEST = "repeated request"
+    #: A stream was refused, because too many were open or too much waited for acknowledgement.
+    SHED_STREAM = "shed stream"
+    #: A stream was ended, because nobody subscribed to it for a while.
+    FORSAKEN_STREAM = "stream without subscriber"
+    #: A stream was ended, because its client acknowledged nothing and did not answer.
+    SILENT_SUBSCRIBER = "silent subscriber"
+    #: A client missed items of a stream, and got them again.
+    REPLAY = "replay"
+    #: A server that dials out lost its connection to a proxy, or made none.
+    PROXY_LOST = "connection to a proxy lost"
     #: A client asked for signs of life too often.
     PING_TOO_SOON = "ping too soon"
     #: Nobody was there any more to take a reply.

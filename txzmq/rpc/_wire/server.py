@@ -219,6 +219,11 @@ class ServerWire(Generic[C]):
         peer = self._peers.get(key[0])
         return None if peer is None else peer.calls.pop(key, None)
 
+    @property
+    def peers(self) -> list[bytes]:
+        """The routing ids of all peers that are known."""
+        return list(self._peers)
+
     def calls(self) -> list[C]:
         """All calls that run, oldest first within one peer."""
         return [call for peer in self._peers.values() for call in peer.calls.values()]

@@ -1,0 +1,89 @@
+"""The rows as plots: the same figures give the same file, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.scale.axes import Axis
+from benchmarks.scale.measure import Row
+from benchmarks.scale.report import size
+
+__all__ = ["draw"]
+
+_STYLE: Final = {
+    # Names in the file would be random otherwise.
+    "svg.hashsalt": "txzmq",
+    # Text as text: it is smaller, and can be searched.
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+}
+#: Two that are told apart by anybody who sees colours differently, too.
+_CLIENT: Final = "#0072b2"
+_SERVER: Final = "#d55e00"
+
+
+def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
+    """Write an SVG: calls per second, and CPU time per call of both sides.
+
+    :raises ImportError: if matplotlib is not installed.
+    """
+    # Any: half of what matplotlib's stubs say is unknown to pyright.
+    mpl: Any = import_module("matplotlib")
+    figures: Any = import_module("matplotlib.figure")
+    values = [row.value for row in rows]
+    with mpl.rc_context(_STYLE):
+        figure = figures.Figure(figsize=(8.2, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        rates = [row.cost.calls_per_second for row in rows]
+        left.plot(values, rates, marker="o", markersize=3, color=_CLIENT)
+        left.set_title("calls/s")
+        for label, colour, cpu in (
+            ("client", _CLIENT, [row.cost.client_cpu * 1e6 for row in rows]),
+            ("server", _SERVER, [row.cost.server_cpu * 1e6 for row in rows]),
+        ):
+            right.plot(values, cpu, marker="o", markersize=3, color=colour, label=label)
+        right.set_title("CPU µs per call")
+        right.legend()
+        for plot in (left, right):
+            _scale(plot, axis, by_log=axis.by_byte)
+        # No date; and no version, which would change the file with nothing else in it.
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    _end_lines(file)
+
+
+def _scale(plot: Any, axis: Axis, *, by_log: bool) -> None:
+    """Logarithmic along the values; upwards only where the figures span as many decades."""
+    ticker: Any = import_module("matplotlib.ticker")
+
+    def number(value: float, _position: int) -> str:
+        return f"{value:,.0f}"
+
+    def bytes_of(value: float, _position: int) -> str:
+        return size(round(value))
+
+    plot.set_xscale("log", base=16 if axis.by_byte else 10)
+    if axis.by_byte:
+        plot.xaxis.set_major_locator(ticker.LogLocator(base=16))
+        plot.xaxis.set_minor_locator(ticker.NullLocator())
+    named: Callable[[float, int], str] = bytes_of if axis.by_byte else number
+    plot.xaxis.set_major_formatter(ticker.FuncFormatter(named))
+    plot.set_xlabel(axis.unit)
+    if by_log:
+        plot.set_yscale("log")
+    else:
+        plot.set_ylim(bottom=0)
+    plot.yaxis.set_major_formatter(ticker.FuncFormatter(number))
+
+
+def _end_lines(file: Path) -> None:
+    """Leave no blank at a line's end, which git would complain of."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")

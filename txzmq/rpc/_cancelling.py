@@ -1,0 +1,25 @@
+"""Cancelling what users' code made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+__all__ = ["cancel"]
+
+_log = Logger()
+
+
+def cancel(deferred: Deferred[Any], whose: str) -> None:
+    """Cancel a Deferred. An exception of its canceller is logged, and concerns nobody else.
+
+    Twisted leaves such a Deferred as it is: it may fire later, or never.
+
+    :param whose: for the log, as in "the handler of /service/Method".
+    """
+    try:
+        deferred.cancel()
+    except Exception:  # noqa: BLE001 - whatever a canceller raises, others' calls go on
+        _log.failure("{whose} could not be cancelled", whose=whose)
