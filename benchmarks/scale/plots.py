@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ _STYLE: Final = {
     # Text as text: it is smaller, and can be searched.
     "svg.fonttype": "none",
     "font.size": 9,
+    "xtick.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -53,30 +54,27 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
         right.set_title("CPU µs per call")
         right.legend()
         for plot in (left, right):
-            _scale(plot, axis, by_log=axis.by_byte)
+            _scale(plot, axis, values)
         # No date; and no version, which would change the file with nothing else in it.
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     _end_lines(file)
 
 
-def _scale(plot: Any, axis: Axis, *, by_log: bool) -> None:
+def _scale(plot: Any, axis: Axis, values: Sequence[int]) -> None:
     """Logarithmic along the values; upwards only where the figures span as many decades."""
     ticker: Any = import_module("matplotlib.ticker")
 
     def number(value: float, _position: int) -> str:
         return f"{value:,.0f}"
 
-    def bytes_of(value: float, _position: int) -> str:
-        return size(round(value))
-
-    plot.set_xscale("log", base=16 if axis.by_byte else 10)
-    if axis.by_byte:
-        plot.xaxis.set_major_locator(ticker.LogLocator(base=16))
-        plot.xaxis.set_minor_locator(ticker.NullLocator())
-    named: Callable[[float, int], str] = bytes_of if axis.by_byte else number
-    plot.xaxis.set_major_formatter(ticker.FuncFormatter(named))
+    plot.set_xscale("log")
+    # A label for every second one of many sizes, which are longer than numbers.
+    step = 2 if axis.by_byte else 1
+    labels = [size(value) if axis.by_byte else f"{value:,}" for value in values]
+    plot.set_xticks(values[::step], labels[::step])
+    plot.xaxis.set_minor_locator(ticker.NullLocator())
     plot.set_xlabel(axis.unit)
-    if by_log:
+    if axis.by_byte:
         plot.set_yscale("log")
     else:
         plot.set_ylim(bottom=0)

@@ -169,7 +169,7 @@ def test_a_batch_has_a_limit_and_large_messages_travel_alone(worlds: list[World]
         assert world.network.result(answer).value == str(number)
     assert [len(message) for message in world.tap.requests] == [3, 3, 4]
     world.tap.requests.clear()
-    values = ["a", "b", "c" * 20_000, "d", "e", *["f" * 9_000] * 10]
+    values = ["a", "b", "c" * 33_000, "d", "e", *["f" * 20_000] * 10]
     answers = [world.call(value) for value in values]
     assert [world.network.result(answer).value for answer in answers] == values
     assert [len(message) for message in world.tap.requests] == [3, 4, 3, 3]

@@ -29,9 +29,9 @@ MAX_BATCH: Final = 256
 EARLY_BATCH: Final = 32
 #: Bytes of header and body above which a message travels alone: there, copying costs more than it
 #: saves.
-MAX_BATCHED_SIZE: Final = 16 * 1024
+MAX_BATCHED_SIZE: Final = 32 * 1024
 #: Bytes of headers and bodies of a batch; the message that reaches them is its last.
-MAX_BATCH_SIZE: Final = 64 * 1024
+MAX_BATCH_SIZE: Final = 128 * 1024
 
 #: A message in a batch: the second half of its request id, its header frame, its body.
 Packed: TypeAlias = tuple[int, bytes, bytes]
