@@ -661,7 +661,12 @@ class ZmqConnection:
                 raise
             return SendResult.UNREACHABLE
         finally:
-            if self._readCall is None:
+            # To ask is cheaper than a turn that finds nothing.
+            if (
+                self._readCall is None
+                and not self._reading
+                and (self._sendBlocked or self._events() & zmq.POLLIN)
+            ):
                 self.scheduleRead()
         return SendResult.SENT
 
