@@ -82,7 +82,7 @@ class Perf(Tool):
 
 
 class Cachegrind(Tool):
-    """valgrind counts each instruction: the same count each time, 30 times as slow."""
+    """valgrind counts each instruction: the same count twice in a row, 15 times as slow."""
 
     name = "cachegrind"
 

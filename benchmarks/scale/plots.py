@@ -77,7 +77,7 @@ def _scale(plot: Any, axis: Axis, values: Sequence[int]) -> None:
     if axis.by_byte:
         plot.set_yscale("log")
     else:
-        plot.set_ylim(bottom=0)
+        plot.set_ylim(0, 1.08 * plot.dataLim.y1)
     plot.yaxis.set_major_formatter(ticker.FuncFormatter(number))
 
 
