@@ -33,7 +33,7 @@ class Blocking(Slow):
         word, _, seconds = request.value.partition(" ")
         if word == "block":
             print(f"blocked for {seconds}", flush=True)
-            time.sleep(float(seconds))
+            time.sleep(float(seconds))  # what is tested: a reactor that stands still
         return request
 
 

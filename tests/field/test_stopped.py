@@ -119,7 +119,7 @@ def test_n8_a_client_whose_own_reactor_was_blocked_blames_no_server(
             calls = History(one_loop, Channel(factory, endpoint, liveness=QUICK), factory)
             calls.call_many(20, answered=False, timeout=HOUR)
             await calls.call(timeout=HOUR)
-            time.sleep(2.5)  # longer than a server may be silent
+            time.sleep(2.5)  # what is tested: this reactor stands still, longer than servers may
             await one_loop.sleep(0.5)
             calls.call_many(20, timeout=HOUR)
             await one_loop.until(lambda: len(calls.answers) == 21)
