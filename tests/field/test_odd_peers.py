@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -230,7 +231,7 @@ def test_n14_clients_draw_when_to_come_back() -> None:
 
     factory = ZmqFactory()
     network: Any = ZmqNetwork(factory)
-    handler: Any = object()
+    handler: Any = SimpleNamespace(failed=None)  # of which nothing is told
     sockets = [network.connect("inproc://nowhere", handler, {}) for _ in range(50)]
     names = ("RECONNECT_IVL", "RECONNECT_IVL_MAX")
     drawn = {tuple(one.socketOptions[name] for name in names) for one in sockets}

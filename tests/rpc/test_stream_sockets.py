@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.protocol import Factory, Protocol
 
 from tests.rpc.service import text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS, Reader, Streaming, count
 from tests.rpc.test_request_streams import echo, join, numbers, texts
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Server
+from txzmq.rpc import Channel, Context, Server, SocketOptions
+from txzmq.rpc.transport import ZmqNetwork
 
 
 def handler(request: Any, context: Context) -> Any:
@@ -116,3 +118,34 @@ def test_a_server_without_streams_publishes_nothing(one_loop: Loop) -> None:
         return sockets
 
     assert one_loop.run(main) == 1
+
+
+def test_n11_who_accepts_and_is_no_publisher_is_given_up(one_loop: Loop) -> None:
+    class AnotherProtocol(Protocol):
+        # Before connectionMade; typed, which Twisted's attribute `transport` is not.
+        def makeConnection(self, transport: Any) -> None:
+            # libzmq takes it for a peer of before 2011, and waits.
+            transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+
+    class Handler:
+        def __init__(self) -> None:
+            self.reasons: list[str] = []
+
+        def failed(self, reason: str) -> None:
+            self.reasons.append(reason)
+
+    async def main() -> None:
+        impostors: Any = Factory.forProtocol(AnotherProtocol)
+        impostors.noisy = False
+        port = one_loop.reactor.listenTCP(0, impostors, interface="127.0.0.1")
+        factory = ZmqFactory(one_loop.reactor)
+        network = ZmqNetwork(factory, SocketOptions(handshake_timeout=0.1))
+        handler: Any = Handler()
+        subscriber = network.subscribe(f"tcp://127.0.0.1:{port.getHost().port}", handler, {})
+        await one_loop.until(lambda: handler.reasons)
+        assert handler.reasons == ["it is no ZeroMQ socket, as far as 0.6 s have shown"]
+        subscriber.close()
+        await port.stopListening()
+        factory.shutdown()
+
+    one_loop.run(main)

@@ -25,6 +25,7 @@ from txzmq.rpc import (
     Method,
     RpcError,
     Server,
+    SocketOptions,
     Unavailable,
 )
 from txzmq.rpc._wire.headers import RequestHead
@@ -223,24 +224,34 @@ def test_a_worker_finds_its_proxy_again_and_its_calls_have_ended(
     one_loop.run(main)
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        # A greeting of ZMTP 3, and then a frame that is no command.
+        b"\xff" + bytes(8) + b"\x7f\3\0NULL" + bytes(48) + b"\xff" * 64,
+        # What libzmq takes for a peer of before 2011, and waits for.
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
+    ],
+    ids=["no command", "another protocol"],
+)
 def test_n11_a_worker_comes_back_from_a_proxy_that_spoke_garbage(
-    one_loop: Loop, stack: contextlib.ExitStack
+    one_loop: Loop, stack: contextlib.ExitStack, garbage: bytes
 ) -> None:
     class Garbage(Protocol):
         # Before connectionMade; typed, which Twisted's attribute `transport` is not.
         def makeConnection(self, transport: Any) -> None:
-            # A greeting of ZMTP 3, and then a frame that is no command.
-            transport.write(b"\xff" + bytes(8) + b"\x7f\3\0NULL" + bytes(48) + b"\xff" * 64)
+            transport.write(garbage)
 
     factory = ZmqFactory(one_loop.reactor)
     service = Echo()
 
     async def main() -> None:
-        garbage: Any = Factory.forProtocol(Garbage)
-        garbage.noisy = False
-        port = one_loop.reactor.listenTCP(0, garbage, interface="127.0.0.1")
+        impostors: Any = Factory.forProtocol(Garbage)
+        impostors.noisy = False
+        port = one_loop.reactor.listenTCP(0, impostors, interface="127.0.0.1")
         endpoint = f"tcp://127.0.0.1:{port.getHost().port}"
-        server = Server(factory, [service])
+        options = SocketOptions(handshake_timeout=0.1)
+        server = Server(factory, [service], socket_options=options)
         server.connect(endpoint)
         await one_loop.until(lambda: server.counters["connection to a proxy lost"] >= 2)
         await port.stopListening()

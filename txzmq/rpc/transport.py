@@ -9,13 +9,13 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from txzmq._budget import ByteBudget
 from txzmq._guard import Guard
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Clock, Timer, monotonic
-from txzmq.connection import SendResult, ZmqEndpoint, ZmqEndpointType
+from txzmq.connection import SendResult, ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
 from txzmq.pubsub import ZmqSubConnection, ZmqXPubConnection
@@ -25,6 +25,7 @@ from txzmq.rpc.socket_options import SocketOptions
 __all__ = [
     "ClientHandler",
     "ClientTransport",
+    "Handler",
     "Network",
     "PublisherHandler",
     "PublisherTransport",
@@ -33,28 +34,45 @@ __all__ = [
     "ServerTransport",
     "SubscriberHandler",
     "SubscriberTransport",
+    "Transport",
     "WorkerHandler",
     "ZmqNetwork",
 ]
 
 
-class ClientTransport(Protocol):
-    """A client's connection to one endpoint: attempts until one succeeds, and what comes of it."""
-
-    def send_message(self, message: list[bytes]) -> SendResult:
-        """Hand over a message, or not at all; never raises for a full queue."""
-        ...
+class Transport(Protocol):
+    """What all sockets can do."""
 
     def flush_soon(self) -> None:
         """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
         ...
 
     def close(self) -> None:
-        """Drop the connection; the handler is not called any more."""
+        """Drop all connections; the handler is not called any more."""
         ...
 
 
-class ClientHandler(Protocol):
+class Handler(Protocol):
+    """What all sockets tell."""
+
+    def flush(self) -> None:
+        """As asked for by :meth:`Transport.flush_soon`."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed, not by :meth:`Transport.close`: with its factory."""
+        ...
+
+
+class ClientTransport(Transport, Protocol):
+    """A client's connection to one endpoint: attempts until one succeeds, and what comes of it."""
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        """Hand over a message, or not at all; never raises for a full queue."""
+        ...
+
+
+class ClientHandler(Handler, Protocol):
     """What a client's connection tells."""
 
     def received(self, message: list[bytes]) -> None:
@@ -84,12 +102,8 @@ class ClientHandler(Protocol):
         """As asked for, and after :attr:`SendResult.BLOCKED`: it is worth trying again."""
         ...
 
-    def closed(self) -> None:
-        """The socket was closed, not by :meth:`ClientTransport.close`: with its factory."""
-        ...
 
-
-class ServerTransport(Protocol):
+class ServerTransport(Transport, Protocol):
     """A server's socket."""
 
     @property
@@ -110,16 +124,8 @@ class ServerTransport(Protocol):
         """Where a peer connected from, for logs; empty if that is not known."""
         ...
 
-    def flush_soon(self) -> None:
-        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
-        ...
 
-    def close(self) -> None:
-        """Stop listening, drop all connections; the handler is not called any more."""
-        ...
-
-
-class ServerHandler(Protocol):
+class ServerHandler(Handler, Protocol):
     """What a server's socket tells."""
 
     def received(self, message: list[bytes]) -> None:
@@ -130,16 +136,8 @@ class ServerHandler(Protocol):
         """A peer's connection was lost; it will not come back under this routing id."""
         ...
 
-    def flush(self) -> None:
-        """As asked for by :meth:`ServerTransport.flush_soon`."""
-        ...
 
-    def closed(self) -> None:
-        """The socket was closed, not by :meth:`ServerTransport.close`: with its factory."""
-        ...
-
-
-class PublisherTransport(Protocol):
+class PublisherTransport(Transport, Protocol):
     """A server's publisher."""
 
     @property
@@ -151,16 +149,8 @@ class PublisherTransport(Protocol):
         """Send to all whose subscription it begins with; a slow one may miss it."""
         ...
 
-    def flush_soon(self) -> None:
-        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
-        ...
 
-    def close(self) -> None:
-        """Drop all connections; the handler is not called any more."""
-        ...
-
-
-class PublisherHandler(Protocol):
+class PublisherHandler(Handler, Protocol):
     """What a publisher tells."""
 
     def allows(self, tag: bytes) -> bool:
@@ -175,16 +165,8 @@ class PublisherHandler(Protocol):
         """A subscriber has it no more: it does not want it, or has gone."""
         ...
 
-    def flush(self) -> None:
-        """As asked for by :meth:`PublisherTransport.flush_soon`."""
-        ...
 
-    def closed(self) -> None:
-        """The socket was closed, not by :meth:`PublisherTransport.close`: with its factory."""
-        ...
-
-
-class SubscriberTransport(Protocol):
+class SubscriberTransport(Transport, Protocol):
     """A client's connection to one publisher; it connects again by itself."""
 
     def subscribe(self, tag: bytes) -> None:
@@ -195,24 +177,12 @@ class SubscriberTransport(Protocol):
         """Undo :meth:`subscribe`."""
         ...
 
-    def flush_soon(self) -> None:
-        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
-        ...
 
-    def close(self) -> None:
-        """Drop the connection; the handler is not called any more."""
-        ...
-
-
-class SubscriberHandler(Protocol):
+class SubscriberHandler(Handler, Protocol):
     """What a connection to a publisher tells."""
 
     def published(self, frame: bytes) -> None:
         """Something arrived that was subscribed to."""
-        ...
-
-    def flush(self) -> None:
-        """As asked for by :meth:`SubscriberTransport.flush_soon`."""
         ...
 
     def connected(self) -> None:
@@ -225,10 +195,6 @@ class SubscriberHandler(Protocol):
 
     def failed(self, reason: str) -> None:
         """Something answers that is no publisher. Close this, and try another time."""
-        ...
-
-    def closed(self) -> None:
-        """The socket was closed, not by :meth:`SubscriberTransport.close`: with its factory."""
         ...
 
 
@@ -330,7 +296,74 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
         return False
 
 
-class _ClientConnection(ZmqREQConnection):
+H = TypeVar("H", bound=Handler)
+
+
+class _Told(ZmqConnection, Generic[H]):
+    """A socket that tells a handler (a :class:`Transport`)."""
+
+    _handler: H
+    # While it is made, and when it is closed on purpose.
+    _closing: bool
+
+    def flush_soon(self) -> None:
+        self.scheduleTurnEnd()
+
+    def turnEnded(self) -> None:
+        self._handler.flush()
+
+    def close(self) -> None:
+        self._closing = True
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        was_open = self.factory is not None
+        super().shutdown()
+        if was_open and not self._closing:
+            self._handler.closed()
+
+
+class _Handshake:
+    """Gives up who accepts a connection and does not show in time that it speaks ZMTP.
+
+    libzmq takes what does not look like it for a peer of before 2011, with which there is no
+    handshake that could fail, or be waited for too long (``HANDSHAKE_IVL``).
+    """
+
+    def __init__(
+        self, connection: ZmqConnection, address: str, failed: Callable[[str], None]
+    ) -> None:
+        self._connection = connection
+        self._failed = failed
+        self._is_tcp = address.startswith("tcp:")
+        self._timer: Timer | None = None
+
+    def got(self, event: SocketEvent) -> None:
+        """Something happened to the connection."""
+        self.end()
+        if event.event.name != "CONNECTED":
+            return
+        if self._is_tcp and _reset_if_connected_to_itself(event.value):
+            self._failed("nobody listens: the connection was made with itself")
+            return
+        factory = self._connection.factory
+        if factory is not None:
+            seconds = int(self._connection.socketOptions["HANDSHAKE_IVL"]) / 1_000
+            seconds += _HANDSHAKE_GRACE
+            self._timer = factory.reactor.callLater(seconds, self._too_late, seconds)
+
+    def end(self) -> None:
+        """Leave nothing in the reactor."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _too_late(self, seconds: float) -> None:
+        self._timer = None
+        self._failed(f"it is no ZeroMQ socket, as far as {seconds:g} s have shown")
+
+
+class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
     """A DEALER for one endpoint."""
 
     def __init__(
@@ -344,9 +377,7 @@ class _ClientConnection(ZmqREQConnection):
         self._handler = handler
         self._closing = False
         self._ready = False
-        self._is_tcp = address.startswith("tcp:")
-        # Until the handshake must be done.
-        self._patience: Timer | None = None
+        self._handshake = _Handshake(self, address, handler.failed)
         # What the handler is told when the socket is drained: replies come before the loss.
         self._lost = False
         self._reached = False
@@ -369,22 +400,9 @@ class _ClientConnection(ZmqREQConnection):
     def send_message(self, message: list[bytes]) -> SendResult:
         return self.trySend(message)
 
-    def close(self) -> None:
-        self._closing = True
-        self.shutdown()
-
     def shutdown(self) -> None:
-        was_open = self.factory is not None
-        self._end_patience()
+        self._handshake.end()
         super().shutdown()
-        if was_open and not self._closing:
-            self._handler.closed()
-
-    def flush_soon(self) -> None:
-        self.scheduleTurnEnd()
-
-    def turnEnded(self) -> None:
-        self._handler.flush()
 
     def readyToSend(self) -> None:
         self._handler.flush()
@@ -399,13 +417,7 @@ class _ClientConnection(ZmqREQConnection):
 
     def _got_event(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
-        if name == "CONNECTED":
-            if self._is_tcp and _reset_if_connected_to_itself(event.value):
-                self._handler.failed("nobody listens: the connection was made with itself")
-            elif not self._ready:
-                self._begin_patience()
-            return
-        self._end_patience()
+        self._handshake.got(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
@@ -420,28 +432,8 @@ class _ClientConnection(ZmqREQConnection):
         elif name == "CONNECT_RETRIED" and not self._ready:
             self._handler.unreachable("connecting failed")
 
-    def _begin_patience(self) -> None:
-        """Somebody accepted the connection, and has to show that it speaks ZMTP.
 
-        libzmq takes what does not look like it for a peer of before 2011, with which there is no
-        handshake that could fail, or be waited for too long (``HANDSHAKE_IVL``).
-        """
-        self._end_patience()
-        assert self.factory is not None
-        seconds = int(self.socketOptions["HANDSHAKE_IVL"]) / 1_000 + _HANDSHAKE_GRACE
-        self._patience = self.factory.reactor.callLater(seconds, self._no_handshake, seconds)
-
-    def _end_patience(self) -> None:
-        timer, self._patience = self._patience, None
-        if timer is not None:
-            timer.cancel()
-
-    def _no_handshake(self, seconds: float) -> None:
-        self._patience = None
-        self._handler.failed(f"it is no ZeroMQ socket, as far as {seconds:g} s have shown")
-
-
-class _ServerConnection(ZmqREPConnection):
+class _ServerConnection(_Told[ServerHandler], ZmqREPConnection):
     """A ROUTER that listens at one endpoint."""
 
     endpoint_type = ZmqEndpointType.bind
@@ -469,24 +461,8 @@ class _ServerConnection(ZmqREPConnection):
     def send_message(self, message: list[bytes]) -> SendResult:
         return self.trySend(message)
 
-    def flush_soon(self) -> None:
-        self.scheduleTurnEnd()
-
-    def turnEnded(self) -> None:
-        self._handler.flush()
-
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)
-
-    def close(self) -> None:
-        self._closing = True
-        self.shutdown()
-
-    def shutdown(self) -> None:
-        was_open = self.factory is not None
-        super().shutdown()
-        if was_open and not self._closing:
-            self._handler.closed()
 
     def peerLost(self, peerId: bytes) -> None:
         if self._byteBudget is not None:
@@ -509,19 +485,26 @@ class _WorkerConnection(_ServerConnection):
         budget: int,
     ) -> None:
         self._worker = handler
+        self._handshake = _Handshake(self, address, self._fail)
         # What the handler is told when the socket is drained.
         self._failure = ""
         super().__init__(factory, address, handler, options, budget)
 
     def gotEvent(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        self._handshake.got(event)
         if name == "DISCONNECTED":
-            self._failure = self._failure or "the connection to the proxy was lost"
+            self._fail("the connection to the proxy was lost")
         elif name.startswith("HANDSHAKE_FAILED"):
-            self._failure = f"the handshake failed: {name}"
-        else:
-            return
+            self._fail(f"the handshake failed: {name}")
+
+    def _fail(self, reason: str) -> None:
+        self._failure = self._failure or reason
         self.scheduleRead()
+
+    def shutdown(self) -> None:
+        self._handshake.end()
+        super().shutdown()
 
     def drained(self) -> None:
         super().drained()
@@ -530,7 +513,7 @@ class _WorkerConnection(_ServerConnection):
             self._worker.failed(self._failure)
 
 
-class _Publisher(ZmqXPubConnection):
+class _Publisher(_Told[PublisherHandler], ZmqXPubConnection):
     """An XPUB that lets in whom its handler allows."""
 
     def __init__(
@@ -561,24 +544,8 @@ class _Publisher(ZmqXPubConnection):
     def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already
         self.trySend([frame])
 
-    def flush_soon(self) -> None:
-        self.scheduleTurnEnd()
 
-    def turnEnded(self) -> None:
-        self._handler.flush()
-
-    def close(self) -> None:
-        self._closing = True
-        self.shutdown()
-
-    def shutdown(self) -> None:
-        was_open = self.factory is not None
-        super().shutdown()
-        if was_open and not self._closing:
-            self._handler.closed()
-
-
-class _Subscriber(ZmqSubConnection):
+class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
     """A SUB for one publisher. libzmq connects and subscribes again when a connection is lost."""
 
     def __init__(
@@ -590,6 +557,7 @@ class _Subscriber(ZmqSubConnection):
     ) -> None:
         self._handler = handler
         self._closing = False
+        self._handshake = _Handshake(self, address, handler.failed)
         self._ready = False
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
@@ -611,24 +579,13 @@ class _Subscriber(ZmqSubConnection):
     def messageReceived(self, message: list[bytes]) -> None:
         self._handler.published(message[0])
 
-    def flush_soon(self) -> None:
-        self.scheduleTurnEnd()
-
-    def turnEnded(self) -> None:
-        self._handler.flush()
-
-    def close(self) -> None:
-        self._closing = True
-        self.shutdown()
-
     def shutdown(self) -> None:
-        was_open = self.factory is not None
+        self._handshake.end()
         super().shutdown()
-        if was_open and not self._closing:
-            self._handler.closed()
 
     def _got_event(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name: zmq itself is the socket layer's
+        self._handshake.got(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = True
             self._handler.connected()
