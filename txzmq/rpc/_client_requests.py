@@ -26,7 +26,7 @@ from txzmq.rpc.v1 import streams_pb2
 
 if TYPE_CHECKING:
     from txzmq.rpc._calls import Carrier
-    from txzmq.rpc._client_streams import Hub
+    from txzmq.rpc._stream_hub import Hub
 
 __all__ = ["SEND", "Requests", "RequestsCall"]
 

@@ -18,7 +18,7 @@ from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.transport import SendResult, ServerTransport
 
 if TYPE_CHECKING:
-    from txzmq.rpc._served_streams import Publisher
+    from txzmq.rpc._publisher import Publisher
 
 __all__ = ["Listener", "ListenerOwner", "encode_reply"]
 

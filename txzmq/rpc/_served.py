@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -129,3 +130,16 @@ class ServedCall:
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
         self.tick = 0
+
+    def take_request(self) -> Any:
+        """What the handler gets; the serialised request is given up.
+
+        :raises DecodeError: if it cannot be parsed; on PyPy also UnicodeDecodeError.
+        """
+        body, self.body = self.body, b""
+        return self.entry.request_type.FromString(body)
+
+    @property
+    def surroundings(self) -> contextvars.Context:
+        """What the handler runs in."""
+        return contextvars.copy_context()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import Deferred
@@ -17,35 +17,32 @@ from txzmq._ids import new_epoch
 from txzmq._reactor import Clock, Timer
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
-from txzmq.rpc._served import Entry, ServedCall
+from txzmq.rpc._publisher import Publisher
+from txzmq.rpc._served import Entry
 from txzmq.rpc._served_requests import ServedRequests
+from txzmq.rpc._served_stream import ServedStream, StreamCall
 from txzmq.rpc._shared import SharedRequest, is_shared
 from txzmq.rpc._status import log_late_failure, status_of
 from txzmq.rpc._wire.headers import (
     OK,
     OpenedStream,
-    OpenStream,
     RequestHead,
     ResponseHead,
     encode_response,
 )
 from txzmq.rpc._wire.metadata import check_size
 from txzmq.rpc._wire.server import CallKey
-from txzmq.rpc._wire.streams import SEPARATOR, Ring, Sender, encode, new_topic, to_message
+from txzmq.rpc._wire.streams import SEPARATOR, Ring, Sender, to_message
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, ResourceExhausted
 from txzmq.rpc.interceptors import start
 from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
-from txzmq.rpc.method import Method
 from txzmq.rpc.streams import close_source
-from txzmq.rpc.transport import PublisherTransport
 from txzmq.rpc.v1 import streams_pb2
 
-__all__ = ["Publisher", "ServedStreams", "StreamCall"]
+__all__ = ["ServedStreams"]
 
 _log = Logger()
-#: What calls that share a run have in common: the method's path and the serialised request.
-SharedKey: TypeAlias = tuple[str, bytes]
 _SERVICE: Final = "/txzmq.rpc.v1.Streams/"
 _SEND: Final = f"{_SERVICE}Send"
 _NO_REQUESTS: Final = ResponseHead(Code.NOT_FOUND, "the server does not have this stream")
@@ -56,201 +53,6 @@ _NEXT_TURN: Final = 1e-6
 _HEARTBEAT: Final = 1.0
 #: The pauses between heartbeats double up to so many of the first.
 _MAX_PAUSE: Final = 8
-
-
-class StreamCall(ServedCall):
-    """A call in which requests or responses stream."""
-
-    __slots__ = ("_answered", "open_stream", "requests", "surroundings")
-
-    def __init__(
-        self,
-        listener: Listener,
-        key: CallKey,
-        entry: Entry,
-        context: Context,
-        deadline: float | None,
-        body: bytes,
-        open_stream: OpenStream,
-    ) -> None:
-        #: What the client streams, until the call has ended or a stream of responses has it.
-        self.requests: ServedRequests | None = None
-        super().__init__(listener, key, entry, context, deadline, body)
-        self.open_stream = open_stream
-        #: What the handler runs in, when it is called and when it is asked for items.
-        self.surroundings = contextvars.copy_context()
-
-    # A property in place of the attribute: whatever ends the call ends its stream of requests.
-    @property
-    def answered(self) -> bool:
-        """Nobody waits for the handler's result any more."""
-        return self._answered
-
-    @answered.setter
-    def answered(self, answered: bool) -> None:
-        self._answered = answered
-        if answered:
-            requests, self.requests = self.requests, None
-            if requests is not None:
-                requests.close()
-
-
-class ServedStream:
-    """A stream of responses, from the opening call until the client has had its end."""
-
-    __slots__ = (
-        "alarm",
-        "begun",
-        "context",
-        "deadline",
-        "gone",
-        "heard",
-        "key",
-        "members",
-        "method",
-        "pause",
-        "publisher",
-        "pump",
-        "quiet",
-        "requests",
-        "room",
-        "sender",
-        "shared",
-        "source",
-        "started",
-        "subscribers",
-        "surroundings",
-        "tick",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        # Any: a server has methods of any messages.
-        method: Method[Any, Any],
-        key: CallKey,
-        context: Context,
-        deadline: float | None,
-        surroundings: contextvars.Context,
-        publisher: Publisher,
-        source: object,
-        sender: Sender,
-    ) -> None:
-        self.method = method
-        #: Of the opening call; empty if it is shared.
-        self.key = key
-        self.context = context
-        self.deadline = deadline
-        self.surroundings = surroundings
-        self.publisher = publisher
-        #: What calls with the same request have in common; None of a private stream.
-        self.shared: SharedKey | None = None
-        #: Calls that opened it and that have not said that they are done with it.
-        self.members = 0
-        #: Whether the handler has been asked for items.
-        self.started = False
-        self.topic = new_topic()
-        self.sender = sender
-        #: What the handler returned; given up when it is asked for items.
-        self.source = source
-        #: Of the coroutine that asks the handler for items.
-        self.pump: Deferred[None] | None = None
-        #: While the handler has to wait.
-        self.room: Deferred[None] | None = None
-        #: What the client streams.
-        self.requests: ServedRequests | None = None
-        self.subscribers = 0
-        #: Whether anything was published.
-        self.begun = False
-        #: Nobody wants what the handler has yet to say.
-        self.gone = False
-        self.tick = 0
-        #: When it ends because nobody subscribes to it.
-        self.alarm = 0
-        #: When the client gave a sign of life last, as far as one was waited for.
-        self.heard = 0.0
-        #: Beats that have passed since the last heartbeat or publication, and how many have to.
-        self.quiet = 0
-        self.pause = 1
-
-
-class Publisher:
-    """The publisher beside a listener (a :class:`PublisherHandler`)."""
-
-    def __init__(self, streams: ServedStreams, listener: Listener, endpoint: str = "") -> None:
-        """:param endpoint: what clients are told to connect to; empty for where it listens."""
-        self._listener = listener
-        self._streams = streams
-        self._endpoint = endpoint
-        self.transport: PublisherTransport | None = None
-        # Streams that have something to publish. An ordered set.
-        self._fresh: dict[ServedStream, None] = {}
-        #: Shared streams that have not ended.
-        self.runs: dict[SharedKey, ServedStream] = {}
-
-    @property
-    def endpoint(self) -> str:
-        """Where clients connect to."""
-        return self._endpoint or (self.transport.endpoint if self.transport is not None else "")
-
-    def allows(self, tag: bytes) -> bool:
-        """Whether there is a stream with this topic."""
-        return self._streams.find(tag) is not None
-
-    def subscribed(self, tag: bytes) -> None:
-        """A client is ready for a stream."""
-        stream = self._streams.find(tag)
-        if stream is not None:
-            self._streams.subscribed(stream)
-
-    def unsubscribed(self, tag: bytes) -> None:
-        """A client is gone, or does not want a stream any more."""
-        stream = self._streams.find(tag)
-        if stream is not None:
-            self._streams.unsubscribed(stream)
-
-    def publish_soon(self, stream: ServedStream) -> None:
-        """Publish what a stream has when the turn ends."""
-        if not self._fresh:
-            # With the replies: what a client has just sent may be what was waited for.
-            self._listener.flush_soon()
-        self._fresh[stream] = None
-
-    def flush(self) -> None:
-        """The turn ends."""
-        while self._fresh:
-            stream = next(iter(self._fresh))
-            self.publish(stream)
-
-    def publish(self, stream: ServedStream) -> None:
-        """Publish what a stream has now."""
-        self._fresh.pop(stream, None)
-        if stream.gone and not stream.sender.ended:
-            return
-        self._streams.publishing(stream)
-        sender = stream.sender
-        size = sender.size
-        publication = sender.take()
-        if sender.size != size:
-            self._streams.released(size - sender.size)  # what a shared stream keeps no longer
-        if publication is not None and self.transport is not None:
-            self.transport.publish(encode(stream.topic, publication))
-
-    def heartbeat(self, stream: ServedStream) -> None:
-        """Tell what has been published."""
-        if self.transport is not None:
-            self.transport.publish(encode(stream.topic, stream.sender.heartbeat))
-
-    def closed(self) -> None:
-        """The socket was closed by somebody else."""
-        self.transport = None
-
-    def close(self) -> None:
-        """Publish what is left, and stop."""
-        self.flush()
-        if self.transport is not None:
-            self.transport.close()
-            self.transport = None
 
 
 class ServedStreams:

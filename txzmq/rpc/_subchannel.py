@@ -11,9 +11,9 @@ from typing import Final, Protocol
 from txzmq._reactor import Timer
 from txzmq.rpc._backoff import Backoff
 from txzmq.rpc._calls import Call
-from txzmq.rpc._client_streams import Hub
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._heartbeat import Heartbeat
+from txzmq.rpc._stream_hub import Hub
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -184,6 +184,18 @@ class Channel:
         wait_for_ready: bool | None = None,
     ) -> Deferred[Res]:
         """Make a call; see :class:`~txzmq.rpc.Caller`."""
+        return self._call(self._make, method, request, timeout, metadata, wait_for_ready)
+
+    def _call(
+        self,
+        make: Callable[..., Call | RepeatedCall],
+        method: Method[Any, Any],
+        request: Any,
+        timeout: float | None,
+        metadata: MetadataInput | None,
+        wait_for_ready: bool | None,
+    ) -> Deferred[Any]:
+        """Make a call that has one response, of a request or a stream of them."""
         self.guard.check()
         try:
             pairs = normalise(metadata)
@@ -195,7 +207,7 @@ class Channel:
             wanted = wanted_metadata.get()
             if self._chain is not None:
                 return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
-            call = self._make(method, request, left, deadline, pairs, wait, wanted)
+            call = make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         self._begin(call)
@@ -337,22 +349,8 @@ class Channel:
         The requests are asked for as the server takes them. What asking for one raises ends the
         call. The response may come before the last request.
         """
-        self.guard.check()
-        try:
-            pairs = normalise(metadata)
-            if self._config is not None:
-                timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
-            left = self._time_left(timeout)
-            deadline = None if left is None else self._clock.seconds() + left
-            wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
-            wanted = wanted_metadata.get()
-            if self._chain is not None:
-                return self._intercept(self._chain, method, requests, deadline, pairs, wait, wanted)
-            call = self._make_with_requests(method, requests, left, deadline, pairs, wait, wanted)
-        except (RpcError, CancelledError, TypeError, ValueError) as error:
-            return fail(outcome_of(error, method))
-        self._begin(call)
-        return call.deferred
+        make = self._make_with_requests
+        return self._call(make, method, requests, timeout, metadata, wait_for_ready)
 
     def _make_with_requests(
         self,

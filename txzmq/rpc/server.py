@@ -13,8 +13,8 @@ from txzmq.factory import ZmqFactory
 from txzmq.rpc._dispatcher import Dispatcher
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
+from txzmq.rpc._publisher import Publisher
 from txzmq.rpc._served import ServiceHandler, entries
-from txzmq.rpc._served_streams import Publisher
 from txzmq.rpc._stream_addresses import beside
 from txzmq.rpc._watch import Watch
 from txzmq.rpc._worker import Worker
