@@ -92,6 +92,12 @@ class OpeningCall(Call):
             self._end()
             self.deferred.callback((head, self.carrier))
 
+    def too_late(self) -> None:
+        """Its time is up; the server is told, or it might keep what it opens."""
+        super().too_late()
+        if self.carrier is not None:
+            self.carrier.cancel(self)
+
     def has_waited(self, now: float) -> None:
         """Tell the server no more than what is left of the stream's time."""
         if self.stream_deadline is not None:

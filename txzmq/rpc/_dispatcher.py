@@ -108,6 +108,7 @@ class Dispatcher:
         self.streams = ServedStreams(
             clock, guard, limits, debug=debug, count=self.count, settled=settled
         )
+        self.peer_lost = self.streams.peer_lost
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False

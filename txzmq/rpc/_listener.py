@@ -47,6 +47,10 @@ class ListenerOwner(Protocol):
         """Something was dropped."""
         ...
 
+    def peer_lost(self, peer: bytes) -> None:
+        """A client's connection is gone."""
+        ...
+
     def client_lost(self, address: str, calls: int) -> None:
         """A client has gone, and with it so many calls."""
         ...
@@ -130,6 +134,7 @@ class Listener:
         self._backlogs.pop(peer, None)
         calls = self.wire.lost(peer)
         self.owner.abandon(calls, "the client has gone")
+        self.owner.peer_lost(peer)
         self.owner.client_lost(address, len(calls))
         if self._draining:
             self.owner.settled()

@@ -81,7 +81,6 @@ class ServedStream:
         "gone",
         "heard",
         "key",
-        "members",
         "method",
         "pause",
         "publisher",
@@ -120,8 +119,6 @@ class ServedStream:
         self.publisher = publisher
         #: What calls with the same request have in common; None of a private stream.
         self.shared: SharedKey | None = None
-        #: Calls that opened it and that have not said that they are done with it.
-        self.members = 0
         #: Whether the handler has been asked for items.
         self.started = False
         self.topic = new_topic()

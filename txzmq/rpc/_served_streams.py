@@ -17,6 +17,7 @@ from txzmq._ids import new_epoch
 from txzmq._reactor import Clock, Timer
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
+from txzmq.rpc._members import Members
 from txzmq.rpc._publisher import Publisher
 from txzmq.rpc._served import Entry
 from txzmq.rpc._served_requests import ServedRequests
@@ -83,6 +84,7 @@ class ServedStreams:
         # Handlers that have not ended, also of streams that have. An ordered set.
         self._running: dict[ServedStream, None] = {}
         self._of_peer: Counter[bytes] = Counter()
+        self._members = Members()
         # By the request that opened it, until its client has subscribed.
         self._unclaimed: dict[CallKey, ServedStream] = {}
         # Streams of requests, by what their clients call them.
@@ -209,13 +211,19 @@ class ServedStreams:
         if publisher is None or publisher.transport is None:
             return ResponseHead(Code.UNAVAILABLE, "the server does not publish here")
         stream = publisher.runs.get(wanted.key)
+        peer = call.key[0]
+        refusal = self._why_not(peer) if stream is None else self._why_not_of_peer(peer)
+        if len(self._members) >= self._limits.subscribers:
+            refusal = refusal or (
+                f"{self._limits.subscribers} calls share streams on the server "
+                "(ServerLimits.subscribers)"
+            )
+        if refusal:
+            self.count("shed stream")
+            return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
         if stream is None:
-            refusal = self._why_not(b"")
-            if refusal:
-                self.count("shed stream")
-                return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
             stream = self._begin_run(publisher, wanted)
-        stream.members += 1
+        self._members.join(stream, call.key)
         head = self._opened(stream, stream.sender.acknowledged)
         return head._replace(initial=stream.context.initial_metadata)
 
@@ -244,11 +252,9 @@ class ServedStreams:
         limits = self._limits
         if len(self._running) >= limits.streams:
             return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
-        if self._of_peer[peer] >= limits.streams_per_peer:
-            return (
-                f"{limits.streams_per_peer} streams of this client are open on the server "
-                "(ServerLimits.streams_per_peer)"
-            )
+        refusal = self._why_not_of_peer(peer)
+        if refusal:
+            return refusal
         if self._bytes >= limits.streams_bytes:
             return (
                 f"{limits.streams_bytes} bytes of streams are not acknowledged on the server "
@@ -256,11 +262,28 @@ class ServedStreams:
             )
         return ""
 
+    def _why_not_of_peer(self, peer: bytes) -> str:
+        """As :meth:`_why_not`, of the limits that each client has for itself."""
+        limit = self._limits.streams_per_peer
+        if self._of_peer[peer] + self._members.of_peer(peer) < limit:
+            return ""
+        return (
+            f"{limit} streams of this client are open on the server (ServerLimits.streams_per_peer)"
+        )
+
     def unopened(self, key: CallKey) -> None:
         """The client has cancelled an opening call that was answered."""
         stream = self._unclaimed.get(key)
         if stream is not None:
             self.cancel(stream, "the client cancelled it")
+            return
+        stream = self._members.leave_by_call(key)
+        if stream is not None:
+            self._look_for_members(stream)
+
+    def peer_lost(self, peer: bytes) -> None:
+        """A client has gone, or comes back by another connection."""
+        self._members.lost(peer)
 
     def _set_alarm(self, stream: ServedStream) -> None:
         stream.alarm = self._alarms.set(stream, self._clock.seconds() + self._limits.stream_grace)
@@ -288,7 +311,7 @@ class ServedStreams:
 
     def _look_for_members(self, stream: ServedStream) -> None:
         """End a run when the last one has said that it is done with it."""
-        if stream.members <= 0 and not stream.subscribers:
+        if not stream.subscribers and not self._members.of_stream(stream):
             self.cancel(stream, "nobody subscribes to it any more")
 
     def _forsaken(self, stream: ServedStream) -> None:
@@ -431,6 +454,7 @@ class ServedStreams:
         if stream.shared is not None:
             # Nobody acknowledges it, so it is kept for a while.
             stream.publisher.runs.pop(stream.shared, None)
+            self._members.dismiss(stream)
             self._alarms.remove(stream, stream.alarm)
             self._set_alarm(stream)
         stream.publisher.publish_soon(stream)
@@ -470,7 +494,7 @@ class ServedStreams:
         if serve is None:
             return False
         try:
-            head, reply = serve(self, body)
+            head, reply = serve(self, key[0], body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             head, reply = ResponseHead(Code.INTERNAL, "the request cannot be parsed"), b""
         listener.answer(key, head, reply)
@@ -488,7 +512,7 @@ class ServedStreams:
         elif request.acknowledge:
             listener.answer(key, _NO_REQUESTS)
 
-    def _acknowledge(self, body: bytes) -> tuple[ResponseHead, bytes]:
+    def _acknowledge(self, peer: bytes, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.AcknowledgeRequest.FromString(body)
         if len(request.positions) > MAX_CANCELLED:
             return _too_many("Acknowledge"), b""
@@ -524,7 +548,7 @@ class ServedStreams:
             for stream in list(self._starved):
                 self._make_room(stream)
 
-    def _replay(self, body: bytes) -> tuple[ResponseHead, bytes]:
+    def _replay(self, peer: bytes, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.ReplayRequest.FromString(body)
         stream = self._streams.get(request.topic)
         if stream is None:
@@ -536,7 +560,7 @@ class ServedStreams:
         response = streams_pb2.ReplayResponse(publication=to_message(publication))
         return OK, response.SerializeToString()
 
-    def _cancel(self, body: bytes) -> tuple[ResponseHead, bytes]:
+    def _cancel(self, peer: bytes, body: bytes) -> tuple[ResponseHead, bytes]:
         request = streams_pb2.CancelStreamsRequest.FromString(body)
         if len(request.topics) > MAX_CANCELLED:
             return _too_many("Cancel"), b""
@@ -547,11 +571,13 @@ class ServedStreams:
             if stream.shared is None:
                 self.cancel(stream, "the client cancelled it")
             else:
-                stream.members -= 1
+                self._members.leave(stream, peer)
                 self._look_for_members(stream)
         return OK, b""
 
-    _CONTROLS: Final[dict[str, Callable[[ServedStreams, bytes], tuple[ResponseHead, bytes]]]] = {
+    _CONTROLS: Final[
+        dict[str, Callable[[ServedStreams, bytes, bytes], tuple[ResponseHead, bytes]]]
+    ] = {
         "Acknowledge": _acknowledge,
         "Replay": _replay,
         "Cancel": _cancel,
@@ -610,6 +636,7 @@ class ServedStreams:
             return
         if stream.shared is not None:
             stream.publisher.runs.pop(stream.shared, None)
+            self._members.dismiss(stream)
         self._unclaimed.pop(stream.key, None)
         if stream.deadline is not None:
             self._deadlines.remove(stream, stream.tick)

@@ -70,10 +70,13 @@ class ServerLimits:
     max_timeout: float | None = 3_600.0
     #: Replies that are kept for requests which may come again; None to execute each anew.
     reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
-    #: Streams of responses that are open at one time; they do not count as calls that run.
+    #: Streams of responses that are open at one time; they do not count as calls that run. A shared
+    #: one counts once.
     streams: int = 16_384
-    #: Streams that one peer has open.
+    #: Streams that one peer has open; each of its calls counts, also those that share.
     streams_per_peer: int = 4_096
+    #: Calls that share streams, of all peers.
+    subscribers: int = 262_144
     #: Items of a stream that are published and not acknowledged; its client may ask for fewer. Past
     #: it the handler is not asked for the next one.
     stream_window: int = STREAM_WINDOW

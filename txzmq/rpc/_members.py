@@ -1,0 +1,86 @@
+"""Who takes part in the shared streams of a server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from txzmq.rpc._wire.server import CallKey
+
+if TYPE_CHECKING:
+    from txzmq.rpc._served_stream import ServedStream
+
+__all__ = ["Members"]
+
+
+class Members:
+    """Calls that take part in shared streams, from the answer that lets them until they leave."""
+
+    def __init__(self) -> None:
+        # By peer and opening call, and the other way round.
+        self._streams: dict[bytes, dict[CallKey, ServedStream]] = {}
+        self._calls: dict[ServedStream, dict[bytes, list[CallKey]]] = {}
+        # Of peers whose connection is gone. Their clients may be back by another one.
+        self._absent: Counter[ServedStream] = Counter()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many there are, of peers that are there."""
+        return self._count
+
+    def of_peer(self, peer: bytes) -> int:
+        """How many of them are a peer's."""
+        return len(self._streams.get(peer, ()))
+
+    def of_stream(self, stream: ServedStream) -> int:
+        """How many take part in a stream, those included whose connection is gone."""
+        return sum(map(len, self._calls.get(stream, {}).values())) + self._absent[stream]
+
+    def join(self, stream: ServedStream, key: CallKey) -> None:
+        """A call takes part."""
+        self._streams.setdefault(key[0], {})[key] = stream
+        self._calls.setdefault(stream, {}).setdefault(key[0], []).append(key)
+        self._count += 1
+
+    def leave(self, stream: ServedStream, peer: bytes) -> None:
+        """One of a peer's calls is done with a stream."""
+        calls = self._calls.get(stream, {}).get(peer)
+        if calls:
+            self._remove(stream, calls[-1])
+        elif self._absent[stream] > 1:
+            self._absent[stream] -= 1
+        else:
+            del self._absent[stream]
+
+    def leave_by_call(self, key: CallKey) -> ServedStream | None:
+        """The client has cancelled a call that takes part; the stream, if there is one."""
+        stream = self._streams.get(key[0], {}).get(key)
+        if stream is not None:
+            self._remove(stream, key)
+        return stream
+
+    def _remove(self, stream: ServedStream, key: CallKey) -> None:
+        self._count -= 1
+        peer = key[0]
+        del self._streams[peer][key]
+        if not self._streams[peer]:
+            del self._streams[peer]
+        calls = self._calls[stream]
+        calls[peer].remove(key)
+        if not calls[peer]:
+            del calls[peer]
+        if not calls:
+            del self._calls[stream]
+
+    def lost(self, peer: bytes) -> None:
+        """A peer's connection is gone: its calls count for the streams alone."""
+        for key, stream in list(self._streams.get(peer, {}).items()):
+            self._remove(stream, key)
+            self._absent[stream] += 1
+
+    def dismiss(self, stream: ServedStream) -> None:
+        """A stream is over."""
+        for calls in list(self._calls.get(stream, {}).values()):
+            for key in list(calls):
+                self._remove(stream, key)
+        del self._absent[stream]
