@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from txzmq._reactor import Clock, Timer
-from txzmq.rpc._calls import Call, CallBook, end_of
+from txzmq.rpc._calls import Call, CallBook, Carrier, end_of
 from txzmq.rpc._retries import (
     PREVIOUS_ATTEMPTS,
     CallAttempts,
@@ -22,13 +22,14 @@ from txzmq.rpc._retries import (
     is_repeatable,
 )
 from txzmq.rpc._wire.headers import REQUEST_KEY_SIZE, RequestHead, ResponseHead
+from txzmq.rpc._wire.metadata import Metadata
 from txzmq.rpc.client import ResponseMetadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import RpcError
 from txzmq.rpc.method import Method
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy
 
-__all__ = ["AttemptsOwner", "RepeatedCall"]
+__all__ = ["AttemptsOwner", "RepeatedCall", "StreamAttempts", "fate_of"]
 
 
 class AttemptsOwner:
@@ -72,12 +73,15 @@ class _Attempt(Call):
         self.unexecuted = head.not_executed
         self.fail(error)
 
-    @property
-    def fate(self) -> Fate:
-        """How far it had come when it failed."""
-        if self.unexecuted:
-            return Fate.NOT_EXECUTED
-        return Fate.UNKNOWN if self.counter else Fate.NOT_PICKED
+
+def fate_of(call: Call, *, unexecuted: bool) -> Fate:
+    """How far an attempt had come when it failed.
+
+    :param unexecuted: whether a server says that it had not begun with it.
+    """
+    if unexecuted:
+        return Fate.NOT_EXECUTED
+    return Fate.UNKNOWN if call.counter else Fate.NOT_PICKED
 
 
 class RepeatedCall:
@@ -233,7 +237,8 @@ class RepeatedCall:
         left = None
         if self.deadline is not None:
             left = max(0.0, self.deadline - self._owner.clock.seconds())
-        decision = self._attempts.failed(error, attempt.fate, left)
+        fate = fate_of(attempt, unexecuted=attempt.unexecuted)
+        decision = self._attempts.failed(error, fate, left)
         if isinstance(decision, SendAgain):
             self._owner.count("sent again")
             self._send(attempt.number, again=True)
@@ -274,3 +279,103 @@ class RepeatedCall:
             if attempt is not winner:
                 attempt.deferred.cancel()
         return True
+
+
+class StreamAttempts:
+    """The attempts of a call that streams, until something of its response is there.
+
+    :ivar used: the connections of those that were made.
+    :ivar opened_by: when the next one has to have been answered; None for no such time.
+    """
+
+    __slots__ = (
+        "_again",
+        "_attempts",
+        "_before",
+        "_metadata",
+        "_owner",
+        "_timer",
+        "opened_by",
+        "used",
+    )
+
+    def __init__(
+        self,
+        owner: AttemptsOwner,
+        policy: RetryPolicy,
+        # Any: a channel has calls of any methods.
+        method: Method[Any, Any],
+        metadata: Metadata,
+        again: Callable[[], None],
+    ) -> None:
+        """
+        :param metadata: of the call.
+        :param again: makes another attempt.
+        """
+        self._owner = owner
+        self._attempts = CallAttempts(
+            policy, method.idempotency_level, owner.throttle, owner.random
+        )
+        self._metadata = metadata
+        self._again = again
+        self._before = 0
+        self._timer: Timer | None = None
+        self.used: list[Carrier] = []
+        self.opened_by: float | None = None
+
+    def failed(
+        self, error: RpcError, fate: Fate, carrier: Carrier | None, deadline: float | None
+    ) -> bool:
+        """An attempt came to nothing.
+
+        :param carrier: the connection that had it.
+        :param deadline: when another one would have to have succeeded.
+        :return: whether another one is made, now or after a while.
+        """
+        owner = self._owner
+        if carrier is not None:
+            self.used.append(carrier)
+        left = None if deadline is None else max(0.0, deadline - owner.clock.seconds())
+        decision = self._attempts.failed(error, fate, left)
+        if isinstance(decision, GiveUp):
+            return False
+        if isinstance(decision, Wait):
+            assert decision.delay is not None, "no attempt is on its way"
+            self._timer = owner.clock.callLater(decision.delay, self._time_is_up)
+        elif isinstance(decision, Send):
+            self._retry()
+        else:
+            owner.count("sent again")
+            self._again()
+        return True
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._attempts.timer()
+        self._retry()
+
+    def _retry(self) -> None:
+        self._before += 1
+        self._owner.count("retry")
+        self._again()
+
+    def head(self, head: RequestHead) -> RequestHead:
+        """That of the attempt that is made now: it says how many there were before."""
+        if not self._before:
+            return head
+        previous = (PREVIOUS_ATTEMPTS, str(self._before))
+        return head._replace(metadata=(*self._metadata, previous))
+
+    def start(self, call: Call) -> None:
+        """Give an attempt to a connection."""
+        self._owner.start(call)
+
+    def succeeded(self) -> None:
+        """Something of the response is there: there will be no other attempt."""
+        self._attempts.succeeded()
+
+    def stop(self) -> None:
+        """The call has ended."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()

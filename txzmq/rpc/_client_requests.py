@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from txzmq.rpc._attempts import StreamAttempts, fate_of
 from txzmq.rpc._calls import Call, too_large
 from txzmq.rpc._wire.headers import (
     TOPIC_SIZE,
+    OpenStream,
     RequestHead,
     ResponseHead,
     encode_request,
 )
 from txzmq.rpc._wire.streams import Publication, Sender
-from txzmq.rpc.errors import Code
+from txzmq.rpc.errors import Code, RpcError
 from txzmq.rpc.limits import REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import close_source
@@ -45,8 +48,11 @@ class Requests:
         "_asked",
         "_ended",
         "_failed",
+        "_held",
+        "_held_bytes",
         "_hub",
         "_method",
+        "_over",
         "_pump",
         "_room",
         "_sender",
@@ -76,7 +82,13 @@ class Requests:
         self._size = size
         self._failed = failed
         self._sender = Sender(REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES)
+        # All items, for the case that the call is made again; None if it cannot be, any more.
+        self._held: list[bytes] | None = None
+        self._held_bytes = 0
+        # None where it has no connection yet, or between two attempts.
         self._hub: Hub | None = None
+        # Whether the call has ended.
+        self._over = False
         self._pump: Deferred[None] | None = None
         self._room: Deferred[None] | None = None
         # Whether the end was sent.
@@ -144,9 +156,14 @@ class Requests:
         if len(data) > self._size:
             raise too_large("item of the stream", len(data), self._size)
         sender, hub = self._sender, self._hub
-        if hub is None:
+        if self._over:
             raise CancelledError("the call has ended")
-        if sender.add(data):
+        if self._held is not None:
+            self._hold(self._held, data)
+        enough = sender.add(data)
+        if hub is None:
+            pass  # the next attempt sends it
+        elif enough:
             hub.send_requests(self)
         else:
             hub.send_requests_soon(self)
@@ -158,7 +175,7 @@ class Requests:
 
     def _asking_failed(self, failure: Failure) -> None:
         error = failure.value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # Twisted's
-        if self._hub is not None and isinstance(error, Exception):
+        if not self._over and isinstance(error, Exception):
             self._failed(error)
 
     @property
@@ -189,7 +206,7 @@ class Requests:
         ).SerializeToString()
         if not ask:
             return call(SEND, body, None)
-        if not call(SEND, body, self._answered):
+        if not call(SEND, body, partial(self._answered, self.id)):
             return False
         self._asked += 1
         self._ask_next = False
@@ -210,7 +227,9 @@ class Requests:
         # What could not be sent is sent later, with all that is not acknowledged.
         return self._send(call, publication)
 
-    def _answered(self, head: ResponseHead | None, body: bytes) -> None:
+    def _answered(self, id: bytes, head: ResponseHead | None, body: bytes) -> None:
+        if id != self.id:
+            return  # of an attempt that has come to nothing
         self._asked -= 1
         hub = self._hub
         if hub is None:
@@ -249,8 +268,45 @@ class Requests:
             sequence += len(publication.items) + (publication.end is not None)
         return True
 
+    def hold(self) -> None:
+        """Keep all items from the first one on, as long as they are no more than a window."""
+        self._held = []
+
+    def _hold(self, held: list[bytes], item: bytes) -> None:
+        held.append(item)
+        self._held_bytes += len(item)
+        if len(held) > REQUESTS_WINDOW or self._held_bytes > REQUESTS_WINDOW_BYTES:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """The call will not be made again."""
+        self._held = None
+
+    @property
+    def are_held(self) -> bool:
+        """Whether all that was sent can be sent to another server."""
+        return self._held is not None
+
+    def rewind(self) -> None:
+        """The attempt has failed; the next one gets all from the beginning, under another id."""
+        assert self._held is not None, "somebody has looked"
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            hub.requests_ended(self)
+        self.id = os.urandom(TOPIC_SIZE)
+        sender = Sender(REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES)
+        for item in self._held:
+            sender.add(item)
+        if self._sender.ended:
+            sender.end(b"")
+        self._sender = sender
+        self._ended = False
+        self._asked = self._unasked = self._unasked_bytes = 0
+        self._ask_next = False
+
     def stop(self) -> None:
         """The call has ended: ask the caller for no more."""
+        self._over = True
         hub, self._hub = self._hub, None
         if hub is not None:
             hub.requests_ended(self)
@@ -263,10 +319,18 @@ class Requests:
 class RequestsCall(Call):
     """A call with a stream of requests and one response."""
 
-    __slots__ = ("_carrier", "requests")
+    __slots__ = ("_carrier", "_unexecuted", "attempts", "requests")
 
     #: Set when it is made.
     requests: Requests
+
+    def __init__(self, *arguments: Any):
+        """:param arguments: as a :class:`Call`'s."""
+        super().__init__(*arguments)
+        #: By what policy it is repeated; None for none, and when it has ended.
+        self.attempts: StreamAttempts | None = None
+        # Whether a server says that it had not begun with it.
+        self._unexecuted = False
 
     # A property in place of the attribute: to learn which connection has it.
     @property
@@ -282,12 +346,61 @@ class RequestsCall(Call):
         if carrier is not None:
             self.requests.carried(carrier)
 
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The reply is there."""
+        if head.code is Code.OK and self.attempts is not None and not self.deferred.called:
+            self.attempts.succeeded()
+            self.attempts = None
+        super().finish(head, body)
+
+    def refused(self, head: ResponseHead, error: RpcError) -> None:
+        """The reply is an error."""
+        if self.attempts is None:
+            super().refused(head, error)
+        else:
+            self._unexecuted = head.not_executed
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """There will be no reply to this attempt."""
+        if not self._is_repeated(error):
+            super().fail(error)
+
+    def _is_repeated(self, error: Exception) -> bool:
+        attempts = self.attempts
+        if (
+            attempts is None
+            or self.deferred.called
+            or not isinstance(error, RpcError)
+            or not self.requests.are_held
+        ):
+            return False
+        fate = fate_of(self, unexecuted=self._unexecuted)
+        carrier, self._carrier = self._carrier, None
+        self.counter = 0
+        self._unexecuted = False
+        self.requests.rewind()
+        return attempts.failed(error, fate, carrier, self.deadline)
+
+    def again(self) -> None:
+        """Make another attempt."""
+        attempts = self.attempts
+        assert attempts is not None, "it is repeated"
+        open_stream = OpenStream(requests=self.requests.id)
+        self.head = attempts.head(self.head)._replace(open_stream=open_stream)
+        self.has_waited(self.book.clock.seconds())
+        self.used = attempts.used
+        attempts.start(self)
+
     def _end(self) -> None:
         super()._end()
         self.requests.stop()
+        attempts, self.attempts = self.attempts, None
+        if attempts is not None:
+            attempts.stop()
 
     def requests_failed(self, error: Exception) -> None:
         """The caller's items came to a bad end."""
         if self.carrier is not None:
             self.carrier.cancel(self)
-        self.fail(error)
+        super().fail(error)

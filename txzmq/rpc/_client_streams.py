@@ -10,8 +10,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from txzmq._reactor import Timer
+from txzmq.rpc._attempts import StreamAttempts, fate_of
 from txzmq.rpc._calls import Call, CallBook, outcome_of, too_large
 from txzmq.rpc._client_requests import Requests
+from txzmq.rpc._retries import Fate
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
@@ -54,7 +56,7 @@ class _HasHub(Protocol):
 class OpeningCall(Call):
     """The call that opens a stream."""
 
-    __slots__ = ("_carrier", "requests", "stream_deadline")
+    __slots__ = ("_carrier", "repeated", "requests", "stream_deadline", "unexecuted")
 
     def __init__(self, *arguments: Any, stream_deadline: float | None, requests: Requests | None):
         """
@@ -63,6 +65,10 @@ class OpeningCall(Call):
         :param requests: what streams the other way.
         """
         self.requests = requests
+        #: Whether its stream sees to what a server refuses.
+        self.repeated = False
+        #: Whether a server says that it had not begun with it.
+        self.unexecuted = False
         super().__init__(*arguments)
         self.stream_deadline = stream_deadline
 
@@ -98,6 +104,14 @@ class OpeningCall(Call):
         if self.carrier is not None:
             self.carrier.cancel(self)
 
+    def refused(self, head: ResponseHead, error: RpcError) -> None:
+        """The reply is an error."""
+        if self.repeated:
+            self.unexecuted = head.not_executed
+            self.fail(error)
+        else:
+            super().refused(head, error)
+
     def has_waited(self, now: float) -> None:
         """Tell the server no more than what is left of the stream's time."""
         if self.stream_deadline is not None:
@@ -126,6 +140,7 @@ class ClientStream:
         "_waiter",
         "_window",
         "asked",
+        "attempts",
         "deadline",
         "deferred",
         "hub",
@@ -178,6 +193,8 @@ class ClientStream:
         self.hub: Hub | None = None
         #: Opens it again from an item on; None if that is not to be done.
         self.reopen: Callable[[ClientStream, int], None] | None = None
+        #: By what policy it is opened again; None for none, and once something has arrived.
+        self.attempts: StreamAttempts | None = None
         #: Whether a replay was asked for.
         self.asked = False
         self._opening: OpeningCall | None = None
@@ -249,16 +266,52 @@ class ClientStream:
         self._ack_items = max(1, items // 2)
         self._ack_bytes = max(1, size // 2)
         self._taken = self._taken_bytes = 0
+        if self.attempts is not None:
+            self.attempts.used.append(carrier)
         self.hub = cast("_HasHub", carrier).hub
         self.hub.open(self, stream)
         self._tell_opened()
 
-    def _not_opened(self, failure: Any) -> None:
+    # Any: pyright knows a Failure in parts only.
+    def _not_opened(self, failure: Any, call: OpeningCall) -> None:
         self._opening = None
-        if self.outcome is None:
-            self.fail(failure.value)
+        if self.outcome is not None:
+            return
+        fate = fate_of(call, unexecuted=call.unexecuted)
+        if not self._retry(failure.value, fate, call):
+            self._finish(failure.value)
+
+    def _retry(self, error: Exception, fate: Fate, call: OpeningCall | None = None) -> bool:
+        """Open it again, if its policy says so; whether that is done.
+
+        :param call: which was to open it; None where it was open.
+        """
+        attempts, requests = self.attempts, self._requests
+        if attempts is None or not isinstance(error, RpcError):
+            return False
+        if requests is not None:
+            if not requests.are_held:
+                return False
+            requests.rewind()
+        hub, self.hub = self.hub, None
+        if hub is not None:
+            hub.ended(self)  # which acknowledges the end
+        self._joined = False
+        # The time to open it is that of all attempts together.
+        carrier, deadline = (None, self.deadline) if call is None else (call.carrier, call.deadline)
+        attempts.opened_by = None if call is None else deadline
+        return attempts.failed(error, fate, carrier, deadline)
+
+    def _commit(self) -> None:
+        """Its reader gets something: it is not opened again any more."""
+        attempts, self.attempts = self.attempts, None
+        if attempts is not None:
+            attempts.succeeded()
+            if self._requests is not None:
+                self._requests.let_go()
 
     def _set_initial(self, metadata: Metadata) -> None:
+        self._commit()
         self.initial = metadata
         if self.response_metadata is not None:
             self.response_metadata.initial = metadata
@@ -271,14 +324,17 @@ class ClientStream:
         if hub is None:
             return
         fresh = receiver.receive(publication)
+        if fresh:
+            self._joined = True
         if receiver.start is not None:
             self._start(receiver.start)
+        if self.items and self.attempts is not None:
+            self._commit()
         if receiver.end is not None:
             self._ended(receiver.end)
         elif self.wants_replay:
             hub.replay(self)
         if fresh:
-            self._joined = True
             self._wake()
 
     @property
@@ -325,21 +381,28 @@ class ClientStream:
         except BadHeader as error:
             self.fail(Internal(str(error)))
             return
+        failure = None
+        if head.code is not Code.OK:
+            failure = RpcError(
+                head.code, head.message, details=head.details, metadata=head.trailing
+            )
+        elsewhere = head.code is Code.UNAVAILABLE and head.draining and self.reopen is not None
+        if failure is not None and not elsewhere and self._retry(failure, Fate.UNKNOWN):
+            return
         self.trailing = head.trailing
         if self.response_metadata is not None:
             self.response_metadata.trailing = head.trailing
-        if head.code is Code.UNAVAILABLE and head.draining and self.reopen is not None:
+        if elsewhere:
             hub, self.hub = self.hub, None
             if hub is not None:
                 hub.ended(self)  # which acknowledges the end
             self.receiver.sequence -= 1  # it was not the end after all
             self._go_on_elsewhere()
-        elif head.code is Code.OK:
+        elif failure is None:
+            self._commit()
             self._finish(StopAsyncIteration())
         else:
-            self._finish(
-                RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
-            )
+            self._finish(failure)
 
     @property
     def position(self) -> int:
@@ -466,7 +529,7 @@ class ClientStream:
             self.hub = None
             hub.ended(self)
             self._go_on_elsewhere()
-        else:
+        elif not self._retry(error, Fate.UNKNOWN):
             self._finish(error)
 
     def _go_on_elsewhere(self) -> None:
@@ -480,7 +543,8 @@ class ClientStream:
     def open_again(self, call: OpeningCall, begin: Callable[[Call], None]) -> None:
         """Make another call that opens it."""
         self._opening = call
-        call.deferred.addCallbacks(self._opened, self._not_opened)
+        call.repeated = self.attempts is not None
+        call.deferred.addCallbacks(self._opened, self._not_opened, errbackArgs=(call,))
         begin(call)
 
     def too_late(self) -> None:
@@ -493,6 +557,9 @@ class ClientStream:
 
     def _finish(self, outcome: Exception) -> None:
         self.outcome = outcome_of(outcome, self.method)
+        attempts, self.attempts = self.attempts, None
+        if attempts is not None:
+            attempts.stop()
         self._book.compound_ended(self)
         if self.parent is not None and self.deferred is not None:
             self.parent.release(self.deferred)

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall
+from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall, StreamAttempts
 from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
 from txzmq.rpc._client_requests import Requests, RequestsCall
 from txzmq.rpc._client_streams import ClientStream, OpeningCall
@@ -42,7 +42,7 @@ from txzmq.rpc.limits import (
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
-from txzmq.rpc.service_config import ServiceConfig
+from txzmq.rpc.service_config import RetryPolicy, ServiceConfig
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
@@ -293,6 +293,12 @@ class Channel:
         call = self._opening_call(stream, head, body, left, requests, wait_for_ready)
         if not streams and method.stream is not None and method.stream.resumable:
             stream.reopen = partial(self._reopen, head, body)
+        policy = self._retry_policy(method)
+        if policy is not None:
+            again = partial(self._attempt, stream, head, body, requests, wait_for_ready)
+            stream.attempts = StreamAttempts(self._attempts, policy, method, metadata, again)
+            if requests is not None:
+                requests.hold()
         stream.open(call, self._endpoints.start)
         return stream
 
@@ -308,6 +314,34 @@ class Channel:
         call = self._opening_call(stream, head, body, left, None, wait_for_ready=True)
         stream.open_again(call, self._endpoints.start)
 
+    def _attempt(
+        self,
+        stream: ClientStream,
+        head: RequestHead,
+        body: bytes,
+        requests: Requests | None,
+        wait_for_ready: bool,
+    ) -> None:
+        """Open a stream again from its beginning, as its policy wants it."""
+        attempts = stream.attempts
+        assert attempts is not None, "it has a policy"
+        left = stream.deadline
+        if left is not None:
+            left = max(0.0, left - self._clock.seconds())
+        head = attempts.head(head)
+        if requests is not None:
+            open_stream = self._open_stream._replace(requests=requests.id)
+            head = head._replace(open_stream=open_stream)
+        call = self._opening_call(
+            stream, head, body, left, requests, wait_for_ready, attempts.opened_by
+        )
+        call.used = attempts.used
+        stream.open_again(call, self._endpoints.start)
+
+    def _retry_policy(self, method: Method[Any, Any]) -> RetryPolicy | None:
+        """By which a call that streams is repeated; none is hedged."""
+        return None if self._config is None else self._config.for_method(method.path).retry_policy
+
     def _opening_call(
         self,
         stream: ClientStream,
@@ -316,14 +350,18 @@ class Channel:
         left: float | None,
         requests: Requests | None,
         wait_for_ready: bool,
+        opened_by: float | None = None,
     ) -> OpeningCall:
+        """:param opened_by: when it has to have been answered; None for the channel's timeout."""
         timeout = self._time_left(left)
+        if opened_by is None and timeout is not None:
+            opened_by = self._clock.seconds() + timeout
         call = OpeningCall(
             self._book,
             stream.method,
             head._replace(timeout_us=None if left is None else max(1, round(left * _US))),
             body,
-            None if timeout is None else self._clock.seconds() + timeout,
+            opened_by,
             wait_for_ready,
             None,
             None,
@@ -379,6 +417,10 @@ class Channel:
         requests = Requests(method, source, self._request_size(method), call.requests_failed)
         call.requests = requests
         call.head = call.head._replace(open_stream=OpenStream(requests=requests.id))
+        policy = self._retry_policy(method)
+        if policy is not None:
+            call.attempts = StreamAttempts(self._attempts, policy, method, metadata, call.again)
+            requests.hold()
         self._book.begun(call)
         if parent is not None:
             parent.adopt(call.deferred)
