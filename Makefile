@@ -118,11 +118,11 @@ wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use t
 .PHONY: bench
 bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.streams
+	$(BIN)/python -m benchmarks.streams --most 100
 
 .PHONY: bench-streams
-bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio
-	$(BIN)/python -m benchmarks.streams
+bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes a plot of docs/performance/
+	$(BIN)/python -m benchmarks.streams --write
 
 .PHONY: bench-field
 bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in network namespaces (root)

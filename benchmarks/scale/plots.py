@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from benchmarks.plots import PAIR, STYLE, end_lines
 from benchmarks.scale.axes import Axis
 from benchmarks.scale.measure import Row
 from benchmarks.scale.report import size
 
 __all__ = ["draw"]
 
-_STYLE: Final = {
-    # Names in the file would be random otherwise.
-    "svg.hashsalt": "txzmq",
-    # Text as text: it is smaller, and can be searched.
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "xtick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-}
-#: Two that are told apart by anybody who sees colours differently, too.
-_CLIENT: Final = "#0072b2"
-_SERVER: Final = "#d55e00"
+_CLIENT, _SERVER = PAIR
 
 
 def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
@@ -40,7 +26,7 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
     mpl: Any = import_module("matplotlib")
     figures: Any = import_module("matplotlib.figure")
     values = [row.value for row in rows]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = figures.Figure(figsize=(8.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         rates = [row.cost.calls_per_second for row in rows]
@@ -57,7 +43,7 @@ def draw(axis: Axis, rows: Sequence[Row], file: Path) -> None:
             _scale(plot, axis, values)
         # No date; and no version, which would change the file with nothing else in it.
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    _end_lines(file)
+    end_lines(file)
 
 
 def _scale(plot: Any, axis: Axis, values: Sequence[int]) -> None:
@@ -79,9 +65,3 @@ def _scale(plot: Any, axis: Axis, values: Sequence[int]) -> None:
     else:
         plot.set_ylim(0, 1.08 * plot.dataLim.y1)
     plot.yaxis.set_major_formatter(ticker.FuncFormatter(number))
-
-
-def _end_lines(file: Path) -> None:
-    """Leave no blank at a line's end, which git would complain of."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    file.write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")

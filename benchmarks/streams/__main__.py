@@ -7,110 +7,70 @@ ratio is the median of the rounds' ratios.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 from contextlib import ExitStack
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
 
-from benchmarks.streams.loads import BURST, FEW, LOADS, MANY, SUBSCRIBERS, Figures, Order
+from benchmarks.report import machine
+from benchmarks.stacks import BASELINE
+from benchmarks.stacks import STACKS as COMPARED
+from benchmarks.streams.audience import AUDIENCES, as_table, measure, redraw, write
+from benchmarks.streams.loads import LOADS
+from benchmarks.streams.stack import STACKS, Stack
 
-_STACKS: Final = ("txzmq_", "grpc_aio")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-class Stack:
-    """A server and a client."""
-
-    def __init__(self, name: str, ends: ExitStack) -> None:
-        self.name = name
-        self._ends = ends
-        self._server = self._start("serve")
-        address = self._read(self._server)
-        self._client = self._start("drive", address)
-
-    def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.streams.{self.name}", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._ends.callback(process.wait)
-        self._ends.callback(process.kill)
-        return process
-
-    @staticmethod
-    def _read(process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{process.args!r} ended")
-        return line.strip()
-
-    def _server_cpu(self) -> float:
-        with open(f"/proc/{self._server.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
-    def measure(
-        self, load: str, seconds: float, subscribers: int = SUBSCRIBERS, burst: int = BURST
-    ) -> dict[str, float]:
-        """Rate, and processor time per item of both sides in microseconds."""
-        stdin: IO[str] | None = self._client.stdin
-        assert stdin is not None
-        before = self._server_cpu()
-        order = Order(load=load, seconds=seconds, subscribers=subscribers, burst=burst)
-        print(json.dumps(order), file=stdin, flush=True)
-        figures: Figures = json.loads(self._read(self._client))
-        server = self._server_cpu() - before
-        count = max(1, figures["count"])
-        return {
-            "rate": count / figures["seconds"],
-            "client": figures["cpu"] / count * 1e6,
-            "server": server / count * 1e6,
-            "p50": figures["p50"],
-        }
+_DOCS: Final = Path(__file__).parent.parent.parent / "docs" / "performance"
 
 
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="how many (%(default)s)")
-    parser.add_argument("--load", action="append", choices=list(LOADS), help="instead of all")
-    parser.add_argument("--many", action="store_true", help="costs by the number of subscribers")
+    add = parser.add_argument
+    add("--seconds", type=float, default=1.0, help="of each (%(default)s)")
+    add("--rounds", type=int, default=5, help="how many (%(default)s)")
+    add("--load", action="append", choices=list(LOADS), help="instead of all")
+    add("--many", action="store_true", help="costs by the number of subscribers")
+    add("--write", action="store_true", help="and write these into the documentation")
+    add("--docs", type=Path, metavar="FOLDER", default=_DOCS, help="where (docs/performance)")
+    add("--most", type=int, default=AUDIENCES[-1], help="subscribers at most (%(default)s)")
+    add("--redraw", action="store_true", help="write page and plot from the last run's figures")
     parsed = parser.parse_args()
+    if parsed.redraw:
+        redraw(parsed.docs)
+        return
+    loads: list[str] = parsed.load or ([] if parsed.many else list(LOADS))
     with ExitStack() as ends:
-        stacks = [Stack(name, ends) for name in _STACKS]
-        loads: list[str] = parsed.load or ([] if parsed.many else list(LOADS))
+        stacks = [Stack(name, ends) for name in STACKS] if loads else []
         for load in loads:
-            samples: dict[str, list[dict[str, float]]] = {name: [] for name in _STACKS}
+            samples: dict[str, list[dict[str, float]]] = {name: [] for name in STACKS}
             for stack in stacks:
                 stack.measure(load, 0.3)
             for number in range(parsed.rounds):
                 for stack in stacks[:: -1 if number % 2 else 1]:
                     samples[stack.name].append(stack.measure(load, parsed.seconds))
             _print(load, samples)
-        if parsed.many or not parsed.load:
-            _print_many(stacks, parsed.seconds)
+    if parsed.many or not parsed.load:
+        _measure_audiences(parsed)
 
 
-def _print_many(stacks: list[Stack], seconds: float) -> None:
+def _measure_audiences(parsed: argparse.Namespace) -> None:
     """What an event costs the publisher, by the number of subscribers."""
-    print(f"\nthe publisher's microseconds per event, {FEW * 100} events/s")
-    print("  subscribers " + "".join(f"{stack.name:>12}" for stack in stacks) + "       ratio")
-    for subscribers in MANY:
-        costs: list[float] = []
-        for stack in stacks:
-            stack.measure("fan-out", 0.5, subscribers, FEW)
-            figures = stack.measure("fan-out", 2 * seconds, subscribers, FEW)
-            costs.append(figures["server"] * subscribers)
-        ours, theirs = costs
-        bars = "#" * max(1, round(ours / 100)) + " | " + "#" * max(1, min(60, round(theirs / 100)))
-        print(f"  {subscribers:11} {ours:11,.0f} {theirs:11,.0f} {theirs / ours:11.1f}  {bars}")
+    audiences = [number for number in AUDIENCES if number <= parsed.most]
+    seconds = 3 * parsed.seconds
+    where = machine([COMPARED[BASELINE], COMPARED["grpc.aio"]])
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    introduction = (
+        f"{where['python']}, {where['system']}, {where['cpus']} CPUs, load {where['load']} at the "
+        f"beginning; {versions}; medians of {parsed.rounds} rounds of {seconds:g} s. 500 events "
+        "of 100 bytes a second, or fewer where there would be more than 10,000 deliveries a "
+        "second; µs of the publisher's CPU time for each."
+    )
+    print(f"\nthe publisher's CPU time per event\n{introduction}\n", flush=True)
+    costs = measure(seconds, parsed.rounds, audiences)
+    print(as_table(costs))
+    if parsed.write:
+        write(parsed.docs, introduction, costs)
+        print(f"\nwritten: {parsed.docs}")
 
 
 def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:
@@ -124,7 +84,7 @@ def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:
         print(
             f"  {name:10} {rate:12,.0f}/s   client {client:7.2f} us   server {server:7.2f} us{trip}"
         )
-    ours, theirs = (samples[name] for name in _STACKS)
+    ours, theirs = (samples[name] for name in STACKS)
     ratios = [a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True)]
     if ours[0]["p50"]:
         trips = [b["p50"] / a["p50"] for a, b in zip(ours, theirs, strict=True)]

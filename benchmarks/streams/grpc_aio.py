@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 
-from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, trips
+from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, ticks, trips
 
 # Any: grpcio has no types, and half of what a checker infers is unknown.
 grpc: Any = import_module("grpc")
@@ -41,11 +41,11 @@ async def _chat_handler(
 
 async def _ticks(request: BytesValue, context: object) -> AsyncIterator[BytesValue]:
     """One event for each of the subscribers, serialised for each."""
-    burst = int(request.value)
+    burst, pause = map(int, request.value.split())
     while True:
         for _ in range(burst):
             yield item()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause / 1000)
 
 
 async def serve() -> None:
@@ -77,10 +77,13 @@ async def drive(address: str) -> None:
     async with aio.insecure_channel(address) as channel:
         while line := await asyncio.to_thread(sys.stdin.readline):
             order: Order = json.loads(line)
+            if order["load"] == "audience":
+                await _audience(order)
+                continue
             started, cpu = time.perf_counter(), time.process_time()
             end = started + order["seconds"]
             if order["load"] == "fan-out":
-                count = await _fan_out(end, order["subscribers"], order["burst"])
+                count = await _fan_out(end, order)
             else:
                 count = await _LOADS[order["load"]](channel, end)
             figures = Figures(
@@ -148,32 +151,61 @@ async def _chats(channel: Any, end: float) -> int:
     return sum(await asyncio.gather(*[_chat(channel, end) for _ in range(CHATS)]))
 
 
-async def _fan_out(end: float, subscribers: int, burst: int) -> int:
-    """Each subscriber with a connection of its own, as if each were a process of its own."""
-    request = BytesValue(value=b"%d" % burst)
-    count = 0
+class _Audience:
+    """Subscribers, each with a connection of its own, as if each were a process of its own."""
 
-    async def read(call: Any) -> None:
-        nonlocal count
+    def __init__(self, order: Order) -> None:
+        self.count = 0
+        #: Set when each has received something.
+        self.complete = asyncio.Event()
+        self._silent = order["subscribers"]
+        request = ticks(order["burst"], order["pause"])
+        while len(_others) < self._silent:
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            _others.append(aio.insecure_channel(sys.argv[2], options=options))
+        self._calls = [
+            other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request)
+            for other in _others[: self._silent]
+        ]
+        self._reading = [asyncio.create_task(self._read(call)) for call in self._calls]
+
+    async def _read(self, call: Any) -> None:
+        silent = True
         try:
             async for _ in call:
-                count += 1
+                self.count += 1
+                if silent:
+                    silent = False
+                    self._silent -= 1
+                    if not self._silent:
+                        self.complete.set()
         except asyncio.CancelledError:
             pass
 
-    while len(_others) < subscribers:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        _others.append(aio.insecure_channel(sys.argv[2], options=options))
-    calls = [
-        other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request)
-        for other in _others[:subscribers]
-    ]
-    reading = [asyncio.create_task(read(call)) for call in calls]
+    async def leave(self) -> None:
+        """End all streams."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._reading)
+
+
+async def _fan_out(end: float, order: Order) -> int:
+    audience = _Audience(order)
     await asyncio.sleep(max(0.0, end - time.perf_counter()))
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*reading)
-    return count
+    await audience.leave()
+    return audience.count
+
+
+async def _audience(order: Order) -> None:
+    """Say when all receive; count from the next line that comes to the one behind it."""
+    audience = _Audience(order)
+    await audience.complete.wait()
+    print("complete", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    before = audience.count
+    await asyncio.to_thread(sys.stdin.readline)
+    print(audience.count - before, flush=True)
+    await audience.leave()
 
 
 _others: list[Any] = []

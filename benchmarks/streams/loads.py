@@ -9,15 +9,15 @@ from google.protobuf.wrappers_pb2 import BytesValue
 __all__ = [
     "BURST",
     "CHATS",
-    "FEW",
     "ITEM",
     "LOADS",
-    "MANY",
+    "PAUSE",
     "SERVICE",
     "SUBSCRIBERS",
     "Figures",
     "Order",
     "item",
+    "ticks",
     "trips",
 ]
 
@@ -29,9 +29,8 @@ CHATS: Final = 100
 #: Of the fan-out: clients, and events that come together, a hundred times a second.
 SUBSCRIBERS: Final = 50
 BURST: Final = 100
-#: Of the cost by the number of clients: so many, and fewer events, that all can keep up.
-MANY: Final = (1, 10, 50, 200)
-FEW: Final = 10
+#: Milliseconds between them.
+PAUSE: Final = 10
 #: What is counted, by load.
 LOADS: Final = {
     "server": "items/s from the server",
@@ -49,8 +48,9 @@ class Order(TypedDict):
     seconds: float
     #: Of the fan-out.
     subscribers: int
-    #: Of the fan-out: events that come together.
+    #: Of the fan-out: events that come together, and milliseconds between them.
     burst: int
+    pause: int
 
 
 class Figures(TypedDict):
@@ -62,6 +62,11 @@ class Figures(TypedDict):
     cpu: float
     #: The median of a round trip in microseconds; 0 where there is none.
     p50: float
+
+
+def ticks(burst: int, pause: int) -> BytesValue:
+    """Asks for events of the fan-out: so many together, with so many milliseconds between them."""
+    return BytesValue(value=b"%d %d" % (burst, pause))
 
 
 def item() -> BytesValue:

@@ -6,13 +6,13 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from twisted.internet import epollreactor
 
-from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, trips
+from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, ticks, trips
 
 epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -71,12 +71,11 @@ class Streams:
             yield request
 
     async def ticks(self, request: BytesValue, context: Context) -> AsyncIterator[BytesValue]:
-        # 100 events at a time, 100 times a second: as fast as the request says.
-        burst = int(request.value)
+        burst, pause = map(int, request.value.split())
         while True:
             for _ in range(burst):
                 yield item()
-            await self._sleep(0.01)
+            await self._sleep(pause / 1000)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         deferred: Deferred[None] = Deferred(lambda _: call.cancel())
@@ -103,10 +102,13 @@ async def drive(reactor: Any) -> None:
     channel = Channel(_factories[0], sys.argv[2])
     while line := await deferToThread(sys.stdin.readline):
         order: Order = json.loads(line)
+        if order["load"] == "audience":
+            await _audience(order)
+            continue
         started, cpu = time.perf_counter(), time.process_time()
         end = started + order["seconds"]
         if order["load"] == "fan-out":
-            count = await _fan_out(end, order["subscribers"], order["burst"])
+            count = await _fan_out(end, order)
         else:
             count = await _LOADS[order["load"]](channel, end)
         figures = Figures(
@@ -168,22 +170,57 @@ async def _chats(channel: Channel, end: float) -> int:
     return sum([await chat for chat in chats])
 
 
-async def _fan_out(end: float, subscribers: int, burst: int) -> int:
-    """Each subscriber with a channel of its own, as if each were a process of its own."""
-    request = BytesValue(value=b"%d" % burst)
-    count = 0
+class _Audience:
+    """Subscribers, each with a channel of its own, as if each were a process of its own."""
 
-    def deliver(_: BytesValue) -> None:
-        nonlocal count
-        count += 1
+    def __init__(self, order: Order) -> None:
+        self.count = 0
+        #: Fires when each has received something.
+        self.complete: Deferred[None] = Deferred()
+        self._silent = order["subscribers"]
+        request = ticks(order["burst"], order["pause"])
+        channels = _channels(order["subscribers"])
+        self._streams = [channel.unary_stream(TICKS, request).skip_gaps() for channel in channels]
+        self._ended = [stream.each(self._listener()) for stream in self._streams]
 
-    streams = [other.unary_stream(TICKS, request).skip_gaps() for other in _channels(subscribers)]
-    ended = [stream.each(deliver) for stream in streams]
+    def _listener(self) -> Callable[[BytesValue], None]:
+        silent = True
+
+        def deliver(_: BytesValue) -> None:
+            nonlocal silent
+            self.count += 1
+            if silent:
+                silent = False
+                self._silent -= 1
+                if not self._silent:
+                    self.complete.callback(None)
+
+        return deliver
+
+    def leave(self) -> None:
+        """End all streams."""
+        for stream, ended in zip(self._streams, self._ended, strict=True):
+            ended.addErrback(lambda _: None)
+            stream.cancel()
+
+
+async def _fan_out(end: float, order: Order) -> int:
+    audience = _Audience(order)
     await deferToThread(time.sleep, max(0.0, end - time.perf_counter()))
-    for stream, done in zip(streams, ended, strict=True):
-        done.addErrback(lambda _: None)
-        stream.cancel()
-    return count
+    audience.leave()
+    return audience.count
+
+
+async def _audience(order: Order) -> None:
+    """Say when all receive; count from the next line that comes to the one behind it."""
+    audience = _Audience(order)
+    await audience.complete
+    print("complete", flush=True)
+    await deferToThread(sys.stdin.readline)
+    before = audience.count
+    await deferToThread(sys.stdin.readline)
+    print(audience.count - before, flush=True)
+    audience.leave()
 
 
 _factories: list[ZmqFactory] = []
