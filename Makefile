@@ -181,7 +181,7 @@ test-pypy:  ## run the tests on PyPy 3.11, in a Debian of its own under build/ (
 	PYTEST_ARGS='$(PYTEST_ARGS)' tools/test-pypy
 
 .PHONY: test-multicast
-test-multicast:  ## run the multicast test on a pyzmq built against the system's libzmq
+test-multicast:  ## run the multicast tests on a pyzmq built against the system's libzmq
 	PYTHON='$(PYTHON)' tools/test-multicast
 
 .PHONY: clean

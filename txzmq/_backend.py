@@ -11,7 +11,7 @@ from typing import Any, cast
 import zmq
 import zmq.backend
 
-__all__ = ["frameProperty", "recv", "send"]
+__all__ = ["frameProperty", "hasMulticast", "recv", "send"]
 
 # Bound once: called for every part of every message, and going through the connection's own socket
 # class would report each as a touch from outside. The backend's send is zmq.Socket's, which looks
@@ -33,6 +33,11 @@ def _recvOnPyPy(
 
 if sys.implementation.name == "pypy":
     recv = cast("Any", _recvOnPyPy)
+
+
+def hasMulticast() -> bool:
+    """Whether libzmq was built with PGM."""
+    return zmq.has("pgm")
 
 
 def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
+from txzmq.rpc._stream_addresses import announced, is_multicast
 from txzmq.rpc.transport import (
     ClientHandler,
     PublisherHandler,
@@ -258,8 +259,12 @@ class _Subscriber:
 class _Publisher:
     """A server's publisher."""
 
-    def __init__(self, network: MemoryNetwork, address: str, handler: PublisherHandler) -> None:
+    def __init__(
+        self, network: MemoryNetwork, address: str, handler: PublisherHandler, *, told: bool
+    ) -> None:
+        """:param told: whether the handler is told of subscribers; not that of a group."""
         self.endpoint = address
+        self._told = told
         #: Who is connected, and what each of them gets.
         self.subscribers: dict[_Subscriber, set[bytes]] = {}
         self._handler = handler
@@ -278,7 +283,10 @@ class _Publisher:
         tags = self.subscribers.get(subscriber)
         if tags is None or not self._open:
             return
-        if tag not in subscriber.tags:
+        if not self._told:
+            tags.intersection_update(subscriber.tags)
+            tags.update(subscriber.tags)
+        elif tag not in subscriber.tags:
             tags.discard(tag)
             self._handler.unsubscribed(tag)
         elif tag not in tags and self._handler.allows(tag):
@@ -288,7 +296,7 @@ class _Publisher:
     def lost(self, subscriber: _Subscriber) -> None:
         """A subscriber is gone."""
         tags = self.subscribers.pop(subscriber, set())
-        if self._open:
+        if self._open and self._told:
             for tag in tags:
                 self._handler.unsubscribed(tag)
 
@@ -410,20 +418,22 @@ class MemoryNetwork:
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> _Publisher:
-        """As :meth:`txzmq.rpc.transport.Network.publish`.
+        """As :meth:`txzmq.rpc.transport.Network.publish`; a group has one publisher here.
 
         :raises OSError: if the address is in use.
         """
+        told = not is_multicast(address)
+        address = announced(address)
         if address in self._publishers:
             raise OSError(f"{address} is in use")
-        publisher = self._publishers[address] = _Publisher(self, address, handler)
+        publisher = self._publishers[address] = _Publisher(self, address, handler, told=told)
         return publisher
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> _Subscriber:
         """As :meth:`txzmq.rpc.transport.Network.subscribe`."""
-        subscriber = _Subscriber(self, address, handler)
+        subscriber = _Subscriber(self, announced(address), handler)
         self.clock.callLater(0, subscriber.try_to_connect)
         return subscriber
 

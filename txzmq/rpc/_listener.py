@@ -90,6 +90,8 @@ class Listener:
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
+        #: Publishes those of them that are shared, to all at once; None where that is not wanted.
+        self.multicast: Publisher | None = None
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}
@@ -170,6 +172,8 @@ class Listener:
         """The reactor's turn ends: send what there is."""
         if self.publisher is not None:
             self.publisher.flush()
+        if self.multicast is not None:
+            self.multicast.flush()
         outgoing, self._outgoing = self._outgoing, {}
         for peer, replies in outgoing.items():
             self._send_or_keep(peer, replies)

@@ -42,12 +42,17 @@ class Members:
         self._calls.setdefault(stream, {}).setdefault(key[0], []).append(key)
         self._count += 1
 
-    def leave(self, stream: ServedStream, peer: bytes) -> None:
-        """One of a peer's calls is done with a stream."""
+    def leave(self, stream: ServedStream, peer: bytes) -> bool:
+        """One of a peer's calls is done with a stream; whether it was there."""
         calls = self._calls.get(stream, {}).get(peer)
         if calls:
             self._remove(stream, calls[-1])
-        elif self._absent[stream] > 1:
+            return True
+        self._one_less_absent(stream)
+        return False
+
+    def _one_less_absent(self, stream: ServedStream) -> None:
+        if self._absent[stream] > 1:
             self._absent[stream] -= 1
         else:
             del self._absent[stream]
@@ -72,11 +77,28 @@ class Members:
         if not calls:
             del self._calls[stream]
 
-    def lost(self, peer: bytes) -> None:
-        """A peer's connection is gone: its calls count for the streams alone."""
-        for key, stream in list(self._streams.get(peer, {}).items()):
+    def lost(self, peer: bytes) -> list[ServedStream]:
+        """A peer's connection is gone: its calls count for the streams alone.
+
+        :return: the stream of each.
+        """
+        calls = list(self._streams.get(peer, {}).items())
+        for key, stream in calls:
             self._remove(stream, key)
             self._absent[stream] += 1
+        return [stream for _, stream in calls]
+
+    def came_back(self, stream: ServedStream, peer: bytes, calls: int) -> int:
+        """A peer says that so many calls of its take part; how many of them were absent."""
+        back = 0
+        while self._absent[stream]:
+            present = len(self._calls.get(stream, {}).get(peer, ()))
+            if present >= calls:
+                break
+            self._one_less_absent(stream)
+            self.join(stream, (peer, stream.topic, b"%d" % present))  # nobody cancels such a call
+            back += 1
+        return back
 
     def dismiss(self, stream: ServedStream) -> None:
         """A stream is over."""

@@ -19,8 +19,19 @@ __all__ = ["Publisher"]
 class Publisher:
     """The publisher beside a listener (a :class:`PublisherHandler`)."""
 
-    def __init__(self, streams: ServedStreams, listener: Listener, endpoint: str = "") -> None:
-        """:param endpoint: what clients are told to connect to; empty for where it listens."""
+    def __init__(
+        self,
+        streams: ServedStreams,
+        listener: Listener,
+        endpoint: str = "",
+        *,
+        multicast: bool = False,
+    ) -> None:
+        """
+        :param endpoint: what clients are told to connect to; empty for where it listens.
+        :param multicast: whether it reaches all at once, and is not told of subscriptions.
+        """
+        self.multicast = multicast
         self._listener = listener
         self._streams = streams
         self._endpoint = endpoint

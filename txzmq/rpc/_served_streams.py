@@ -207,7 +207,7 @@ class ServedStreams:
 
     def _join(self, call: StreamCall, wanted: SharedRequest) -> ResponseHead:
         """Have a call take part in a run of the handler, which begins with the first one."""
-        publisher = call.listener.publisher
+        publisher = call.listener.multicast or call.listener.publisher
         if publisher is None or publisher.transport is None:
             return ResponseHead(Code.UNAVAILABLE, "the server does not publish here")
         stream = publisher.runs.get(wanted.key)
@@ -225,6 +225,8 @@ class ServedStreams:
             stream = self._begin_run(publisher, wanted)
         self._members.join(stream, call.key)
         head = self._opened(stream, stream.sender.acknowledged)
+        if publisher.multicast:
+            self.subscribed(stream)  # it will say itself when it listens
         return head._replace(initial=stream.context.initial_metadata)
 
     def _begin_run(self, publisher: Publisher, wanted: SharedRequest) -> ServedStream:
@@ -279,11 +281,32 @@ class ServedStreams:
             return
         stream = self._members.leave_by_call(key)
         if stream is not None:
-            self._look_for_members(stream)
+            self._left(stream)
 
     def peer_lost(self, peer: bytes) -> None:
         """A client has gone, or comes back by another connection."""
-        self._members.lost(peer)
+        for stream in self._members.lost(peer):
+            if stream.publisher.multicast:
+                self.unsubscribed(stream)
+
+    def _came_back(self, stream: ServedStream, peer: bytes, calls: int) -> None:
+        """A client whose connection was lost may have another one."""
+        for _ in range(self._members.came_back(stream, peer, calls)):
+            if stream.publisher.multicast:
+                self.subscribed(stream)
+
+    def _leave(self, stream: ServedStream, peer: bytes) -> None:
+        """One of a client's calls is done with a run."""
+        if self._members.leave(stream, peer):
+            self._left(stream)
+        else:
+            self._look_for_members(stream)
+
+    def _left(self, stream: ServedStream) -> None:
+        """A call that took part in a run is done with it."""
+        if stream.publisher.multicast:
+            self.unsubscribed(stream)
+        self._look_for_members(stream)
 
     def _set_alarm(self, stream: ServedStream) -> None:
         stream.alarm = self._alarms.set(stream, self._clock.seconds() + self._limits.stream_grace)
@@ -294,9 +317,8 @@ class ServedStreams:
         if stream.subscribers == 1 and not _is_over(stream):
             self._alarms.remove(stream, stream.alarm)
         if not stream.started:
-            stream.started = True
-            self._unclaimed.pop(stream.key, None)
-            self._start(stream)
+            if not stream.publisher.multicast:
+                self._start(stream)
         else:
             # Again: what was published meanwhile has not arrived.
             stream.publisher.heartbeat(stream)
@@ -325,6 +347,8 @@ class ServedStreams:
     # -- the handler -------------------------------------------------------------------------
 
     def _start(self, stream: ServedStream) -> None:
+        stream.started = True
+        self._unclaimed.pop(stream.key, None)
         source, stream.source = stream.source, None
         surroundings, stream.surroundings = stream.surroundings, _NO_SURROUNDINGS
         if stream.shared is not None:
@@ -517,12 +541,17 @@ class ServedStreams:
         if len(request.positions) > MAX_CANCELLED:
             return _too_many("Acknowledge"), b""
         unknown: list[bytes] = []
+        shared: dict[ServedStream, int] = {}
         for position in request.positions:
             stream = self._streams.get(position.topic)
             if stream is None:
                 unknown.append(position.topic)
             else:
                 self._acknowledged(stream, position.sequence)
+                if stream.shared is not None:
+                    shared[stream] = shared.get(stream, 0) + 1
+        for stream, calls in shared.items():
+            self._came_back(stream, peer, calls)
         response = streams_pb2.AcknowledgeResponse(unknown=unknown, epoch=self.epoch)
         return OK, response.SerializeToString()
 
@@ -553,6 +582,8 @@ class ServedStreams:
         stream = self._streams.get(request.topic)
         if stream is None:
             return ResponseHead(Code.NOT_FOUND, "the server does not have this stream"), b""
+        if stream.publisher.multicast and not stream.started:
+            self._start(stream)  # somebody listens, and asks for what there is
         stream.publisher.publish(stream)
         stream.heard = self._clock.seconds()
         self.count("replay")
@@ -571,8 +602,7 @@ class ServedStreams:
             if stream.shared is None:
                 self.cancel(stream, "the client cancelled it")
             else:
-                self._members.leave(stream, peer)
-                self._look_for_members(stream)
+                self._leave(stream, peer)
         return OK, b""
 
     _CONTROLS: Final[

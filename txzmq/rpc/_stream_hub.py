@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from txzmq._reactor import Timer
 from txzmq.rpc._client_requests import SEND, Requests
 from txzmq.rpc._client_streams import ClientStream
-from txzmq.rpc._stream_addresses import reachable
+from txzmq.rpc._stream_addresses import is_multicast, reachable
 from txzmq.rpc._wire.headers import (
     OpenedStream,
     RequestHead,
@@ -28,6 +28,7 @@ from txzmq.rpc._wire.streams import (
 )
 from txzmq.rpc.errors import (
     Code,
+    FailedPrecondition,
     Internal,
     Unavailable,
 )
@@ -95,6 +96,47 @@ class HubOwner(Protocol):
         ...
 
 
+class _Group:
+    """A multicast group that shared streams come from (a SubscriberHandler).
+
+    Nobody tells whether its publisher is there; a server that is lost is told as ever.
+    """
+
+    def __init__(self, hub: Hub, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.transport: SubscriberTransport | None = None
+        #: How many streams come from it.
+        self.streams = 0
+        self._hub = hub
+
+    def published(self, frame: bytes) -> None:
+        """Something was published that was subscribed to."""
+        self._hub.published(frame, self)
+
+    def flush(self) -> None:
+        """What arrived has been read."""
+        self._hub.flush()
+
+    def connected(self) -> None:
+        """The socket is there."""
+
+    def disconnected(self) -> None:
+        """There is no connection that could be lost."""
+
+    def failed(self, reason: str) -> None:
+        """There is none that could be of no use."""
+
+    def closed(self) -> None:
+        """The socket was closed by somebody else, with the factory."""
+        self.transport = None
+
+    def close(self) -> None:
+        """Leave the group."""
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.close()
+
+
 class Hub:
     """The streams of one connection: one subscriber, and the control calls (a SubscriberHandler).
 
@@ -132,8 +174,14 @@ class Hub:
         self._look: Timer | None = None
         self._reconnect: Timer | None = None
         self._closed = False
-        # Whether what a publisher sent is being read.
+        # Whether what a publisher sent is being read, and from which group, if from one.
         self._reading = False
+        self._read_from: _Group | None = None
+        # Multicast groups, by where they are, and by the topics of the streams from them.
+        self._groups: dict[str, _Group] = {}
+        self._group_of: dict[bytes, _Group] = {}
+        # Streams from them of which the server does not know yet that somebody listens.
+        self._unheard: dict[ClientStream, None] = {}
 
     @property
     def is_busy(self) -> bool:
@@ -152,30 +200,58 @@ class Hub:
             self.replay(stream)  # the server does not hear of one more subscription
         else:
             self._streams[stream.topic] = stream
-        if self._subscriber is None or endpoint != self._endpoint:
+        if is_multicast(endpoint):
+            self._join(stream, endpoint)
+        elif self._subscriber is None or endpoint != self._endpoint:
             self._endpoint = endpoint
             self._connect()
         else:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
-        if not self._reached:
+        if self._is_unreached:
             self._look_later()
         self._flush_soon()  # or the connection would not be watched
+
+    def _join(self, stream: ClientStream, endpoint: str) -> None:
+        """Receive a stream from a group."""
+        group = self._groups.get(endpoint) or _Group(self, endpoint)
+        group.streams += 1
+        self._group_of[stream.topic] = group
+        if group.transport is None:
+            try:
+                group.transport = self._network.subscribe(endpoint, group, self._options)
+            except Exception as error:  # noqa: BLE001 - that this libzmq cannot, for instance
+                reason = f"cannot join the group {endpoint}: {error}"
+                stream.cancel(FailedPrecondition(reason))
+                return
+            self._groups[endpoint] = group
+        group.transport.subscribe(stream.topic + SEPARATOR)
+        self._unheard[stream] = None
+        self.replay(stream)
+
+    @property
+    def _is_unreached(self) -> bool:
+        """Whether streams wait for their publisher, as far as that can be known."""
+        return not self._reached and len(self._streams) > len(self._group_of)
+
+    @property
+    def _options(self) -> dict[str, int]:
+        # A publication has 64 KiB and an item at most.
+        return {"MAXMSGSIZE": max(self._message_size, MESSAGE_SIZE) + 2 * 65_536}
 
     def _connect(self) -> None:
         subscriber, self._subscriber = self._subscriber, None
         self._reached = False
         if subscriber is not None:
             subscriber.close()
-        # A publication has 64 KiB and an item at most.
-        options = {"MAXMSGSIZE": max(self._message_size, MESSAGE_SIZE) + 2 * 65_536}
+        streams = [stream for stream in self._all() if stream.topic not in self._group_of]
         try:
-            self._subscriber = self._network.subscribe(self._endpoint, self, options)
+            self._subscriber = self._network.subscribe(self._endpoint, self, self._options)
         except Exception as error:  # noqa: BLE001 - whatever the server told that is no address
             reason = f"cannot subscribe at {self._endpoint}: {error}"
-            for stream in self._all():
+            for stream in streams:
                 stream.cancel(Unavailable(reason))
             return
-        for stream in self._all():
+        for stream in streams:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
 
     def _all(self) -> list[ClientStream]:
@@ -204,14 +280,30 @@ class Hub:
         if not self._remove(stream) or self._closed:
             return
         self._to_replay.pop(stream, None)
+        self._unheard.pop(stream, None)
         self._unread.pop(stream, None)
-        if self._subscriber is not None:
+        group = self._group_of.get(stream.topic)
+        if group is not None:
+            self._leave(stream, group)
+        elif self._subscriber is not None:
             self._subscriber.unsubscribe(stream.topic + SEPARATOR)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
         self._flush_soon()
         if not self._streams and not self._requests:
             self._stop_timers()
+
+    def _leave(self, stream: ClientStream, group: _Group) -> None:
+        """A stream is not received from a group any more."""
+        group.streams -= 1
+        if stream.topic not in self._streams:
+            del self._group_of[stream.topic]
+        if group.streams:
+            if group.transport is not None:
+                group.transport.unsubscribe(stream.topic + SEPARATOR)
+        else:
+            self._groups.pop(group.endpoint, None)
+            group.close()
 
     def cancel(self, stream: ClientStream) -> None:
         """Tell the server that nobody wants it."""
@@ -311,10 +403,16 @@ class Hub:
             self._positions[stream.topic] = stream.position
         self._unread.clear()
         while self._positions:
-            some = list(self._positions)[:MAX_CANCELLED]
+            some: list[bytes] = []
             request = streams_pb2.AcknowledgeRequest()
-            for topic in some:
-                request.positions.add(topic=topic, sequence=self._positions[topic])
+            for topic, sequence in self._positions.items():
+                # Of a shared one, as often as there are calls that take part.
+                calls = min(1 + len(self._others.get(topic, ())), MAX_CANCELLED)
+                if len(request.positions) + calls > MAX_CANCELLED:
+                    break
+                some.append(topic)
+                for _ in range(calls):
+                    request.positions.add(topic=topic, sequence=sequence)
             body = request.SerializeToString()
             if not self._owner.call_streams(_ACKNOWLEDGE, body, self._acknowledged):
                 return
@@ -353,17 +451,17 @@ class Hub:
 
     def _unknown(self, topic: bytes, epoch: bytes) -> None:
         for stream in self._with(topic):
-            stream.fail(self._why_unknown(epoch))
+            stream.fail(self._why_unknown(topic, epoch))
 
     def _with(self, topic: bytes) -> list[ClientStream]:
         """The streams with a topic: more than one only where they are shared."""
         stream = self._streams.get(topic)
         return [] if stream is None else [stream, *self._others.get(topic, ())]
 
-    def _why_unknown(self, epoch: bytes) -> Unavailable:
+    def _why_unknown(self, topic: bytes, epoch: bytes) -> Unavailable:
         if epoch and epoch != self._epoch:
             reason = f"the server at {self._owner.address} was restarted"
-        elif self._reached:
+        elif self._reached or topic in self._group_of:
             reason = f"the server at {self._owner.address} has given up the stream"
         else:
             reason = f"the publisher at {self._endpoint} was not reached"
@@ -381,6 +479,7 @@ class Hub:
             response = streams_pb2.ReplayResponse.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             return
+        self._unheard.pop(stream, None)
         publication = from_message(response.publication)
         # What is still missing is asked for at once, unless there is nothing to be had.
         stream.asked = not publication.items
@@ -390,10 +489,11 @@ class Hub:
 
     # -- what the publisher's connection tells -----------------------------------------------
 
-    def published(self, frame: bytes) -> None:
-        """Something was published."""
+    def published(self, frame: bytes, group: _Group | None = None) -> None:
+        """Something was published, to a group if one is given."""
         self._owner.messages += 1
         self._reading = True
+        self._read_from = group
         try:
             self._published(frame)
         finally:
@@ -423,8 +523,10 @@ class Hub:
 
     def _flush_soon(self) -> None:
         """Have :meth:`send` called when the turn ends, which is that of what is being read."""
-        if self._reading and self._subscriber is not None:
-            self._subscriber.flush_soon()
+        group = self._read_from
+        subscriber = self._subscriber if group is None else group.transport
+        if self._reading and subscriber is not None:
+            subscriber.flush_soon()
         else:
             self._owner.flush_soon()
 
@@ -491,10 +593,10 @@ class Hub:
     def _look_after(self) -> None:
         """Ask again for what is missing; and for the streams, while their publisher is away."""
         self._look = None
-        again = not self._reached and bool(self._streams)
+        again = self._is_unreached
         for stream in self._all():
             stream.asked = False
-            if stream.wants_replay:
+            if stream.wants_replay or stream in self._unheard:
                 again = True
                 self.replay(stream)
         for requests in self._requests:
@@ -503,7 +605,7 @@ class Hub:
                 self._fresh[requests] = None
                 requests.ask()
                 self._flush_soon()
-        if not self._reached:
+        if self._is_unreached:
             self._ask_for_all()
         if again:
             self._look_later()
@@ -537,6 +639,11 @@ class Hub:
         subscriber, self._subscriber = self._subscriber, None
         if subscriber is not None:
             subscriber.close()
+        for group in self._groups.values():
+            group.close()
+        self._groups.clear()
+        self._group_of.clear()
+        self._unheard.clear()
 
 
 def _forget(head: ResponseHead | None, body: bytes) -> None:

@@ -15,7 +15,7 @@ from txzmq.rpc._listener import Listener
 from txzmq.rpc._open_door import check_endpoint
 from txzmq.rpc._publisher import Publisher
 from txzmq.rpc._served import ServiceHandler, entries
-from txzmq.rpc._stream_addresses import beside
+from txzmq.rpc._stream_addresses import announced, beside, is_multicast
 from txzmq.rpc._watch import Watch
 from txzmq.rpc._worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
@@ -113,6 +113,7 @@ class Server:
         insecure: bool = False,
         publisher: str | None = None,
         advertise: str | None = None,
+        multicast: str | None = None,
     ) -> str:
         """Serve at *address*; may be called for more addresses.
 
@@ -126,16 +127,27 @@ class Server:
         :param advertise: the address that clients are told for it, where it is another: behind a
             translation of addresses, for instance. In place of a wildcard (``0.0.0.0``) clients use
             the host that they are connected to.
+        :param multicast: a multicast group to which shared streams are sent, once for all clients,
+            such as ``epgm://eth0;239.192.1.1:5555``: what is before the semicolon is the interface,
+            or an address of it. All who are in that network can read them, and forge them: nothing
+            there is encrypted or authenticated. Streams that are not shared never go there.
         :return: the endpoint really bound, to connect to.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it cannot be bound.
-        :raises RuntimeError: after :meth:`stop`.
+        :raises RuntimeError: after :meth:`stop`, or if libzmq cannot multicast.
+        :raises ValueError: if *multicast* is no address of a group, or *publisher* is one.
         """
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
+        if multicast is not None and not is_multicast(multicast):
+            raise ValueError(f"{multicast} is no multicast group (epgm://INTERFACE;GROUP:PORT)")
+        if publisher is not None and is_multicast(publisher):
+            raise ValueError("streams of one client do not go to a group; pass it as multicast=")
         if not insecure:
             check_endpoint(address)
+            if multicast is not None:
+                check_endpoint(multicast)
             if publisher is not None:
                 check_endpoint(publisher)
         listener = Listener(self._dispatcher)
@@ -143,8 +155,12 @@ class Server:
         if self._publishes:
             try:
                 self._publish(listener, publisher or beside(address), advertise or "")
+                if multicast is not None:
+                    self._multicast(listener, multicast)
             except BaseException:
                 listener.close()
+                if listener.publisher is not None:
+                    listener.publisher.close()
                 raise
         self._listeners.append(listener)
         return transport.endpoint
@@ -153,6 +169,12 @@ class Server:
         publisher = Publisher(self._dispatcher.streams, listener, advertised)
         publisher.transport = self._network.publish(address, publisher, {})
         listener.publisher = publisher
+
+    def _multicast(self, listener: Listener, address: str) -> None:
+        streams = self._dispatcher.streams
+        publisher = Publisher(streams, listener, announced(address), multicast=True)
+        publisher.transport = self._network.publish(address, publisher, {})
+        listener.multicast = publisher
 
     def connect(self, address: str, *, insecure: bool = False) -> None:
         """Serve what a proxy at *address* has to give; may be called for more addresses.
@@ -274,8 +296,9 @@ class Server:
         self._dispatcher.end(self._listeners)
         for listener in self._listeners:
             listener.close()
-            if listener.publisher is not None:
-                listener.publisher.close()
+            for publisher in (listener.publisher, listener.multicast):
+                if publisher is not None:
+                    publisher.close()
         self._dispatcher.close()
         self._watch.stop()
         self._stopping.callback(None)

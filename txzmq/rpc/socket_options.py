@@ -76,9 +76,22 @@ class SocketOptions:
     send_buffer: int | None = None
     #: ``RCVBUF``: likewise.
     receive_buffer: int | None = None
+    #: ``RATE``: kilobits per second that a server sends to a multicast group at most, on all of its
+    #: streams; its clients should have the same. libzmq keeps what was sent in the last 10 s of it,
+    #: which here is 12 MB.
+    multicast_rate: int = 10_000
+    #: Where a channel joins multicast groups: the name of a network interface, or an address of it.
+    #: Empty for the one by which the server is reached.
+    multicast_interface: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("send_high_water_mark", "receive_high_water_mark", "backlog", "send_budget"):
+        for name in (
+            "send_high_water_mark",
+            "receive_high_water_mark",
+            "backlog",
+            "send_budget",
+            "multicast_rate",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         for name in (
@@ -143,9 +156,23 @@ class SocketOptions:
             "HANDSHAKE_IVL": _ms(self.handshake_timeout or 10.0),
         }
 
+    def for_multicast(self) -> Mapping[str, int]:
+        """A server's socket that publishes shared streams to a multicast group."""
+        return {
+            **self._common(),
+            "LINGER": 1_000,
+            "SNDHWM": 10 * self.send_high_water_mark,
+            "RATE": self.multicast_rate,
+        }
+
     def for_subscriber(self) -> Mapping[str, int]:
         """A channel's socket for a server's streams; it connects again by itself."""
-        return {**self._common(), **self._connecting(), "LINGER": 0}
+        return {
+            **self._common(),
+            **self._connecting(),
+            "LINGER": 0,
+            "RATE": self.multicast_rate,
+        }
 
     def _common(self) -> dict[str, int]:
         options = {

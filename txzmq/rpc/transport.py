@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, Protocol, TypeVar
 
+from txzmq._backend import hasMulticast
 from txzmq._budget import ByteBudget
 from txzmq._guard import Guard
 from txzmq._memory import keep_large_blocks
@@ -18,8 +19,9 @@ from txzmq._reactor import Clock, Timer, monotonic
 from txzmq.connection import SendResult, ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
-from txzmq.pubsub import ZmqSubConnection, ZmqXPubConnection
+from txzmq.pubsub import ZmqPubConnection, ZmqSubConnection, ZmqXPubConnection
 from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
+from txzmq.rpc._stream_addresses import announced, is_multicast
 from txzmq.rpc.socket_options import SocketOptions
 
 __all__ = [
@@ -251,13 +253,16 @@ class Network(Protocol):
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> PublisherTransport:
-        """Listen for subscribers at *address*."""
+        """Listen for subscribers at *address*, or publish to the multicast group there.
+
+        Of who is in a group the handler is not told.
+        """
         ...
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
-        """Begin to connect to the publisher at *address*."""
+        """Begin to connect to the publisher at *address*, or join the group there."""
         ...
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -545,6 +550,36 @@ class _Publisher(_Told[PublisherHandler], ZmqXPubConnection):
         self.trySend([frame])
 
 
+class _Multicast(_Told[PublisherHandler], ZmqPubConnection):
+    """A PUB for all who are in a group."""
+
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        address: str,
+        handler: PublisherHandler,
+        options: Mapping[str, int],
+    ) -> None:
+        _check_multicast()
+        self._handler = handler
+        self._closing = True  # until it is open: a failure is told by the exception
+        self.socketOptions = dict(options)
+        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
+        self.endpoint = address
+        self._closing = False
+
+    def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already
+        self.trySend([frame])
+
+
+def _check_multicast() -> None:
+    if not hasMulticast():
+        raise RuntimeError(
+            "epgm:// needs a libzmq with PGM, and this one was built without it, as those in "
+            "pyzmq's wheels are: install pyzmq with --no-binary pyzmq against one that has it"
+        )
+
+
 class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
     """A SUB for one publisher. libzmq connects and subscribes again when a connection is lost."""
 
@@ -555,6 +590,9 @@ class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
         handler: SubscriberHandler,
         options: Mapping[str, int],
     ) -> None:
+        multicast = is_multicast(address)
+        if multicast:
+            _check_multicast()
         self._handler = handler
         self._closing = False
         self._handshake = _Handshake(self, address, handler.failed)
@@ -562,8 +600,8 @@ class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
-            # inproc tells nothing, and is not lost before it is closed.
-            self._reached = address.startswith("inproc:")
+            # inproc tells nothing, and is not lost before it is closed; nor does a group.
+            self._reached = multicast or address.startswith("inproc:")
             if not self._reached:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
@@ -634,7 +672,13 @@ class ZmqNetwork:
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
     ) -> PublisherTransport:
-        """An XPUB bound to *address*."""
+        """An XPUB bound to *address*, or a PUB that sends to a multicast group.
+
+        :raises RuntimeError: for a group, if libzmq was built without PGM.
+        """
+        if is_multicast(address):
+            merged = {**self._options.for_multicast(), **options}
+            return _Multicast(self._factory, address, handler, merged)
         merged = {**self._options.for_publisher(), **options}
         return _Publisher(self._factory, address, handler, merged)
 
@@ -643,6 +687,10 @@ class ZmqNetwork:
     ) -> SubscriberTransport:
         """A SUB connected to *address*."""
         merged = {**self._options.for_subscriber(), **options}
+        interface = self._options.multicast_interface
+        if interface and is_multicast(address):
+            scheme, _, group = announced(address).partition("://")
+            address = f"{scheme}://{interface};{group}"
         return _Subscriber(self._factory, address, handler, merged)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
