@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from tests.field.proxy import Proxy
-from tests.programs import running
+from tests.programs import Program, running
 from tests.rpc.service import text
-from tests.rpc.streaming import COUNT, Reader
+from tests.rpc.streaming import COUNT, Reader, Streaming
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Liveness, Unavailable
+from txzmq.rpc import Channel, Context, Liveness, Server, ServerLimits, Unavailable
 from txzmq.rpc.transport import SubscriberHandler, SubscriberTransport, ZmqNetwork
 
 ITEMS = int(os.environ.get("TXZMQ_STREAM_ITEMS", "30000"))
@@ -119,6 +119,59 @@ reactor.run()
             client.expect("has 0")
             client.kill()
         server.expect("cancelled")
+
+
+def test_s5_a_client_that_is_stopped_ends_its_handlers_that_wait(one_loop: Loop) -> None:
+    """Its kernel still answers for it, and all that was published is acknowledged."""
+
+    async def one(request: Any, context: Context) -> AsyncIterator[Any]:
+        yield text("0")
+        await Deferred()
+
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        limits = ServerLimits(stream_silence=2)
+        server = Server(factory, [Streaming(one)], limits=limits)
+        endpoint = server.listen("tcp://127.0.0.1:*")
+        program = f"""
+from twisted.internet import epollreactor
+epollreactor.install()
+from tests.rpc.service import text
+from tests.rpc.streaming import COUNT
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel
+from twisted.internet import reactor
+channel = Channel(ZmqFactory(), {endpoint!r})
+has, over = [], []
+def got(item):
+    has.append(item)
+    print(f"has {{len(has)}}", flush=True)
+def ended(failure):
+    over.append(failure)
+    print(f"{{len(over)}} over: {{failure.value.message}}"[:40], flush=True)
+for _ in range(3):
+    channel.unary_stream(COUNT, text("x")).each(got).addErrback(ended)
+reactor.run()
+"""
+        with running("-c", program) as client:
+            await one_loop.until(lambda: client.has_said("has 3"))
+            await one_loop.sleep(4)  # twice as long as a client may be silent
+            assert server.running == 3
+            client.stop()
+            await one_loop.until(lambda: not server.running)
+            assert server.counters["silent subscriber"] == 3
+            client.go_on()
+            await one_loop.until(lambda: any(line[:6] == "3 over" for line in said(client)))
+        await server.stop(0)
+        factory.shutdown()
+
+    one_loop.run(main)
+
+
+def said(program: Program) -> list[str]:
+    """What it has printed by now."""
+    program.has_said("")
+    return program.output
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])

@@ -20,6 +20,7 @@ from txzmq.rpc import (
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
+    Liveness,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -837,3 +838,102 @@ def test_a_drain_that_is_over_ends_streams(make: Worlds) -> None:
     assert "shut down" in reader.ended.message
     assert endless.ends == ["the server shuts down"]
     assert not endless.running
+
+
+# -- clients that say nothing any more ---------------------------------------------------------
+
+
+async def one_and_silence(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    yield text("first")
+    await Deferred()
+
+
+def hold(world: StreamWorld) -> Callable[[], None]:
+    """Let nothing arrive, as if a process were stopped; until the result is called."""
+    held: list[Callable[[], None]] = []
+    carry = world.network.carry
+
+    def keep(arrive: Callable[[], None]) -> None:
+        held.append(arrive)
+
+    world.network.carry = keep  # type: ignore[method-assign]  # connections stay as they are
+
+    def release() -> None:
+        world.network.carry = carry  # type: ignore[method-assign]  # as it was
+        for arrive in held:
+            world.network.clock.callLater(0, arrive)
+
+    return release
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_s5_an_idle_client_that_says_nothing_is_given_up(make: Worlds, count: int) -> None:
+    # Without pings the client does not notice; a stopped one would not either.
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(count)]
+    world.network.advance(30)  # everything is acknowledged
+    hold(world)
+    world.network.advance(9)
+    assert world.server.running == count
+    world.network.advance(16)
+    assert world.server.running == 0
+    assert world.server.counters["silent subscriber"] == count
+    assert [reader.items for reader in readers] == [["first"]] * count
+
+
+def test_a_client_that_was_stopped_learns_that_it_was_given_up(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30)
+    release = hold(world)
+    world.network.advance(60)
+    release()
+    world.network.advance(10)
+    for reader in readers:
+        assert isinstance(reader.ended, Unavailable)
+        assert "has given up the stream" in reader.ended.message
+
+
+@pytest.mark.parametrize("ping_interval", [10, None])
+def test_an_idle_client_is_not_given_up(make: Worlds, ping_interval: float | None) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=ping_interval))
+    readers = [world.run() for _ in range(100)]
+    world.network.advance(30)
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    published: list[bytes] = []
+    publish = publisher.publish
+
+    def noted(frame: bytes) -> None:
+        published.append(frame)
+        publish(frame)
+
+    publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+    world.network.advance(600)
+    assert world.server.running == 100
+    assert not any(reader.has_ended for reader in readers)
+    # One stream speaks for all of them.
+    assert len(published) <= 61
+
+
+def test_a_server_that_stood_still_gives_nobody_up_for_it(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30)
+    world.network.clock.advance(60)  # all timers come late, and before what has arrived is read
+    world.network.advance(60)
+    assert world.server.running == 3
+    assert not any(reader.has_ended for reader in readers)
+
+
+def test_a_client_that_came_back_speaks_for_its_streams(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    for _ in range(5):
+        world.cut()
+        world.network.advance(60)
+    assert world.server.running == 3
+    assert not any(reader.has_ended for reader in readers)
+    hold(world)
+    world.network.advance(25)
+    assert world.server.running == 0

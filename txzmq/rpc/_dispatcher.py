@@ -530,6 +530,7 @@ class Dispatcher:
 
     def _ping(self, key: CallKey) -> ResponseHead:
         """The answer to a sign of life; to one that comes too soon it is a refusal."""
+        self.streams.heard(key[0])
         route, now = key[:-1], self.clock.seconds()
         pings = self._pings
         while pings and now - next(iter(pings.values())) >= _PING_PAUSE:

@@ -83,6 +83,7 @@ class ServedStream:
         "key",
         "method",
         "pause",
+        "peer",
         "publisher",
         "pump",
         "quiet",
@@ -113,6 +114,8 @@ class ServedStream:
         self.method = method
         #: Of the opening call; empty if it is shared.
         self.key = key
+        #: Who spoke of it last; empty if it is shared.
+        self.peer = key[0] if key else b""
         self.context = context
         self.deadline = deadline
         self.surroundings = surroundings

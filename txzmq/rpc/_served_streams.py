@@ -52,6 +52,8 @@ _NO_SURROUNDINGS: Final = contextvars.Context()
 _NEXT_TURN: Final = 1e-6
 #: Seconds from what was published to the first heartbeat that names its number.
 _HEARTBEAT: Final = 1.0
+#: How often per time that a client may be silent it is looked whether it is.
+_ROLL_CALLS: Final = 4
 #: The pauses between heartbeats double up to so many of the first.
 _MAX_PAUSE: Final = 8
 
@@ -94,6 +96,11 @@ class ServedStreams:
         # Streams of which something is not acknowledged; an ordered set.
         self._unacknowledged: dict[ServedStream, None] = {}
         self._beat: Timer | None = None
+        # When each client said something last that has streams of its own; and until it is looked
+        # whether they still do.
+        self._heard: dict[bytes, float] = {}
+        self._roll_call: Timer | None = None
+        self._roll_call_at = 0.0
         # Bytes that are kept, and streams that wait until they are fewer. An ordered set.
         self._bytes = 0
         self._starved: dict[ServedStream, None] = {}
@@ -179,6 +186,8 @@ class ServedStreams:
         )
         stream.requests, call.requests = call.requests, None
         self._of_peer[stream.key[0]] += 1
+        self._call_roll_later()
+        self.heard(stream.peer)
         self._unclaimed[stream.key] = stream
         if stream.deadline is not None:
             stream.tick = self._deadlines.set(stream, stream.deadline)
@@ -449,6 +458,8 @@ class ServedStreams:
             self._of_peer[peer] -= 1
             if self._of_peer[peer] <= 0:
                 del self._of_peer[peer]
+            if not self._of_peer:
+                self._stop_roll_calls()
         if stream.gone or stream.sender.ended:
             if isinstance(result, Failure):
                 log_late_failure(result, stream.context)
@@ -548,8 +559,11 @@ class ServedStreams:
                 unknown.append(position.topic)
             else:
                 self._acknowledged(stream, position.sequence)
-                if stream.shared is not None:
+                if stream.shared is None:
+                    stream.peer = peer
+                else:
                     shared[stream] = shared.get(stream, 0) + 1
+        self.heard(peer)
         for stream, calls in shared.items():
             self._came_back(stream, peer, calls)
         response = streams_pb2.AcknowledgeResponse(unknown=unknown, epoch=self.epoch)
@@ -612,6 +626,57 @@ class ServedStreams:
         "Replay": _replay,
         "Cancel": _cancel,
     }
+
+    def heard(self, peer: bytes) -> None:
+        """A client has given a sign of life."""
+        if self._roll_call is not None:
+            self._heard[peer] = self._clock.seconds()
+
+    def _call_roll_later(self) -> None:
+        if self._roll_call is None:
+            pause = self._limits.stream_silence / _ROLL_CALLS
+            self._roll_call = self._clock.callLater(pause, self._call_roll)
+            self._roll_call_at = self._clock.seconds() + pause
+
+    def _call_roll(self) -> None:
+        """Give up the streams of clients that have stopped, of which all is acknowledged, too.
+
+        A client that has said nothing for a while is sent a heartbeat on one of its streams, which
+        it answers. One that does not gets another on each, so that it learns that they are given
+        up should it go on later.
+        """
+        self._roll_call = None
+        silence = self._limits.stream_silence
+        now = self._clock.seconds()
+        if now - self._roll_call_at > silence / _ROLL_CALLS:
+            self._heard.clear()  # what has arrived while the reactor stood still is to be read
+        heard: dict[bytes, float] = {}
+        asked: set[bytes] = set()
+        for stream in list(self._streams.values()):
+            if stream.shared is not None or not stream.started:
+                continue
+            peer = stream.peer
+            last = heard[peer] = self._heard.get(peer, now)
+            silent = now - last
+            if silent < silence / 2 or stream in self._unacknowledged:
+                continue  # in the latter case others ask
+            if silent >= silence:
+                self.count("silent subscriber")
+                self.cancel(stream, "the client has stopped answering")
+            elif silent >= silence * 3 / 4 or peer not in asked:
+                asked.add(peer)
+                stream.publisher.heartbeat(stream)
+        if self._of_peer:
+            self._heard = heard
+            self._call_roll_later()
+        else:
+            self._heard.clear()
+
+    def _stop_roll_calls(self) -> None:
+        timer, self._roll_call = self._roll_call, None
+        if timer is not None:
+            timer.cancel()
+        self._heard.clear()
 
     def _heartbeat(self) -> None:
         """Name what has been published, where it is not acknowledged; once in a while."""
@@ -692,6 +757,7 @@ class ServedStreams:
             self._remove(stream)
         self._deadlines.close()
         self._alarms.close()
+        self._stop_roll_calls()
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None

@@ -90,5 +90,7 @@ class ServerLimits:
     #: Seconds that a stream is kept to which nobody subscribes: its client has a broken connection,
     #: or is gone.
     stream_grace: float = 5.0
-    #: Seconds that a client may leave what was published unacknowledged without a word.
+    #: Seconds that a client may leave what was published unacknowledged without a word; or, up to a
+    #: quarter more, say nothing at all where everything is acknowledged. 2 at least: it is asked
+    #: for a word after 1 s.
     stream_silence: float = 20.0
