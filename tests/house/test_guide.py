@@ -62,6 +62,58 @@ for name, function in list(vars(page).items()):
 """
 
 
+# Likewise. Clients come and go while the state changes, and their connections break.
+FOLLOW = '''
+import random, sys
+from twisted.internet.defer import Deferred
+from streams import State, StateClient, follow
+from txzmq.rpc import Channel, Server
+from txzmq.testing import MemoryNetwork
+
+class Seen:
+    """A state that is told of each update once, in order."""
+
+    applied = 0
+
+    def CopyFrom(self, state):
+        self._version, self.values = state.version, dict(state.values)
+
+    @property
+    def version(self):
+        return self._version
+
+    @version.setter
+    def version(self, version):
+        assert version == self._version + 1, (self._version, version)
+        self._version = version
+        self.applied += 1
+
+for seed in range(10):
+    chance = random.Random(seed)
+    network = MemoryNetwork()
+    service = State()
+    server = Server(network, [service])
+    address = server.listen("inproc://state")
+    states = []
+    for _ in range(100):
+        if chance.random() < 0.1:
+            states.append(Seen())
+            client = StateClient(Channel(network, address))
+            Deferred.fromCoroutine(follow(client, states[-1])).addErrback(print)
+        if chance.random() < 0.7:
+            service.set(chance.choice("abcdefgh"), str(chance.random()))
+        if chance.random() < 0.05:
+            network.cut(f"{address}.streams")
+        network.advance(chance.choice([0, 0.01, 0.1, 0.5]))
+    network.advance(10)
+    for state in states:
+        assert (state.version, state.values) == (service.state.version, service.state.values)
+    assert sum(state.applied for state in states) > 100
+    assert len(service.writers) == 1
+    print(len(states), "followed", service.state.version, "updates")
+'''
+
+
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -76,11 +128,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     proto = re.search(r"^```proto\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert proto is not None
-    (folder / "protos/hello/v1").mkdir(parents=True)
-    (folder / "protos/hello/v1/hello.proto").write_text(proto[1], encoding="utf-8")
+    (state,) = (block for block in blocks("streams", "proto") if block.startswith("syntax"))
+    for name, text in {"hello": proto[1], "state": state}.items():
+        (folder / f"protos/{name}/v1").mkdir(parents=True)
+        (folder / f"protos/{name}/v1/{name}.proto").write_text(text, encoding="utf-8")
     succeeds(["-m", "txzmq.codegen", "protos/"], cwd=folder)
     for page in [*PAGES, *READ]:
         (folder / f"{page}.py").write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    # The page has other blocks besides, of which each is a line only.
+    (program,) = (block for block in blocks("streams", "python") if block.startswith("from"))
+    (folder / "streams.py").write_text(program, encoding="utf-8")
     (folder / "mypy.ini").write_text(_MYPY, encoding="utf-8")
     (folder / "run.py").write_text(RUN, encoding="utf-8")
     return folder
@@ -104,6 +161,12 @@ def test_what_a_page_shows_works(folder: Path, page: str) -> None:
         assert name in called.splitlines()
 
 
+def test_a_snapshot_and_then_updates_miss_nothing(folder: Path) -> None:
+    followed = succeeds(["-c", FOLLOW], cwd=folder).splitlines()
+    assert len(followed) == 10
+    assert all(" followed " in line for line in followed)
+
+
 @pytest.mark.parametrize("page", READ)
 def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
     succeeds(["-c", f"import {page}"], cwd=folder)
@@ -111,7 +174,7 @@ def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
 
 def test_the_pages_are_typed(folder: Path) -> None:
     pytest.importorskip("mypy", reason="the type checkers are not installed")
-    files = [f"{page}.py" for page in [*PAGES, *READ]]
+    files = [f"{page}.py" for page in [*PAGES, *READ, "streams"]]
     succeeds(["-m", "mypy", *files], cwd=folder)
     # Outside of the checkout, pyright does not look into the environment that it runs in.
     succeeds(["-m", "pyright", "--pythonpath", sys.executable, *files], cwd=folder)
