@@ -926,6 +926,16 @@ def test_a_server_that_stood_still_gives_nobody_up_for_it(make: Worlds) -> None:
     assert not any(reader.has_ended for reader in readers)
 
 
+def test_a_server_that_stood_still_waits_for_acknowledgements(make: Worlds) -> None:
+    world = make(stream_window=2)
+    stream = world.open(1000)  # is not read, so that items wait
+    world.network.advance(5)
+    world.network.clock.advance(60)
+    world.network.advance(60)
+    assert world.server.running == 1
+    assert Reader(stream).ended is None
+
+
 def test_a_client_that_came_back_speaks_for_its_streams(make: Worlds) -> None:
     world = make(one_and_silence, liveness=Liveness(ping_interval=None))
     readers = [world.run() for _ in range(3)]

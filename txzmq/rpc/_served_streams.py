@@ -96,6 +96,7 @@ class ServedStreams:
         # Streams of which something is not acknowledged; an ordered set.
         self._unacknowledged: dict[ServedStream, None] = {}
         self._beat: Timer | None = None
+        self._beat_at = 0.0
         # When each client said something last that has streams of its own; and until it is looked
         # whether they still do.
         self._heard: dict[bytes, float] = {}
@@ -514,7 +515,7 @@ class ServedStreams:
             stream.heard = self._clock.seconds()
             self._unacknowledged[stream] = None
             if self._beat is None:
-                self._beat = self._clock.callLater(_HEARTBEAT, self._heartbeat)
+                self._beat_later()
 
     # -- what clients say --------------------------------------------------------------------
 
@@ -681,9 +682,14 @@ class ServedStreams:
     def _heartbeat(self) -> None:
         """Name what has been published, where it is not acknowledged; once in a while."""
         self._beat = None
-        silent_since = self._clock.seconds() - self._limits.stream_silence
+        now = self._clock.seconds()
+        silent_since = now - self._limits.stream_silence
+        # What has arrived while the reactor stood still is to be read.
+        stood_still = now - self._beat_at > _HEARTBEAT
         for stream in list(self._unacknowledged):
-            if stream.heard < silent_since and stream.shared is None:
+            if stood_still:
+                stream.heard = now
+            elif stream.heard < silent_since and stream.shared is None:
                 self.count("silent subscriber")
                 self.cancel(stream, "the client has stopped answering")
                 continue
@@ -693,7 +699,11 @@ class ServedStreams:
                 stream.pause = min(2 * stream.pause, _MAX_PAUSE)
                 stream.publisher.heartbeat(stream)
         if self._unacknowledged:
-            self._beat = self._clock.callLater(_HEARTBEAT, self._heartbeat)
+            self._beat_later()
+
+    def _beat_later(self) -> None:
+        self._beat = self._clock.callLater(_HEARTBEAT, self._heartbeat)
+        self._beat_at = self._clock.seconds() + _HEARTBEAT
 
     # -- ends that come from outside ---------------------------------------------------------
 
