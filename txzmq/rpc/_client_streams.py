@@ -328,7 +328,7 @@ class ClientStream:
             self._joined = True
         if receiver.start is not None:
             self._start(receiver.start)
-        if self.items and self.attempts is not None:
+        if self.attempts is not None and self.items:
             self._commit()
         if receiver.end is not None:
             self._ended(receiver.end)

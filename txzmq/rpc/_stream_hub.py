@@ -403,21 +403,15 @@ class Hub:
             self._positions[stream.topic] = stream.position
         self._unread.clear()
         while self._positions:
-            some: list[bytes] = []
+            some = self._some_positions()
             request = streams_pb2.AcknowledgeRequest()
-            for topic, sequence in self._positions.items():
-                # Of a shared one, as often as there are calls that take part.
-                calls = min(1 + len(self._others.get(topic, ())), MAX_CANCELLED)
-                if len(request.positions) + calls > MAX_CANCELLED:
-                    break
-                some.append(topic)
-                for _ in range(calls):
-                    request.positions.add(topic=topic, sequence=sequence)
+            for topic in some:
+                request.positions.add(topic=topic, sequence=self._positions[topic])
             body = request.SerializeToString()
             if not self._owner.call_streams(_ACKNOWLEDGE, body, self._acknowledged):
                 return
             for topic in some:
-                del self._positions[topic]
+                self._positions.pop(topic, None)
         while self._to_cancel:
             some = self._to_cancel[:MAX_CANCELLED]
             body = streams_pb2.CancelStreamsRequest(topics=some).SerializeToString()
@@ -438,6 +432,18 @@ class Hub:
             if not self._owner.call_streams(_REPLAY, request_.SerializeToString(), answered):
                 return
             del self._to_replay[stream]
+
+    def _some_positions(self) -> list[bytes]:
+        """Topics for one call; of a shared stream as often as there are calls that take part."""
+        if not self._others:
+            return list(self._positions)[:MAX_CANCELLED]
+        some: list[bytes] = []
+        for topic in self._positions:
+            calls = min(1 + len(self._others.get(topic, ())), MAX_CANCELLED)
+            if len(some) + calls > MAX_CANCELLED:
+                break
+            some += [topic] * calls
+        return some
 
     def _acknowledged(self, head: ResponseHead | None, body: bytes) -> None:
         if head is None or head.code is not Code.OK:
@@ -523,12 +529,13 @@ class Hub:
 
     def _flush_soon(self) -> None:
         """Have :meth:`send` called when the turn ends, which is that of what is being read."""
-        group = self._read_from
-        subscriber = self._subscriber if group is None else group.transport
-        if self._reading and subscriber is not None:
-            subscriber.flush_soon()
-        else:
-            self._owner.flush_soon()
+        if self._reading:
+            group = self._read_from
+            subscriber = self._subscriber if group is None else group.transport
+            if subscriber is not None:
+                subscriber.flush_soon()
+                return
+        self._owner.flush_soon()
 
     def connected(self) -> None:
         """The publisher is reached."""
