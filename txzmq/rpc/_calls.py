@@ -19,7 +19,7 @@ from txzmq.rpc._wire.headers import RequestHead, ResponseHead
 from txzmq.rpc.client import ResponseMetadata, wanted_metadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
-from txzmq.rpc.interceptors import ClientCall, ClientProceed, start
+from txzmq.rpc.interceptors import ClientCall, ClientProceed
 from txzmq.rpc.method import Method
 
 __all__ = [
@@ -293,9 +293,10 @@ class InterceptedCall:
     def start(self, chain: ClientProceed, call: ClientCall) -> None:
         """Call the outermost interceptor."""
         surroundings = contextvars.copy_context()
-        # What an interceptor calls on its own is not what the caller wants to know about.
-        surroundings.run(wanted_metadata.set, None)
-        self._pending = surroundings.run(start, chain, call)
+        if wanted_metadata.get() is not None:
+            # What an interceptor calls on its own is not what the caller wants to know about.
+            surroundings.run(wanted_metadata.set, None)
+        self._pending = surroundings.run(chain, call)
         self._pending.addCallbacks(self._succeeded, self._failed)
 
     def too_late(self) -> None:

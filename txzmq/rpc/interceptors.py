@@ -142,13 +142,17 @@ ServerInterceptor: TypeAlias = Callable[[Any, Context, ServerProceed], UnaryResu
 _Handler: TypeAlias = Callable[[Any, Context], Any]
 
 
-def start(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+def start(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Deferred[Any]:
     """Call what may return a value, a Deferred or a coroutine, and may raise.
 
     Never raises but ``KeyboardInterrupt``.
     """
+    # Once per interceptor and call, so the parameters are as many as those take, and what most
+    # interceptors return is looked for first.
     try:
-        result = function(*args)
+        result = function(first, second)
+        if isinstance(result, Deferred):
+            return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
         if isinstance(result, CoroutineType):
             # pyright knows nothing of what it awaits, and need not.
             return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -156,31 +160,26 @@ def start(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         raise
     except BaseException:  # noqa: BLE001 - whatever it is, it is the outcome
         return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
-    if isinstance(result, Deferred):
-        return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
     return succeed(result)
 
 
 def chain_client(
     interceptors: Sequence[ClientInterceptor], proceed: ClientProceed
 ) -> ClientProceed:
-    """Put interceptors in front of *proceed*, the first one outermost."""
+    """Put interceptors in front of *proceed*, the first one outermost.
+
+    With at least one, what is returned never raises but ``KeyboardInterrupt``.
+    """
     for interceptor in reversed(interceptors):
-        proceed = _Link(interceptor, proceed)
+        proceed = _link(interceptor, proceed)
     return proceed
 
 
-class _Link:
-    """One interceptor of a client, and what it goes on to."""
+def _link(interceptor: ClientInterceptor, proceed: ClientProceed) -> ClientProceed:
+    def link(call: ClientCall) -> Deferred[Any]:
+        return start(interceptor, call, proceed)
 
-    __slots__ = ("_interceptor", "_proceed")
-
-    def __init__(self, interceptor: ClientInterceptor, proceed: ClientProceed) -> None:
-        self._interceptor = interceptor
-        self._proceed = proceed
-
-    def __call__(self, call: ClientCall) -> Deferred[Any]:
-        return start(self._interceptor, call, self._proceed)
+    return link
 
 
 def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -> _Handler:
