@@ -28,6 +28,7 @@ from txzmq.rpc import (
     Unauthenticated,
     Unavailable,
     Unknown,
+    detached,
 )
 from txzmq.testing import MemoryNetwork
 
@@ -495,3 +496,147 @@ def test_an_interceptor_cannot_go_on_with_a_call_that_is_over(make: Worlds) -> N
     world.network.run()
     assert service.seen == ["once"]
     assert len(errors) == 1
+
+
+def goes_on(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+    """Does nothing else."""
+    return proceed(call)
+
+
+@pytest.mark.parametrize("interceptors", [[goes_on], [goes_on, goes_on]])
+def test_where_they_only_go_on_a_call_ends_as_one_without_them(
+    make: Worlds, interceptors: list[ClientInterceptor]
+) -> None:
+    seen: list[ClientCall] = []
+
+    def keep(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        seen.append(call)
+        return proceed(call)
+
+    service = Waiting()
+    world = make(service, client=[*interceptors, keep])
+    errors: list[Any] = []
+    world.call("late", timeout=1).addErrback(errors.append)
+    cancelled, answered, closed = world.call("2"), world.call("3"), world.call("4")
+    for call in (cancelled, closed):
+        call.addErrback(errors.append)
+    assert [call.over for call in seen] == [False] * 4
+    world.network.advance(1.1)
+    cancelled.cancel()
+    world.network.run()
+    service.results[2].callback(text("there"))
+    assert world.network.result(answered).value == "there"
+    assert [call.over for call in seen] == [True, True, True, False]
+    world.channel.close()
+    assert [error.type for error in errors] == [DeadlineExceeded, CancelledError, CancelledError]
+    assert [call.over for call in seen] == [True] * 4
+
+
+def test_a_longer_time_of_an_interceptors_own_is_not_the_callers(make: Worlds) -> None:
+    def takes_longer(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        return proceed(call.replace(timeout=100))
+
+    world = make(Waiting(), client=[goes_on, takes_longer])
+    errors: list[Any] = []
+    world.call(timeout=1).addErrback(errors.append)
+    world.network.advance(1.1)
+    assert [error.type for error in errors] == [DeadlineExceeded]
+
+
+def test_what_an_interceptor_does_with_the_response_does_not_hold_up_the_deadline(
+    make: Worlds,
+) -> None:
+    ended: list[str] = []
+
+    def hangs(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        never: Deferred[Any] = Deferred(lambda _: ended.append("cancelled"))
+        return proceed(call).addCallback(lambda _: never)
+
+    world = make(client=[goes_on, hangs, goes_on])
+    errors: list[Any] = []
+    world.call(timeout=1).addErrback(errors.append)
+    world.network.advance(1.1)
+    assert [error.type for error in errors] == [DeadlineExceeded]
+    assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_interceptor_may_close_the_channel(make: Worlds, waits: bool) -> None:
+    ended: list[str] = []
+
+    def closes(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        world.channel.close()
+        assert call.over
+        return Deferred(lambda _: ended.append("cancelled")) if waits else proceed(call)
+
+    world = make(client=[closes])
+    errors: list[Any] = []
+    world.call(timeout=1).addErrback(errors.append)
+    assert [error.type for error in errors] == [CancelledError]
+    assert ended == ["cancelled"] * waits
+
+
+def test_a_call_detached_by_an_interceptor_ends_with_its_handler_all_the_same(
+    make: Worlds,
+) -> None:
+    def detach(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        with detached():
+            return proceed(call)
+
+    slow = Waiting()
+    inner = make(slow, client=[detach])
+    errors: list[Any] = []
+
+    class Outer(Waiting):
+        def echo(self, request: StringValue, context: Context) -> Any:
+            inner.call("nested").addErrback(errors.append)
+            return super().echo(request, context)
+
+    outer = make(Outer())
+    answer = outer.call()
+    outer.network.run()
+    inner.network.run()
+    answer.addErrback(lambda _: None)
+    answer.cancel()
+    outer.network.run()
+    assert [error.type for error in errors] == [CancelledError]
+
+
+def test_a_call_made_when_its_handler_is_just_over_ends_at_once(make: Worlds) -> None:
+    ended: list[str] = []
+    contexts: list[Context] = []
+
+    def ends_the_handler(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        contexts[0].cancel("for a test")
+        return Deferred(lambda _: ended.append("cancelled"))
+
+    inner = make(client=[ends_the_handler])
+    errors: list[Any] = []
+
+    class Outer(Waiting):
+        def echo(self, request: StringValue, context: Context) -> Any:
+            contexts.append(context)
+            inner.call("nested").addErrback(errors.append)
+            return super().echo(request, context)
+
+    outer = make(Outer())
+    outer.call().addErrback(lambda _: None)
+    outer.network.run()
+    assert [error.type for error in errors] == [CancelledError]
+    assert ended == ["cancelled"]
+
+
+def test_a_call_as_interceptors_see_it_is_not_changed(make: Worlds) -> None:
+    seen: list[ClientCall] = []
+
+    def keep(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+        seen.append(call)
+        return proceed(call)
+
+    world = make(client=[keep])
+    assert world.network.result(world.call("x")).value == "x"
+    (call,) = seen
+    for name in ("method", "request", "deadline", "metadata", "wait_for_ready", "response"):
+        with pytest.raises(AttributeError):
+            setattr(call, name, None)
+    assert ECHO.path in repr(call)

@@ -69,6 +69,7 @@ class CallBook:
     :ivar guard: says which thread may end calls.
     :ivar start: gives a call to a connection.
     :ivar size: bytes of the requests of those that wait.
+    :ivar end: with what all of them ended, when the channel is closed.
     """
 
     def __init__(self, clock: Clock, guard: Guard, start: Callable[[Call], None]) -> None:
@@ -76,6 +77,7 @@ class CallBook:
         self.guard = guard
         self.start = start
         self.size = 0
+        self.end: Exception | None = None
         self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
         # An ordered set.
         self._compounds: dict[Compound, None] = {}
@@ -106,6 +108,7 @@ class CallBook:
 
     def close(self, error: Exception) -> None:
         """End the calls that are made of others, and leave nothing in the reactor."""
+        self.end = error
         for call in list(self._compounds):
             call.give_up(error)
         self._deadlines.close()
@@ -254,19 +257,28 @@ class Call:
 
 
 class InterceptedCall:
-    """A call that goes through interceptors: what its caller waits for."""
+    """A call that goes through interceptors (an :class:`~txzmq.rpc.interceptors.Outer`).
+
+    Where they only look at the call and go on with it, what they went on with is what the caller
+    waits for. Where they wait for something, or see to the outcome, the caller waits for this.
+    """
 
     __slots__ = (
         "_book",
         "_expected",
+        "_over",
         "_parent",
         "_pending",
+        "_returned",
+        "_same",
         "deadline",
         "deferred",
         "method",
-        "over",
         "tick",
     )
+
+    #: What the caller waits for, where that is this.
+    deferred: Deferred[Any]
 
     def __init__(
         self,
@@ -274,30 +286,63 @@ class InterceptedCall:
         method: Method[Any, Any],
         deadline: float | None,
         parent: Context | None,
-        expected: type[object],
     ) -> None:
-        """:param expected: what the interceptors are to return."""
         self._book = book
         # The call whose handler made this one.
         self._parent = parent
-        self._expected = expected
+        self._expected: type[object] = object
         self.method = method
         self.deadline = deadline
-        self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
-        #: Whether the caller has its outcome, or is about to.
-        self.over = False
+        self._over = False
+        # What the interceptors went on with last, if it ends when this would.
+        self._same: Deferred[Any] | None = None
+        # What the caller waits for, where that is the same.
+        self._returned: Deferred[Any] | None = None
         # Of the outermost interceptor; None before it is called, and when the call has ended.
         self._pending: Deferred[Any] | None = None
 
-    def start(self, chain: ClientProceed, call: ClientCall) -> None:
-        """Call the outermost interceptor."""
+    @property
+    def over(self) -> bool:
+        """Whether the caller has its outcome, or is about to."""
+        if self._returned is not None:
+            return bool(self._returned.called)
+        return self._over or self._book.end is not None
+
+    def went_on(
+        self, deferred: Deferred[Any], deadline: float | None, parent: Context | None
+    ) -> None:
+        """The interceptors went on with it, and this is what became of that."""
+        same = deadline == self.deadline and parent is self._parent
+        self._same = deferred if same else None
+
+    def start(
+        self, chain: ClientProceed, call: ClientCall, expected: type[object]
+    ) -> Deferred[Any]:
+        """Call the outermost interceptor.
+
+        :param expected: what the interceptors are to return.
+        :return: what the caller waits for.
+        """
         surroundings = contextvars.copy_context()
         if wanted_metadata.get() is not None:
             # What an interceptor calls on its own is not what the caller wants to know about.
             surroundings.run(wanted_metadata.set, None)
-        self._pending = surroundings.run(chain, call)
-        self._pending.addCallbacks(self._succeeded, self._failed)
+        pending = surroundings.run(chain, call)
+        if pending is self._same and not _sees_to_outcome(pending):
+            self._returned = pending
+            return pending
+        self.deferred = Deferred(self._cancelled)
+        self._expected = expected
+        self._pending = pending
+        if self._book.end is not None:
+            self.give_up(self._book.end)  # an interceptor has closed the channel
+        else:
+            self._book.compound_begun(self)
+            if self._parent is not None:
+                self._parent.adopt(self.deferred)
+        pending.addCallbacks(self._succeeded, self._failed)
+        return self.deferred
 
     def too_late(self) -> None:
         """Its time is up, and no interceptor has said so."""
@@ -340,12 +385,20 @@ class InterceptedCall:
             cancel(pending, f"an interceptor of {self.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
-        self.over = True
+        self._over = True
         pending, self._pending = self._pending, None
         self._book.compound_ended(self)
         if self._parent is not None:
             self._parent.release(self.deferred)
         return pending
+
+
+def _sees_to_outcome(deferred: Deferred[Any]) -> bool:
+    """Whether somebody waits for it already.
+
+    By a name that is Twisted's own, from 25.5 on: where there is none, somebody may.
+    """
+    return bool(getattr(deferred, "_callbacks", True))
 
 
 def end_of(cancelled: Callable[[Deferred[Any]], None]) -> Deferred[Any]:

@@ -31,7 +31,13 @@ from txzmq.rpc.errors import (
     RpcError,
     Unavailable,
 )
-from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, chain_client
+from txzmq.rpc.interceptors import (
+    ClientCall,
+    ClientInterceptor,
+    ClientProceed,
+    chain_client,
+    outer_of,
+)
 from txzmq.rpc.limits import (
     BACKLOG,
     MESSAGE_SIZE,
@@ -40,7 +46,7 @@ from txzmq.rpc.limits import (
     STREAM_WINDOW_BYTES,
 )
 from txzmq.rpc.liveness import Liveness
-from txzmq.rpc.method import Method
+from txzmq.rpc.method import Kind, Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import RetryPolicy, ServiceConfig
 from txzmq.rpc.socket_options import SocketOptions
@@ -461,31 +467,27 @@ class Channel:
         parent = current_context()
         if parent is not None:
             parent.check()
-        expected = ResponseStream if method.kind.response_streaming else method.response_type
-        outer = InterceptedCall(self._book, method, deadline, parent, expected)
+        outer = InterceptedCall(self._book, method, deadline, parent)
         call = ClientCall(
-            method=method,
-            request=request,
-            deadline=deadline,
-            metadata=metadata,
-            wait_for_ready=wait_for_ready,
-            response=ResponseMetadata() if wanted is None else wanted,
-            _clock=self._clock,
-            _outer=outer,
+            outer,
+            self._clock,
+            method,
+            request,
+            deadline,
+            metadata,
+            wait_for_ready,
+            ResponseMetadata() if wanted is None else wanted,
         )
-        self._book.compound_begun(outer)
-        if parent is not None:
-            parent.adopt(outer.deferred)
-        outer.start(chain, call)
-        return outer.deferred
+        streams = method.kind is not Kind.UNARY_UNARY and method.kind.response_streaming
+        return outer.start(chain, call, ResponseStream if streams else method.response_type)
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
         if call.over:
             return fail(CancelledError("an interceptor went on with a call that was over"))
-        kind = call.method.kind
+        method = call.method
         arguments = (
-            call.method,
+            method,
             call.request,
             call.time_remaining(),
             call.deadline,
@@ -494,12 +496,16 @@ class Channel:
             call.response,
         )
         try:
-            if kind.response_streaming:
+            if method.kind is Kind.UNARY_UNARY:
+                made = self._make(*arguments)
+            elif method.kind.response_streaming:
                 return self._open(*arguments).opened()
-            make = self._make_with_requests if kind.request_streaming else self._make
-            made = make(*arguments)
+            else:
+                made = self._make_with_requests(*arguments)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
+        if isinstance(made, Call):
+            outer_of(call).went_on(made.deferred, made.deadline, made.parent)
         self._begin(made)
         return made.deferred
 

@@ -105,8 +105,11 @@ class Context:
             raise CancelledError(f"a handler made a call when its own was over: {self._ended}")
 
     def adopt(self, call: Deferred[object]) -> None:
-        """End *call* with this one; it is one that the handler made."""
-        self._calls[call] = None
+        """End *call* with this one, at once if this has ended; it is one that the handler made."""
+        if self._ended is None:
+            self._calls[call] = None
+        else:
+            call.cancel()
 
     def release(self, call: Deferred[object]) -> None:
         """A call that the handler made has ended."""

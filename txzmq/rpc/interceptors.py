@@ -22,10 +22,9 @@ responses; the request is a message, and what the caller gave (on the server a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType, EllipsisType
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -40,11 +39,13 @@ __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "ClientProceed",
+    "Outer",
     "ServerInterceptor",
     "ServerProceed",
     "UnaryResult",
     "chain_client",
     "chain_server",
+    "outer_of",
     "start",
 ]
 
@@ -55,35 +56,98 @@ T = TypeVar("T")
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
-class _Outer(Protocol):
+class Outer(Protocol):
     """The call that the caller made."""
 
-    over: bool
+    @property
+    def over(self) -> bool:
+        """Whether the caller has its outcome, or is about to."""
+        ...
+
+    def went_on(
+        self, deferred: Deferred[Any], deadline: float | None, parent: Context | None
+    ) -> None:
+        """The interceptors went on with it, and this is what became of that."""
+        ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@final
 class ClientCall:
-    """A call as a client's interceptor sees it; :meth:`replace` makes a changed one.
+    """A call as a client's interceptor sees it; :meth:`replace` makes a changed one."""
 
-    :ivar method: which method is called; ``call.method.path`` is its name on the wire.
-    :ivar request: the request, or the stream of requests that the caller gave.
-    :ivar deadline: when the call's time is up, in the reactor's seconds; None for never. Going on
-        with the call again does not give it more time.
-    :ivar metadata: of the request.
-    :ivar wait_for_ready: whether to wait while no server can be reached.
-    :ivar response: gets the metadata of the response; those of the last one, where the
-        interceptor goes on with the call more than once.
-    """
+    # No frozen dataclass: those set each attribute through object.__setattr__, and there is one of
+    # these for each call.
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_metadata",
+        "_method",
+        "_outer",
+        "_request",
+        "_response",
+        "_wait_for_ready",
+    )
 
-    # Any: an interceptor sees calls of any method.
-    method: Method[Any, Any]
-    request: Any
-    deadline: float | None
-    metadata: Metadata
-    wait_for_ready: bool
-    response: ResponseMetadata
-    _clock: Clock = dataclasses.field(repr=False)
-    _outer: _Outer = dataclasses.field(repr=False)
+    def __init__(
+        self,
+        outer: Outer,
+        clock: Clock,
+        # Any: an interceptor sees calls of any method.
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response: ResponseMetadata,
+    ) -> None:
+        """Only the channel makes one."""
+        self._outer = outer
+        self._clock = clock
+        self._method = method
+        self._request = request
+        self._deadline = deadline
+        self._metadata = metadata
+        self._wait_for_ready = wait_for_ready
+        self._response = response
+
+    def __repr__(self) -> str:
+        return f"<ClientCall {self._method.path} deadline={self._deadline}>"
+
+    @property
+    def method(self) -> Method[Any, Any]:
+        """Which method is called; ``call.method.path`` is its name on the wire."""
+        return self._method
+
+    @property
+    def request(self) -> Any:
+        """The request, or the stream of requests that the caller gave."""
+        return self._request
+
+    @property
+    def deadline(self) -> float | None:
+        """When the call's time is up, in the reactor's seconds; None for never.
+
+        Going on with the call again does not give it more time.
+        """
+        return self._deadline
+
+    @property
+    def metadata(self) -> Metadata:
+        """Of the request."""
+        return self._metadata
+
+    @property
+    def wait_for_ready(self) -> bool:
+        """Whether to wait while no server can be reached."""
+        return self._wait_for_ready
+
+    @property
+    def response(self) -> ResponseMetadata:
+        """Gets the metadata of the response.
+
+        Those of the last one, where the interceptor goes on with the call more than once.
+        """
+        return self._response
 
     @property
     def over(self) -> bool:
@@ -95,9 +159,9 @@ class ClientCall:
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0.0 when it has passed; None without a deadline."""
-        if self.deadline is None:
+        if self._deadline is None:
             return None
-        return max(0.0, self.deadline - self._clock.seconds())
+        return max(0.0, self._deadline - self._clock.seconds())
 
     def replace(
         self,
@@ -114,19 +178,22 @@ class ClientCall:
         :raises ValueError: for metadata that is not allowed, and so TypeError.
         """
         return ClientCall(
-            method=self.method,
-            request=self.request if request is ... else request,
-            deadline=self.deadline
+            self._outer,
+            self._clock,
+            self._method,
+            self._request if request is ... else request,
+            self._deadline
             if isinstance(timeout, EllipsisType)
             else self._clock.seconds() + timeout,
-            metadata=self.metadata if isinstance(metadata, EllipsisType) else normalise(metadata),
-            wait_for_ready=self.wait_for_ready
-            if isinstance(wait_for_ready, EllipsisType)
-            else wait_for_ready,
-            response=self.response,
-            _clock=self._clock,
-            _outer=self._outer,
+            self._metadata if isinstance(metadata, EllipsisType) else normalise(metadata),
+            self._wait_for_ready if isinstance(wait_for_ready, EllipsisType) else wait_for_ready,
+            self._response,
         )
+
+
+def outer_of(call: ClientCall) -> Outer:
+    """The call that the caller made; of no interest to interceptors."""
+    return call._outer
 
 
 #: Goes on with a call: to the next interceptor, and at last to the server.
