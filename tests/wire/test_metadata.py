@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import KEY, PRINTABLE, WIRE, metadata
-from txzmq.rpc._wire.metadata import Metadata, add_to, check_size, from_wire, normalise
+from txzmq.rpc._wire import metadata as metadata_module
+from txzmq.rpc._wire.metadata import (
+    Metadata,
+    add_to,
+    check_size,
+    from_wire,
+    normalise,
+    request_fields,
+)
 from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
 
 ALLOWED: list[Any] = [
@@ -57,6 +66,7 @@ def test_what_a_caller_may_give(given: Any, expected: Metadata | dict[str, str])
         ({1: "1"}, TypeError, "must be str, not int"),
         ({b"a": "1"}, TypeError, "must be str, not bytes"),
         ([("a", "1")] * 1025, ValueError, "1025 pairs, more than 1024"),
+        ([("a", "1"), ("a", ["1"])], TypeError, "must be str, not list"),
     ],
 )
 def test_what_a_caller_may_not_give(given: Any, error: type[Exception], words: str) -> None:
@@ -120,3 +130,23 @@ def test_what_may_be_given_arrives(key: str, value: str) -> None:
     except (TypeError, ValueError):
         return
     assert from_wire(on_the_wire(pairs)) == pairs
+
+
+@given(metadata)
+def test_a_request_has_it_as_protobuf_puts_it(pairs: Metadata) -> None:
+    header = RequestHeader()
+    add_to(header.metadata, pairs)
+    for _ in range(2):  # made, and kept
+        assert normalise(pairs) == pairs
+        assert request_fields(pairs) == header.SerializeToString()
+
+
+def test_what_is_kept_of_it_is_bounded() -> None:
+    for number in range(3_000):
+        pairs = normalise([("n", str(number)), ("large", f"{number:0300}"), ("same", "x")])
+        assert request_fields(pairs)
+    names = vars(metadata_module)
+    kept: list[Collection[tuple[str, str | bytes]]]
+    kept = [names["_checked"], names["_request_fields"]]
+    assert all(len(table) <= 1024 for table in kept)
+    assert all(len(key) + len(value) <= 256 for table in kept for key, value in table)

@@ -193,7 +193,7 @@ class ClientCall:
 
 def outer_of(call: ClientCall) -> Outer:
     """The call that the caller made; of no interest to interceptors."""
-    return call._outer
+    return call._outer  # pyright: ignore[reportPrivateUsage]  # the channel gave it
 
 
 #: Goes on with a call: to the next interceptor, and at last to the server.

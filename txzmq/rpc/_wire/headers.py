@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from txzmq.rpc._wire.metadata import Metadata, add_to, from_wire, normalise
+from txzmq.rpc._wire.metadata import Metadata, add_to, from_wire, normalise, request_fields
 from txzmq.rpc.errors import Code, to_code
 from txzmq.rpc.v1 import header_pb2
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
@@ -142,8 +142,11 @@ def encode_request(head: RequestHead) -> bytes:
     header = _encode_common(head.path, head.timeout_us, head.accepts_batches)
     if not head.metadata and not head.request_key and head.open_stream is None:
         return header
+    if head.metadata:
+        header += request_fields(head.metadata)
+    if not head.request_key and head.open_stream is None:
+        return header
     own = RequestHeader(request_key=head.request_key)
-    add_to(own.metadata, head.metadata)
     stream = head.open_stream
     if stream is not None:
         own.open_stream.SetInParent()  # also where all that it says is the default

@@ -7,9 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol, TypeAlias, cast
 
-from txzmq.rpc.v1.header_pb2 import Metadatum
+from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
 
-__all__ = ["Metadata", "MetadataInput", "add_to", "check_size", "from_wire", "normalise"]
+__all__ = [
+    "Metadata",
+    "MetadataInput",
+    "add_to",
+    "check_size",
+    "from_wire",
+    "normalise",
+    "request_fields",
+]
 
 #: Metadata as it arrives: pairs in order, str values, bytes where the key ends in ``-bin``.
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -21,8 +29,17 @@ _KEY: Final = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 _OVERHEAD: Final = 32
 #: How the keys begin that belong to the protocol itself.
 _RESERVED: Final = "txzmq-"
+#: Pairs that are kept of those that have been checked, or made ready for the wire, and characters
+#: that one of them may have: most of a program's metadata are the same from call to call.
+_MAX_KEPT: Final = 1_024
+_MAX_KEPT_SIZE: Final = 256
 #: Pairs that one header may bring; parsing more would cost too much of the reactor's time.
 _MAX_PAIRS: Final = 1_024
+
+# What a program has given and what is right.
+_checked: set[tuple[str, str | bytes]] = set()
+# What it has sent: as a field of a RequestHeader.
+_request_fields: dict[tuple[str, str | bytes], bytes] = {}
 
 
 def normalise(metadata: MetadataInput | None) -> Metadata:
@@ -35,10 +52,23 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
     """
     if not metadata:
         return ()
-    pairs = cast(
-        "Iterable[tuple[str, str | bytes]]",  # isinstance leaves pyright with an unknown Mapping
-        metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata,
+    pairs = tuple(
+        cast(
+            "Iterable[tuple[str, str | bytes]]",  # isinstance leaves pyright with a Mapping of what
+            metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata,
+        )
     )
+    if len(pairs) > _MAX_PAIRS:
+        raise ValueError(f"the metadata has {len(pairs)} pairs, more than {_MAX_PAIRS}")
+    try:
+        if _checked.issuperset(pairs):
+            return pairs
+    except TypeError:
+        pass  # lists, or values of a type that is not allowed
+    return _check(pairs)
+
+
+def _check(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
     checked: list[tuple[str, str | bytes]] = []
     for key, value in pairs:
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
@@ -56,8 +86,10 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
         if key.startswith(_RESERVED):
             raise ValueError(f"the metadata key {key!r} is reserved: it begins with {_RESERVED}")
         checked.append((key, value))
-    if len(checked) > _MAX_PAIRS:
-        raise ValueError(f"the metadata has {len(checked)} pairs, more than {_MAX_PAIRS}")
+        if len(key) + len(value) <= _MAX_KEPT_SIZE:
+            if len(_checked) >= _MAX_KEPT:
+                _checked.clear()
+            _checked.add((key, value))
     return tuple(checked)
 
 
@@ -98,6 +130,26 @@ def add_to(field: _Field, metadata: Metadata) -> None:
     add = field.add
     for key, value in metadata:
         add(key=key, value=value if isinstance(value, bytes) else value.encode("ascii"))
+
+
+def request_fields(metadata: Metadata) -> bytes:
+    """*metadata* as a serialised ``RequestHeader`` has it."""
+    known = _request_fields
+    try:
+        return b"".join([known[pair] for pair in metadata])
+    except KeyError:
+        return b"".join([known.get(pair) or _request_field(pair) for pair in metadata])
+
+
+def _request_field(pair: tuple[str, str | bytes]) -> bytes:
+    header = RequestHeader()
+    add_to(header.metadata, (pair,))
+    field = header.SerializeToString()
+    if len(field) <= _MAX_KEPT_SIZE:
+        if len(_request_fields) >= _MAX_KEPT:
+            _request_fields.clear()
+        _request_fields[pair] = field
+    return field
 
 
 def from_wire(metadata: Sequence[Metadatum]) -> Metadata:
