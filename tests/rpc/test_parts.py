@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from txzmq.rpc import Code, NotFound, RpcError, ServerLimits, Unknown
 from txzmq.rpc import errors as errors_module
 from txzmq.rpc._admission import Admission, Place
+from txzmq.rpc._calls import to_us
 from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc.errors import to_code
 from txzmq.rpc.method import GENERATED_LEVEL, require_level
@@ -215,3 +216,20 @@ def test_methods_of_one_peer_take_turns() -> None:
     for call in ("m1", "m2", "m3", "n1", "n2"):
         admission.enqueue(Place(b"a", f"/s/{call[0]}"), call)
     assert [admission.next_call() for _ in range(6)] == ["m1", "n1", "m2", "n2", "m3", None]
+
+
+@given(st.floats(0.0, 2**31))
+def test_a_header_promises_no_more_time_than_there_is(left: float) -> None:
+    told = to_us(left) / 1e6
+    assert told <= left + 2e-6
+    assert left - told < (1.1e-3 if left >= 1.0 else 1e-6)
+
+
+def test_headers_say_whole_milliseconds_of_longer_times() -> None:
+    assert [to_us(left) for left in (1.0, 1.001, 29.9999, 30.0)] == [
+        1_000_000,
+        1_001_000,
+        29_999_000,
+        30_000_000,
+    ]
+    assert [to_us(left) for left in (0.0, 1e-6, 0.9999994)] == [0, 1, 999_999]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Collection
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -30,10 +30,13 @@ __all__ = [
     "InterceptedCall",
     "end_of",
     "outcome_of",
+    "to_us",
     "too_large",
 ]
 
-_US = 1_000_000
+_US: Final = 1_000_000
+#: Milliseconds that do not count: 1.001 s are 1000.9999999999999.
+_ROUNDING: Final = 1e-3
 
 
 class Carrier(Protocol):
@@ -241,7 +244,7 @@ class Call:
     def has_waited(self, now: float) -> None:
         """Tell the server no more than what is left of the time."""
         if self.deadline is not None:
-            left = max(1, round((self.deadline - now) * _US))
+            left = max(1, to_us(self.deadline - now))
             self.head = self.head._replace(timeout_us=left)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
@@ -404,6 +407,17 @@ def _sees_to_outcome(deferred: Deferred[Any]) -> bool:
 def end_of(cancelled: Callable[[Deferred[Any]], None]) -> Deferred[Any]:
     """The Deferred of a call, which its method types."""
     return Deferred(cancelled)
+
+
+def to_us(left: float) -> int:
+    """What is left of a call's time, as its header says it: in microseconds.
+
+    From a second on it is whole milliseconds, the lesser, so that the calls of one moment have
+    equal headers though each inherited its deadline.
+    """
+    if left >= 1.0:
+        return int(left * 1_000 + _ROUNDING) * 1_000
+    return round(left * _US)
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

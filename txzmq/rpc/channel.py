@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall, StreamAttempts
-from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, too_large
+from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, to_us, too_large
 from txzmq.rpc._client_requests import Requests, RequestsCall
 from txzmq.rpc._client_streams import ClientStream, OpeningCall
 from txzmq.rpc._endpoints import Endpoints
@@ -59,7 +59,8 @@ __all__ = ["Channel", "ConnectivityState"]
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
 
-_US: Final = 1_000_000
+#: Seconds that are 0 microseconds in a header.
+_NO_TIME: Final = 0.5e-6
 #: Seconds that a call may take if nobody says otherwise.
 _DEFAULT_TIMEOUT: Final = 30.0
 
@@ -365,7 +366,7 @@ class Channel:
         call = OpeningCall(
             self._book,
             stream.method,
-            head._replace(timeout_us=None if left is None else max(1, round(left * _US))),
+            head._replace(timeout_us=None if left is None else max(1, to_us(left))),
             body,
             opened_by,
             wait_for_ready,
@@ -412,7 +413,7 @@ class Channel:
         call = RequestsCall(
             self._book,
             method,
-            RequestHead(method.path, None if left is None else round(left * _US), metadata),
+            RequestHead(method.path, None if left is None else to_us(left), metadata),
             b"",
             deadline,
             wait_for_ready,
@@ -527,7 +528,7 @@ class Channel:
     ) -> Call | RepeatedCall:
         body, response_size = self._check(method, request, left, metadata)
         config = None if self._config is None else self._config.for_method(method.path)
-        timeout_us = None if left is None else round(left * _US)
+        timeout_us = None if left is None else to_us(left)
         parent = current_context()
         head = RequestHead(method.path, timeout_us, metadata)
         policy = None if config is None else config.retry_policy or config.hedging_policy
@@ -603,7 +604,7 @@ class Channel:
                 f"the metadata is over the client's limit of {self.metadata_size} bytes "
                 "(Channel's metadata_size)"
             )
-        if left is not None and round(left * _US) <= 0:
+        if left is not None and left <= _NO_TIME:
             raise DeadlineExceeded("no time was left for the call; it was not executed")
         return body, response_size
 
