@@ -351,10 +351,13 @@ class Dispatcher:
         except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             return
-        if isinstance(result, Deferred):
-            self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
-        else:
+        if not isinstance(result, Deferred):
             self._succeed(call, result)
+        elif result.called and not result.paused and not isinstance(result.result, Failure):
+            # It was there at once, behind interceptors or from a coroutine that waited for nothing.
+            self._succeed(call, result.result)
+        else:
+            self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
 
     def _wait(self, call: ServedCall, result: Deferred[Any]) -> None:
         """Answer when the handler's result is there, unless the call is over before."""
