@@ -88,7 +88,7 @@ def test_replies_of_several_sources_travel_apart() -> None:
         for name in "ab":
             event = server.receive([PEER, *client.request(name, header, b"")])
             assert isinstance(event, Request)
-            assert server.accepts_batches(event.key)
+            assert server.accepts_batches(event.key[0]) and server.fits(event.key)
             keys.append(event.key)
     messages = server.batches([(key, b"", key[1]) for key in keys])
     assert [message[0] for message in messages] == [PEER, PEER]
@@ -103,7 +103,8 @@ def test_a_request_through_a_proxy_says_nothing_of_batches() -> None:
     event = server.receive([PEER, b"client", *ClientWire[str]().request("x", header, b"")])
     assert isinstance(event, Request)
     assert not server.asks(event.key)
-    assert not server.accepts_batches(event.key)
+    assert not server.accepts_batches(PEER)
+    assert not server.fits(event.key)
 
 
 def test_a_batch_of_another_source_ends_no_call() -> None:

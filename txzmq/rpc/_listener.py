@@ -105,19 +105,22 @@ class Listener:
         # Of all that came together: the first ones' handlers use up the others' time.
         arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
+            accept = self.owner.accept
             for event in self.wire.receive_batch(message):
-                self._serve(event, arrived)
+                if isinstance(event, Request):
+                    accept(self, event, arrived)
+                else:
+                    self._refuse(event)
             return
         single = self.wire.receive(message)
-        if single is not None:
-            self._serve(single, arrived)
+        if isinstance(single, Request):
+            self.owner.accept(self, single, arrived)
+        elif single is not None:
+            self._refuse(single)
 
-    def _serve(self, event: Request | Refusal, arrived: float) -> None:
-        if isinstance(event, Request):
-            self.owner.accept(self, event, arrived)
-        else:
-            status = ResponseHead(Code.INTERNAL, event.reason, not_executed=True)
-            self.answer(event.key, status)
+    def _refuse(self, refusal: Refusal) -> None:
+        status = ResponseHead(Code.INTERNAL, refusal.reason, not_executed=True)
+        self.answer(refusal.key, status)
 
     def peer_address(self, peer: bytes) -> str:
         """Where a peer connected from; empty if that is not known."""
@@ -195,9 +198,8 @@ class Listener:
 
     def _messages(self, replies: list[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
         """The messages that carry replies to one peer, in order."""
-        if len(replies) == 1 or not (
-            self.owner.batching and self.wire.accepts_batches(replies[0][0])
-        ):
+        peer = replies[0][0][0]
+        if len(replies) == 1 or not (self.owner.batching and self.wire.accepts_batches(peer)):
             return [[*key, b"", header, body] for key, header, body in replies]
         messages: list[list[bytes]] = []
         run: list[tuple[CallKey, bytes, bytes]] = []
@@ -206,7 +208,7 @@ class Listener:
             key, header, body = reply
             length = len(header) + len(body)
             # A refusal may have a key that no batch can carry.
-            alone = length > MAX_BATCHED_SIZE or not self.wire.accepts_batches(key)
+            alone = length > MAX_BATCHED_SIZE or not self.wire.fits(key)
             if run and (alone or len(run) == MAX_BATCH or size > MAX_BATCH_SIZE):
                 messages += self.wire.batches(run)
                 run, size = [], 0

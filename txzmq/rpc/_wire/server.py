@@ -129,12 +129,17 @@ class ServerWire(Generic[C]):
         peer = self._peers.get(peer_id) or self._add_peer(peer_id)
         peer.accepts_batches = True
         events: list[Request | Refusal] = []
+        latest = b""  # none is
         for counter, index, body in messages:
-            key = (peer_id, request_id(epoch, counter))
+            id_ = request_id(epoch, counter)
+            key = (peer_id, id_)
             head = heads[index]
-            if not self._is_new(key):
+            # All are of one source, which is looked for with the first.
+            if id_ <= latest if latest else not self._is_new(key):
                 self.dropped["duplicate request"] += 1
-            elif isinstance(head, BadHeader):
+                continue
+            peer.latest[epoch] = latest = id_
+            if isinstance(head, BadHeader):
                 self._malformed()
                 events.append(Refusal(key, str(head)))
             else:
@@ -171,12 +176,15 @@ class ServerWire(Generic[C]):
         peer = self._peers[peer_id] = _Peer()
         return peer
 
-    def accepts_batches(self, key: CallKey) -> bool:
-        """Whether the reply to a request may travel in a batch."""
-        peer = self._peers.get(key[0])
-        return (
-            peer is not None and peer.accepts_batches and len(key) == 2 and len(key[1]) == ID_SIZE
-        )
+    def accepts_batches(self, peer_id: bytes) -> bool:
+        """Whether replies to a peer may travel in a batch, where their keys fit."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and peer.accepts_batches
+
+    @staticmethod
+    def fits(key: CallKey) -> bool:
+        """Whether the reply to a request can be put in a batch; not what came through a proxy."""
+        return len(key) == 2 and len(key[1]) == ID_SIZE
 
     def asks(self, key: CallKey) -> bool:
         """Whether the reply to a request is to say that batches are understood; asked once."""
