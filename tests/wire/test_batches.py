@@ -93,7 +93,7 @@ def test_replies_of_several_sources_travel_apart() -> None:
     messages = server.batches([(key, b"", key[1]) for key in keys])
     assert [message[0] for message in messages] == [PEER, PEER]
     for client, message in zip(clients, messages, strict=True):
-        assert [reply.call for reply in client.receive_batch(message[1:])] == ["a", "b"]
+        assert [call for call, _, _ in client.receive_batch(message[1:])] == ["a", "b"]
         assert len(client) == 0
 
 
@@ -114,4 +114,4 @@ def test_a_batch_of_another_source_ends_no_call() -> None:
         _, empty, frame = pack(epoch, [(1, b"", b"")])
         assert list(client.receive_batch([stranger, empty, frame])) == []
     assert (client.dropped, len(client)) == ({"unknown reply": 4}, 1)
-    assert [reply.call for reply in client.receive_batch([epoch, empty, frame])] == ["call"]
+    assert [call for call, _, _ in client.receive_batch([epoch, empty, frame])] == ["call"]

@@ -24,7 +24,7 @@ from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
-from txzmq.rpc.context import current_context
+from txzmq.rpc.context import Context, current_context
 from txzmq.rpc.errors import (
     DeadlineExceeded,
     ResourceExhausted,
@@ -48,7 +48,7 @@ from txzmq.rpc.limits import (
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.method import Kind, Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
-from txzmq.rpc.service_config import RetryPolicy, ServiceConfig
+from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, ServiceConfig
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
 from txzmq.rpc.transport import Network, ZmqNetwork
@@ -217,7 +217,10 @@ class Channel:
             call = make(method, request, left, deadline, pairs, wait, wanted)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
-        self._begin(call)
+        if isinstance(call, RepeatedCall):
+            call.start()
+        else:
+            self._endpoints.start(call)
         return call.deferred
 
     def unary_stream(
@@ -282,12 +285,13 @@ class Channel:
         if streams:
             _check_source(method, request)
         message = method.request_type() if streams else request
-        body, response_size = self._check(method, message, left, metadata)
+        parent = current_context()
+        body, response_size = self._check(method, message, left, metadata, parent)
         stream = ClientStream(
             self._book,
             method,
             deadline,
-            current_context(),
+            parent,
             response_metadata,
             response_size,
             self._open_stream,
@@ -408,8 +412,8 @@ class Channel:
         response_metadata: ResponseMetadata | None,
     ) -> RequestsCall:
         _check_source(method, source)
-        _, response_size = self._check(method, method.request_type(), left, metadata)
         parent = current_context()
+        _, response_size = self._check(method, method.request_type(), left, metadata, parent)
         call = RequestsCall(
             self._book,
             method,
@@ -505,16 +509,12 @@ class Channel:
                 made = self._make_with_requests(*arguments)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(error)
-        if isinstance(made, Call):
-            outer_of(call).went_on(made.deferred, made.deadline, made.parent)
-        self._begin(made)
-        return made.deferred
-
-    def _begin(self, call: Call | RepeatedCall) -> None:
-        if isinstance(call, RepeatedCall):
-            call.start()
+        if isinstance(made, RepeatedCall):
+            made.start()
         else:
-            self._endpoints.start(call)
+            outer_of(call).went_on(made.deferred, made.deadline, made.parent)
+            self._endpoints.start(made)
+        return made.deferred
 
     def _make(
         self,
@@ -526,12 +526,14 @@ class Channel:
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
     ) -> Call | RepeatedCall:
-        body, response_size = self._check(method, request, left, metadata)
-        config = None if self._config is None else self._config.for_method(method.path)
-        timeout_us = None if left is None else to_us(left)
         parent = current_context()
+        body, response_size = self._check(method, request, left, metadata, parent)
+        timeout_us = None if left is None else to_us(left)
         head = RequestHead(method.path, timeout_us, metadata)
-        policy = None if config is None else config.retry_policy or config.hedging_policy
+        policy: RetryPolicy | HedgingPolicy | None = None
+        if self._config is not None:
+            config = self._config.for_method(method.path)
+            policy = config.retry_policy or config.hedging_policy
         call: Call | RepeatedCall
         if policy is not None:
             call = RepeatedCall(
@@ -570,6 +572,7 @@ class Channel:
         request: Message,
         left: float | None,
         metadata: Metadata,
+        parent: Context | None,
     ) -> tuple[bytes, int]:
         """The serialised request, and how large a response may be.
 
@@ -579,7 +582,6 @@ class Channel:
         """
         if self._closed:
             raise Unavailable("the channel is closed")
-        parent = current_context()
         if parent is not None:
             parent.check()
         if not isinstance(request, method.request_type):

@@ -155,8 +155,8 @@ class ClientWire(Generic[C]):
         """Whether a message is one for :meth:`receive_batch`."""
         return is_batch(message)
 
-    def receive_batch(self, message: list[bytes]) -> Iterator[Reply[C]]:
-        """Take a batch from the server: the calls that it ends, as :meth:`receive`.
+    def receive_batch(self, message: list[bytes]) -> Iterator[tuple[C, ResponseHead, bytes]]:
+        """Take a batch from the server: the calls that it ends, as in a :class:`Reply`.
 
         One at a time: what the end of one leads to may end others before their replies are taken.
         """
@@ -179,7 +179,7 @@ class ClientWire(Generic[C]):
             elif isinstance(head, BadHeader):
                 yield self._malformed(call, str(head))
             else:
-                yield Reply(call, head, body)
+                yield call, head, body
 
     def _notice(self, head: ResponseHead | BadHeader) -> bool:
         """Take what comes under the counter 0; whether it means anything."""
