@@ -88,7 +88,8 @@ def test_replies_of_several_sources_travel_apart() -> None:
         for name in "ab":
             event = server.receive([PEER, *client.request(name, header, b"")])
             assert isinstance(event, Request)
-            assert server.accepts_batches(event.key[0]) and server.fits(event.key)
+            assert server.accepts_batches(event.key[0])
+            assert server.fits(event.key)
             keys.append(event.key)
     messages = server.batches([(key, b"", key[1]) for key in keys])
     assert [message[0] for message in messages] == [PEER, PEER]

@@ -363,8 +363,11 @@ class Subchannel:
         """The oldest call and those that may travel with it, each with header and body."""
         requests: list[tuple[Call, bytes, bytes]] = []
         size = 0
+        head, header = None, b""
         for call in self._outgoing:
-            header = encode_request(call.head)
+            if call.head != head:  # most calls of one turn have the same
+                head = call.head
+                header = encode_request(head)
             length = len(header) + len(call.body)
             if requests and length > MAX_BATCHED_SIZE:
                 break
