@@ -151,7 +151,7 @@ class Comparable:
 def test_a_call_leaves_its_queue_from_anywhere_at_once() -> None:
     limits = ServerLimits(queued=10_000, queued_per_peer=10_000)
     admission: Admission[Comparable] = Admission(limits)
-    place = Place(PEERS[0], PATHS[0])
+    place = PEERS[0], PATHS[0]
     calls = [Comparable() for _ in range(10_000)]
     for call in calls:
         admission.enqueue(place, call)
@@ -182,7 +182,7 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
             admission.waited_in_vain()
             newest_first = bool(waiting)
         elif step == "c":
-            place = Place(PEERS[choice % 3], PATHS[choice % 2])
+            place = PEERS[choice % 3], PATHS[choice % 2]
             if admission.may_run(place):
                 assert place not in [call[0] for call in waiting], "an equal is overtaken"
                 start(place)
@@ -199,10 +199,10 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
         assert len(running) <= LIMITS.running
         assert len(waiting) <= LIMITS.queued
         for peer in PEERS:
-            assert sum(place.peer == peer for place in running) <= LIMITS.running_per_peer
-            assert sum(call[0].peer == peer for call in waiting) <= LIMITS.queued_per_peer
-        assert sum(place.path == "/s/m" for place in running) <= 2
-        assert sum(call[0].path == "/s/n" for call in waiting) <= 3
+            assert sum(whose == peer for whose, _ in running) <= LIMITS.running_per_peer
+            assert sum(whose == peer for (whose, _), _ in waiting) <= LIMITS.queued_per_peer
+        assert sum(path == "/s/m" for _, path in running) <= 2
+        assert sum(path == "/s/n" for (_, path), _ in waiting) <= 3
     for place, number in waiting:
         admission.remove(place, (place, number))
     for place in running:
@@ -214,7 +214,7 @@ def test_admission_keeps_every_limit_and_every_call(steps: list[tuple[str, int]]
 def test_methods_of_one_peer_take_turns() -> None:
     admission: Admission[str] = Admission(ServerLimits(running=1))
     for call in ("m1", "m2", "m3", "n1", "n2"):
-        admission.enqueue(Place(b"a", f"/s/{call[0]}"), call)
+        admission.enqueue((b"a", f"/s/{call[0]}"), call)
     assert [admission.next_call() for _ in range(6)] == ["m1", "n1", "m2", "n2", "m3", None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from txzmq.rpc.limits import ServerLimits
 
@@ -17,11 +17,9 @@ C = TypeVar("C")
 _Queue: TypeAlias = "OrderedDict[C, None]"
 
 
-class Place(NamedTuple):
-    """Whose call, and of which method."""
-
-    peer: bytes
-    path: str
+#: Whose call, and of which method: the peer's routing id, and the method's path. A plain tuple:
+#: each call has one.
+Place: TypeAlias = tuple[bytes, str]
 
 
 class Admission(Generic[C]):
@@ -69,15 +67,17 @@ class Admission(Generic[C]):
 
     def started(self, place: Place) -> None:
         """A call runs that :meth:`may_run`, or that :meth:`next_call` gave."""
+        peer, path = place
         self._running += 1
-        self._running_of_peer[place.peer] += 1
-        self._running_of_path[place.path] += 1
+        self._running_of_peer[peer] += 1
+        self._running_of_path[path] += 1
 
     def ended(self, place: Place) -> None:
         """A call that was :meth:`started` has ended."""
+        peer, path = place
         self._running -= 1
-        _decrement(self._running_of_peer, place.peer)
-        _decrement(self._running_of_path, place.path)
+        _decrement(self._running_of_peer, peer)
+        _decrement(self._running_of_path, path)
 
     def why_not(self, place: Place) -> str | None:
         """The limit that forbids that one more call waits, in words; None if none does."""
@@ -98,11 +98,12 @@ class Admission(Generic[C]):
 
     def enqueue(self, place: Place, call: C) -> None:
         """Have a call wait."""
-        paths = self._queues.setdefault(place.peer, {})
-        paths.setdefault(place.path, OrderedDict())[call] = None
+        peer, path = place
+        paths = self._queues.setdefault(peer, {})
+        paths.setdefault(path, OrderedDict())[call] = None
         self._queued += 1
-        self._queued_of_peer[place.peer] += 1
-        self._queued_of_path[place.path] += 1
+        self._queued_of_peer[peer] += 1
+        self._queued_of_path[path] += 1
 
     def waited_in_vain(self) -> None:
         """The time of a call is up that has waited, or waits no more."""
@@ -110,7 +111,8 @@ class Admission(Generic[C]):
 
     def remove(self, place: Place, call: C) -> None:
         """A call does not wait any more."""
-        queue = self._queues[place.peer][place.path]
+        peer, path = place
+        queue = self._queues[peer][path]
         del queue[call]
         self._dequeued(place, queue)
 
@@ -120,7 +122,7 @@ class Admission(Generic[C]):
             return None
         for peer, paths in self._queues.items():
             for path, queue in paths.items():
-                place = Place(peer, path)
+                place = peer, path
                 if self.may_run(place):
                     call, _ = queue.popitem(self._newest_first)
                     self._to_the_end(place)
@@ -130,21 +132,23 @@ class Admission(Generic[C]):
 
     def _to_the_end(self, place: Place) -> None:
         """Whoever had a turn gets the next one last."""
-        paths = self._queues.pop(place.peer)
-        self._queues[place.peer] = paths
-        paths[place.path] = paths.pop(place.path)
+        peer, path = place
+        paths = self._queues.pop(peer)
+        self._queues[peer] = paths
+        paths[path] = paths.pop(path)
 
     def _dequeued(self, place: Place, queue: _Queue[C]) -> None:
         self._queued -= 1
         if not self._queued:
             self._newest_first = False
-        _decrement(self._queued_of_peer, place.peer)
-        _decrement(self._queued_of_path, place.path)
+        peer, path = place
+        _decrement(self._queued_of_peer, peer)
+        _decrement(self._queued_of_path, path)
         if not queue:
-            paths = self._queues[place.peer]
-            del paths[place.path]
+            paths = self._queues[peer]
+            del paths[path]
             if not paths:
-                del self._queues[place.peer]
+                del self._queues[peer]
 
 
 def _below(counts: Counter[str], path: str, limits: Mapping[str, int]) -> bool:

@@ -141,17 +141,7 @@ class Dispatcher:
         """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
         entry = self._entries.get(head.path)
-        if entry is None and head.path == _CANCEL:
-            self._cancel(listener, key, body)
-            return
-        if entry is None and head.path == _PING:
-            listener.answer(key, self._ping(key))
-            return
-        if entry is None and head.path == _LEAVE:
-            listener.wire.leave(key)
-            listener.answer(key, OK)
-            return
-        if entry is None and self.streams.control(listener, key, head.path, body):
+        if entry is None and self._control(listener, key, head.path, body):
             return
         cache_key = None
         if head.request_key and self._heeds_keys and head.open_stream is None:
@@ -178,6 +168,19 @@ class Dispatcher:
             self._run(call)
         else:
             self._queue(call)
+
+    def _control(self, listener: Listener, key: CallKey, path: str, body: bytes) -> bool:
+        """Serve a request of the control services; whether it is one."""
+        if path == _CANCEL:
+            self._cancel(listener, key, body)
+        elif path == _PING:
+            listener.answer(key, self._ping(key))
+        elif path == _LEAVE:
+            listener.wire.leave(key)
+            listener.answer(key, OK)
+        else:
+            return self.streams.control(listener, key, path, body)
+        return True
 
     def _accept_stream(
         self,

@@ -123,7 +123,7 @@ class ServedCall:
         self.cache_key: Hashable | None = None
         #: Its own client does not wait any more, but others that asked for the same do.
         self.detached = False
-        self.place = Place(key[0], entry.path)
+        self.place: Place = (key[0], entry.path)
         self.queued = False
         #: Whether it is or was.
         self.waited = False
