@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -208,13 +208,16 @@ class Channel:
             pairs = normalise(metadata)
             if self._config is not None:
                 timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
-            left = self._time_left(timeout)
+            parent = current_context()
+            left = self._time_left(timeout, parent)
             deadline = None if left is None else self._clock.seconds() + left
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             wanted = wanted_metadata.get()
             if self._chain is not None:
-                return self._intercept(self._chain, method, request, deadline, pairs, wait, wanted)
-            call = make(method, request, left, deadline, pairs, wait, wanted)
+                return self._intercept(
+                    self._chain, method, request, deadline, pairs, wait, wanted, parent
+                )
+            call = make(method, request, left, deadline, pairs, wait, wanted, parent)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return fail(outcome_of(error, method))
         if isinstance(call, RepeatedCall):
@@ -254,15 +257,16 @@ class Channel:
             pairs = normalise(metadata)
             if self._config is not None:
                 timeout, wait_for_ready = self._configured(method, timeout, wait_for_ready)
-            left = self._time_left(math.inf if timeout is None else timeout)
+            parent = current_context()
+            left = self._time_left(math.inf if timeout is None else timeout, parent)
             deadline = None if left is None else self._clock.seconds() + left
             wait = self._wait_for_ready if wait_for_ready is None else wait_for_ready
             if self._chain is not None:
                 opened = self._intercept(
-                    self._chain, method, request, deadline, pairs, wait, wanted
+                    self._chain, method, request, deadline, pairs, wait, wanted, parent
                 )
                 return InterceptedStream(opened)
-            core = self._open(method, request, left, deadline, pairs, wait, wanted)
+            core = self._open(method, request, left, deadline, pairs, wait, wanted, parent)
         except (RpcError, CancelledError, TypeError, ValueError) as error:
             return InterceptedStream(fail(outcome_of(error, method)))
         return OpenResponseStream(core)
@@ -276,6 +280,7 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
+        parent: Context | None,
     ) -> ClientStream:
         """Begin a stream of responses.
 
@@ -285,7 +290,6 @@ class Channel:
         if streams:
             _check_source(method, request)
         message = method.request_type() if streams else request
-        parent = current_context()
         body, response_size = self._check(method, message, left, metadata, parent)
         stream = ClientStream(
             self._book,
@@ -364,7 +368,7 @@ class Channel:
         opened_by: float | None = None,
     ) -> OpeningCall:
         """:param opened_by: when it has to have been answered; None for the channel's timeout."""
-        timeout = self._time_left(left)
+        timeout = self._time_left(left, current_context())
         if opened_by is None and timeout is not None:
             opened_by = self._clock.seconds() + timeout
         call = OpeningCall(
@@ -410,9 +414,9 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
+        parent: Context | None,
     ) -> RequestsCall:
         _check_source(method, source)
-        parent = current_context()
         _, response_size = self._check(method, method.request_type(), left, metadata, parent)
         call = RequestsCall(
             self._book,
@@ -466,10 +470,10 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         wanted: ResponseMetadata | None,
+        parent: Context | None,
     ) -> Deferred[Any]:
         if self._closed:
             raise Unavailable("the channel is closed")
-        parent = current_context()
         if parent is not None:
             parent.check()
         outer = InterceptedCall(self._book, method, deadline, parent)
@@ -499,6 +503,7 @@ class Channel:
             call.metadata,
             call.wait_for_ready,
             call.response,
+            current_context(),
         )
         try:
             if method.kind is Kind.UNARY_UNARY:
@@ -525,11 +530,14 @@ class Channel:
         metadata: Metadata,
         wait_for_ready: bool,
         response_metadata: ResponseMetadata | None,
+        parent: Context | None,
     ) -> Call | RepeatedCall:
-        parent = current_context()
         body, response_size = self._check(method, request, left, metadata, parent)
         timeout_us = None if left is None else to_us(left)
-        head = RequestHead(method.path, timeout_us, metadata)
+        if metadata:
+            head = RequestHead(method.path, timeout_us, metadata)
+        else:
+            head = _plain_head(method.path, timeout_us, metadata)
         policy: RetryPolicy | HedgingPolicy | None = None
         if self._config is not None:
             config = self._config.for_method(method.path)
@@ -620,7 +628,7 @@ class Channel:
             timeout = config.timeout
         return timeout, config.wait_for_ready if wait_for_ready is None else wait_for_ready
 
-    def _time_left(self, timeout: float | None) -> float | None:
+    def _time_left(self, timeout: float | None, parent: Context | None) -> float | None:
         """Seconds for a call: its own or the channel's, no more than the cap and its parent's."""
         if timeout is None:
             timeout = self._timeout
@@ -630,7 +638,6 @@ class Channel:
             timeout = None
         if self._max_timeout is not None and (timeout is None or timeout > self._max_timeout):
             timeout = self._max_timeout
-        parent = current_context()
         inherited = None if parent is None else parent.time_remaining()
         if inherited is None:
             return timeout
@@ -675,6 +682,10 @@ class Channel:
         :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._endpoints.dropped + self._endpoints.counters
+
+
+#: Most calls have one that came before. Metadata is not kept.
+_plain_head = lru_cache(maxsize=1_024)(RequestHead)
 
 
 def _check_source(method: Method[Any, Any], source: object) -> None:
