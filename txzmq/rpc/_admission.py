@@ -62,7 +62,10 @@ class Admission(Generic[C]):
         return (
             self._running < limits.running
             and self._running_of_peer.get(peer, 0) < limits.running_per_peer
-            and _below(self._running_of_path, path, limits.running_per_method)
+            and (
+                not limits.running_per_method
+                or _below(self._running_of_path, path, limits.running_per_method)
+            )
         )
 
     def started(self, place: Place) -> None:
@@ -152,7 +155,7 @@ class Admission(Generic[C]):
 
 
 def _below(counts: Counter[str], path: str, limits: Mapping[str, int]) -> bool:
-    return not limits or path not in limits or counts[path] < limits[path]
+    return path not in limits or counts[path] < limits[path]
 
 
 K = TypeVar("K", bytes, str)

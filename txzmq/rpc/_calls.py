@@ -15,7 +15,7 @@ from txzmq._reactor import Clock
 from txzmq.rpc._cancelling import cancel
 from txzmq.rpc._deadlines import TICK, Deadlines
 from txzmq.rpc._retries import pushback_of
-from txzmq.rpc._wire.headers import RequestHead, ResponseHead
+from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
 from txzmq.rpc.client import ResponseMetadata, wanted_metadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
@@ -191,7 +191,7 @@ class Call:
         if self.response_metadata is not None:
             self.response_metadata.initial = head.initial
             self.response_metadata.trailing = head.trailing
-        if head.code is not Code.OK:
+        if head is not OK and head.code is not Code.OK:
             self.refused(
                 head,
                 RpcError(head.code, head.message, details=head.details, metadata=head.trailing),
