@@ -510,6 +510,11 @@ async def client_interceptor(call: ClientCall, proceed: ClientProceed) -> Any:
     return await proceed(call)
 
 
+def looking_interceptor(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+    """Goes on, and has nothing to do with the outcome."""
+    return proceed(call)
+
+
 def server_interceptor(request: Any, context: Context, proceed: ServerProceed) -> Deferred[Any]:
     """Goes on."""
     return proceed(request)
@@ -520,6 +525,12 @@ class InterceptedCalls(Calls):
 
     channel_options: ClassVar[dict[str, Any]] = {"interceptors": [client_interceptor] * 2}
     server_options: ClassVar[dict[str, Any]] = {"interceptors": [server_interceptor]}
+
+
+class WatchedCalls(Calls):
+    """The same through interceptors that leave the outcome alone."""
+
+    channel_options: ClassVar[dict[str, Any]] = {"interceptors": [looking_interceptor] * 2}
 
 
 class SingleCalls(Calls):
@@ -549,5 +560,7 @@ TestCalls = pytest.mark.usefixtures("logged", "alone")(Calls.TestCase)
 TestCalls.settings = PLAYED
 TestInterceptedCalls = pytest.mark.usefixtures("logged", "alone")(InterceptedCalls.TestCase)
 TestInterceptedCalls.settings = PLAYED
+TestWatchedCalls = pytest.mark.usefixtures("logged", "alone")(WatchedCalls.TestCase)
+TestWatchedCalls.settings = PLAYED
 TestSingleCalls = pytest.mark.usefixtures("logged", "alone")(SingleCalls.TestCase)
 TestSingleCalls.settings = PLAYED
