@@ -260,7 +260,7 @@ class Call:
 
 
 class InterceptedCall:
-    """A call that goes through interceptors (an :class:`~txzmq.rpc.interceptors.Outer`).
+    """A call that goes through interceptors: what they see of it is a ClientCall.
 
     Where they only look at the call and go on with it, what they went on with is what the caller
     waits for. Where they wait for something, or see to the outcome, the caller waits for this.

@@ -39,7 +39,6 @@ __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "ClientProceed",
-    "Outer",
     "ServerInterceptor",
     "ServerProceed",
     "UnaryResult",
@@ -56,7 +55,7 @@ T = TypeVar("T")
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
-class Outer(Protocol):
+class _Outer(Protocol):
     """The call that the caller made."""
 
     @property
@@ -90,7 +89,7 @@ class ClientCall:
 
     def __init__(
         self,
-        outer: Outer,
+        outer: _Outer,
         clock: Clock,
         # Any: an interceptor sees calls of any method.
         method: Method[Any, Any],
@@ -191,7 +190,7 @@ class ClientCall:
         )
 
 
-def outer_of(call: ClientCall) -> Outer:
+def outer_of(call: ClientCall) -> _Outer:
     """The call that the caller made; of no interest to interceptors."""
     return call._outer  # pyright: ignore[reportPrivateUsage]  # the channel gave it
 
