@@ -703,6 +703,20 @@ def test_a_restarted_server_is_told_as_such(make: Worlds) -> None:
     assert not world.run(timeout=1).has_ended
 
 
+def test_a_restart_is_told_where_the_question_for_the_streams_is_lost(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    world.die()
+    world.network.advance(0.1)
+    world.serve()
+    world.network.faults = Faults(loss=1)
+    world.network.advance(2)  # connected, and asked in vain
+    world.network.faults = Faults()
+    world.network.advance(60)
+    assert isinstance(reader.ended, Unavailable)
+    assert "was restarted" in reader.ended.message
+
+
 def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
     world = make(Endless())
     reader = world.run()

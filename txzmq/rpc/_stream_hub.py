@@ -446,8 +446,11 @@ class Hub:
         return some
 
     def _acknowledged(self, head: ResponseHead | None, body: bytes) -> None:
-        if head is None or head.code is not Code.OK:
-            return  # a heartbeat will ask again, or the connection's end
+        if head is None:
+            self._ask_for_all()  # a server that was restarted does not do so by heartbeats
+            return
+        if head.code is not Code.OK:
+            return
         try:
             response = streams_pb2.AcknowledgeResponse.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
