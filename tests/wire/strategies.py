@@ -65,6 +65,7 @@ opened_streams = st.none() | st.builds(
     st.booleans(),
     uint32,
     uint64,
+    st.just(b"") | topics,
 )
 
 # Of types that exist: pure Python's protobuf unpacks what it compares.

@@ -18,7 +18,9 @@ from txzmq.rpc._wire.streams import (
     Receiver,
     Sender,
     decode,
+    decode_bundle,
     encode,
+    encode_bundle,
     new_topic,
     topic_of,
 )
@@ -212,6 +214,22 @@ def test_a_malformed_frame_is_told(frame: bytes) -> None:
     assert topic == (frame[:16] if frame[16:17] == b"\0" else b"")
     try:
         decode(frame)
+    except BadPublication:
+        pass
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_a_bundle_is_read_as_it_was_written(frames: list[bytes]) -> None:
+    topic = new_topic()
+    frame = encode_bundle(topic, frames)
+    assert topic_of(frame) == topic
+    assert decode_bundle(frame) == frames
+
+
+@given(st.binary(max_size=60))
+def test_a_malformed_bundle_is_told(frame: bytes) -> None:
+    try:
+        assert all(isinstance(each, bytes) for each in decode_bundle(frame))
     except BadPublication:
         pass
 

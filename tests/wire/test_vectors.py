@@ -21,7 +21,14 @@ from txzmq.rpc._wire.headers import (
     encode_response,
 )
 from txzmq.rpc._wire.server import Refusal, Request, ServerWire
-from txzmq.rpc._wire.streams import SEPARATOR, decode, encode, topic_of
+from txzmq.rpc._wire.streams import (
+    SEPARATOR,
+    decode,
+    decode_bundle,
+    encode,
+    encode_bundle,
+    topic_of,
+)
 from txzmq.rpc.errors import Code
 from txzmq.rpc.v1 import streams_pb2
 from txzmq.rpc.v1.control_pb2 import CancelRequest
@@ -185,12 +192,15 @@ def test_what_is_said_of_streams_is_what_its_parts_say(vector: Vector) -> None:
         ParseDict(part["json"], message)
         frame = frames[int(index)]
         if vector.get("publication"):
-            assert topic_of(frame) + SEPARATOR == frames_of(SUBSCRIPTION)[0]
+            expected = BUNDLE if vector["name"] == "bundle" else frames_of(SUBSCRIPTION)[0]
+            assert topic_of(frame) + SEPARATOR == expected
             frame = frame[len(topic_of(frame)) + 1 :]
         assert message.SerializeToString() == frame
 
 
 SUBSCRIPTION = next(vector for vector in read("streams") if vector["name"] == "subscription")
+#: What the client's SUB subscribes to besides.
+BUNDLE = bytes.fromhex("4f1c8a2be06d935728f4916c0d7be53a00")
 
 
 def test_streams_are_opened_as_their_vectors_say() -> None:
@@ -209,6 +219,21 @@ def test_streams_are_opened_as_their_vectors_say() -> None:
     assert opened.stream.topic + SEPARATOR == vectors["subscription"][0]
     assert opened.stream.publisher == "tcp://0.0.0.0:5001"
     assert encode_response(opened) == vectors["opened"][2]
+
+
+def test_bundles_are_told_read_and_written() -> None:
+    vectors = {vector["name"]: frames_of(vector) for vector in read("streams")}
+    header = vectors["opened-in-bundle"][2]
+    opened = decode_response(header)
+    assert opened.stream is not None
+    assert opened.stream.bundle + SEPARATOR == BUNDLE
+    assert encode_response(opened) == header
+    (frame,) = vectors["bundle"]
+    frames = decode_bundle(frame)
+    assert topic_of(frames[0]) + SEPARATOR == frames_of(SUBSCRIPTION)[0]
+    assert topic_of(frames[1]) == opened.stream.topic
+    assert [decode(each).sequence for each in frames] == [3, 1]
+    assert encode_bundle(topic_of(frame), frames) == frame
 
 
 @pytest.mark.parametrize("name", ["publication", "heartbeat", "end", "error"])

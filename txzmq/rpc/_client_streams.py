@@ -141,6 +141,7 @@ class ClientStream:
         "_window",
         "asked",
         "attempts",
+        "bundle",
         "deadline",
         "deferred",
         "hub",
@@ -188,6 +189,8 @@ class ClientStream:
         self.initial: Metadata = ()
         self.trailing: Metadata = ()
         self.topic = b""
+        #: Under which it may be published, too, together with others; empty if it may not.
+        self.bundle = b""
         self.shared = False
         #: The connection on which it was opened.
         self.hub: Hub | None = None
@@ -258,6 +261,7 @@ class ClientStream:
         if head.initial:
             self._set_initial(head.initial)
         self.topic = stream.topic
+        self.bundle = stream.bundle
         self.shared = stream.shared
         self.receiver.begin(stream.sequence)
         window = self._window

@@ -17,7 +17,7 @@ from txzmq.rpc.context import Context
 from txzmq.rpc.method import Method
 
 if TYPE_CHECKING:
-    from txzmq.rpc._publisher import Publisher
+    from txzmq.rpc._publisher import Bundle, Publisher
 
 __all__ = ["ServedStream", "SharedKey", "StreamCall"]
 
@@ -76,6 +76,7 @@ class ServedStream:
     __slots__ = (
         "alarm",
         "begun",
+        "bundle",
         "context",
         "deadline",
         "gone",
@@ -134,6 +135,8 @@ class ServedStream:
         self.room: Deferred[None] | None = None
         #: What the client streams.
         self.requests: ServedRequests | None = None
+        #: With which others of its client it may be published.
+        self.bundle: Bundle | None = None
         self.subscribers = 0
         #: Whether anything was published.
         self.begun = False

@@ -186,7 +186,10 @@ class ServedStreams:
             sender,
         )
         stream.requests, call.requests = call.requests, None
-        self._of_peer[stream.key[0]] += 1
+        peer = stream.key[0]
+        self._of_peer[peer] += 1
+        if self._of_peer[peer] > 1:  # one alone has no use of it
+            publisher.bundle(stream)
         self._call_roll_later()
         self.heard(stream.peer)
         self._unclaimed[stream.key] = stream
@@ -212,6 +215,7 @@ class ServedStreams:
                 shared=shared,
                 window_items=0 if shared else stream.sender.window_items,
                 window_bytes=0 if shared else stream.sender.window_bytes,
+                bundle=b"" if stream.bundle is None else stream.bundle.topic,
             )
         )
 
@@ -742,6 +746,7 @@ class ServedStreams:
         if stream.shared is not None:
             stream.publisher.runs.pop(stream.shared, None)
             self._members.dismiss(stream)
+        stream.publisher.unbundle(stream)
         self._unclaimed.pop(stream.key, None)
         if stream.deadline is not None:
             self._deadlines.remove(stream, stream.tick)

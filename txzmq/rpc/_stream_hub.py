@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ from txzmq._reactor import Timer
 from txzmq.rpc._client_requests import SEND, Requests
 from txzmq.rpc._client_streams import ClientStream
 from txzmq.rpc._stream_addresses import is_multicast, reachable
+from txzmq.rpc._wire.batches import EARLY_BATCH
 from txzmq.rpc._wire.headers import (
     OpenedStream,
     RequestHead,
@@ -23,6 +24,7 @@ from txzmq.rpc._wire.streams import (
     SEPARATOR,
     BadPublication,
     decode,
+    decode_bundle,
     from_message,
     topic_of,
 )
@@ -68,6 +70,11 @@ class HubOwner(Protocol):
     @property
     def is_ready(self) -> bool:
         """Whether control calls can be made."""
+        ...
+
+    @property
+    def may_send_early(self) -> bool:
+        """Whether control calls may be made before the turn ends: nothing has to go before them."""
         ...
 
     def flush_soon(self) -> None:
@@ -151,6 +158,8 @@ class Hub:
         self._streams: dict[bytes, ClientStream] = {}
         # Of shared streams, those that have a topic besides the one above.
         self._others: dict[bytes, list[ClientStream]] = {}
+        # How many streams there are of each bundle, by its topic.
+        self._bundles: Counter[bytes] = Counter()
         self._subscriber: SubscriberTransport | None = None
         self._endpoint = ""
         self._reached = False
@@ -200,6 +209,8 @@ class Hub:
             self.replay(stream)  # the server does not hear of one more subscription
         else:
             self._streams[stream.topic] = stream
+        if stream.bundle:
+            self._bundles[stream.bundle] += 1
         if is_multicast(endpoint):
             self._join(stream, endpoint)
         elif self._subscriber is None or endpoint != self._endpoint:
@@ -207,6 +218,8 @@ class Hub:
             self._connect()
         else:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
+            if self._bundles[stream.bundle] == 1:
+                self._subscriber.subscribe(stream.bundle + SEPARATOR)
         if self._is_unreached:
             self._look_later()
         self._flush_soon()  # or the connection would not be watched
@@ -253,6 +266,8 @@ class Hub:
             return
         for stream in streams:
             self._subscriber.subscribe(stream.topic + SEPARATOR)
+        for topic in self._bundles:
+            self._subscriber.subscribe(topic + SEPARATOR)
 
     def _all(self) -> list[ClientStream]:
         streams = list(self._streams.values())
@@ -287,11 +302,21 @@ class Hub:
             self._leave(stream, group)
         elif self._subscriber is not None:
             self._subscriber.unsubscribe(stream.topic + SEPARATOR)
+        if stream.bundle:
+            self._unbundle(stream.bundle)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
         self._flush_soon()
         if not self._streams and not self._requests:
             self._stop_timers()
+
+    def _unbundle(self, topic: bytes) -> None:
+        """A stream of a bundle has ended."""
+        self._bundles[topic] -= 1
+        if not self._bundles[topic]:
+            del self._bundles[topic]
+            if self._subscriber is not None:
+                self._subscriber.unsubscribe(topic + SEPARATOR)
 
     def _leave(self, stream: ClientStream, group: _Group) -> None:
         """A stream is not received from a group any more."""
@@ -342,11 +367,13 @@ class Hub:
             self._stop_timers()
 
     def send_requests_soon(self, requests: Requests) -> None:
-        """Send what there is when the turn ends."""
+        """Send what there is when the turn ends, or there is enough."""
         if not self._fresh:
             self._flush_soon()
             self._look_later()
         self._fresh[requests] = None
+        if len(self._fresh) >= EARLY_BATCH and self._owner.may_send_early:
+            self._send_requests()
 
     def send_requests(self, requests: Requests) -> None:
         """Send what there is now, unless the call itself is still to be sent."""
@@ -509,7 +536,20 @@ class Hub:
             self._reading = False
 
     def _published(self, frame: bytes) -> None:
-        stream = self._streams.get(topic_of(frame))
+        topic = topic_of(frame)
+        if topic not in self._bundles:
+            self._published_alone(topic, frame)
+            return
+        try:
+            frames = decode_bundle(frame)
+        except BadPublication:
+            self._owner.count("malformed")  # heartbeats will tell what is missing
+            return
+        for each in frames:
+            self._published_alone(topic_of(each), each)
+
+    def _published_alone(self, topic: bytes, frame: bytes) -> None:
+        stream = self._streams.get(topic)
         if stream is None:
             self._owner.count("publication of no stream")
             return
@@ -644,6 +684,7 @@ class Hub:
         self._to_cancel.clear()
         self._unread.clear()
         self._to_replay.clear()
+        self._bundles.clear()
         for table in (self._requests, self._fresh, self._again):
             table.clear()
         subscriber, self._subscriber = self._subscriber, None

@@ -428,6 +428,11 @@ class Subchannel:
         """Something happened to a stream."""
         self._owner.count(event)
 
+    @property
+    def may_send_early(self) -> bool:
+        """Whether control calls may be made before the turn ends: nothing has to go before them."""
+        return self._may_send_early and not self._outgoing
+
     def flush_soon(self) -> None:
         """Have the hub send what it has when the turn ends."""
         self._transport.flush_soon()

@@ -79,6 +79,7 @@ class OpenedStream(NamedTuple):
     :ivar shared: whether others get the same items.
     :ivar window_items: the window that holds, in items.
     :ivar window_bytes: and in bytes.
+    :ivar bundle: a topic for what is published of several streams at once; empty if there is none.
     """
 
     topic: bytes
@@ -89,6 +90,7 @@ class OpenedStream(NamedTuple):
     shared: bool = False
     window_items: int = 0
     window_bytes: int = 0
+    bundle: bytes = b""
 
 
 class RequestHead(NamedTuple):
@@ -271,6 +273,7 @@ def _encode_response(head: ResponseHead) -> bytes:
                 shared=stream.shared,
                 window_items=stream.window_items,
                 window_bytes=stream.window_bytes,
+                bundle=stream.bundle,
             )
         )
     if head.code is not Code.OK:
@@ -321,8 +324,11 @@ def _stream_from_wire(message: ResponseHeader) -> OpenedStream | None:
     if not message.HasField("stream"):
         return None
     stream = message.stream
-    if len(stream.topic) != TOPIC_SIZE or b"\0" in stream.topic:
-        raise BadHeader(f"the topic of a stream has {TOPIC_SIZE} bytes, and none of them is zero")
+    for topic in (stream.topic, stream.bundle or stream.topic):
+        if len(topic) != TOPIC_SIZE or b"\0" in topic:
+            raise BadHeader(
+                f"the topic of a stream has {TOPIC_SIZE} bytes, and none of them is zero"
+            )
     return OpenedStream(
         stream.topic,
         stream.publisher,
@@ -332,4 +338,5 @@ def _stream_from_wire(message: ResponseHeader) -> OpenedStream | None:
         stream.shared,
         stream.window_items,
         stream.window_bytes,
+        stream.bundle,
     )

@@ -170,6 +170,7 @@ class OpenedStream(_message.Message):
     SHARED_FIELD_NUMBER: _builtins.int
     WINDOW_ITEMS_FIELD_NUMBER: _builtins.int
     WINDOW_BYTES_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
     topic: _builtins.bytes
     """16 bytes, none of them zero: what to subscribe to, with a zero byte behind it."""
     publisher: _builtins.str
@@ -187,6 +188,11 @@ class OpenedStream(_message.Message):
     window_items: _builtins.int
     """The window that holds: no more than the client asked for."""
     window_bytes: _builtins.int
+    bundle: _builtins.bytes
+    """16 bytes, none of them zero, the same for several private streams of the client: where it
+    subscribes to this, too, the server may publish there what it has for several of them at once.
+    Empty where it does not.
+    """
     def __init__(
         self,
         *,
@@ -198,8 +204,9 @@ class OpenedStream(_message.Message):
         shared: _builtins.bool = ...,
         window_items: _builtins.int = ...,
         window_bytes: _builtins.int = ...,
+        bundle: _builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "grace_ms", b"grace_ms", "publisher", b"publisher", "sequence", b"sequence", "shared", b"shared", "topic", b"topic", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "epoch", b"epoch", "grace_ms", b"grace_ms", "publisher", b"publisher", "sequence", b"sequence", "shared", b"shared", "topic", b"topic", "window_bytes", b"window_bytes", "window_items", b"window_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___OpenedStream: _TypeAlias = OpenedStream  # noqa: Y015

@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/streams.proto\x12\x0ctxzmq.rpc.v1\"f\n\x0bPublication\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05items\x18\x02 \x03(\x0c\x12\x10\n\x03\x65nd\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05start\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x42\x06\n\x04_endB\x08\n\x06_start\"+\n\x08Position\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"?\n\x12\x41\x63knowledgeRequest\x12)\n\tpositions\x18\x01 \x03(\x0b\x32\x16.txzmq.rpc.v1.Position\"5\n\x13\x41\x63knowledgeResponse\x12\x0f\n\x07unknown\x18\x01 \x03(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\"0\n\rReplayRequest\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"@\n\x0eReplayResponse\x12.\n\x0bpublication\x18\x01 \x01(\x0b\x32\x19.txzmq.rpc.v1.Publication\"&\n\x14\x43\x61ncelStreamsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\x0c\"\x17\n\x15\x43\x61ncelStreamsResponse\"b\n\x0bSendRequest\x12\x10\n\x08requests\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05items\x18\x03 \x03(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12\x13\n\x0b\x61\x63knowledge\x18\x05 \x01(\x08\"\x1d\n\x0cSendResponse\x12\r\n\x05taken\x18\x01 \x01(\x04\x32\xc8\x02\n\x07Streams\x12W\n\x0b\x41\x63knowledge\x12 .txzmq.rpc.v1.AcknowledgeRequest\x1a!.txzmq.rpc.v1.AcknowledgeResponse\"\x03\x90\x02\x02\x12H\n\x06Replay\x12\x1b.txzmq.rpc.v1.ReplayRequest\x1a\x1c.txzmq.rpc.v1.ReplayResponse\"\x03\x90\x02\x01\x12V\n\x06\x43\x61ncel\x12\".txzmq.rpc.v1.CancelStreamsRequest\x1a#.txzmq.rpc.v1.CancelStreamsResponse\"\x03\x90\x02\x02\x12\x42\n\x04Send\x12\x19.txzmq.rpc.v1.SendRequest\x1a\x1a.txzmq.rpc.v1.SendResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/streams.proto\x12\x0ctxzmq.rpc.v1\"f\n\x0bPublication\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05items\x18\x02 \x03(\x0c\x12\x10\n\x03\x65nd\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05start\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x42\x06\n\x04_endB\x08\n\x06_start\"\x1e\n\x06\x42undle\x12\x14\n\x0cpublications\x18\x01 \x03(\x0c\"+\n\x08Position\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"?\n\x12\x41\x63knowledgeRequest\x12)\n\tpositions\x18\x01 \x03(\x0b\x32\x16.txzmq.rpc.v1.Position\"5\n\x13\x41\x63knowledgeResponse\x12\x0f\n\x07unknown\x18\x01 \x03(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\"0\n\rReplayRequest\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"@\n\x0eReplayResponse\x12.\n\x0bpublication\x18\x01 \x01(\x0b\x32\x19.txzmq.rpc.v1.Publication\"&\n\x14\x43\x61ncelStreamsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\x0c\"\x17\n\x15\x43\x61ncelStreamsResponse\"b\n\x0bSendRequest\x12\x10\n\x08requests\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05items\x18\x03 \x03(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12\x13\n\x0b\x61\x63knowledge\x18\x05 \x01(\x08\"\x1d\n\x0cSendResponse\x12\r\n\x05taken\x18\x01 \x01(\x04\x32\xc8\x02\n\x07Streams\x12W\n\x0b\x41\x63knowledge\x12 .txzmq.rpc.v1.AcknowledgeRequest\x1a!.txzmq.rpc.v1.AcknowledgeResponse\"\x03\x90\x02\x02\x12H\n\x06Replay\x12\x1b.txzmq.rpc.v1.ReplayRequest\x1a\x1c.txzmq.rpc.v1.ReplayResponse\"\x03\x90\x02\x01\x12V\n\x06\x43\x61ncel\x12\".txzmq.rpc.v1.CancelStreamsRequest\x1a#.txzmq.rpc.v1.CancelStreamsResponse\"\x03\x90\x02\x02\x12\x42\n\x04Send\x12\x19.txzmq.rpc.v1.SendRequest\x1a\x1a.txzmq.rpc.v1.SendResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,24 +46,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMS'].methods_by_name['Send']._serialized_options = b'\220\002\002'
   _globals['_PUBLICATION']._serialized_start=44
   _globals['_PUBLICATION']._serialized_end=146
-  _globals['_POSITION']._serialized_start=148
-  _globals['_POSITION']._serialized_end=191
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=193
-  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=256
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=258
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=311
-  _globals['_REPLAYREQUEST']._serialized_start=313
-  _globals['_REPLAYREQUEST']._serialized_end=361
-  _globals['_REPLAYRESPONSE']._serialized_start=363
-  _globals['_REPLAYRESPONSE']._serialized_end=427
-  _globals['_CANCELSTREAMSREQUEST']._serialized_start=429
-  _globals['_CANCELSTREAMSREQUEST']._serialized_end=467
-  _globals['_CANCELSTREAMSRESPONSE']._serialized_start=469
-  _globals['_CANCELSTREAMSRESPONSE']._serialized_end=492
-  _globals['_SENDREQUEST']._serialized_start=494
-  _globals['_SENDREQUEST']._serialized_end=592
-  _globals['_SENDRESPONSE']._serialized_start=594
-  _globals['_SENDRESPONSE']._serialized_end=623
-  _globals['_STREAMS']._serialized_start=626
-  _globals['_STREAMS']._serialized_end=954
+  _globals['_BUNDLE']._serialized_start=148
+  _globals['_BUNDLE']._serialized_end=178
+  _globals['_POSITION']._serialized_start=180
+  _globals['_POSITION']._serialized_end=223
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=225
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=288
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=290
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=343
+  _globals['_REPLAYREQUEST']._serialized_start=345
+  _globals['_REPLAYREQUEST']._serialized_end=393
+  _globals['_REPLAYRESPONSE']._serialized_start=395
+  _globals['_REPLAYRESPONSE']._serialized_end=459
+  _globals['_CANCELSTREAMSREQUEST']._serialized_start=461
+  _globals['_CANCELSTREAMSREQUEST']._serialized_end=499
+  _globals['_CANCELSTREAMSRESPONSE']._serialized_start=501
+  _globals['_CANCELSTREAMSRESPONSE']._serialized_end=524
+  _globals['_SENDREQUEST']._serialized_start=526
+  _globals['_SENDREQUEST']._serialized_end=624
+  _globals['_SENDRESPONSE']._serialized_start=626
+  _globals['_SENDRESPONSE']._serialized_end=655
+  _globals['_STREAMS']._serialized_start=658
+  _globals['_STREAMS']._serialized_end=986
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,29 @@ class Publication(_message.Message):
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
 
 @_typing.final
+class Bundle(_message.Message):
+    """What is published under the topic of a bundle, after the topic and a zero byte."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLICATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def publications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What would have been published under the topics of several streams, each with its topic and
+        zero byte in front.
+        """
+
+    def __init__(
+        self,
+        *,
+        publications: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["publications", b"publications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
+
+@_typing.final
 class Position(_message.Message):
     """How far a client has come with a stream."""
 
