@@ -1,1 +1,1 @@
-"""What calls cost in memory, on each side: ``make bench-memory``."""
+"""What calls and idle streams cost in memory, on each side: ``make bench-memory``."""

@@ -1,9 +1,10 @@
 """What calls cost in memory, on each side: ``make bench-memory``.
 
 First, calls in flight: how much a client's and a server's process grow for each, with the size of
-the messages above it, and with ``--lines`` the lines that allocate most of it. Then very many calls
-of which one in a hundred each fails in one of seven ways: whether either process grows. Fails where
-a goal is missed.
+the messages above it, and with ``--lines`` the lines that allocate most of it. Then, likewise,
+streams of responses that are open and idle, before their first item and after it. Then very many
+calls of which one in a hundred each fails in one of seven ways: whether either process grows. Fails
+where a goal is missed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-#: The goals: bytes for a call in flight on each side, and by how many bytes each call may have a
-#: process grow that makes many: less than any object has.
+#: The goals: bytes for a call in flight on each side, for an idle stream on the server, and by how
+#: many bytes each call may have a process grow that makes many: less than any object has.
 _IN_FLIGHT: Final = 2_048
+_IDLE: Final = 4_096
 _GROWTH: Final = 4.0
 #: The part of the calls after which a process counts as warm.
 _WARM: Final = 0.25
@@ -40,11 +42,11 @@ def _server(*, trace: bool) -> Generator[str]:
             process.kill()
 
 
-def _play(scenario: str, calls: int, *, lines: int = 0) -> Iterator[Sample]:
+def _play(scenario: str, calls: int, *options: str, lines: int = 0) -> Iterator[Sample]:
     """Run a scenario in a client and a server process; what it says, as it says it."""
     command = [sys.executable, "-m", "benchmarks.memory.client", scenario]
     with _server(trace=bool(lines)) as endpoint:
-        command += [endpoint, "--calls", str(calls), "--lines", str(lines)]
+        command += [endpoint, "--calls", str(calls), "--lines", str(lines), *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             yield from map(json.loads, process.stdout)
@@ -63,27 +65,47 @@ def _row(*cells: str) -> None:
 def in_flight(calls: int) -> list[str]:
     """Measure and print calls in flight; the goals that are missed."""
     (sample,) = _play("in-flight", calls)
-    _row("in flight", "before", "during", "after", "per call")
+    each = _growth("in flight", sample, calls)
+    return [
+        f"{side}: {size:.0f} bytes for a call, the goal is {_IN_FLIGHT}"
+        for side, size in each.items()
+        if size > _IN_FLIGHT
+    ]
+
+
+def idle(streams: int) -> list[str]:
+    """Measure and print streams that are open and idle; the goal if it is missed."""
     missed: list[str] = []
+    for title, option in (("idle at once", "--no-item"), ("after an item", "--item")):
+        print()
+        (sample,) = _play("idle", streams, option)
+        size = _growth(title, sample, streams)["server"]
+        if size > _IDLE:
+            missed.append(f"server: {size:.0f} bytes for an idle stream, the goal is {_IDLE}")
+    return missed
+
+
+def _growth(title: str, sample: Sample, number: int) -> dict[str, float]:
+    """Print how the processes grew by so many calls or streams; bytes for each one, by side."""
+    _row(title, "before", "during", "after", "each")
+    grown: dict[str, float] = {}
     for side in _SIDES:
         before, during, after = (
             sample[when][side]["resident"] for when in ("before", "during", "after")
         )
-        each = (during - before) / calls
-        _row(side, _mib(before), _mib(during), _mib(after), f"{each:.0f} B")
-        if each > _IN_FLIGHT:
-            missed.append(f"{side}: {each:.0f} bytes for a call, the goal is {_IN_FLIGHT}")
-    return missed
+        grown[side] = (during - before) / number
+        _row(side, _mib(before), _mib(during), _mib(after), f"{grown[side]:.0f} B")
+    return grown
 
 
-def print_lines(calls: int, lines: int) -> None:
-    """Print which lines allocate what the calls in flight hold."""
-    (sample,) = _play("in-flight", calls, lines=lines)
+def print_lines(scenario: str, number: int, lines: int, *options: str) -> None:
+    """Print which lines allocate what the calls in flight, or the idle streams, hold."""
+    (sample,) = _play(scenario, number, *options, lines=lines)
     for side in _SIDES:
         before = dict(sample["before"][side]["lines"])
-        print(f"\nbytes per call in flight, {side}, by line")
+        print(f"\nbytes for each, {scenario}, {side}, by line")
         for line, size in sample["during"][side]["lines"]:
-            print(f"{(size - before.get(line, 0)) / calls:>14.0f}  {line}")
+            print(f"{(size - before.get(line, 0)) / number:>14.0f}  {line}")
 
 
 def failures(calls: int) -> list[str]:
@@ -118,12 +140,16 @@ def main() -> int:
     """Measure, print, and compare with the goals."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--in-flight", type=int, default=100_000, metavar="CALLS")
+    parser.add_argument("--idle", type=int, default=10_000, metavar="STREAMS")
     parser.add_argument("--failures", type=int, default=1_000_000, metavar="CALLS")
     parser.add_argument("--lines", type=int, default=0, help="print so many lines that allocate")
     given = parser.parse_args()
     missed = in_flight(given.in_flight) if given.in_flight else []
     if given.lines and given.in_flight:
-        print_lines(given.in_flight, given.lines)
+        print_lines("in-flight", given.in_flight, given.lines)
+    missed += idle(given.idle) if given.idle else []
+    if given.lines and given.idle:
+        print_lines("idle", given.idle, given.lines, "--item")
     if given.failures:
         print()
         missed += failures(given.failures)

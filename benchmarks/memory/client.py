@@ -13,10 +13,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.protocols.portforward import ProxyFactory
 from twisted.python.failure import Failure
 
-from benchmarks.memory.service import DO, DO_AS_BYTES, TELL, Memory, memory, prepare, say
+from benchmarks.memory.service import DO, DO_AS_BYTES, TELL, WATCH, Memory, memory, prepare, say
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
-from txzmq.rpc import Channel, Code, RpcError
+from txzmq.rpc import Channel, Code, ResponseStream, RpcError
 
 #: Seconds; no call of the benchmark ends by it.
 _HOURS = 3600.0
@@ -63,6 +63,58 @@ async def in_flight(given: argparse.Namespace, factory: ZmqFactory, pause: Pause
     after = await sides.measure()
     say(json.dumps({"before": before, "during": during, "after": after}))
     channel.close()
+
+
+#: Streams that one client has open: fewer than a server allows it.
+_STREAMS_OF_A_CHANNEL = 4_000
+#: How many are opened at a time, so that no burst of openings is what is measured.
+_OPENED_AT_ONCE = 500
+
+
+async def idle(given: argparse.Namespace, factory: ZmqFactory, pause: Pause) -> None:
+    """Have many streams open that nothing comes through, after an item or without."""
+    sides = Sides(Channel(factory, given.endpoint, timeout=_HOURS), lines=given.lines)
+    count = -(-given.calls // _STREAMS_OF_A_CHANNEL)
+    channels = [Channel(factory, given.endpoint, timeout=_HOURS) for _ in range(count)]
+    readers: list[Deferred[None]] = []
+
+    async def open_streams(number: int) -> None:
+        begun = [_Begun() for _ in range(number)]
+        for one in begun:
+            channel = channels[len(readers) % len(channels)]
+            stream = channel.unary_stream(WATCH, StringValue(value="item" if given.item else ""))
+            readers.append(Deferred.fromCoroutine(one.read(stream)))
+        if given.item:
+            await gatherResults([one.had_item for one in begun])
+        else:
+            await pause(0.5)
+
+    await open_streams(100 * count)  # what is loaded and cached at first use does not count
+    await pause(2.0)
+    before = await sides.measure()
+    for _ in range(0, given.calls, _OPENED_AT_ONCE):
+        await open_streams(_OPENED_AT_ONCE)
+    await pause(3.0)  # until the last item is acknowledged
+    during = await sides.measure()
+    for reader in readers:
+        reader.addErrback(_cancelled)
+        reader.cancel()
+    del readers[:]
+    await pause(2.0)
+    after = await sides.measure()
+    say(json.dumps({"before": before, "during": during, "after": after}))
+
+
+class _Begun:
+    """Reads a stream."""
+
+    def __init__(self) -> None:
+        self.had_item: Deferred[None] = Deferred()
+
+    async def read(self, stream: ResponseStream[StringValue]) -> None:
+        """Read to the end, which does not come."""
+        async for _ in stream:
+            self.had_item.callback(None)
 
 
 def _cancelled(failure: Failure) -> None:
@@ -206,6 +258,7 @@ class Pause:
 
 SCENARIOS: dict[str, Callable[..., Coroutine[Deferred[Any], Any, None]]] = {
     "in-flight": in_flight,
+    "idle": idle,
     "failures": failures,
 }
 
@@ -216,6 +269,7 @@ def main() -> None:
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("endpoint")
     parser.add_argument("--calls", type=int, required=True)
+    parser.add_argument("--item", action=argparse.BooleanOptionalAction)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--lines", type=int, default=0)
     given = parser.parse_args()

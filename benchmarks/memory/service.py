@@ -6,7 +6,7 @@ import gc
 import json
 import sys
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from resource import getpagesize
 from typing import Any, ClassVar, Final
@@ -16,12 +16,13 @@ from twisted.internet import epollreactor
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 
-from txzmq.rpc import Context, Method, NotFound, Service, UnaryResult
+from txzmq.rpc import Context, Kind, Method, NotFound, Service, UnaryResult
 
-__all__ = ["DO", "DO_AS_BYTES", "TELL", "Memory", "Worker", "memory", "prepare"]
+__all__ = ["DO", "DO_AS_BYTES", "TELL", "WATCH", "Memory", "Worker", "memory", "prepare", "say"]
 
 DO = Method("/bench.Memory/Do", "do", StringValue, StringValue)
 TELL = Method("/bench.Memory/Tell", "tell", StringValue, StringValue)
+WATCH = Method("/bench.Memory/Watch", "watch", StringValue, StringValue, kind=Kind.UNARY_STREAM)
 #: What a client of another version of the proto takes the method for: its requests are malformed.
 DO_AS_BYTES = Method("/bench.Memory/Do", "do", BytesValue, BytesValue)
 
@@ -56,7 +57,7 @@ def memory(*, lines: int = 0) -> Memory:
 class Worker:
     """Does what the request says."""
 
-    __txzmq_service__: ClassVar[Service] = Service("bench.Memory", (DO, TELL))
+    __txzmq_service__: ClassVar[Service] = Service("bench.Memory", (DO, TELL, WATCH))
 
     def __init__(self) -> None:
         self._behaviours: dict[str, Callable[[], UnaryResult[StringValue]]] = {
@@ -70,6 +71,13 @@ class Worker:
     def do(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
         """Answer, fail, or never answer."""
         return self._behaviours[request.value.rstrip()]()
+
+    async def watch(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        """Give one item if the request has a value, and wait for ever."""
+        if request.value:
+            yield StringValue(value=request.value)
+        never: Deferred[None] = Deferred()
+        await never
 
     def tell(self, request: StringValue, context: Context) -> StringValue:
         """What this process holds; the request says how many lines."""
