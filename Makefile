@@ -137,7 +137,7 @@ bench-layers: $(DEVELOPS)  ## measure where the time of a call goes, layer by la
 	$(BIN)/python -m benchmarks.layers
 
 .PHONY: bench-memory
-bench-memory: $(DEVELOPS)  ## measure what calls cost in memory, in flight and over a million of them
+bench-memory: $(DEVELOPS)  ## measure what calls and idle streams cost in memory, and a million calls
 	$(BIN)/python -m benchmarks.memory
 
 .PHONY: bench-scale
