@@ -118,6 +118,7 @@ wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use t
 .PHONY: bench
 bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.streams --most 100
 
 .PHONY: bench-streams

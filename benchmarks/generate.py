@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PROTOS", "GenerateError", "with_protoc", "with_txzmq"]
+__all__ = ["PROTOS", "GenerateError", "with_grpc", "with_protoc", "with_txzmq"]
 
 PROTOS: Final = Path(__file__).parent / "protos"
 
@@ -27,6 +27,23 @@ def with_protoc(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _python(
         ["grpc_tools.protoc", f"-I{PROTOS}", f"--python_out={folder.resolve()}", "bench.proto"],
+        cwd=folder,
+    )
+
+
+def with_grpc(folder: Path) -> None:
+    """Make ``bench_pb2`` and ``bench_pb2_grpc`` in *folder*, as grpc's documentation has it.
+
+    :raises GenerateError: if protoc fails.
+    """
+    with_protoc(folder)
+    _python(
+        [
+            "grpc_tools.protoc",
+            f"-I{PROTOS}",
+            f"--grpc_python_out={folder.resolve()}",
+            "bench.proto",
+        ],
         cwd=folder,
     )
 

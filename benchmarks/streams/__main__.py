@@ -17,7 +17,7 @@ from benchmarks.stacks import BASELINE
 from benchmarks.stacks import STACKS as COMPARED
 from benchmarks.streams.audience import AUDIENCES, as_table, measure, redraw, write
 from benchmarks.streams.loads import LOADS
-from benchmarks.streams.stack import STACKS, Stack
+from benchmarks.streams.stack import BARE, BARE_LOAD, STACKS, THEIRS, Stack
 
 _DOCS: Final = Path(__file__).parent.parent.parent / "docs" / "performance"
 
@@ -40,9 +40,11 @@ def main() -> None:
         return
     loads: list[str] = parsed.load or ([] if parsed.many else list(LOADS))
     with ExitStack() as ends:
-        stacks = [Stack(name, ends) for name in STACKS] if loads else []
+        compared = [Stack(name, ends) for name in STACKS] if loads else []
+        bare = [Stack(BARE, ends)] if BARE_LOAD in loads else []
         for load in loads:
-            samples: dict[str, list[dict[str, float]]] = {name: [] for name in STACKS}
+            stacks = [*compared, *bare] if load == BARE_LOAD else compared
+            samples: dict[str, list[dict[str, float]]] = {stack.name: [] for stack in stacks}
             for stack in stacks:
                 stack.measure(load, 0.3)
             for number in range(parsed.rounds):
@@ -84,15 +86,20 @@ def _print(load: str, samples: dict[str, list[dict[str, float]]]) -> None:
         print(
             f"  {name:10} {rate:12,.0f}/s   client {client:7.2f} us   server {server:7.2f} us{trip}"
         )
-    ours, theirs = (samples[name] for name in STACKS)
-    ratios = [a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True)]
-    if ours[0]["p50"]:
-        trips = [b["p50"] / a["p50"] for a, b in zip(ours, theirs, strict=True)]
-        print(f"  ratio      {statistics.median(trips):.1f} of the medians of round trips")
-    print(
-        f"  ratio      {statistics.median(ratios):.1f}"
-        f"  (from {min(ratios):.1f} to {max(ratios):.1f})"
-    )
+    theirs = samples[THEIRS]
+    for name in samples:
+        if name == THEIRS:
+            continue
+        ours = samples[name]
+        ratios = [a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True)]
+        trip = ""
+        if ours[0]["p50"]:
+            trips = [b["p50"] / a["p50"] for a, b in zip(ours, theirs, strict=True)]
+            trip = f", {statistics.median(trips):.1f} of the medians of round trips"
+        print(
+            f"  {name} : {THEIRS}  {statistics.median(ratios):.1f} x"
+            f"  (from {min(ratios):.1f} to {max(ratios):.1f}){trip}"
+        )
 
 
 if __name__ == "__main__":

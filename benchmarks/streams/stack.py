@@ -12,9 +12,13 @@ from typing import Final
 
 from benchmarks.streams.loads import BURST, PAUSE, SUBSCRIBERS, Figures, Order
 
-__all__ = ["STACKS", "Stack"]
+__all__ = ["BARE", "BARE_LOAD", "STACKS", "THEIRS", "Stack"]
 
-STACKS: Final = ("txzmq_", "grpc_aio")
+THEIRS: Final = "grpc_aio"
+STACKS: Final = ("txzmq_", THEIRS)
+#: What the sockets alone can do, of the one load that they bear without anything else.
+BARE: Final = "bare_pyzmq"
+BARE_LOAD: Final = "chat"
 #: Seconds for anything that a process is asked for, beyond what it is to take.
 _PATIENCE: Final = 120.0
 

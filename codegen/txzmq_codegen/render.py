@@ -67,13 +67,13 @@ def _head(file: File, types: References) -> Iterator[str]:
         yield "import sys"  # type checkers know the version check by this name only
     yield from ("import typing as _typing", "")
     yield from ("import txzmq.rpc as _rpc", "import txzmq.rpc.method as _method")
-    if not all(method.server_streaming for method in methods):
-        yield "from twisted.internet.defer import Deferred as _Deferred"
     yield from types.imports()
     if deprecated:
         yield _IMPORT_DEPRECATED
     if methods:
         yield from ("", "if _typing.TYPE_CHECKING:", "    import txzmq.testing as _testing")
+    if not all(method.server_streaming for method in methods):
+        yield "    from twisted.internet.defer import Deferred as _Deferred"
     yield from types.aliases()
     yield from ("", f"_method.require_level({LEVEL}, __name__)")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -82,14 +84,41 @@ def test_all_names_what_there_is(name: str) -> None:
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_a_door_exports_what_it_imports_and_nothing_else(door: ModuleType) -> None:
     assert door.__file__ is not None
-    tree = ast.parse(Path(door.__file__).read_bytes())
+    (lazily,) = [
+        node
+        for node in ast.parse(Path(door.__file__).read_bytes()).body
+        if isinstance(node, ast.If)
+    ]
+    assert ast.unparse(lazily.test) == "TYPE_CHECKING"
     imported = {
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        alias.name: node.module
+        for node in lazily.body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported == set(exported(door))
+    assert set(imported) == set(exported(door))
+    for name, module in imported.items():
+        assert module is not None
+        assert getattr(door, name) is getattr(importlib.import_module(module), name)
+    assert set(exported(door)) <= set(dir(door))
+    with pytest.raises(AttributeError, match="has no attribute 'Misspelt'"):
+        _ = door.Misspelt
+
+
+def test_who_imports_a_generated_client_does_not_wait_for_sockets() -> None:
+    """Nor for Twisted: a program may look at its arguments first."""
+    program = """
+import sys
+import txzmq, txzmq.rpc, txzmq.rpc.v1.control_txzmq, txzmq.rpc.v1.streams_txzmq
+print(*sorted({"twisted", "zmq", "asyncio"} & set(sys.modules)))
+from txzmq.rpc import *
+from txzmq import *
+print(Channel.__name__, ZmqFactory.__name__, txzmq.rpc.errors.__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == ["", "Channel ZmqFactory txzmq.rpc.errors"]
 
 
 @pytest.mark.parametrize(

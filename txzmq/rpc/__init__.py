@@ -1,74 +1,120 @@
 """Typed RPC for Twisted over ZeroMQ."""
 
-from txzmq.rpc._open_door import InsecureBindError
-from txzmq.rpc._reply_cache import ReplyCacheLimits
-from txzmq.rpc._stream_writer import StreamWriter
-from txzmq.rpc._wire.metadata import Metadata, MetadataInput
-from txzmq.rpc.balancing import (
-    BalancingPolicy,
-    ConsistentHash,
-    Endpoint,
-    LeastLoaded,
-    Picker,
-    PickFirst,
-    RoundRobin,
-)
-from txzmq.rpc.blocking import Blocking
-from txzmq.rpc.channel import Channel, ConnectivityState
-from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
-from txzmq.rpc.context import Context, current_context, detached
-from txzmq.rpc.errors import (
-    Aborted,
-    AlreadyExists,
-    Cancelled,
-    Code,
-    DataLoss,
-    DeadlineExceeded,
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    OutOfRange,
-    PermissionDenied,
-    ResourceExhausted,
-    RpcError,
-    Unauthenticated,
-    Unavailable,
-    Unimplemented,
-    Unknown,
-)
-from txzmq.rpc.interceptors import (
-    ClientCall,
-    ClientInterceptor,
-    ClientProceed,
-    ServerInterceptor,
-    ServerProceed,
-    UnaryResult,
-)
-from txzmq.rpc.limits import ServerLimits
-from txzmq.rpc.liveness import Liveness
-from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
-from txzmq.rpc.resolvers import (
-    DnsClient,
-    DnsResolver,
-    ResolvedAddress,
-    Resolver,
-    ResolverListener,
-    StaticResolver,
-    resolver_for,
-)
-from txzmq.rpc.server import Server, ServiceHandler, StreamResult
-from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
-from txzmq.rpc.socket_options import SocketOptions
-from txzmq.rpc.streams import RequestStream, ResponseStream
-from txzmq.rpc.watching import (
-    ClientLoss,
-    Count,
-    EndpointChange,
-    EndpointStatus,
-    Observer,
-    Watched,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from txzmq.rpc._open_door import InsecureBindError
+    from txzmq.rpc._reply_cache import ReplyCacheLimits
+    from txzmq.rpc._stream_writer import StreamWriter
+    from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+    from txzmq.rpc.balancing import (
+        BalancingPolicy,
+        ConsistentHash,
+        Endpoint,
+        LeastLoaded,
+        Picker,
+        PickFirst,
+        RoundRobin,
+    )
+    from txzmq.rpc.blocking import Blocking
+    from txzmq.rpc.channel import Channel, ConnectivityState
+    from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
+    from txzmq.rpc.context import Context, current_context, detached
+    from txzmq.rpc.errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        Code,
+        DataLoss,
+        DeadlineExceeded,
+        FailedPrecondition,
+        Internal,
+        InvalidArgument,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        RpcError,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+        Unknown,
+    )
+    from txzmq.rpc.interceptors import (
+        ClientCall,
+        ClientInterceptor,
+        ClientProceed,
+        ServerInterceptor,
+        ServerProceed,
+        UnaryResult,
+    )
+    from txzmq.rpc.limits import ServerLimits
+    from txzmq.rpc.liveness import Liveness
+    from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
+    from txzmq.rpc.resolvers import (
+        DnsClient,
+        DnsResolver,
+        ResolvedAddress,
+        Resolver,
+        ResolverListener,
+        StaticResolver,
+        resolver_for,
+    )
+    from txzmq.rpc.server import Server, ServiceHandler, StreamResult
+    from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
+    from txzmq.rpc.socket_options import SocketOptions
+    from txzmq.rpc.streams import RequestStream, ResponseStream
+    from txzmq.rpc.watching import (
+        ClientLoss,
+        Count,
+        EndpointChange,
+        EndpointStatus,
+        Observer,
+        Watched,
+    )
+else:
+    from txzmq._doors import door
+
+    __getattr__, __dir__ = door(
+        __name__,
+        {
+            "txzmq.rpc._open_door": "InsecureBindError",
+            "txzmq.rpc._reply_cache": "ReplyCacheLimits",
+            "txzmq.rpc._stream_writer": "StreamWriter",
+            "txzmq.rpc._wire.metadata": "Metadata MetadataInput",
+            "txzmq.rpc.balancing": (
+                "BalancingPolicy ConsistentHash Endpoint LeastLoaded Picker PickFirst RoundRobin"
+            ),
+            "txzmq.rpc.blocking": "Blocking",
+            "txzmq.rpc.channel": "Channel ConnectivityState",
+            "txzmq.rpc.client": "Caller ResponseMetadata StreamInput",
+            "txzmq.rpc.context": "Context current_context detached",
+            "txzmq.rpc.errors": (
+                "Aborted AlreadyExists Cancelled Code DataLoss DeadlineExceeded "
+                "FailedPrecondition Internal InvalidArgument NotFound OutOfRange "
+                "PermissionDenied ResourceExhausted RpcError Unauthenticated Unavailable "
+                "Unimplemented Unknown"
+            ),
+            "txzmq.rpc.interceptors": (
+                "ClientCall ClientInterceptor ClientProceed ServerInterceptor ServerProceed "
+                "UnaryResult"
+            ),
+            "txzmq.rpc.limits": "ServerLimits",
+            "txzmq.rpc.liveness": "Liveness",
+            "txzmq.rpc.method": "IdempotencyLevel Kind Method Service",
+            "txzmq.rpc.resolvers": (
+                "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
+                "StaticResolver resolver_for"
+            ),
+            "txzmq.rpc.server": "Server ServiceHandler StreamResult",
+            "txzmq.rpc.service_config": "ServiceConfig ServiceConfigError",
+            "txzmq.rpc.socket_options": "SocketOptions",
+            "txzmq.rpc.streams": "RequestStream ResponseStream",
+            "txzmq.rpc.watching": (
+                "ClientLoss Count EndpointChange EndpointStatus Observer Watched"
+            ),
+        },
+    )
 
 __all__ = [
     "Aborted",

@@ -14,13 +14,13 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from .a import b_c_pb2 as _alias_clash_a_b_c_pb2
 from .a_b import c_pb2 as _alias_clash_a_b_c_pb2_
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

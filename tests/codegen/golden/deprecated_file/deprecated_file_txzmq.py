@@ -16,7 +16,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from . import deprecated_file_pb2 as _deprecated_file_pb2
 
@@ -27,6 +26,7 @@ else:  # Twisted depends on typing_extensions
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

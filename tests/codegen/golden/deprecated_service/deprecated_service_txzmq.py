@@ -15,7 +15,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from . import deprecated_service_pb2 as _deprecated_service_pb2
 
@@ -26,6 +25,7 @@ else:  # Twisted depends on typing_extensions
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

@@ -14,7 +14,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from ..file_names import None_pb2 as _file_names_None_pb2
 from ..file_names import UPPER_pb2 as _file_names_UPPER_pb2
@@ -33,6 +32,7 @@ from ..file_names.a.b import c_pb2 as _file_names_a_b_c_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

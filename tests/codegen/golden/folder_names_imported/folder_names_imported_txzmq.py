@@ -14,7 +14,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from ..folder_names.None_ import x_pb2 as _folder_names_None__x_pb2
 from ..folder_names.__dunder import x_pb2 as _folder_names___dunder_x_pb2
@@ -31,6 +30,7 @@ from ..folder_names.with_space import x_pb2 as _folder_names_with_space_x_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

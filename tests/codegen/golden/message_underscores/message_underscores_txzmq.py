@@ -14,12 +14,12 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from . import message_underscores_pb2 as _message_underscores_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 # Messages whose names cannot be written inside a class.
 if _typing.TYPE_CHECKING:

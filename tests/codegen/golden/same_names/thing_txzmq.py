@@ -14,7 +14,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from . import thing_pb2 as _thing_pb2
 from .a import thing_pb2 as _same_names_a_thing_pb2
@@ -22,6 +21,7 @@ from .b import thing_pb2 as _same_names_b_thing_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

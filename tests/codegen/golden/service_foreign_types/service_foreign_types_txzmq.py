@@ -14,13 +14,13 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from google.protobuf import empty_pb2 as _google_protobuf_empty_pb2
 from google.protobuf import timestamp_pb2 as _google_protobuf_timestamp_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

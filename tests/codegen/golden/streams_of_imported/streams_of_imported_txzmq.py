@@ -14,7 +14,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from google.protobuf import any_pb2 as _google_protobuf_any_pb2
 
@@ -22,6 +21,7 @@ from ..kinds import kinds_pb2 as _kinds_kinds_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

@@ -14,7 +14,6 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from google.protobuf import any_pb2 as _google_protobuf_any_pb2
 from google.protobuf import api_pb2 as _google_protobuf_api_pb2
@@ -31,6 +30,7 @@ from . import well_known_types_pb2 as _well_known_types_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 

@@ -14,13 +14,13 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
-from twisted.internet.defer import Deferred as _Deferred
 
 from ... import base_pb2 as _import_up_and_down_base_pb2
 from ..z import side_pb2 as _import_up_and_down_x_z_side_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
+    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 
