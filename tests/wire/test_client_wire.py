@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import WIRE, frames, response_heads
+from txzmq.rpc._wire.batches import unpack
 from txzmq.rpc._wire.client import ClientWire, Reply
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc.errors import Code
@@ -101,6 +102,28 @@ def test_what_became_of_a_call_is_known_for_thousands_of_later_ones() -> None:
     latest = wire.id_of(wire.latest + 1)
     assert wire.receive([latest, b"", b"", b""]) is None
     assert wire.dropped["unknown reply"] == 1  # not yet made
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_calls_without_replies_have_ids_and_wait_for_nothing(count: int) -> None:
+    wire: ClientWire[str] = ClientWire()
+    wire.request("before", b"", b"")
+    bodies = [bytes([number]) for number in range(count)]
+    message = wire.unanswered(b"header", bodies)
+    last, *_ = wire.request("after", b"", b"")
+    assert len(wire) == 2
+    assert int.from_bytes(last[8:], "big") == count + 2
+    if count == 1:
+        assert message == [wire.id_of(2), b"", b"header", bodies[0]]
+    else:
+        headers, packed = unpack(message[2])
+        assert headers == [b"header"]
+        assert [(counter, body) for counter, _, body in packed] == [
+            (number + 2, body) for number, body in enumerate(bodies)
+        ]
+    # A server may answer all the same, with an error.
+    assert wire.receive([wire.id_of(2), b"", b"", b""]) is None
+    assert wire.dropped == {"late reply": 1}
 
 
 def test_calls_are_given_up_oldest_first() -> None:

@@ -77,7 +77,7 @@ class ServedRequests(RequestStream[Any]):
             if request.acknowledge:
                 listener.answer(key, _NOT_IN_ORDER)
             return
-        items = list(request.items)[known:]
+        items = request.items[known:]
         if self._end is None:
             self._items.extend(items)
             self._next += len(items)
@@ -85,8 +85,8 @@ class ServedRequests(RequestStream[Any]):
             if request.end:
                 self._end = StopAsyncIteration()
             self._look(items)
-        last = request.sequence + len(request.items) - 1
         if request.acknowledge:
+            last = request.sequence + len(request.items) - 1
             if last <= self._taken:
                 self._acknowledge(listener, key)
             else:

@@ -148,19 +148,6 @@ class _Probe:
         """The connection is gone."""
 
 
-class _Nobody:
-    """Waits for no reply."""
-
-    def finish(self, head: ResponseHead, body: bytes) -> None:
-        """There is one all the same."""
-
-    def fail(self, error: Exception) -> None:
-        """There is none."""
-
-
-_NOBODY: Final = _Nobody()
-
-
 class _NoTransport:
     """Stands where there is no connection."""
 
@@ -458,23 +445,20 @@ class Subchannel:
         :return: whether the socket had room for all.
         """
         if len(bodies) == 1 or not self._batches:
-            return all(self._call_nobody([(_NOBODY, header, body)]) for body in bodies)
-        some: list[tuple[_Waiting, bytes, bytes]] = []
+            return all(self._call_nobody(header, [body]) for body in bodies)
+        some: list[bytes] = []
         size = 0
         for body in bodies:
-            some.append((_NOBODY, header, body))
+            some.append(body)
             size += len(body)
             if len(some) == MAX_BATCH or size > MAX_BATCH_SIZE:
-                if not self._call_nobody(some):
+                if not self._call_nobody(header, some):
                     return False
                 some, size = [], 0
-        return not some or self._call_nobody(some)
+        return not some or self._call_nobody(header, some)
 
-    def _call_nobody(self, calls: list[tuple[_Waiting, bytes, bytes]]) -> bool:
-        counter = self.wire.latest
-        message = self.wire.request(*calls[0]) if len(calls) == 1 else self.wire.batch(calls)
-        for number in range(counter, self.wire.latest):
-            self.wire.forget(self.wire.id_of(number + 1))
+    def _call_nobody(self, header: bytes, bodies: list[bytes]) -> bool:
+        message = self.wire.unanswered(header, bodies)
         return self._transport.send_message(message) is SendResult.SENT
 
     def leave(self) -> None:

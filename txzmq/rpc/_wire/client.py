@@ -77,6 +77,16 @@ class ClientWire(Generic[C]):
         begin = self._begin
         return pack(self._epoch, [(begin(call), header, body) for call, header, body in requests])
 
+    def unanswered(self, header: bytes, bodies: Sequence[bytes]) -> list[bytes]:
+        """A message of calls without replies, which have their header in common."""
+        first = self._latest + 1
+        self._latest += len(bodies)
+        for counter in range(first, self._latest + 1):
+            self._give_up(counter)
+        if len(bodies) == 1:
+            return [self.id_of(first), b"", header, bodies[0]]
+        return pack(self._epoch, [(first + i, header, body) for i, body in enumerate(bodies)])
+
     def _begin(self, call: C) -> int:
         self._latest = counter = self._latest + 1
         self._waiting[counter] = call
