@@ -40,7 +40,7 @@ class Stack:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._ends.callback(process.wait)
+        self._ends.enter_context(process)  # waits, and closes the pipes
         self._ends.callback(process.kill)
         return process
 
