@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.internet.defer import Deferred
 
 from txzmq.rpc._listener import Listener
+from txzmq.rpc._pump import Pump
 from txzmq.rpc._served import Entry, ServedCall
 from txzmq.rpc._served_requests import ServedRequests
 from txzmq.rpc._wire.headers import OpenStream
@@ -129,8 +130,8 @@ class ServedStream:
         self.sender = sender
         #: What the handler returned; given up when it is asked for items.
         self.source = source
-        #: Of the coroutine that asks the handler for items.
-        self.pump: Deferred[None] | None = None
+        #: Of the coroutine that asks the handler for items, while it runs.
+        self.pump: Pump[ServedStream] | None = None
         #: While the handler has to wait.
         self.room: Deferred[None] | None = None
         #: What the client streams.

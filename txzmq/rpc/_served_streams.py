@@ -19,6 +19,7 @@ from txzmq.rpc._deadlines import Deadlines
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._members import Members
 from txzmq.rpc._publisher import Publisher
+from txzmq.rpc._pump import Pump
 from txzmq.rpc._served import Entry
 from txzmq.rpc._served_requests import ServedRequests
 from txzmq.rpc._served_stream import ServedStream, StreamCall
@@ -85,6 +86,7 @@ class ServedStreams:
         self._streams: dict[bytes, ServedStream] = {}
         # Handlers that have not ended, also of streams that have. An ordered set.
         self._running: dict[ServedStream, None] = {}
+        self._ended = self._pumped  # once for all of them
         self._of_peer: Counter[bytes] = Counter()
         self._members = Members()
         # By the request that opened it, until its client has subscribed.
@@ -367,12 +369,8 @@ class ServedStreams:
         surroundings, stream.surroundings = stream.surroundings, _NO_SURROUNDINGS
         if stream.shared is not None:
             surroundings.run(set_current, stream.context)
-        pump = surroundings.run(Deferred.fromCoroutine, self._pump(stream, source))
-        if not pump.called:
-            stream.pump = pump
-            if stream.gone or stream.sender.ended:
-                pump.cancel()  # by what the handler did before it waited for the first time
-        pump.addBoth(self._pumped, stream)
+        stream.pump = Pump(self._pump(stream, source), surroundings, self._ended, stream)
+        stream.pump.start()
 
     async def _pump(self, stream: ServedStream, source: Any) -> None:
         """Ask the handler for items, as long as there is room for them."""
