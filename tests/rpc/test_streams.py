@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any
 
@@ -101,6 +102,32 @@ def numbers(count: int) -> list[str]:
 
 
 # -- how they run ------------------------------------------------------------------------------
+
+
+def test_an_item_is_not_kept_while_the_handler_waits_for_the_next(make: Worlds) -> None:
+    given = [text("nobody's")]
+    kept = sys.getrefcount(given[0])
+
+    def give() -> StringValue:
+        given.append(text("item"))
+        return given[-1]
+
+    async def asynchronous(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield give()
+        await Deferred()
+
+    def one_by_one(request: StringValue, context: Context) -> Iterable[Any]:
+        yield give()
+        yield Deferred()
+
+    def later(request: StringValue, context: Context) -> Iterable[Any]:
+        yield succeed(give())
+        yield Deferred()
+
+    for handler in (asynchronous, one_by_one, later):
+        assert make(handler).run().items == ["item"]
+        count = sys.getrefcount(given[-1])
+        assert count == kept
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 255, 256, 257, 10_000])

@@ -382,7 +382,9 @@ class ServedStreams:
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
                 async for item in items:
-                    if self._add(stream, item):
+                    full = self._add(stream, item)
+                    del item  # or it is kept until there is another
+                    if full:
                         await self._room(stream)
             else:
                 await self._pump_one_by_one(stream, source)
@@ -399,8 +401,10 @@ class ServedStreams:
             if isinstance(item, Deferred):
                 waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
                 full = self._add(stream, await waited)
+                del waited
             else:
                 full = self._add(stream, item)
+            del item  # or it is kept until there is another
             if full:
                 await self._room(stream)
 
