@@ -180,10 +180,11 @@ class Sender:
         self.ended = False
         self._end = b""
         self._start: bytes | None = None
-        # Published and not acknowledged; made when it is needed, as most streams are idle.
-        self._kept: deque[bytes] | None = None
+        # Published and not acknowledged. These are made when they are needed, and as small as can
+        # be, as most streams are idle.
+        self._kept: list[bytes] | deque[bytes] | None = None
         # Not published yet, and how many bytes that is.
-        self._fresh: list[bytes] = []
+        self._fresh: list[bytes] | None = None
         self._fresh_size = 0
 
     def __len__(self) -> int:
@@ -202,12 +203,15 @@ class Sender:
 
         :return: whether there is enough for a message.
         """
-        self._fresh.append(item)
+        fresh = self._fresh
+        if fresh is None:
+            fresh = self._fresh = []
+        fresh.append(item)
         self.sequence += 1
         size = len(item)
         self.size += size
         self._fresh_size += size
-        return len(self._fresh) >= MAX_PUBLISHED or self._fresh_size >= MAX_PUBLISHED_SIZE
+        return len(fresh) >= MAX_PUBLISHED or self._fresh_size >= MAX_PUBLISHED_SIZE
 
     def start(self, header: bytes) -> None:
         """Say what goes in front of the first item."""
@@ -221,18 +225,28 @@ class Sender:
 
     def take(self) -> Publication | None:
         """What is to be published now; None if there is nothing new."""
-        fresh = self._fresh
+        fresh = self._fresh or []
         count = len(fresh)
         if not count and not self.ended:
             return None
         # The end is part of it, once: afterwards there is nothing fresh.
         sequence = self.sequence - count - self.ended
         if self._kept is None:
-            self._kept = deque()
-        self._kept.extend(fresh)
-        self._fresh = []
+            self._kept = self._keep(fresh)
+        else:
+            self._kept.extend(fresh)
+        self._fresh = None
         self._fresh_size = 0
         return self._publication(sequence, fresh)
+
+    def _keep(self, items: list[bytes]) -> list[bytes] | deque[bytes]:
+        """What the first items are kept in."""
+        return items.copy()
+
+    @property
+    def _published(self) -> int:
+        """The number that what is published next begins with."""
+        return self.sequence - len(self._fresh or ())
 
     def _publication(self, sequence: int, items: list[bytes], *, last: bool = True) -> Publication:
         return Publication(
@@ -245,22 +259,23 @@ class Sender:
     @property
     def heartbeat(self) -> Publication:
         """What names the number that comes next, so that a loss is noticed."""
-        return Publication(self.sequence - len(self._fresh), [])
+        return Publication(self._published, [])
 
     def acknowledge(self, sequence: int) -> bool:
         """Forget what comes before *sequence*, which the receiver has.
 
         :return: whether that was something new, and true.
         """
-        published = self.sequence - len(self._fresh)
-        if not self.acknowledged < sequence <= published:
+        if not self.acknowledged < sequence <= self._published:
             return False
         kept = self._kept
-        if kept is not None:
-            for _ in range(min(sequence - self.acknowledged, len(kept))):
-                self.size -= len(kept.popleft())
-            if not kept:
-                self._kept = None  # an idle stream is to be small
+        if isinstance(kept, list):
+            count = sequence - self.acknowledged
+            self.size -= sum(map(len, islice(kept, count)))
+            if count < len(kept):
+                del kept[:count]
+            else:
+                self._kept = None
         self.acknowledged = sequence
         return True
 
@@ -314,11 +329,15 @@ class Ring(Sender):
         """As a :class:`Sender`'s; what is too old is kept no longer."""
         publication = super().take()
         kept = self._kept
-        if kept is not None:
+        if isinstance(kept, deque):
             while len(kept) > self._replay or (self.size > self.window_bytes and kept):
                 self.size -= len(kept.popleft())
                 self.acknowledged += 1
         return publication
+
+    def _keep(self, items: list[bytes]) -> list[bytes] | deque[bytes]:
+        """What can be many, of which the first ones go one by one."""
+        return deque(items)
 
     def acknowledge(self, sequence: int) -> bool:
         """Changes nothing."""
