@@ -63,8 +63,8 @@ class Context:
         self._deadline = deadline
         self._cancelled: Deferred[str] | None = None
         self._ended: str | None = None
-        # The calls that the handler made and that have not ended.
-        self._calls: dict[Deferred[object], None] = {}
+        # The calls that the handler made and that have not ended; made for the first.
+        self._calls: dict[Deferred[object], None] | None = None
 
     def time_remaining(self) -> float | None:
         """Seconds until the call's deadline, 0.0 when it has passed; None without a deadline."""
@@ -106,22 +106,25 @@ class Context:
 
     def adopt(self, call: Deferred[object]) -> None:
         """End *call* with this one, at once if this has ended; it is one that the handler made."""
-        if self._ended is None:
-            self._calls[call] = None
-        else:
+        if self._ended is not None:
             call.cancel()
+        elif self._calls is None:
+            self._calls = {call: None}
+        else:
+            self._calls[call] = None
 
     def release(self, call: Deferred[object]) -> None:
         """A call that the handler made has ended."""
-        self._calls.pop(call, None)
+        if self._calls is not None:
+            self._calls.pop(call, None)
 
     def cancel(self, reason: str) -> None:
         """Tell the handler that nobody wants the result, and end the calls that it made."""
         if self._ended is not None:
             return
         self._ended = reason
-        calls, self._calls = self._calls, {}
-        for call in calls:
+        calls, self._calls = self._calls, None
+        for call in calls or ():
             call.cancel()
         if self._cancelled is not None:
             self._cancelled.callback(reason)
