@@ -95,7 +95,7 @@ class Publisher:
 
     def bundle(self, stream: ServedStream) -> None:
         """Publish a stream together with others of its client from now on."""
-        peer = stream.key[0]
+        peer = stream.opener
         bundle = self._bundles.get(peer)
         if bundle is None:
             bundle = self._bundles[peer] = Bundle(peer)

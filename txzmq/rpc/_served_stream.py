@@ -84,6 +84,7 @@ class ServedStream:
         "heard",
         "key",
         "method",
+        "opener",
         "pause",
         "peer",
         "publisher",
@@ -114,10 +115,10 @@ class ServedStream:
         sender: Sender,
     ) -> None:
         self.method = method
-        #: Of the opening call; empty if it is shared.
+        #: Of the opening call, until its client has subscribed; empty if it is shared.
         self.key = key
-        #: Who spoke of it last; empty if it is shared.
-        self.peer = key[0] if key else b""
+        #: Who opened it, and who spoke of it last; empty if it is shared.
+        self.opener = self.peer = key[0] if key else b""
         self.context = context
         self.deadline = deadline
         self.surroundings = surroundings
@@ -144,9 +145,9 @@ class ServedStream:
         #: Nobody wants what the handler has yet to say.
         self.gone = False
         self.tick = 0
-        #: When it ends because nobody subscribes to it.
+        #: When it ends because nobody subscribes to it; 0 while somebody does.
         self.alarm = 0
-        #: When the client gave a sign of life last, as far as one was waited for.
+        #: When the client gave a sign of life last, while one is waited for.
         self.heard = 0.0
         #: Beats that have passed since the last heartbeat or publication, and how many have to.
         self.quiet = 0

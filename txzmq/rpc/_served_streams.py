@@ -188,7 +188,7 @@ class ServedStreams:
             sender,
         )
         stream.requests, call.requests = call.requests, None
-        peer = stream.key[0]
+        peer = stream.opener
         self._of_peer[peer] += 1
         if self._of_peer[peer] > 1:  # one alone has no use of it
             publisher.bundle(stream)
@@ -332,6 +332,7 @@ class ServedStreams:
         stream.subscribers += 1
         if stream.subscribers == 1 and not _is_over(stream):
             self._alarms.remove(stream, stream.alarm)
+            stream.alarm = 0
         if not stream.started:
             if not stream.publisher.multicast:
                 self._start(stream)
@@ -365,6 +366,7 @@ class ServedStreams:
     def _start(self, stream: ServedStream) -> None:
         stream.started = True
         self._unclaimed.pop(stream.key, None)
+        stream.key = ()
         source, stream.source = stream.source, None
         surroundings, stream.surroundings = stream.surroundings, _NO_SURROUNDINGS
         if stream.shared is not None:
@@ -460,8 +462,8 @@ class ServedStreams:
         self._end_requests(stream)
         self._running.pop(stream, None)
         self._starved.pop(stream, None)
-        if stream.key:
-            peer = stream.key[0]
+        if stream.shared is None:
+            peer = stream.opener
             self._of_peer[peer] -= 1
             if self._of_peer[peer] <= 0:
                 del self._of_peer[peer]
@@ -585,6 +587,7 @@ class ServedStreams:
         self.released(size - sender.size)
         if not len(sender):
             self._unacknowledged.pop(stream, None)
+            stream.heard = 0.0
         if sender.is_done:
             self._remove(stream)
             self._settled()
