@@ -92,6 +92,7 @@ class ServedStream:
         "quiet",
         "requests",
         "room",
+        "running",
         "sender",
         "shared",
         "source",
@@ -125,6 +126,8 @@ class ServedStream:
         self.publisher = publisher
         #: What calls with the same request have in common; None of a private stream.
         self.shared: SharedKey | None = None
+        #: Whether the handler has not ended, be it that it has not begun.
+        self.running = True
         #: Whether the handler has been asked for items.
         self.started = False
         self.topic = new_topic()

@@ -84,8 +84,9 @@ class ServedStreams:
         self._settled = settled
         self.epoch = new_epoch()
         self._streams: dict[bytes, ServedStream] = {}
-        # Handlers that have not ended, also of streams that have. An ordered set.
-        self._running: dict[ServedStream, None] = {}
+        # How many handlers have not ended, and those whose streams have. An ordered set.
+        self._running = 0
+        self._lingering: dict[ServedStream, None] = {}
         self._ended = self._pumped  # once for all of them
         self._of_peer: Counter[bytes] = Counter()
         self._members = Members()
@@ -110,12 +111,12 @@ class ServedStreams:
 
     def __len__(self) -> int:
         """How many streams have not come to their end on both sides."""
-        return len(self._streams.keys() | {stream.topic for stream in self._running})
+        return len(self._streams) + len(self._lingering)
 
     @property
     def running(self) -> int:
         """How many handlers have not ended."""
-        return len(self._running)
+        return self._running
 
     def find(self, tag: bytes) -> ServedStream | None:
         """The stream with a topic, given with the separator behind it."""
@@ -202,7 +203,7 @@ class ServedStreams:
 
     def _add_stream(self, stream: ServedStream) -> None:
         self._streams[stream.topic] = stream
-        self._running[stream] = None
+        self._running += 1
         self._set_alarm(stream)
 
     def _opened(self, stream: ServedStream, sequence: int) -> ResponseHead:
@@ -268,7 +269,7 @@ class ServedStreams:
     def _why_not(self, peer: bytes) -> str:
         """The limit that forbids one more stream, in words; empty if none does."""
         limits = self._limits
-        if len(self._running) >= limits.streams:
+        if self._running >= limits.streams:
             return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
         refusal = self._why_not_of_peer(peer)
         if refusal:
@@ -460,7 +461,9 @@ class ServedStreams:
         stream.pump = None
         stream.room = None
         self._end_requests(stream)
-        self._running.pop(stream, None)
+        stream.running = False
+        self._running -= 1
+        self._lingering.pop(stream, None)
         self._starved.pop(stream, None)
         if stream.shared is None:
             peer = stream.opener
@@ -748,6 +751,8 @@ class ServedStreams:
     def _remove(self, stream: ServedStream) -> None:
         if self._streams.pop(stream.topic, None) is None:
             return
+        if stream.running:
+            self._lingering[stream] = None
         if stream.shared is not None:
             stream.publisher.runs.pop(stream.shared, None)
             self._members.dismiss(stream)
