@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias
 
 from txzmq.rpc._wire.server import CallKey
 
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Members"]
 
+#: What a call is known by: its key; a number where the key is another's, or not known.
+_Name: TypeAlias = "CallKey | int"
+
 
 class Members:
     """Calls that take part in shared streams, from the answer that lets them until they leave."""
 
     def __init__(self) -> None:
-        # By peer and opening call, and the other way round.
-        self._streams: dict[bytes, dict[CallKey, ServedStream]] = {}
-        self._calls: dict[ServedStream, dict[bytes, list[CallKey]]] = {}
+        # By peer and opening call, and the other way round, oldest first.
+        self._streams: dict[bytes, dict[_Name, ServedStream]] = {}
+        self._calls: dict[ServedStream, dict[bytes, list[_Name]]] = {}
+        self._numbers = count()
         # Of peers whose connection is gone. Their clients may be back by another one.
         self._absent: Counter[ServedStream] = Counter()
         self._count = 0
@@ -38,15 +43,22 @@ class Members:
 
     def join(self, stream: ServedStream, key: CallKey) -> None:
         """A call takes part."""
-        self._streams.setdefault(key[0], {})[key] = stream
-        self._calls.setdefault(stream, {}).setdefault(key[0], []).append(key)
+        # A peer that keeps to no rules may use a key again.
+        known = key in self._streams.get(key[0], ())
+        self._add(stream, key[0], next(self._numbers) if known else key)
+
+    def _add(self, stream: ServedStream, peer: bytes, name: _Name) -> None:
+        self._streams.setdefault(peer, {})[name] = stream
+        self._calls.setdefault(stream, {}).setdefault(peer, []).append(name)
         self._count += 1
 
     def leave(self, stream: ServedStream, peer: bytes) -> bool:
         """One of a peer's calls is done with a stream; whether it was there."""
         calls = self._calls.get(stream, {}).get(peer)
         if calls:
-            self._remove(stream, calls[-1])
+            # The oldest: the newest may be one of which the peer has not heard, and which it still
+            # cancels.
+            self._remove(stream, peer, calls[0])
             return True
         self._one_less_absent(stream)
         return False
@@ -61,17 +73,16 @@ class Members:
         """The client has cancelled a call that takes part; the stream, if there is one."""
         stream = self._streams.get(key[0], {}).get(key)
         if stream is not None:
-            self._remove(stream, key)
+            self._remove(stream, key[0], key)
         return stream
 
-    def _remove(self, stream: ServedStream, key: CallKey) -> None:
+    def _remove(self, stream: ServedStream, peer: bytes, name: _Name) -> None:
         self._count -= 1
-        peer = key[0]
-        del self._streams[peer][key]
+        del self._streams[peer][name]
         if not self._streams[peer]:
             del self._streams[peer]
         calls = self._calls[stream]
-        calls[peer].remove(key)
+        calls[peer].remove(name)
         if not calls[peer]:
             del calls[peer]
         if not calls:
@@ -83,26 +94,24 @@ class Members:
         :return: the stream of each.
         """
         calls = list(self._streams.get(peer, {}).items())
-        for key, stream in calls:
-            self._remove(stream, key)
+        for name, stream in calls:
+            self._remove(stream, peer, name)
             self._absent[stream] += 1
         return [stream for _, stream in calls]
 
     def came_back(self, stream: ServedStream, peer: bytes, calls: int) -> int:
         """A peer says that so many calls of its take part; how many of them were absent."""
         back = 0
-        while self._absent[stream]:
-            present = len(self._calls.get(stream, {}).get(peer, ()))
-            if present >= calls:
-                break
+        present = len(self._calls.get(stream, {}).get(peer, ()))
+        while self._absent[stream] and present + back < calls:
             self._one_less_absent(stream)
-            self.join(stream, (peer, stream.topic, b"%d" % present))  # nobody cancels such a call
+            self._add(stream, peer, next(self._numbers))  # nobody cancels such a call
             back += 1
         return back
 
     def dismiss(self, stream: ServedStream) -> None:
         """A stream is over."""
-        for calls in list(self._calls.get(stream, {}).values()):
-            for key in list(calls):
-                self._remove(stream, key)
+        for peer, calls in list(self._calls.get(stream, {}).items()):
+            for name in list(calls):
+                self._remove(stream, peer, name)
         del self._absent[stream]
