@@ -539,6 +539,8 @@ def test_a_call_with_requests_ends_between_two_attempts(
         world.channel.close()
     else:
         answer.cancel()
+    world.network.run()
+    assert answer.called  # not only when the next attempt would be made
     world.network.advance(5)
     with pytest.raises(CancelledError):
         world.network.result(answer)

@@ -82,8 +82,9 @@ class CallBook:
         self.size = 0
         self.end: Exception | None = None
         self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
-        # An ordered set.
+        # Ordered sets.
         self._compounds: dict[Compound, None] = {}
+        self._resting: dict[Call, None] = {}
 
     def begun(self, call: Call) -> None:
         """A call waits from now on."""
@@ -109,11 +110,21 @@ class CallBook:
         if self._compounds.pop(call, call) is None and call.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
+    def rests(self, call: Call) -> None:
+        """No connection has a call that has not ended, for a while."""
+        self._resting[call] = None
+
+    def goes_on(self, call: Call) -> None:
+        """A connection has it again, or it has ended."""
+        self._resting.pop(call, None)
+
     def close(self, error: Exception) -> None:
-        """End the calls that are made of others, and leave nothing in the reactor."""
+        """End the calls that no connection has, and leave nothing in the reactor."""
         self.end = error
         for call in list(self._compounds):
             call.give_up(error)
+        for resting in list(self._resting):
+            resting.fail(error)
         self._deadlines.close()
 
 

@@ -380,12 +380,14 @@ class RequestsCall(Call):
         self.counter = 0
         self._unexecuted = False
         self.requests.rewind()
+        self.book.rests(self)
         return attempts.failed(error, fate, carrier, self.deadline)
 
     def again(self) -> None:
         """Make another attempt."""
         attempts = self.attempts
         assert attempts is not None, "it is repeated"
+        self.book.goes_on(self)
         open_stream = OpenStream(requests=self.requests.id)
         self.head = attempts.head(self.head)._replace(open_stream=open_stream)
         self.has_waited(self.book.clock.seconds())
@@ -398,6 +400,7 @@ class RequestsCall(Call):
         attempts, self.attempts = self.attempts, None
         if attempts is not None:
             attempts.stop()
+            self.book.goes_on(self)
 
     def requests_failed(self, error: Exception) -> None:
         """The caller's items came to a bad end."""
