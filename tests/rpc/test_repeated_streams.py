@@ -506,6 +506,7 @@ def test_what_the_callers_items_raise_is_not_repeated(
 ) -> None:
     async def failing() -> AsyncIterator[StringValue]:
         yield text("0")
+        await world.sleep(0.1)  # until it has been sent
         raise not_now()
 
     world = make(handler(0))

@@ -204,6 +204,56 @@ def test_what_the_source_raises_is_what_the_caller_gets(make: Worlds) -> None:
     assert ended == ["the client cancelled it"]
 
 
+def test_requests_follow_the_call_where_many_are_made_at_once(make: Worlds) -> None:
+    arrived: list[int] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        async for request in requests:
+            arrived.append(len(request.value))  # noqa: PERF401 - as they come
+        return text("done")
+
+    async def source() -> AsyncIterator[StringValue]:
+        yield text("x" * 70_000)  # enough to be sent at once
+        await world.sleep(5)
+
+    world = make(handler)
+    world.network.result(world.collect([]))
+    results = [world.collect(source()) for _ in range(100)]
+    world.network.advance(0.1)
+    assert len(arrived) == 100
+    world.network.advance(6)
+    assert all(world.network.result(result).value == "done" for result in results)
+
+
+def test_items_that_fail_at_once_leave_nothing_to_be_sent(make: Worlds) -> None:
+    world = make(join)
+    world.network.result(world.collect([]))
+    calls = len(world.service.contexts)
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            world.network.result(world.collect([None]))
+    assert len(world.service.contexts) == calls
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_items_may_close_the_channel(make: Worlds, both: bool) -> None:
+    def source() -> Iterable[StringValue]:
+        yield text("a")
+        world.channel.close()
+        yield text("b")
+
+    world = make(echo if both else join)
+    _ = world.chat([]) if both else world.collect([])  # so that there is a connection
+    world.network.run()
+    if both:
+        reader = Reader(world.chat(source()))
+        world.network.run()
+        assert isinstance(reader.ended, CancelledError)
+    else:
+        with pytest.raises(CancelledError):
+            world.network.result(world.collect(source()))
+
+
 @pytest.mark.parametrize("item", [None, "x", 5])
 def test_a_request_of_a_wrong_type_is_told(make: Worlds, item: object) -> None:
     world = make(join)

@@ -253,10 +253,11 @@ class Subchannel:
 
     def send(self, call: Call) -> None:
         """Send a call when the turn ends, there are enough, or the socket has room."""
-        call.carrier = self
         if not self._outgoing and not self._to_cancel:
             self._transport.flush_soon()
         self._outgoing[call] = None
+        # Only now: what it leads to goes behind the call.
+        call.carrier = self
         if len(self._outgoing) >= EARLY_BATCH and self._may_send_early:
             self._blocked = not self._send_some()
 
