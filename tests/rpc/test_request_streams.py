@@ -254,6 +254,20 @@ def test_items_may_close_the_channel(make: Worlds, both: bool) -> None:
             world.network.result(world.collect(source()))
 
 
+def test_items_may_cancel_a_call_that_waits_as_theirs_did(make: Worlds) -> None:
+    def source() -> Iterable[StringValue]:
+        yield text("a")
+        other.cancel()
+
+    world = make(join)
+    result = world.collect(source())
+    other = world.collect([])
+    assert world.network.result(result).value == "a"
+    with pytest.raises(CancelledError):
+        world.network.result(other)
+    assert len(world.service.contexts) == 1
+
+
 @pytest.mark.parametrize("item", [None, "x", 5])
 def test_a_request_of_a_wrong_type_is_told(make: Worlds, item: object) -> None:
     world = make(join)

@@ -263,8 +263,9 @@ class Endpoints:
             queue, self._queue = self._queue, {}
             now = self._clock.seconds()
             for call in queue:
-                call.has_waited(now)
-                self.start(call)
+                if not call.deferred.called:  # by what another's stream of requests did
+                    call.has_waited(now)
+                    self.start(call)
         elif self.state is ConnectivityState.TRANSIENT_FAILURE:
             for call in [call for call in self._queue if not call.wait_for_ready]:
                 if call in self._queue:  # not ended by what the failures of the others led to
