@@ -10,9 +10,16 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, Reader, StreamWorld
 from txzmq.rpc import Channel, Context
+from txzmq.rpc._wire.headers import (
+    OpenStream,
+    RequestHead,
+    decode_response,
+    encode_request,
+)
 from txzmq.rpc._wire.streams import SEPARATOR, decode_bundle, topic_of
 from txzmq.testing import Faults
 
@@ -115,6 +122,23 @@ def test_streams_of_two_clients_travel_apart(world: World) -> None:
     assert len({topic_of(frame) for frame in world.take_frames()}) == 4
     other.close()
     world.network.run()
+
+
+def test_streams_of_two_clients_behind_one_proxy_travel_apart(world: World) -> None:
+    raw = RawClient(world.network, ADDRESS)
+    world.network.run()
+    for client in (b"one", b"other"):
+        for number in (1, 2):
+            head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+            # As a proxy would: the client's routing id in front.
+            frames = [client, raw.id_of(number), b"", encode_request(head)]
+            raw.transport.send_message([*frames, text("1").SerializeToString()])
+    world.network.run()
+    opened = [(message[0], decode_response(message[3]).stream) for message in raw.messages]
+    bundles = {client: stream.bundle for client, stream in opened if stream and stream.bundle}
+    assert len(set(bundles.values())) == len(bundles) == 2
+    raw.transport.close()
+    world.network.advance(6)
 
 
 def test_what_is_lost_together_is_recovered_stream_by_stream(world: World) -> None:

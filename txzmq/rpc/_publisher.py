@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from txzmq.rpc._listener import Listener
 from txzmq.rpc._served_stream import ServedStream, SharedKey
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
+from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc._wire.streams import SEPARATOR, encode, encode_bundle, new_topic
 from txzmq.rpc.transport import PublisherTransport
 
@@ -20,10 +21,11 @@ __all__ = ["Bundle", "Publisher"]
 class Bundle:
     """Private streams of one client, which may be published together."""
 
-    __slots__ = ("frames", "peer", "size", "streams", "subscribers", "topic")
+    __slots__ = ("client", "frames", "size", "streams", "subscribers", "topic")
 
-    def __init__(self, peer: bytes) -> None:
-        self.peer = peer
+    def __init__(self, client: CallKey) -> None:
+        #: The way to it: others may come by the same proxy, and are not to read this.
+        self.client = client
         self.topic = new_topic()
         #: How many streams are in it.
         self.streams = 0
@@ -58,7 +60,7 @@ class Publisher:
         # longer to find its first item when that is always the one to go.
         self._fresh: OrderedDict[ServedStream, None] = OrderedDict()
         # By the client, and by their topics.
-        self._bundles: dict[bytes, Bundle] = {}
+        self._bundles: dict[CallKey, Bundle] = {}
         self._bundle_of: dict[bytes, Bundle] = {}
         # Those that have something to publish; likewise.
         self._filled: OrderedDict[Bundle, None] = OrderedDict()
@@ -95,10 +97,10 @@ class Publisher:
 
     def bundle(self, stream: ServedStream) -> None:
         """Publish a stream together with others of its client from now on."""
-        peer = stream.opener
-        bundle = self._bundles.get(peer)
+        client = stream.key[:-1]
+        bundle = self._bundles.get(client)
         if bundle is None:
-            bundle = self._bundles[peer] = Bundle(peer)
+            bundle = self._bundles[client] = Bundle(client)
             self._bundle_of[bundle.topic] = bundle
         bundle.streams += 1
         stream.bundle = bundle
@@ -109,7 +111,7 @@ class Publisher:
         if bundle is not None:
             bundle.streams -= 1
             if not bundle.streams:
-                del self._bundles[bundle.peer], self._bundle_of[bundle.topic]
+                del self._bundles[bundle.client], self._bundle_of[bundle.topic]
 
     def publish_soon(self, stream: ServedStream) -> None:
         """Publish what a stream has when the turn ends, or many streams have something."""
