@@ -150,3 +150,12 @@ def test_what_is_kept_of_it_is_bounded() -> None:
     kept = [names["_checked"], names["_request_fields"]]
     assert all(len(table) <= 1024 for table in kept)
     assert all(len(key) + len(value) <= 256 for table in kept for key, value in table)
+
+
+def test_what_is_kept_of_what_peers_send_is_bounded() -> None:
+    for number in range(3_000):
+        keys = f"n{number}", f"{number:0300}", "same"
+        assert len(from_wire(on_the_wire(tuple((key, "x") for key in keys)))) == 3
+    keys = vars(metadata_module)["_for_bytes"]
+    assert 1 < len(keys) <= 1024
+    assert max(map(len, keys)) <= 256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Final, Protocol, TypeAlias, cast
 
 from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
@@ -29,13 +28,15 @@ _KEY: Final = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 _OVERHEAD: Final = 32
 #: How the keys begin that belong to the protocol itself.
 _RESERVED: Final = "txzmq-"
-#: Pairs that are kept of those that have been checked, or made ready for the wire, and characters
-#: that one of them may have: most of a program's metadata are the same from call to call.
+#: Pairs and keys that are kept of those that have been checked, or made ready for the wire, and
+#: characters that one of them may have: most metadata are the same from call to call.
 _MAX_KEPT: Final = 1_024
 _MAX_KEPT_SIZE: Final = 256
 #: Pairs that one header may bring; parsing more would cost too much of the reactor's time.
 _MAX_PAIRS: Final = 1_024
 
+# Whether the value of a key is bytes.
+_for_bytes: dict[str, bool] = {}
 # What a program has given and what is right.
 _checked: set[tuple[str, str | bytes]] = set()
 # What it has sent: as a field of a RequestHeader.
@@ -93,15 +94,22 @@ def _check(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
     return tuple(checked)
 
 
-@lru_cache(maxsize=1024)  # there are few keys, and each comes with every call
 def _is_for_bytes(key: str) -> bool:
     """Whether a key's value is bytes.
 
     :raises ValueError: for a key that is not allowed.
     """
+    known = _for_bytes.get(key)
+    if known is not None:
+        return known
     if not _KEY.fullmatch(key):
         raise ValueError(f"the metadata key {key!r} may only have the characters 0-9 a-z _ - .")
-    return key.endswith("-bin")
+    for_bytes = key.endswith("-bin")
+    if len(key) <= _MAX_KEPT_SIZE:  # a peer may send others, and they are to be forgotten
+        if len(_for_bytes) >= _MAX_KEPT:
+            _for_bytes.clear()
+        _for_bytes[key] = for_bytes
+    return for_bytes
 
 
 def _is_text(value: str) -> bool:
@@ -164,7 +172,8 @@ def from_wire(metadata: Sequence[Metadatum]) -> Metadata:
     pairs: list[tuple[str, str | bytes]] = []
     for item in metadata:
         key, value = item.key, item.value
-        if _is_for_bytes(key):
+        for_bytes = _for_bytes.get(key)  # there are few keys, and each comes with every call
+        if _is_for_bytes(key) if for_bytes is None else for_bytes:
             pair: tuple[str, str | bytes] = key, value
         else:
             text = value.decode("ascii")  # a UnicodeDecodeError is a ValueError
