@@ -390,6 +390,24 @@ def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     assert told == [20]
 
 
+def test_who_is_told_of_a_gap_may_fail(make: Worlds, logged: Logged) -> None:
+    def told(lost: int) -> None:
+        raise ZeroDivisionError
+
+    ticker = Ticker()
+    world = make(ticker)
+    reader = Reader(world.watch().skip_gaps(told))
+    world.network.run()
+    ticker.give()
+    world.network.run()
+    world.network.cut(PUBLISHER)
+    ticker.give(30)
+    world.network.advance(3)
+    assert reader.items == [*numbers(0, 1), *numbers(21, 31)]
+    (error,) = logged.failures()
+    assert isinstance(error, ZeroDivisionError)
+
+
 def test_a_slow_reader_does_not_slow_the_others(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker, stream_window=20)

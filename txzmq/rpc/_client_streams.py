@@ -363,8 +363,15 @@ class ClientStream:
         lost = self.receiver.skip(sequence)
         if self._joined:
             self.lost += lost
-            if self._told is not None:
-                self._told(lost)
+            self._tell_lost(lost)
+
+    def _tell_lost(self, lost: int) -> None:
+        if self._told is None:
+            return
+        try:
+            self._told(lost)
+        except Exception:  # noqa: BLE001 - a user's, and the replies of others come behind it
+            _log.failure("what {path} was to tell of a gap failed", path=self.method.path)
 
     def skip_gaps(self, told: Callable[[int], object] | None) -> None:
         """Go on where items are lost."""
