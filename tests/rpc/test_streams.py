@@ -12,11 +12,13 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, RESUME, Handler, Reader, StreamWorld
 from tests.support import Logged
 from txzmq.rpc import (
     Channel,
+    Code,
     Context,
     DeadlineExceeded,
     FailedPrecondition,
@@ -33,6 +35,8 @@ from txzmq.rpc import (
     Unknown,
     current_context,
 )
+from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
+from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.testing import Faults
 
 Worlds = Callable[..., StreamWorld]
@@ -340,6 +344,64 @@ def test_the_number_of_streams_is_limited(make: Worlds, limits: ServerLimits, na
     first.stream.cancel()
     world.network.run()
     assert not world.run().has_ended
+
+
+class Deaf:
+    """Subscribes to streams, and says nothing of what it gets (a ``SubscriberHandler``)."""
+
+    def __init__(self, world: StreamWorld) -> None:
+        self.raw = RawClient(world.network, ADDRESS)
+        self.transport = world.network.subscribe(PUBLISHER, self, {})
+        self.run = world.network.run
+
+    def open(self) -> ResponseHead:
+        head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+        number = self.raw.request(head, text("0").SerializeToString())
+        self.run()
+        reply, _ = self.raw.replies()[number]
+        if reply.stream is not None:
+            self.transport.subscribe(reply.stream.topic + SEPARATOR)
+            self.run()
+        return reply
+
+    def close(self) -> None:
+        self.raw.transport.close()
+        self.transport.close()
+
+    def published(self, frame: bytes) -> None: ...
+
+    def connected(self) -> None: ...
+
+    def disconnected(self) -> None: ...
+
+    def failed(self, reason: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def closed(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (ServerLimits(streams=3), "ServerLimits.streams)"),
+        (ServerLimits(streams_per_peer=3), "ServerLimits.streams_per_peer)"),
+    ],
+)
+def test_streams_count_until_the_client_has_the_end(
+    make: Worlds, limits: ServerLimits, name: str
+) -> None:
+    world = make(limits=limits)
+    deaf = Deaf(world)
+    world.network.run()
+    codes = [deaf.open().code for _ in range(4)]
+    assert not world.server._dispatcher.streams.running
+    assert codes == [Code.OK] * 3 + [Code.RESOURCE_EXHAUSTED]
+    assert name in deaf.open().message
+    world.network.advance(30)  # it has stopped answering
+    assert deaf.open().code is Code.OK
+    deaf.close()
+    world.network.advance(30)
 
 
 def test_an_item_has_a_size_on_the_server(make: Worlds) -> None:

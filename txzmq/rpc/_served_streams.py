@@ -89,6 +89,8 @@ class ServedStreams:
         self._lingering: dict[ServedStream, None] = {}
         self._ended = self._pumped  # once for all of them
         self._of_peer: Counter[bytes] = Counter()
+        # Private streams that have not come to their end on both sides.
+        self._kept_for_peer: Counter[bytes] = Counter()
         self._members = Members()
         # By the request that opened it, until its client has subscribed.
         self._unclaimed: dict[CallKey, ServedStream] = {}
@@ -191,6 +193,7 @@ class ServedStreams:
         stream.requests, call.requests = call.requests, None
         peer = stream.opener
         self._of_peer[peer] += 1
+        self._kept_for_peer[peer] += 1
         if self._of_peer[peer] > 1:  # one alone has no use of it
             publisher.bundle(stream)
         self._call_roll_later()
@@ -269,7 +272,8 @@ class ServedStreams:
     def _why_not(self, peer: bytes) -> str:
         """The limit that forbids one more stream, in words; empty if none does."""
         limits = self._limits
-        if self._running >= limits.streams:
+        # Of some the handler still runs, of others the client has not had the end.
+        if max(self._running, len(self._streams)) >= limits.streams:
             return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
         refusal = self._why_not_of_peer(peer)
         if refusal:
@@ -284,7 +288,8 @@ class ServedStreams:
     def _why_not_of_peer(self, peer: bytes) -> str:
         """As :meth:`_why_not`, of the limits that each client has for itself."""
         limit = self._limits.streams_per_peer
-        if self._of_peer[peer] + self._members.of_peer(peer) < limit:
+        own = max(self._of_peer[peer], self._kept_for_peer[peer])
+        if own + self._members.of_peer(peer) < limit:
             return ""
         return (
             f"{limit} streams of this client are open on the server (ServerLimits.streams_per_peer)"
@@ -756,6 +761,11 @@ class ServedStreams:
         if stream.shared is not None:
             stream.publisher.runs.pop(stream.shared, None)
             self._members.dismiss(stream)
+        else:
+            peer = stream.opener
+            self._kept_for_peer[peer] -= 1
+            if not self._kept_for_peer[peer]:
+                del self._kept_for_peer[peer]
         stream.publisher.unbundle(stream)
         self._unclaimed.pop(stream.key, None)
         if stream.deadline is not None:

@@ -70,8 +70,8 @@ class ServerLimits:
     max_timeout: float | None = 3_600.0
     #: Replies that are kept for requests which may come again; None to execute each anew.
     reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
-    #: Streams of responses that are open at one time; they do not count as calls that run. A shared
-    #: one counts once.
+    #: Streams of responses that are open at one time, until the handler has ended and the client
+    #: has had the end; they do not count as calls that run. A shared one counts once.
     streams: int = 16_384
     #: Streams that one peer has open; each of its calls counts, also those that share.
     streams_per_peer: int = 4_096
