@@ -180,6 +180,43 @@ def test_a_client_that_does_not_subscribe_to_bundles_gets_none(world: World) -> 
     assert {topic_of(frame) + SEPARATOR for frame in world.frames} == topics
 
 
+def test_a_client_that_gives_up_its_bundle_gets_each_stream_alone(world: World) -> None:
+    readers = world.open(3)
+    (subscriber,) = world.publisher.subscribers
+    (bundle,) = filter(world.is_bundle, world.tags)
+    subscriber.unsubscribe(bundle)
+    world.network.run()
+    world.take_frames()
+    world.give(3, "a")
+    assert [reader.items for reader in readers] == [["a"]] * 3
+    assert len(world.take_frames()) == 3
+    subscriber.subscribe(bundle)
+
+
+def test_they_go_on_together_by_another_connection(world: World) -> None:
+    readers = world.open(5)
+    (subscriber,) = world.publisher.subscribers
+    subscriber.handler.failed("it is no publisher")
+    world.network.advance(3)
+    world.take_frames()
+    world.give(5, "a")
+    assert [reader.items for reader in readers] == [["a"]] * 5
+    assert len(world.take_frames()) == 2
+
+
+def test_what_is_published_at_once_is_published_with_its_bundle(world: World) -> None:
+    world.open(2)
+    publisher = world.publisher._handler
+    (stream,) = [
+        stream
+        for tag in world.tags
+        if (stream := publisher._streams.find(tag)) is not None and stream.bundle is not None
+    ]
+    stream.sender.add(text("a").SerializeToString())
+    publisher.publish(stream)
+    assert [topic_of(frame) for frame in world.take_frames()] == [stream.topic]
+
+
 def test_what_is_too_large_does_not_overtake_what_is_together(world: World) -> None:
     """Where a stream is published again before its bundle is."""
     readers = world.open(2)

@@ -1029,6 +1029,33 @@ def test_a_server_that_stood_still_gives_nobody_up_for_it(make: Worlds) -> None:
     assert not any(reader.has_ended for reader in readers)
 
 
+def test_a_stopped_client_is_given_up_though_the_server_stood_still(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    for _ in range(3):
+        world.run()
+    world.network.advance(30)
+    hold(world)
+    world.network.clock.advance(60)
+    world.network.advance(30)
+    assert world.server.running == 0
+    assert world.server.counters["silent subscriber"] == 3
+
+
+def test_a_client_that_pings_is_not_given_up(make: Worlds) -> None:
+    """Its heartbeats may be lost on their way, while it waits for other calls."""
+    world = make(Endless())
+    deaf = Deaf(world)
+    world.network.run()
+    assert deaf.open().code is Code.OK
+    for _ in range(10):
+        deaf.raw.request(RequestHead("/txzmq.rpc.v1.Control/Ping", None, ()))
+        world.network.advance(10)
+    assert world.server.running == 1
+    world.network.advance(30)
+    assert world.server.running == 0
+    deaf.close()
+
+
 def test_a_server_that_stood_still_waits_for_acknowledgements(make: Worlds) -> None:
     world = make(stream_window=2)
     stream = world.open(1000)  # is not read, so that items wait
