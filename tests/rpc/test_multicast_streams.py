@@ -40,6 +40,11 @@ class Group(World):
         self.server = server
         return server
 
+    def die(self) -> None:
+        """With what it sent to the group."""
+        super().die()
+        self.network.die(GROUP)
+
     def frames(self, address: str) -> list[bytes]:
         """What is published there from now on."""
         publisher = self.network.publisher(address)
@@ -247,7 +252,6 @@ def test_a_server_that_dies_is_told(make: Groups) -> None:
     world = make(Ticker())
     reader = world.subscribe()
     world.die()
-    world.network.die(GROUP)
     world.network.advance(10)
     assert isinstance(reader.ended, Unavailable)
 
@@ -256,7 +260,6 @@ def test_a_restarted_server_is_told_as_such(make: Groups) -> None:
     world = make(Ticker())
     reader = world.subscribe()
     world.die()
-    world.network.die(GROUP)
     world.serve()
     world.network.advance(10)
     assert isinstance(reader.ended, Unavailable)

@@ -7,7 +7,8 @@ and when all is over nothing is left. ``make test-long`` plays many more games.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import HealthCheck, settings
@@ -18,8 +19,19 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, RESUME, TICKS, Reader, StreamWorld
+from tests.rpc.test_multicast_streams import Group
+from tests.rpc.test_repeated_streams import config
 from tests.support import captured_log, error_of, examples
-from txzmq.rpc import Code, Context, Method, RequestStream, RpcError, Server, ServerLimits
+from txzmq.rpc import (
+    Code,
+    Context,
+    IdempotencyLevel,
+    Method,
+    RequestStream,
+    RpcError,
+    Server,
+    ServerLimits,
+)
 from txzmq.testing import Faults
 
 #: What may befall a stream whose network is bad.
@@ -80,11 +92,19 @@ class Handlers:
 class Game(RuleBasedStateMachine):
     """Clients and a server."""
 
+    world_type: ClassVar[type[StreamWorld]] = StreamWorld
+    service_config: ClassVar[dict[str, Any] | None] = None
+    level: ClassVar[IdempotencyLevel] = IdempotencyLevel.IDEMPOTENCY_UNKNOWN
+
     def __init__(self) -> None:
         super().__init__()
         self.handlers = Handlers(None)
-        self.world = StreamWorld(
-            self.handlers, limits=LIMITS, stream_window=WINDOW, stream_window_bytes=60
+        self.world = self.world_type(
+            self.handlers,
+            limits=LIMITS,
+            stream_window=WINDOW,
+            stream_window_bytes=60,
+            service_config=self.service_config,
         )
         self.handlers.world = self.world
         self.readers: list[tuple[Reader, int, bool]] = []
@@ -109,17 +129,24 @@ class Game(RuleBasedStateMachine):
         method: Method[StringValue, StringValue],
         timeout: float | None,
     ) -> None:
-        stream = self.world.channel.unary_stream(method, text(f"{count} {burst}"), timeout=timeout)
+        stream = self.world.channel.unary_stream(
+            self.of_level(method), text(f"{count} {burst}"), timeout=timeout
+        )
         self.readers.append((Reader(stream), count, method is TICKS))
 
     @rule(count=st.integers(0, 40), pause=st.booleans(), timeout=st.sampled_from([None, 1, 30]))
     def chat(self, count: int, pause: bool, timeout: float | None) -> None:
-        reader = Reader(self.world.chat(self.requests(count, pause), timeout=timeout))
+        stream = self.world.channel.stream_stream(
+            self.of_level(CHAT), self.requests(count, pause), timeout=timeout
+        )
+        reader = Reader(stream)
         self.readers.append((reader, count, False))
 
     @rule(count=st.integers(0, 40), pause=st.booleans(), timeout=st.sampled_from([1, 30]))
     def upload(self, count: int, pause: bool, timeout: float) -> None:
-        deferred = self.world.collect(self.requests(count, pause), timeout=timeout)
+        deferred = self.world.channel.stream_unary(
+            self.of_level(COLLECT), self.requests(count, pause), timeout=timeout
+        )
         self.uploads.append((deferred, count))
 
         def succeeded(value: StringValue) -> None:
@@ -129,6 +156,11 @@ class Game(RuleBasedStateMachine):
             self.results.append((error_of(failure), count))
 
         deferred.addCallbacks(succeeded, failed)
+
+    def of_level(
+        self, method: Method[StringValue, StringValue]
+    ) -> Method[StringValue, StringValue]:
+        return replace(method, idempotency_level=self.level)
 
     async def requests(self, count: int, pause: bool) -> AsyncIterator[StringValue]:
         for number in range(count):
@@ -166,8 +198,7 @@ class Game(RuleBasedStateMachine):
         else:
             self.world.server.stop(0)
             self.world.network.advance(0)
-        self.world.network.die(ADDRESS)
-        self.world.network.die(PUBLISHER)
+        self.world.die()
         self.world.serve()
 
     @rule(seconds=st.sampled_from([0, 0, 0.1, 0.3, 1, 1, 4, 10]))
@@ -222,10 +253,26 @@ class Game(RuleBasedStateMachine):
         assert not self.logged.failures()
 
 
+class GameWithPolicies(Game):
+    """The same with calls that are made again."""
+
+    service_config = config(["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
+    level = IdempotencyLevel.IDEMPOTENT
+
+
+class GameInGroup(GameWithPolicies):
+    """The same with shared streams that go to a multicast group."""
+
+    world_type = Group
+
+
 TestStreams = Game.TestCase
-TestStreams.settings = settings(
-    max_examples=examples(30),
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+TestStreamsWithPolicies = GameWithPolicies.TestCase
+TestStreamsInGroup = GameInGroup.TestCase
+for each in (TestStreams, TestStreamsWithPolicies, TestStreamsInGroup):
+    each.settings = settings(
+        max_examples=examples(30),
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
