@@ -32,8 +32,10 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._client_requests import Requests
 from txzmq.rpc._wire.headers import OK
+from txzmq.rpc.balancing import ConsistentHash
 from txzmq.rpc.transport import SendResult
 from txzmq.rpc.v1 import streams_pb2
+from txzmq.testing import Faults
 
 
 def idempotent(method: Method[StringValue, StringValue]) -> Method[StringValue, StringValue]:
@@ -368,6 +370,37 @@ def test_a_lost_server_is_a_reason_to_open_on_another_one(make: Worlds) -> None:
         server.stop(0)
 
 
+@pytest.mark.parametrize("moment", [AtOnce, Later])
+def test_an_attempt_goes_to_a_server_that_has_not_failed(
+    make: Worlds, moment: Callable[[float], Any]
+) -> None:
+    world = make(AtOnce(0))
+    services = [Streaming(moment(99)) for _ in range(3)]
+    addresses = [f"inproc://{number}" for number in range(3)]
+    servers = [Server(world.network, [service]) for service in services]
+    for server, address in zip(servers, addresses, strict=True):
+        server.listen(address)
+    throttling = {"maxTokens": 1000, "tokenRatio": 1}
+    channel = Channel(
+        world.network,
+        addresses,
+        service_config=config(retryThrottling=throttling),
+        policy=ConsistentHash("k"),
+    )
+    world.network.run()
+    for _ in range(5):  # four attempts each
+        stream = channel.unary_stream(idempotent(COUNT), text("x"), metadata={"k": "same"})
+        reader = Reader(stream)
+        world.network.advance(10)
+        assert isinstance(reader.ended, Unavailable)
+        assert sorted(len(service.contexts) for service in services) == [1, 1, 2]
+        for service in services:
+            service.contexts.clear()
+    channel.close()
+    for server in servers:
+        server.stop(0)
+
+
 def test_the_first_run_of_a_shared_stream_may_fail(make: Worlds) -> None:
     world = make(Later(1))
     readers = [world.read(method=TICKS) for _ in range(3)]
@@ -607,6 +640,103 @@ def test_an_acknowledgement_of_an_earlier_attempt_counts_for_nothing() -> None:
     assert all(len(request.items) == 3 and request.end for request, _ in sent)
     requests.stop()
     assert not failures
+
+
+class Busy:
+    """Has room for one call at a time, and fails what it runs."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    async def __call__(self, requests: RequestStream[StringValue], context: Context) -> StringValue:
+        self.waiting.append(Deferred())
+        await self.waiting[-1]
+        raise ResourceExhausted("after all")
+
+
+def test_what_a_server_has_not_begun_with_is_repeated_and_what_it_has_is_not(make: Worlds) -> None:
+    busy = Busy()
+    limits = ServerLimits(running=1, queued=0)
+    world = make(busy, config(["RESOURCE_EXHAUSTED", "UNAVAILABLE"]), limits=limits)
+    first, second = (world.channel.stream_unary(COLLECT, texts(3)) for _ in range(2))
+    world.network.run()
+    busy.waiting[0].callback(None)
+    world.network.advance(3)
+    with pytest.raises(ResourceExhausted, match="after all"):
+        world.network.result(first)
+    assert len(busy.waiting) == 2  # the second one was refused, and came back
+    world.network.cut(ADDRESS)
+    world.network.advance(30)
+    with pytest.raises(Unavailable, match="may have been executed"):
+        world.network.result(second)
+    assert len(busy.waiting) == 2
+
+
+def test_what_is_cancelled_before_its_next_attempt_is_sent_is_not_sent(make: Worlds) -> None:
+    world = make(Collecting(1))
+    answer = world.collect(texts(3))
+    world.network.run()
+    assert world.attempts == [""]
+    world.network.faults = Faults(blocked=1)
+    world.network.advance(1)
+    assert world.channel.counters["retry"] == 1
+    answer.cancel()
+    world.network.faults = Faults()
+    world.network.advance(5)
+    with pytest.raises(CancelledError):
+        world.network.result(answer)
+    assert world.attempts == [""]
+
+
+def test_an_attempt_has_the_time_that_is_left(make: Worlds) -> None:
+    left: list[float] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        left.append(context.time_remaining() or 0.0)
+        if len(left) == 1:
+            raise not_now(metadata={"grpc-retry-pushback-ms": "5000"})
+        return text("done")
+
+    world = make(handler)
+    answer = world.collect(texts(3), timeout=10)
+    world.network.advance(6)
+    assert world.network.result(answer).value == "done"
+    assert left == [pytest.approx(10, abs=0.1), pytest.approx(5, abs=0.1)]
+
+
+def test_an_acknowledgement_that_an_earlier_attempt_asked_for_is_not_waited_for() -> None:
+    async def one_and_silence() -> AsyncIterator[StringValue]:
+        yield text("a")
+        await Deferred()
+
+    asked: list[bool] = []
+
+    def call(header: bytes, body: bytes, answered: Any) -> bool:
+        asked.append(streams_pb2.SendRequest.FromString(body).acknowledge)
+        return True
+
+    carrier: Any = SimpleNamespace(hub=FakeHub())
+    requests = Requests(CHAT, one_and_silence(), 1_000, lambda _: None)
+    requests.hold()
+    requests.carried(carrier)
+    for _ in range(3):
+        requests.ask()
+        requests.send(call)
+        requests.rewind()
+        requests.carried(carrier)
+    assert asked == [True] * 3
+    requests.stop()
+
+
+def test_what_can_not_be_sent_again_is_not_kept(make: Worlds) -> None:
+    world = make(Chatting(0))
+    stream = world.chat(texts(3))
+    requests: Requests = stream._core._requests
+    assert [requests.are_held] == [True]
+    reading = Deferred.fromCoroutine(first_of(stream))
+    world.network.run()
+    assert not requests.are_held
+    assert world.network.result(reading) == "0,1,2"
 
 
 def test_a_call_with_requests_is_not_repeated_without_a_policy(make: Worlds) -> None:
