@@ -51,9 +51,9 @@ test: $(DEVELOPS)  ## run all tests
 
 # Properties that are tried with other examples each time, and with many more of them.
 .PHONY: test-long
-test-long: $(DEVELOPS)  ## play the games of calls, servers and broken wires 50 times as long, at random
+test-long: $(DEVELOPS)  ## play the games of calls, streams, servers and broken wires 50 times as long, at random
 	TXZMQ_TEST_EXAMPLES=50 $(BIN)/python -m pytest -o faulthandler_timeout=3600 \
-		tests/rpc/test_stateful.py $(PYTEST_ARGS)
+		tests/rpc/test_stateful.py tests/rpc/test_stateful_streams.py $(PYTEST_ARGS)
 
 .PHONY: test-restarts
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
