@@ -34,6 +34,7 @@ from txzmq.rpc import (
     Unavailable,
     current_context,
 )
+from txzmq.rpc._wire.streams import decode
 from txzmq.rpc.method import Sharing, StreamOptions
 from txzmq.testing import Faults, MemoryNetwork
 
@@ -388,6 +389,28 @@ def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     assert "20 items" in reader.ended.message
     assert other.items == [*numbers(0, 1), *numbers(21, 31)]
     assert told == [20]
+
+
+def test_what_makes_room_does_not_overtake_what_made_it(make: Worlds) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        for size in (600, 600, 70_000, 1):
+            yield text("x" * size)
+        await Deferred()
+
+    world = make(handler, limits=ServerLimits(streams_bytes=1_000, stream_window_bytes=500))
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    publish, sequences = publisher.publish, list[int]()
+
+    def noted(frame: bytes) -> None:
+        sequences.append(decode(frame).sequence)
+        publish(frame)
+
+    publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+    reader = world.subscribe()
+    world.network.advance(0.5)
+    assert [len(item) for item in reader.items] == [600, 600, 70_000, 1]
+    assert sequences == sorted(sequences)
 
 
 def test_who_is_told_of_a_gap_may_fail(make: Worlds, logged: Logged) -> None:

@@ -145,18 +145,21 @@ class Publisher:
         sender = stream.sender
         size = sender.size
         publication = sender.take()
+        if publication is not None and self.transport is not None:
+            self._send(stream, encode(stream.topic, publication), self.transport)
         if sender.size != size:
-            self._streams.released(size - sender.size)  # what a shared stream keeps no longer
-        if publication is None or self.transport is None:
-            return
-        frame = encode(stream.topic, publication)
+            # What a shared stream keeps no longer. Only now: it may let its handler go on, which
+            # may publish more of it.
+            self._streams.released(size - sender.size)
+
+    def _send(self, stream: ServedStream, frame: bytes, transport: PublisherTransport) -> None:
         bundle = stream.bundle
         if bundle is None or not bundle.subscribers:
-            self.transport.publish(frame)
+            transport.publish(frame)
             return
         if len(frame) > MAX_BATCHED_SIZE:
             self._publish_bundle(bundle)  # or it would be overtaken
-            self.transport.publish(frame)
+            transport.publish(frame)
             return
         self._filled[bundle] = None
         bundle.frames.append(frame)
