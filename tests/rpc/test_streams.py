@@ -37,6 +37,7 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.streams import SEPARATOR
+from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
 
 Worlds = Callable[..., StreamWorld]
@@ -346,6 +347,12 @@ def test_the_number_of_streams_is_limited(make: Worlds, limits: ServerLimits, na
     assert not world.run().has_ended
 
 
+def streams_of(world: StreamWorld) -> Any:
+    """What the server has of streams; there is no other place to look."""
+    server: Any = world.server
+    return server._dispatcher.streams
+
+
 class Deaf:
     """Subscribes to streams, and says nothing of what it gets (a ``SubscriberHandler``)."""
 
@@ -353,6 +360,8 @@ class Deaf:
         self.raw = RawClient(world.network, ADDRESS)
         self.transport = world.network.subscribe(PUBLISHER, self, {})
         self.run = world.network.run
+        #: What it got.
+        self.frames: list[bytes] = []
 
     def open(self) -> ResponseHead:
         head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
@@ -368,7 +377,8 @@ class Deaf:
         self.raw.transport.close()
         self.transport.close()
 
-    def published(self, frame: bytes) -> None: ...
+    def published(self, frame: bytes) -> None:
+        self.frames.append(frame)
 
     def connected(self) -> None: ...
 
@@ -395,13 +405,42 @@ def test_streams_count_until_the_client_has_the_end(
     deaf = Deaf(world)
     world.network.run()
     codes = [deaf.open().code for _ in range(4)]
-    assert not world.server._dispatcher.streams.running
+    assert not streams_of(world).running
     assert codes == [Code.OK] * 3 + [Code.RESOURCE_EXHAUSTED]
     assert name in deaf.open().message
     world.network.advance(30)  # it has stopped answering
     assert deaf.open().code is Code.OK
     deaf.close()
     world.network.advance(30)
+
+
+def test_a_stream_that_ends_and_is_cancelled_in_one_turn_is_forgotten(make: Worlds) -> None:
+    ending: list[Deferred[None]] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        ending.append(Deferred())
+        await ending[-1]
+        for nothing in list[StringValue]():
+            yield nothing
+
+    world = make(handler)
+    deaf = Deaf(world)
+    world.network.run()
+    topics = [stream.topic for _ in range(2) if (stream := deaf.open().stream)]
+    body = streams_pb2.CancelStreamsRequest(topics=topics[:1]).SerializeToString()
+    deaf.raw.request(RequestHead("/txzmq.rpc.v1.Streams/Cancel", None, ()), body)
+    body = streams_pb2.AcknowledgeRequest(
+        positions=[streams_pb2.Position(topic=topics[1], sequence=2)]
+    ).SerializeToString()
+    deaf.raw.request(RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ()), body)
+    for deferred in ending:
+        deferred.callback(None)
+    world.network.run()
+    assert not streams_of(world)
+    world.network.advance(60)
+    assert deaf.frames == []  # not even heartbeats
+    assert not world.server.counters["silent subscriber"]
+    deaf.close()
 
 
 def test_an_item_has_a_size_on_the_server(make: Worlds) -> None:

@@ -139,8 +139,8 @@ class Publisher:
 
     def _publish(self, stream: ServedStream) -> None:
         """Publish what a stream has, or put it into its bundle, for now."""
-        if stream.gone and not stream.sender.ended:
-            return
+        if stream.gone:
+            return  # it has ended meanwhile
         self._streams.publishing(stream)
         sender = stream.sender
         size = sender.size

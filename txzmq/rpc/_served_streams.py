@@ -756,6 +756,7 @@ class ServedStreams:
     def _remove(self, stream: ServedStream) -> None:
         if self._streams.pop(stream.topic, None) is None:
             return
+        stream.gone = True
         if stream.running:
             self._lingering[stream] = None
         if stream.shared is not None:
