@@ -53,7 +53,7 @@ test: $(DEVELOPS)  ## run all tests
 .PHONY: test-long
 test-long: $(DEVELOPS)  ## play the games of calls, streams, servers and broken wires 50 times as long, at random
 	TXZMQ_TEST_EXAMPLES=50 $(BIN)/python -m pytest -o faulthandler_timeout=3600 \
-		tests/rpc/test_stateful.py tests/rpc/test_stateful_streams.py $(PYTEST_ARGS)
+		tests/rpc/test_stateful.py tests/rpc/test_stateful_streams.py tests/rpc/test_hostile_streams.py $(PYTEST_ARGS)
 
 .PHONY: test-restarts
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
