@@ -36,7 +36,7 @@ from txzmq.rpc.interceptors import (
     ClientInterceptor,
     ClientProceed,
     chain_client,
-    outer_of,
+    parts_of,
 )
 from txzmq.rpc.limits import (
     BACKLOG,
@@ -492,18 +492,20 @@ class Channel:
 
     def _proceed(self, call: ClientCall) -> Deferred[Any]:
         """The end of the interceptors' chain."""
-        if call.over:
+        outer, method, request, deadline, metadata, wait_for_ready, response = parts_of(call)
+        if outer.over:
             return fail(CancelledError("an interceptor went on with a call that was over"))
-        method = call.method
+        left = None if deadline is None else max(0.0, deadline - self._clock.seconds())
+        parent = current_context()
         arguments = (
             method,
-            call.request,
-            call.time_remaining(),
-            call.deadline,
-            call.metadata,
-            call.wait_for_ready,
-            call.response,
-            current_context(),
+            request,
+            left,
+            deadline,
+            metadata,
+            wait_for_ready,
+            response,
+            parent,
         )
         try:
             if method.kind is Kind.UNARY_UNARY:
@@ -517,7 +519,7 @@ class Channel:
         if isinstance(made, RepeatedCall):
             made.start()
         else:
-            outer_of(call).went_on(made.deferred, made.deadline, made.parent)
+            outer.went_on(made.deferred, made.deadline, made.parent)
             self._endpoints.start(made)
         return made.deferred
 
