@@ -383,7 +383,7 @@ class ServedStreams:
     async def _pump(self, stream: ServedStream, source: Any) -> None:
         """Ask the handler for items, as long as there is room for them."""
         if isinstance(source, SharedRequest):
-            source = await start(source.handler, source.request, stream.context)
+            source = await start(source.handler, stream.context, source.request)
             if not _is_stream(source):
                 raise TypeError(f"{stream.method.path} returned no iterable")
         try:

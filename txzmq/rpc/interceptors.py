@@ -23,8 +23,9 @@ responses; the request is a message, and what the caller gave (on the server a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import CoroutineType, EllipsisType
-from typing import Any, Protocol, TypeAlias, TypeVar, cast, final
+from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -221,17 +222,18 @@ ServerInterceptor: TypeAlias = Callable[[Any, Context, ServerProceed], UnaryResu
 _Handler: TypeAlias = Callable[[Any, Context], Any]
 
 
-def start(function: Callable[[Any, Any], Any], first: Any, second: Any) -> Deferred[Any]:
-    """Call what may return a value, a Deferred or a coroutine, and may raise.
+def start(function: Callable[[Any, Any], Any], second: Any, first: Any) -> Deferred[Any]:
+    """Call ``function(first, second)``: it may return a value, a Deferred or a coroutine, or raise.
 
     Never raises but ``KeyboardInterrupt``.
     """
-    # Once per interceptor and call, so the parameters are as many as those take, and what most
-    # interceptors return is looked for first.
+    # Once per interceptor and call, so the parameters are as many as those take, the one that
+    # changes is the last for functools.partial, which adds no frame, and what most interceptors
+    # return is looked for first.
     try:
         result = function(first, second)
         if isinstance(result, Deferred):
-            return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
+            return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call
         if isinstance(result, CoroutineType):
             # pyright knows nothing of what it awaits, and need not.
             return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -250,15 +252,8 @@ def chain_client(
     With at least one, what is returned never raises but ``KeyboardInterrupt``.
     """
     for interceptor in reversed(interceptors):
-        proceed = _link(interceptor, proceed)
+        proceed = partial(start, interceptor, proceed)
     return proceed
-
-
-def _link(interceptor: ClientInterceptor, proceed: ClientProceed) -> ClientProceed:
-    def link(call: ClientCall) -> Deferred[Any]:
-        return start(interceptor, call, proceed)
-
-    return link
 
 
 def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -> _Handler:
@@ -270,9 +265,6 @@ def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -
 
 def _intercepted(interceptor: ServerInterceptor, handler: _Handler) -> _Handler:
     def intercepted(request: Any, context: Context) -> UnaryResult[Any]:
-        def proceed(request: Any) -> Deferred[Any]:
-            return start(handler, request, context)
-
-        return interceptor(request, context, proceed)
+        return interceptor(request, context, partial(start, handler, context))
 
     return intercepted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 
 from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
 
@@ -53,12 +53,9 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
     """
     if not metadata:
         return ()
-    pairs = tuple(
-        cast(
-            "Iterable[tuple[str, str | bytes]]",  # isinstance leaves pyright with a Mapping of what
-            metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata,
-        )
-    )
+    # Any: isinstance leaves pyright with a Mapping of what, and a cast costs a call.
+    given: Any = metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata  # pyright: ignore[reportUnknownVariableType]
+    pairs: Metadata = tuple(given)
     if len(pairs) > _MAX_PAIRS:
         raise ValueError(f"the metadata has {len(pairs)} pairs, more than {_MAX_PAIRS}")
     try:
