@@ -247,6 +247,7 @@ def test_what_never_fires_is_garbage_and_the_coroutine_cleans_up(ends: Ends) -> 
             raise
 
     ends.run(wait())
-    gc.collect()
+    for _ in range(5):  # PyPy takes one for each object on the way
+        gc.collect()
     assert [type(error) for error in ways] == [GeneratorExit]
     assert ends.errors == []
