@@ -1037,6 +1037,25 @@ def test_a_client_that_was_stopped_learns_that_it_was_given_up(make: Worlds) -> 
         assert "has given up the stream" in reader.ended.message
 
 
+def test_a_client_that_was_stopped_learns_of_all_where_timers_are_late(make: Worlds) -> None:
+    """It is looked at before three quarters of the time that it may be silent, and after all."""
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    clock: Any = world.network.clock
+    call_later = clock.callLater
+    # The server looks every 5.1 s, at 30.6 s for instance.
+    clock.callLater = lambda seconds, *rest: call_later(seconds + 0.1 * (seconds == 5), *rest)
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30.6 + 0.35)
+    readers.append(world.run())  # a sign of life; it is silent for 14.95 s, and then for 20.05
+    release = hold(world)
+    world.network.advance(60)
+    assert world.server.running == 0
+    release()
+    world.network.advance(10)
+    for reader in readers:
+        assert isinstance(reader.ended, Unavailable)
+
+
 @pytest.mark.parametrize("ping_interval", [10, None])
 def test_an_idle_client_is_not_given_up(make: Worlds, ping_interval: float | None) -> None:
     world = make(one_and_silence, liveness=Liveness(ping_interval=ping_interval))

@@ -105,6 +105,8 @@ class ServedStreams:
         # When each client said something last that has streams of its own; and until it is looked
         # whether they still do.
         self._heard: dict[bytes, float] = {}
+        # Those that were asked on each of their streams, and are given up next.
+        self._warned: set[bytes] = set()
         self._roll_call: Timer | None = None
         self._roll_call_at = 0.0
         # Bytes that are kept, and streams that wait until they are fewer. An ordered set.
@@ -670,6 +672,7 @@ class ServedStreams:
             self._heard.clear()  # what has arrived while the reactor stood still is to be read
         heard: dict[bytes, float] = {}
         asked: set[bytes] = set()
+        warned, self._warned = self._warned, set()
         for stream in list(self._streams.values()):
             if stream.shared is not None or not stream.started:
                 continue
@@ -678,23 +681,29 @@ class ServedStreams:
             silent = now - last
             if silent < silence / 2 or stream in self._unacknowledged:
                 continue  # in the latter case others ask
-            if silent >= silence:
+            if silent >= silence and peer in warned:
                 self.count("silent subscriber")
                 self.cancel(stream, "the client has stopped answering")
-            elif silent >= silence * 3 / 4 or peer not in asked:
-                asked.add(peer)
-                stream.publisher.heartbeat(stream)
+                continue
+            if silent >= silence * 3 / 4:
+                self._warned.add(peer)
+            elif peer in asked:
+                continue
+            asked.add(peer)
+            stream.publisher.heartbeat(stream)
         if self._of_peer:
             self._heard = heard
             self._call_roll_later()
         else:
             self._heard.clear()
+            self._warned.clear()
 
     def _stop_roll_calls(self) -> None:
         timer, self._roll_call = self._roll_call, None
         if timer is not None:
             timer.cancel()
         self._heard.clear()
+        self._warned.clear()
 
     def _heartbeat(self) -> None:
         """Name what has been published, where it is not acknowledged; once in a while."""
