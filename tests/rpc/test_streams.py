@@ -1043,7 +1043,11 @@ def test_a_client_that_was_stopped_learns_of_all_where_timers_are_late(make: Wor
     clock: Any = world.network.clock
     call_later = clock.callLater
     # The server looks every 5.1 s, at 30.6 s for instance.
-    clock.callLater = lambda seconds, *rest: call_later(seconds + 0.1 * (seconds == 5), *rest)
+
+    def late(seconds: float, *rest: Any) -> Any:
+        return call_later(seconds + 0.1 if seconds == 5 else seconds, *rest)
+
+    clock.callLater = late
     readers = [world.run() for _ in range(3)]
     world.network.advance(30.6 + 0.35)
     readers.append(world.run())  # a sign of life; it is silent for 14.95 s, and then for 20.05
