@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     )
     from txzmq.router_dealer import ZmqBase, ZmqDealerConnection, ZmqRouterConnection
 else:
-    from txzmq._doors import door
+    from txzmq._lazy_exports import lazy_exports
 
-    __getattr__, __dir__ = door(
+    __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "txzmq._guard": "ForkedError WrongThreadError",

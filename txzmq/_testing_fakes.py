@@ -16,13 +16,12 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.python.failure import Failure
 
-from txzmq.rpc._wire.metadata import MetadataInput
 from txzmq.rpc.client import StreamInput
 from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
+from txzmq.rpc.metadata import MetadataInput
 from txzmq.rpc.method import Method
-from txzmq.rpc.server import StreamResult
-from txzmq.rpc.streams import RequestStream, ResponseStream
+from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult
 
 __all__ = [
     "FakeCaller",

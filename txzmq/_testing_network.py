@@ -15,8 +15,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
-from txzmq.rpc._stream_addresses import announced, is_multicast
-from txzmq.rpc.transport import (
+from txzmq.rpc._core.transport import (
     ClientHandler,
     PublisherHandler,
     SendResult,
@@ -24,6 +23,7 @@ from txzmq.rpc.transport import (
     SubscriberHandler,
     WorkerHandler,
 )
+from txzmq.rpc._net.addresses import announced, is_multicast
 
 __all__ = ["Faults", "MemoryNetwork"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import time
 from collections import Counter, deque
@@ -23,6 +22,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
 from txzmq._backend import recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._reactor import Timer
+from txzmq._send_result import SendResult
 
 if TYPE_CHECKING:
     from txzmq.factory import ZmqFactory
@@ -59,17 +59,6 @@ _NO_COPY: Final = 256 * 1024
 _FIRST_RETRY: Final = 0.001
 _LAST_RETRY: Final = 0.02
 _RETRY_RECEIVE: Final = 0.1
-
-
-class SendResult(enum.Enum):
-    """What became of a message given to :meth:`ZmqConnection.trySend`."""
-
-    #: libzmq has it.
-    SENT = enum.auto()
-    #: No room or no peer now; :meth:`ZmqConnection.readyToSend` tells when to try again.
-    BLOCKED = enum.auto()
-    #: The peer that it is for is not there (a ROUTER with ``ROUTER_MANDATORY``).
-    UNREACHABLE = enum.auto()
 
 
 class ZmqEndpointType:

@@ -1,37 +1,102 @@
-"""Imports point one way: the house's plan, held by reading every import statement."""
+"""Imports point one way: the plan of the house, held by reading every import statement.
+
+``docs/inside.md`` draws the plan. What counts is each ``import`` wherever it stands, those for type
+checkers included. A module reaches what it imports, and all that is reached by that.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.programs import ROOT, succeeds
 
-# What a part of the house may not import; the parts are matched by the longest prefix.
-FORBIDDEN = {
-    "txzmq": ["txzmq.rpc", "txzmq.codegen", "txzmq_codegen"],
-    "txzmq.testing": ["zmq", "txzmq_codegen"],
-    "txzmq._testing_fakes": ["zmq", "txzmq_codegen"],
-    "txzmq._testing_network": ["zmq", "txzmq_codegen"],
-    "txzmq.codegen": ["txzmq.", "zmq", "twisted"],  # the door: to the generator, and nowhere else
-    "txzmq.rpc": ["zmq", "txzmq.codegen", "txzmq_codegen"],
-    "txzmq.rpc._wire": ["zmq", "twisted", "time", "txzmq_codegen"],  # sans-IO, and without a clock
-    "txzmq_codegen": ["txzmq", "zmq", "twisted"],
+# -- the plan ---------------------------------------------------------------------------------
+
+#: Modules that users type words of, and nothing of an engine.
+WORDS = {
+    f"txzmq.rpc.{name}"
+    for name in (
+        "balancing client context errors interceptors limits liveness metadata method resolvers "
+        "service_config socket_options status streams watching"
+    ).split()
 }
-# The RPC layer's floors: a module imports from its own floor and those below. Modules that are
-# not named stand on the floor of client and server.
-FLOORS = {
-    "txzmq.rpc.errors": 0,
-    "txzmq.rpc.method": 0,
-    "txzmq.rpc.v1": 0,
-    "txzmq.rpc.v1.control_txzmq": 2,
-    "txzmq.rpc._wire": 1,
-    "txzmq.rpc.": 2,
-    "txzmq.rpc": 3,  # the door, its __init__
+#: Modules of the socket layer that know no ZeroMQ.
+GROUND = {
+    "txzmq._guard",
+    "txzmq._ids",
+    "txzmq._lazy_exports",
+    "txzmq._reactor",
+    "txzmq._send_result",
+    "txzmq._timer",
 }
+
+
+def room_of(module: str) -> str:
+    """In which room of the house a module stands."""
+    if module in GROUND:
+        return "ground"
+    if module.endswith("_txzmq"):
+        return "generated"
+    if module in WORDS or module.startswith("txzmq.rpc.v1"):
+        return "words"
+    if module.startswith("txzmq_codegen"):
+        return "generator"
+    if module == "txzmq.testing" or module.startswith("txzmq._testing_"):
+        return "testing"
+    if module.startswith("txzmq.rpc."):
+        return module.split(".")[2]
+    return {"txzmq.rpc": "names", "txzmq.codegen": "codegen"}.get(module, "sockets")
+
+
+#: What each room imports besides itself; nothing reaches a room but by these.
+PLAN: dict[str, set[str]] = {
+    "ground": set(),
+    "sockets": {"ground"},
+    "words": {"ground"},
+    "_wire": {"ground", "words"},
+    "_core": {"ground", "words"},
+    "_net": {"ground", "sockets", "words", "_core"},
+    "_client": {"ground", "words", "_wire", "_core"},
+    "_server": {"ground", "words", "_wire", "_core"},
+    "channel": {"ground", "sockets", "words", "_wire", "_core", "_net", "_client"},
+    "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
+    "blocking": {"ground", "sockets", "words", "channel"},
+    "transport": {"ground", "_core", "_net"},
+    "testing": {"ground", "words", "_core"},
+    "names": {"ground", "words", "_net", "channel", "server", "blocking"},
+    "generated": {"words", "names"},
+    "codegen": {"generator"},
+    "generator": set(),
+}
+#: Single modules that need one of another room, which must know no socket.
+BESIDES = {
+    ("txzmq.rpc.resolvers", "txzmq.rpc._net.dns"),
+    ("txzmq.rpc.resolvers", "txzmq.rpc._net.targets"),
+    ("txzmq.rpc.resolvers", "txzmq.rpc._net.addresses"),
+    ("txzmq.rpc._client.stream_control", "txzmq.rpc._net.addresses"),
+    ("txzmq._testing_network", "txzmq.rpc._net.addresses"),
+}
+#: What a room may not import from elsewhere, directly or by what it imports.
+NEVER = {
+    "ground": {"zmq", "google"},
+    "words": {"zmq"},
+    "_wire": {"zmq", "twisted", "time", "socket"},  # sans-IO, and without a clock
+    "_core": {"zmq"},
+    "_client": {"zmq"},
+    "_server": {"zmq"},
+    "testing": {"zmq"},
+    "codegen": {"zmq", "twisted", "google"},
+    "generator": {"zmq", "twisted", "txzmq"},
+}
+#: Who imports zmq itself.
+USES_ZMQ = {"sockets"}
+
+# -- what there is ----------------------------------------------------------------------------
 
 
 def sources() -> dict[str, Path]:
@@ -44,68 +109,167 @@ def sources() -> dict[str, Path]:
 
 
 SOURCES = sources()
+WRITTEN_BY_HAND = [module for module in SOURCES if not module.endswith(("_pb2", "_txzmq"))]
 
 
-def is_generated(module: str) -> bool:
-    return module.endswith(("_pb2", "_txzmq"))
-
-
-def imports(module: str) -> Iterator[str]:
+@cache
+def imports(module: str) -> frozenset[str]:
     """The modules that a module imports; of ``from a import b``, ``a.b`` where that is a module."""
-    for node in ast.walk(ast.parse(SOURCES[module].read_bytes())):
+    return frozenset(_imports(module, SOURCES[module].read_bytes()))
+
+
+def _imports(module: str, source: bytes) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, f"{module} has a relative import"
             assert not node.level, f"{module} has a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in SOURCES else node.module for name in names)
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in SOURCES else node.module
 
 
-def longest_prefix(module: str, table: dict[str, list[str]] | dict[str, int]) -> str:
-    return max((key for key in table if within(module, key)), key=len)
+def ours(modules: Iterable[str]) -> set[str]:
+    return {module for module in modules if module in SOURCES}
 
 
-def within(module: str, package: str) -> bool:
-    """Whether a module is the package or in it; ``x.`` means in it only."""
-    return f"{module}.".startswith(package if package.endswith(".") else f"{package}.") and (
-        f"{module}." != package
-    )
+@cache
+def reached(module: str) -> frozenset[str]:
+    """All that a module imports, and what those import, of the house and of libraries."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in imports(waiting.pop()):
+            if name not in found:
+                found.add(name)
+                if name in SOURCES:
+                    waiting.append(name)
+    return frozenset(found)
 
 
-WRITTEN_BY_HAND = [module for module in SOURCES if not is_generated(module)]
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that can reach each other."""
+    groups: list[list[str]] = []
+    for node in graph:
+        there = _reachable(graph, node)
+        group = sorted({other for other in there if node in _reachable(graph, other)})
+        if group and group not in groups:
+            groups.append(group)
+    return groups
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for node in graph.get(waiting.pop(), ()):
+            if node not in found:
+                found.add(node)
+                waiting.append(node)
+    return found
+
+
+# -- the rules --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", WRITTEN_BY_HAND)
-def test_no_part_imports_what_it_must_not_know(module: str) -> None:
-    forbidden = FORBIDDEN[longest_prefix(module, FORBIDDEN)]
-    wrong = [name for name in imports(module) if any(within(name, part) for part in forbidden)]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("module", [m for m in WRITTEN_BY_HAND if within(m, "txzmq.rpc")])
-def test_the_rpc_layer_imports_downwards(module: str) -> None:
-    floor = FLOORS[longest_prefix(module, FLOORS)]
+def test_a_module_imports_from_its_room_and_those_it_stands_on(module: str) -> None:
+    room = room_of(module)
     wrong = [
         name
-        for name in imports(module)
-        if within(name, "txzmq.rpc") and FLOORS[longest_prefix(name, FLOORS)] > floor
+        for name in ours(imports(module))
+        if room_of(name) not in {room, *PLAN[room]} and (module, name) not in BESIDES
     ]
     assert wrong == []
 
 
+@pytest.mark.parametrize("module", WRITTEN_BY_HAND)
+def test_a_module_reaches_nothing_that_its_room_must_not_know(module: str) -> None:
+    never = NEVER.get(room_of(module), set())
+    if room_of(module) == "codegen":
+        names: Iterable[str] = imports(module)  # the generator may use what it likes
+    else:
+        names = reached(module)
+    assert sorted(name for name in names if name.partition(".")[0] in never) == []
+
+
+@pytest.mark.parametrize("module", WRITTEN_BY_HAND)
+def test_only_sockets_import_zmq(module: str) -> None:
+    if room_of(module) not in USES_ZMQ:
+        assert not {name for name in imports(module) if name.partition(".")[0] == "zmq"}
+
+
+def test_no_room_is_part_of_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in SOURCES:
+        rooms = {room_of(name) for name in ours(imports(module)) if (module, name) not in BESIDES}
+        graph.setdefault(room_of(module), set()).update(rooms - {room_of(module)})
+    assert circles(graph) == []
+
+
+def test_the_plan_has_no_circle_and_no_room_too_many() -> None:
+    assert circles({room: set(below) for room, below in PLAN.items()}) == []
+    assert {room_of(module) for module in SOURCES} == set(PLAN)
+    assert ours(pair[1] for pair in BESIDES) == {pair[1] for pair in BESIDES}
+    for importer, imported in BESIDES:
+        assert imported in imports(importer), f"{importer} does not import {imported} any more"
+
+
+@pytest.mark.parametrize(
+    "module", sorted(WORDS - {"txzmq.rpc.status"} | {"txzmq.testing", "txzmq.rpc.transport"})
+)
+def test_a_word_loads_no_socket_and_no_engine(module: str) -> None:
+    """In an interpreter of its own, in which zmq cannot be imported."""
+    engines = ["txzmq.rpc._client", "txzmq.rpc._server", "txzmq.connection"]
+    program = f"""
+import sys
+sys.modules["zmq"] = None
+import {module}
+print([name for name in {engines!r} if name in sys.modules])
+"""
+    assert succeeds(["-c", program]) == "[]"
+
+
+def test_a_status_needs_its_extra_and_no_more() -> None:
+    module = "txzmq.rpc.status"  # apart: what it imports is an extra
+    assert {room_of(name) for name in ours(reached(module))} <= {"ground", "words", "names"}
+
+
 def test_importing_installs_no_reactor() -> None:
     # Importing twisted.internet.reactor installs one, and takes the choice from the application.
-    modules = [m for m in WRITTEN_BY_HAND if within(m, "txzmq") and m != "txzmq.codegen"]
+    modules = [m for m in WRITTEN_BY_HAND if room_of(m) not in ("codegen", "generator")]
     program = f"import sys, {', '.join(modules)}; print('twisted.internet.reactor' in sys.modules)"
     assert succeeds(["-c", program]) == "False"
 
 
-def test_the_rules_see_what_they_forbid() -> None:
-    assert within("zmq.error", "zmq")
-    assert not within("zmqx", "zmq")
-    assert within("txzmq.rpc.client", "txzmq.rpc.")
-    assert not within("txzmq.rpc", "txzmq.rpc.")
-    assert longest_prefix("txzmq.rpc._wire.frames", FORBIDDEN) == "txzmq.rpc._wire"
-    assert FLOORS[longest_prefix("txzmq.rpc.channel", FLOORS)] == 2
-    assert "txzmq.rpc.errors" in imports("txzmq.rpc")
+# -- the rules see what they forbid -----------------------------------------------------------
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [["a", "b"]]
+    assert circles({"a": {"a"}}) == [["a"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = b"""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from txzmq.rpc.channel import Channel
+def f():
+    import zmq.error
+"""
+    assert set(_imports("x", source)) == {"typing", "txzmq.rpc.channel", "zmq.error"}
+
+
+def test_rooms_are_found() -> None:
+    assert room_of("txzmq.rpc.errors") == "words"
+    assert room_of("txzmq.rpc._wire.headers") == "_wire"
+    assert room_of("txzmq.rpc.v1.control_pb2") == "words"
+    assert room_of("txzmq.rpc.v1.control_txzmq") == "generated"
+    assert room_of("txzmq.connection") == "sockets"
+    assert room_of("txzmq.rpc") == "names"
+    assert room_of("txzmq._reactor") == "ground"
+    assert "txzmq.rpc.errors" in reached("txzmq.rpc.channel")
+    assert "zmq" in reached("txzmq.rpc.channel")

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from txzmq.rpc._wire.metadata import Metadata
 from txzmq.rpc.balancing import (
     POLICIES,
     BalancingPolicy,
@@ -23,6 +22,7 @@ from txzmq.rpc.balancing import (
     PickFirst,
     RoundRobin,
 )
+from txzmq.rpc.metadata import Metadata
 
 STEADY = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 

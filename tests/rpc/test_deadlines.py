@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from tests.rpc.service import ECHO, OTHER, Echo, Waiting, World, text
 from txzmq._reactor import MonotonicClock, monotonic
 from txzmq.rpc import Channel, Context, DeadlineExceeded, Server, ServerLimits, detached
-from txzmq.rpc._deadlines import Deadlines
+from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.testing import MemoryNetwork
 
 

@@ -16,7 +16,7 @@ from twisted.names.error import DNSNameError, DNSQueryRefusedError
 from tests.programs import Program, started
 from tests.support import Logged, Loop
 from txzmq.rpc import DnsResolver, ResolvedAddress, Unavailable
-from txzmq.rpc._dns import SystemDns
+from txzmq.rpc._net.dns import SystemDns
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dnsmasq", path="/usr/sbin:/usr/bin:/sbin") is None,

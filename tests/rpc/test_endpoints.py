@@ -29,7 +29,7 @@ from txzmq.rpc import (
     Server,
     Unavailable,
 )
-from txzmq.rpc._backoff import Backoff
+from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, decode_request, encode_response
 from txzmq.rpc.transport import (
     ClientHandler,

@@ -22,7 +22,7 @@ from txzmq.rpc import (
     ServerInterceptor,
     Unavailable,
 )
-from txzmq.rpc._stream_addresses import announced, is_multicast, reachable
+from txzmq.rpc._net.addresses import announced, is_multicast, reachable
 from txzmq.testing import Faults, MemoryNetwork
 
 GROUP = "epgm://239.192.1.1:5555"

@@ -30,7 +30,7 @@ from txzmq.rpc import (
     ServerLimits,
     Unavailable,
 )
-from txzmq.rpc._client_requests import Requests
+from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._wire.headers import OK
 from txzmq.rpc.balancing import ConsistentHash
 from txzmq.rpc.transport import SendResult

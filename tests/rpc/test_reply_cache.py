@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from txzmq.rpc._reply_cache import Join, KeptReply, ReplyCache, ReplyCacheLimits
+from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
+from txzmq.rpc.limits import ReplyCacheLimits
 
 
 def reply(text: bytes = b"reply") -> KeptReply:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from txzmq.rpc import Code, IdempotencyLevel, RpcError
-from txzmq.rpc._retries import (
+from txzmq.rpc._client.retry_policy import (
     PUSHBACK,
     CallAttempts,
     Decision,

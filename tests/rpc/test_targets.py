@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from txzmq.rpc import DnsResolver, ResolvedAddress, StaticResolver, resolver_for
-from txzmq.rpc._targets import DnsTarget, is_dns, parse_dns_target
+from txzmq.rpc._net.targets import DnsTarget, is_dns, parse_dns_target
 
 
 @pytest.mark.parametrize(

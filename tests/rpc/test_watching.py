@@ -24,7 +24,7 @@ from txzmq.rpc import (
     Server,
     Watched,
 )
-from txzmq.rpc._watch import Watch
+from txzmq.rpc._core.notifier import Notifier
 from txzmq.testing import MemoryNetwork
 
 ONE, TWO = "tcp://one:1", "tcp://two:2"
@@ -70,7 +70,7 @@ def lines_of(logged: Logged) -> list[str]:
     return [
         event["log_format"].format(**event)
         for event in logged
-        if event["log_namespace"] == "txzmq.rpc._watch"
+        if event["log_namespace"] == "txzmq.rpc._core.notifier"
     ]
 
 
@@ -259,7 +259,7 @@ def test_a_change_is_logged_once(logged: Logged) -> None:
         f"{ONE} is TRANSIENT_FAILURE ({ONE}: connecting failed)",
         f"{ONE} is READY",
     ]
-    levels = [e["log_level"] for e in logged if e["log_namespace"] == "txzmq.rpc._watch"]
+    levels = [e["log_level"] for e in logged if e["log_namespace"] == "txzmq.rpc._core.notifier"]
     assert levels == [LogLevel.warn, LogLevel.info]
 
 
@@ -306,7 +306,7 @@ def test_a_flood_of_dropped_messages_logs_little(logged: Logged) -> None:
 
 
 def test_late_replies_are_not_logged(logged: Logged) -> None:
-    watch = Watch(Lines().clock, None)
+    watch = Notifier(Lines().clock, None)
     watch.counted(Count.LATE_REPLY)
     watch.counted(Count.RETRY)
     assert lines_of(logged) == []

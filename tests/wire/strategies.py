@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from txzmq.rpc._wire.headers import OpenedStream, OpenStream, RequestHead, ResponseHead
-from txzmq.rpc._wire.metadata import Metadata
 from txzmq.rpc.errors import Code
+from txzmq.rpc.metadata import Metadata
 
 #: The same examples in each run; a run finds what the last one found.
 WIRE = settings(derandomize=True, database=None, deadline=None, max_examples=100)

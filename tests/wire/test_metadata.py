@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import KEY, PRINTABLE, WIRE, metadata
-from txzmq.rpc._wire import metadata as metadata_module
-from txzmq.rpc._wire.metadata import (
+from txzmq.rpc import metadata as words
+from txzmq.rpc._wire import metadata as wire
+from txzmq.rpc._wire.metadata import add_to, from_wire, request_fields
+from txzmq.rpc.metadata import (
+    MAX_KNOWN_KEY,
     Metadata,
-    add_to,
     check_size,
-    from_wire,
+    known_key_takes_bytes,
     normalise,
-    request_fields,
 )
 from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
 
@@ -145,9 +146,8 @@ def test_what_is_kept_of_it_is_bounded() -> None:
     for number in range(3_000):
         pairs = normalise([("n", str(number)), ("large", f"{number:0300}"), ("same", "x")])
         assert request_fields(pairs)
-    names = vars(metadata_module)
     kept: list[Collection[tuple[str, str | bytes]]]
-    kept = [names["_checked"], names["_request_fields"]]
+    kept = [vars(words)["_checked"], vars(wire)["_request_fields"]]
     assert all(len(table) <= 1024 for table in kept)
     assert all(len(key) + len(value) <= 256 for table in kept for key, value in table)
 
@@ -156,6 +156,13 @@ def test_what_is_kept_of_what_peers_send_is_bounded() -> None:
     for number in range(3_000):
         keys = f"n{number}", f"{number:0300}", "same"
         assert len(from_wire(on_the_wire(tuple((key, "x") for key in keys)))) == 3
-    keys = vars(metadata_module)["_for_bytes"]
-    assert 1 < len(keys) <= 1024
-    assert max(map(len, keys)) <= 256
+    kept = known_key_takes_bytes.cache_info()
+    assert kept.maxsize is not None
+    assert 1 < kept.currsize <= kept.maxsize
+
+
+@pytest.mark.parametrize("size", [MAX_KNOWN_KEY, MAX_KNOWN_KEY + 1])
+def test_long_keys_of_peers_are_not_kept(size: int) -> None:
+    known_key_takes_bytes.cache_clear()
+    from_wire(on_the_wire((("k" * size, "x"),)))
+    assert known_key_takes_bytes.cache_info().currsize == (size == MAX_KNOWN_KEY)

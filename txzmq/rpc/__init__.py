@@ -3,10 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from txzmq.rpc._open_door import InsecureBindError
-    from txzmq.rpc._reply_cache import ReplyCacheLimits
-    from txzmq.rpc._stream_writer import StreamWriter
-    from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+    from txzmq.rpc._net.secure_bind import InsecureBindError
     from txzmq.rpc.balancing import (
         BalancingPolicy,
         ConsistentHash,
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
         RoundRobin,
     )
     from txzmq.rpc.blocking import Blocking
-    from txzmq.rpc.channel import Channel, ConnectivityState
+    from txzmq.rpc.channel import Channel
     from txzmq.rpc.client import Caller, ResponseMetadata, StreamInput
     from txzmq.rpc.context import Context, current_context, detached
     from txzmq.rpc.errors import (
@@ -48,9 +45,10 @@ if TYPE_CHECKING:
         ServerProceed,
         UnaryResult,
     )
-    from txzmq.rpc.limits import ServerLimits
+    from txzmq.rpc.limits import ReplyCacheLimits, ServerLimits
     from txzmq.rpc.liveness import Liveness
-    from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service
+    from txzmq.rpc.metadata import Metadata, MetadataInput
+    from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
     from txzmq.rpc.resolvers import (
         DnsClient,
         DnsResolver,
@@ -60,12 +58,13 @@ if TYPE_CHECKING:
         StaticResolver,
         resolver_for,
     )
-    from txzmq.rpc.server import Server, ServiceHandler, StreamResult
+    from txzmq.rpc.server import Server
     from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
     from txzmq.rpc.socket_options import SocketOptions
-    from txzmq.rpc.streams import RequestStream, ResponseStream
+    from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult, StreamWriter
     from txzmq.rpc.watching import (
         ClientLoss,
+        ConnectivityState,
         Count,
         EndpointChange,
         EndpointStatus,
@@ -73,20 +72,18 @@ if TYPE_CHECKING:
         Watched,
     )
 else:
-    from txzmq._doors import door
+    from txzmq._lazy_exports import lazy_exports
 
-    __getattr__, __dir__ = door(
+    __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "txzmq.rpc._open_door": "InsecureBindError",
-            "txzmq.rpc._reply_cache": "ReplyCacheLimits",
-            "txzmq.rpc._stream_writer": "StreamWriter",
-            "txzmq.rpc._wire.metadata": "Metadata MetadataInput",
+            "txzmq.rpc._net.secure_bind": "InsecureBindError",
+            "txzmq.rpc.metadata": "Metadata MetadataInput",
             "txzmq.rpc.balancing": (
                 "BalancingPolicy ConsistentHash Endpoint LeastLoaded Picker PickFirst RoundRobin"
             ),
             "txzmq.rpc.blocking": "Blocking",
-            "txzmq.rpc.channel": "Channel ConnectivityState",
+            "txzmq.rpc.channel": "Channel",
             "txzmq.rpc.client": "Caller ResponseMetadata StreamInput",
             "txzmq.rpc.context": "Context current_context detached",
             "txzmq.rpc.errors": (
@@ -99,19 +96,19 @@ else:
                 "ClientCall ClientInterceptor ClientProceed ServerInterceptor ServerProceed "
                 "UnaryResult"
             ),
-            "txzmq.rpc.limits": "ServerLimits",
+            "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
-            "txzmq.rpc.method": "IdempotencyLevel Kind Method Service",
+            "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
                 "StaticResolver resolver_for"
             ),
-            "txzmq.rpc.server": "Server ServiceHandler StreamResult",
+            "txzmq.rpc.server": "Server",
             "txzmq.rpc.service_config": "ServiceConfig ServiceConfigError",
             "txzmq.rpc.socket_options": "SocketOptions",
-            "txzmq.rpc.streams": "RequestStream ResponseStream",
+            "txzmq.rpc.streams": "RequestStream ResponseStream StreamResult StreamWriter",
             "txzmq.rpc.watching": (
-                "ClientLoss Count EndpointChange EndpointStatus Observer Watched"
+                "ClientLoss ConnectivityState Count EndpointChange EndpointStatus Observer Watched"
             ),
         },
     )

@@ -26,7 +26,7 @@ from random import Random
 from struct import unpack
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from txzmq.rpc._wire.metadata import Metadata
+from txzmq.rpc.metadata import Metadata
 
 __all__ = [
     "POLICIES",

@@ -12,16 +12,18 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._attempts import AttemptsOwner, RepeatedCall, StreamAttempts
-from txzmq.rpc._calls import Call, CallBook, InterceptedCall, outcome_of, to_us, too_large
-from txzmq.rpc._client_requests import Requests, RequestsCall
-from txzmq.rpc._client_streams import ClientStream, OpeningCall
-from txzmq.rpc._endpoints import Endpoints
-from txzmq.rpc._retries import Throttle
-from txzmq.rpc._subchannel import ConnectivityState
-from txzmq.rpc._watch import Watch
+from txzmq.rpc._client.attempts import AttemptsOwner, RepeatedCall, StreamAttempts
+from txzmq.rpc._client.call import Call, CallBook, outcome_of, to_us, too_large
+from txzmq.rpc._client.intercepted import InterceptedCall, InterceptedStream
+from txzmq.rpc._client.pool import Endpoints
+from txzmq.rpc._client.request_stream import Requests, RequestsCall
+from txzmq.rpc._client.response_stream import ClientStream, OpeningCall, OpenResponseStream
+from txzmq.rpc._client.retry_policy import Throttle
+from txzmq.rpc._core.interceptors import chain_client
+from txzmq.rpc._core.notifier import Notifier
+from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
-from txzmq.rpc._wire.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
 from txzmq.rpc.context import Context, current_context
@@ -31,13 +33,7 @@ from txzmq.rpc.errors import (
     RpcError,
     Unavailable,
 )
-from txzmq.rpc.interceptors import (
-    ClientCall,
-    ClientInterceptor,
-    ClientProceed,
-    chain_client,
-    parts_of,
-)
+from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, parts_of
 from txzmq.rpc.limits import (
     BACKLOG,
     MESSAGE_SIZE,
@@ -46,13 +42,13 @@ from txzmq.rpc.limits import (
     STREAM_WINDOW_BYTES,
 )
 from txzmq.rpc.liveness import Liveness
+from txzmq.rpc.metadata import Metadata, MetadataInput, check_size, normalise
 from txzmq.rpc.method import Kind, Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, ServiceConfig
 from txzmq.rpc.socket_options import SocketOptions
-from txzmq.rpc.streams import InterceptedStream, OpenResponseStream, ResponseStream
-from txzmq.rpc.transport import Network, ZmqNetwork
-from txzmq.rpc.watching import EndpointStatus, Observer
+from txzmq.rpc.streams import ResponseStream
+from txzmq.rpc.watching import ConnectivityState, EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -149,7 +145,7 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
-        watch = Watch(self._clock, observer)
+        watch = Notifier(self._clock, observer)
         self._book = CallBook(self._clock, self.guard, self._start)
         self._closed = False
         self._endpoints = Endpoints(

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
-from txzmq.rpc._wire.metadata import Metadata, MetadataInput
+from txzmq.rpc.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 

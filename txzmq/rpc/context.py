@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._reactor import Clock
-from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
+from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 
 __all__ = ["Context", "current_context", "detached", "set_current"]
 

@@ -22,18 +22,16 @@ responses; the request is a message, and what the caller gave (on the server a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
-from types import CoroutineType, EllipsisType
+from collections.abc import Callable, Coroutine
+from types import EllipsisType
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
 from txzmq._reactor import Clock
-from txzmq.rpc._wire.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.client import ResponseMetadata
 from txzmq.rpc.context import Context
+from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
 
 __all__ = [
@@ -43,10 +41,7 @@ __all__ = [
     "ServerInterceptor",
     "ServerProceed",
     "UnaryResult",
-    "chain_client",
-    "chain_server",
     "parts_of",
-    "start",
 ]
 
 T = TypeVar("T")
@@ -218,53 +213,3 @@ ServerProceed: TypeAlias = Callable[[Any], Deferred[Any]]
 #: ``interceptor(request, context, proceed)`` on the server. An :class:`~txzmq.rpc.RpcError` that
 #: it raises is the answer; ``context.method`` says which method is called.
 ServerInterceptor: TypeAlias = Callable[[Any, Context, ServerProceed], UnaryResult[Any]]
-
-_Handler: TypeAlias = Callable[[Any, Context], Any]
-
-
-def start(function: Callable[[Any, Any], Any], second: Any, first: Any) -> Deferred[Any]:
-    """Call ``function(first, second)``: it may return a value, a Deferred or a coroutine, or raise.
-
-    Never raises but ``KeyboardInterrupt``.
-    """
-    # Once per interceptor and call, so the parameters are as many as those take, the one that
-    # changes is the last for functools.partial, which adds no frame, and what most interceptors
-    # return is looked for first.
-    try:
-        result = function(first, second)
-        if isinstance(result, Deferred):
-            return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call
-        if isinstance(result, CoroutineType):
-            # pyright knows nothing of what it awaits, and need not.
-            return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - whatever it is, it is the outcome
-        return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
-    return succeed(result)
-
-
-def chain_client(
-    interceptors: Sequence[ClientInterceptor], proceed: ClientProceed
-) -> ClientProceed:
-    """Put interceptors in front of *proceed*, the first one outermost.
-
-    With at least one, what is returned never raises but ``KeyboardInterrupt``.
-    """
-    for interceptor in reversed(interceptors):
-        proceed = partial(start, interceptor, proceed)
-    return proceed
-
-
-def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -> _Handler:
-    """Put interceptors in front of a handler, the first one outermost."""
-    for interceptor in reversed(interceptors):
-        handler = _intercepted(interceptor, handler)
-    return handler
-
-
-def _intercepted(interceptor: ServerInterceptor, handler: _Handler) -> _Handler:
-    def intercepted(request: Any, context: Context) -> UnaryResult[Any]:
-        return interceptor(request, context, partial(start, handler, context))
-
-    return intercepted

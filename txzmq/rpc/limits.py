@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from txzmq.rpc._reply_cache import ReplyCacheLimits
-
 __all__ = [
     "BACKLOG",
     "MAX_CANCELLED",
@@ -17,6 +15,7 @@ __all__ = [
     "REQUESTS_WINDOW_BYTES",
     "STREAM_WINDOW",
     "STREAM_WINDOW_BYTES",
+    "ReplyCacheLimits",
     "ServerLimits",
 ]
 
@@ -35,6 +34,20 @@ REQUESTS_WINDOW: Final = 1_024
 REQUESTS_WINDOW_BYTES: Final = 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
 MAX_CANCELLED: Final = 1_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplyCacheLimits:
+    """What is kept at most; the oldest goes first."""
+
+    #: Replies.
+    entries: int = 10_000
+    #: Bytes of them all, with 512 for each besides. A reply of more than an eighth is not kept.
+    size: int = 16 * 1024 * 1024
+    #: Seconds from the answer.
+    age: float = 60.0
+    #: Requests that wait for one run of a handler, the first included.
+    waiting: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, final
 
 from google.protobuf.message import Message
 
@@ -20,6 +20,7 @@ __all__ = [
     "Kind",
     "Method",
     "Service",
+    "ServiceHandler",
     "Sharing",
     "StreamOptions",
     "require_level",
@@ -141,3 +142,10 @@ class Service:
 
     def __repr__(self) -> str:
         return f"<Service {self.name} with {len(self.methods)} methods>"
+
+
+class ServiceHandler(Protocol):
+    """An instance of a generated ``<Service>Base``."""
+
+    #: The service that it implements.
+    __txzmq_service__: ClassVar[Service]

@@ -15,8 +15,9 @@ from twisted.names import dns
 from twisted.names.error import DNSQueryTimeoutError
 
 from txzmq._reactor import Clock, Timer
-from txzmq.rpc._dns import Answer, SystemDns, is_absence
-from txzmq.rpc._targets import DnsTarget, is_dns, parse_dns_target
+from txzmq.rpc._net.addresses import is_ip
+from txzmq.rpc._net.dns import Answer, SystemDns, is_absence
+from txzmq.rpc._net.targets import DnsTarget, is_dns, parse_dns_target
 from txzmq.rpc.errors import Unavailable
 
 __all__ = [
@@ -257,7 +258,7 @@ class DnsResolver:
         self._clock = clock
         self._listener = listener
         self._client = self._given_client or SystemDns(clock, self._parsed.server)
-        if _is_ip(self._parsed.host):
+        if is_ip(self._parsed.host):
             self._tell((ResolvedAddress(_spell(self._parsed.host, self._parsed.port)),))
         else:
             self._resolve()
@@ -463,14 +464,6 @@ class _Lookup:
 
 def _ip_of(record: Any) -> str:
     return str(ipaddress.ip_address(record.payload.address))
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _spell(ip: str, port: int) -> str:

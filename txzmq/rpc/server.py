@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from txzmq._reactor import Timer
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._dispatcher import Dispatcher
-from txzmq.rpc._listener import Listener
-from txzmq.rpc._open_door import check_endpoint
-from txzmq.rpc._publisher import Publisher
-from txzmq.rpc._served import ServiceHandler, entries
-from txzmq.rpc._stream_addresses import announced, beside, is_multicast
-from txzmq.rpc._watch import Watch
-from txzmq.rpc._worker import Worker
+from txzmq.rpc._core.notifier import Notifier
+from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.addresses import announced, beside, is_multicast
+from txzmq.rpc._net.secure_bind import check_endpoint
+from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc._server.dispatcher import Dispatcher
+from txzmq.rpc._server.listener import Listener
+from txzmq.rpc._server.methods import entries
+from txzmq.rpc._server.publisher import Publisher
+from txzmq.rpc._server.worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
+from txzmq.rpc.method import ServiceHandler
 from txzmq.rpc.socket_options import SocketOptions
-from txzmq.rpc.transport import Network, ZmqNetwork
+from txzmq.rpc.streams import StreamResult
 from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
-
-T = TypeVar("T")
-
-#: What a handler of a method with a stream of responses may return; an async generator is one.
-StreamResult: TypeAlias = (
-    Iterable[T]
-    | AsyncIterable[T]
-    | Iterable[Deferred[T]]
-    | Deferred[Iterable[T]]
-    | Deferred[AsyncIterable[T]]
-)
 
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
 #: for those that know nothing of it.
@@ -83,7 +75,7 @@ class Server:
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
-        self._watch = Watch(self._clock, observer)
+        self._watch = Notifier(self._clock, observer)
         methods = entries(services, interceptors)
         self._publishes = any(entry.response_streaming for entry in methods.values())
         self._dispatcher = Dispatcher(

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
+    classImplements,  # pyright: ignore[reportUnknownVariableType]
+)
 
-from txzmq.rpc._wire.metadata import Metadata
+from txzmq.rpc.metadata import Metadata
 
-if TYPE_CHECKING:
-    from txzmq.rpc._client_streams import ClientStream
-
-__all__ = [
-    "InterceptedStream",
-    "OpenResponseStream",
-    "RequestStream",
-    "ResponseStream",
-    "close_source",
-]
+__all__ = ["RequestStream", "ResponseStream", "StreamResult", "StreamWriter"]
 
 T = TypeVar("T")
+
+#: What a handler of a method with a stream of responses may return; an async generator is one.
+StreamResult: TypeAlias = (
+    Iterable[T]
+    | AsyncIterable[T]
+    | Iterable[Deferred[T]]
+    | Deferred[Iterable[T]]
+    | Deferred[AsyncIterable[T]]
+)
+
+#: Items that wait in a writer before its producer is paused, and before an item is refused.
+_ENOUGH: Final = 256
+_LIMIT: Final = 65_536
 
 
 class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
@@ -112,142 +120,6 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         self.cancel()
 
 
-class OpenResponseStream(ResponseStream[T]):
-    """A stream of a channel: reads what has arrived. Who forgets it cancels it."""
-
-    __slots__ = ("_core", "_items")
-
-    def __init__(self, core: ClientStream) -> None:
-        self._core = core
-        self._items = core.items
-
-    async def __anext__(self) -> T:
-        core = self._core
-        while not self._items:
-            outcome = core.outcome
-            if outcome is not None:
-                raise outcome
-            try:
-                await core.more()
-            except GeneratorExit:
-                core.reader_is_gone()  # or what its `finally` does would wake it
-                raise
-        item: T = core.parse(core.take())
-        return item
-
-    def __del__(self) -> None:
-        core: ClientStream | None = getattr(self, "_core", None)
-        if core is not None and core.outcome is None:
-            core.forgotten()
-
-    def cancel(self) -> None:
-        """End the stream early."""
-        self._core.cancel()
-
-    @property
-    def initial_metadata(self) -> Metadata:
-        """What the server put in front of the first item."""
-        return self._core.initial
-
-    @property
-    def trailing_metadata(self) -> Metadata:
-        """What the server put behind the last one."""
-        return self._core.trailing
-
-    def max_silence(self, seconds: float | None) -> Self:
-        """End the stream when its reader has to wait for an item for longer."""
-        self._core.set_silence(seconds)
-        return self
-
-    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
-        """Go on where items are lost."""
-        self._core.skip_gaps(told)
-        return self
-
-
-class InterceptedStream(ResponseStream[T]):
-    """A stream that is yet to come: from the last interceptor, or never."""
-
-    __slots__ = ("_error", "_pending", "_settings", "_stream", "_waiter")
-
-    def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
-        self._pending: Deferred[ResponseStream[T]] | None = pending
-        self._stream: ResponseStream[T] | None = None
-        self._error: BaseException | None = None
-        self._waiter: Deferred[None] | None = None
-        # What is to be said to the stream.
-        self._settings: list[Callable[[ResponseStream[T]], object]] = []
-        pending.addCallbacks(self._opened, self._failed)
-
-    def _opened(self, stream: ResponseStream[T]) -> None:
-        self._pending = None
-        self._stream = stream
-        for do in self._settings:
-            do(stream)
-        self._settings.clear()
-        self._wake()
-
-    def _failed(self, failure: Failure) -> None:
-        self._pending = None
-        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.callback(None)
-
-    async def __anext__(self) -> T:
-        while self._stream is None:
-            if self._error is not None:
-                raise self._error
-            if self._waiter is not None:
-                raise RuntimeError("a stream has one reader at a time")
-            self._waiter = Deferred(self._reader_cancelled)
-            try:
-                await self._waiter
-            except GeneratorExit:
-                self._waiter = None  # or what its `finally` does would wake it
-                raise
-        return await self._stream.__anext__()
-
-    def _reader_cancelled(self, _: Deferred[None]) -> None:
-        self._waiter = None
-        self.cancel()
-
-    def cancel(self) -> None:
-        """End it, or do not begin it."""
-        if self._stream is not None:
-            self._stream.cancel()
-        elif self._pending is not None:
-            self._pending.cancel()
-
-    @property
-    def initial_metadata(self) -> Metadata:
-        """What the server put in front of the first item."""
-        return () if self._stream is None else self._stream.initial_metadata
-
-    @property
-    def trailing_metadata(self) -> Metadata:
-        """What the server put behind the last one."""
-        return () if self._stream is None else self._stream.trailing_metadata
-
-    def max_silence(self, seconds: float | None) -> Self:
-        """End the stream when its reader has to wait for an item for longer."""
-        return self._then(lambda stream: stream.max_silence(seconds))
-
-    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
-        """Go on where items are lost."""
-        return self._then(lambda stream: stream.skip_gaps(told))
-
-    def _then(self, do: Callable[[ResponseStream[T]], object]) -> Self:
-        if self._stream is not None:
-            do(self._stream)
-        else:
-            self._settings.append(do)
-        return self
-
-
 class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
     """The requests of one client-streaming call, in the order in which the client sent them.
 
@@ -257,12 +129,162 @@ class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
     __slots__ = ()
 
 
-async def close_source(source: Any) -> None:
-    """Have what gave items clean up: a generator, for instance, that is not at its end."""
-    aclose = getattr(source, "aclose", None)
-    if aclose is not None:
-        await aclose()
-        return
-    close = getattr(source, "close", None)
-    if close is not None:
-        close()
+class StreamWriter(AsyncIterator[T], Generic[T]):
+    """What a streaming handler returns that has its items from callbacks (an ``IConsumer``). ::
+
+        def watch(self, request: WatchRequest, context: Context) -> StreamWriter[Tick]:
+            writer: StreamWriter[Tick] = StreamWriter()
+            unsubscribe = self.source.subscribe(writer.write)
+            context.cancelled.addCallback(lambda _: unsubscribe())
+            return writer
+
+    A producer that is registered (an ``IPushProducer``, or an ``IPullProducer``) is paused while
+    enough items wait, which they do while the client does not read, and stopped when nobody wants
+    items any more. A client gives a method with a stream of requests one, too.
+    """
+
+    def __init__(self, *, enough: int = _ENOUGH, limit: int = _LIMIT) -> None:
+        """
+        :param enough: so many items wait before the producer is paused.
+        :param limit: so many items wait at most.
+        """
+        self._enough = enough
+        self._limit = limit
+        self._items: deque[T] = deque()
+        self._end: Exception | None = None
+        # Nobody wants items any more.
+        self._closed = False
+        self._reader: Deferred[None] | None = None
+        self._room: list[Deferred[None]] = []
+        # Any: Twisted types producers with zope interfaces.
+        self._producer: Any = None
+        self._streaming = True
+        self._paused = False
+
+    def write(self, item: T) -> bool:
+        """Add an item; after the end of the stream it is dropped.
+
+        :return: whether more are welcome; if not, :meth:`ready` tells when they are.
+        :raises BufferError: if as many wait as may: whoever writes did not stop.
+        """
+        if self._closed or self._end is not None:
+            return False
+        if len(self._items) >= self._limit:
+            raise BufferError(f"{self._limit} items wait (StreamWriter's limit)")
+        self._items.append(item)
+        self._wake()
+        if len(self._items) < self._enough:
+            return True
+        if self._producer is not None and self._streaming and not self._paused:
+            self._paused = True
+            self._producer.pauseProducing()
+        return False
+
+    def ready(self) -> Deferred[None]:
+        """Wait until items are welcome; fails with ``CancelledError`` if none ever will be."""
+        if self._closed or self._end is not None:
+            waiting: Deferred[None] = Deferred()
+            waiting.errback(CancelledError("the stream has ended"))
+            return waiting
+        if len(self._items) < self._enough:
+            return succeed(None)
+        waiting = Deferred(self._room.remove)
+        self._room.append(waiting)
+        return waiting
+
+    def finish(self) -> None:
+        """There are no more items; does nothing after the end."""
+        self._finish(StopAsyncIteration())
+
+    def fail(self, error: Exception) -> None:
+        """The stream ends with an error, as if a handler raised it; not after the end."""
+        self._finish(error)
+
+    def _finish(self, end: Exception) -> None:
+        if self._end is None:
+            self._end = end
+            self._wake()
+            self._give_up_waiting()
+
+    # IConsumer's names.
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Have a producer write: ``IPushProducer`` if *streaming*, or else ``IPullProducer``.
+
+        :raises RuntimeError: if there is one.
+        """
+        if self._producer is not None:
+            raise RuntimeError("there is a producer already")
+        self._streaming = bool(streaming)
+        self._producer = producer
+        if self._closed:
+            producer.stopProducing()
+        elif not self._streaming and len(self._items) < self._enough:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer has written all it had; :meth:`finish` ends the stream."""
+        self._producer = None
+        self._paused = False
+
+    # -- read by the runtime -----------------------------------------------------------------
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            if self._end is not None:
+                raise self._end
+            if self._closed:
+                raise StopAsyncIteration
+            reader: Deferred[None] = Deferred(self._reader_cancelled)
+            self._reader = reader
+            self._pull()
+            try:
+                await reader
+            except GeneratorExit:
+                self._reader = None  # or what its `finally` does would wake it
+                raise
+        item = self._items.popleft()
+        if len(self._items) < self._enough:
+            self._make_room()
+        return item
+
+    def _reader_cancelled(self, _: Deferred[None]) -> None:
+        self._reader = None
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(None)
+
+    def _pull(self) -> None:
+        if self._producer is not None and not self._streaming:
+            self._producer.resumeProducing()
+
+    def _make_room(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
+        waiting, self._room = self._room, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def _give_up_waiting(self) -> None:
+        waiting, self._room = self._room, []
+        for deferred in waiting:
+            deferred.errback(CancelledError("the stream has ended"))
+
+    async def aclose(self) -> None:
+        """Nobody wants items any more."""
+        if self._closed:
+            return
+        self._closed = True
+        self._items.clear()
+        self._wake()
+        self._give_up_waiting()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+
+
+# Not the decorator: mypy and pyright lose the type of a class decorated by zope.
+classImplements(StreamWriter, IConsumer)

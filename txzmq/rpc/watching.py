@@ -29,9 +29,35 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from txzmq.rpc._subchannel import ConnectivityState
+__all__ = [
+    "ClientLoss",
+    "ConnectivityState",
+    "Count",
+    "EndpointChange",
+    "EndpointStatus",
+    "Observer",
+    "Watched",
+]
 
-__all__ = ["ClientLoss", "Count", "EndpointChange", "EndpointStatus", "Observer", "Watched"]
+
+class ConnectivityState(enum.Enum):
+    """What a channel, or its connection to one endpoint, is doing; names and meaning are gRPC's.
+
+    A connection that failed stays in TRANSIENT_FAILURE until an attempt succeeds, so that calls
+    which do not wait are told at once. A channel's state is the best of its connections': READY,
+    CONNECTING, IDLE, TRANSIENT_FAILURE.
+    """
+
+    #: Nothing has been begun.
+    IDLE = enum.auto()
+    #: An attempt is going on, and the last one did not fail; or the name is being resolved.
+    CONNECTING = enum.auto()
+    #: Calls can be sent.
+    READY = enum.auto()
+    #: The last attempt failed; others follow.
+    TRANSIENT_FAILURE = enum.auto()
+    #: It was closed.
+    SHUTDOWN = enum.auto()
 
 
 class Count(enum.StrEnum):

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from txzmq.rpc._wire.metadata import Metadata, add_to, from_wire, normalise, request_fields
+from txzmq.rpc._wire.metadata import add_to, from_wire, request_fields
 from txzmq.rpc.errors import Code, to_code
+from txzmq.rpc.metadata import Metadata, normalise
 from txzmq.rpc.v1 import header_pb2
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 

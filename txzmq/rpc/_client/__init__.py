@@ -1,0 +1,1 @@
+"""The client's engine: calls, their attempts, streams, connections."""

@@ -1,0 +1,252 @@
+"""Calls and streams that go through interceptors."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txzmq.rpc._client.call import CallBook, outcome_of
+from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc.client import wanted_metadata
+from txzmq.rpc.context import Context
+from txzmq.rpc.errors import DeadlineExceeded
+from txzmq.rpc.interceptors import ClientCall, ClientProceed
+from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.method import Method
+from txzmq.rpc.streams import ResponseStream
+
+__all__ = ["InterceptedCall", "InterceptedStream"]
+
+T = TypeVar("T")
+
+
+class InterceptedCall:
+    """A call that goes through interceptors: what they see of it is a ClientCall.
+
+    Where they only look at the call and go on with it, what they went on with is what the caller
+    waits for. Where they wait for something, or see to the outcome, the caller waits for this.
+    """
+
+    __slots__ = (
+        "_book",
+        "_expected",
+        "_over",
+        "_parent",
+        "_pending",
+        "_returned",
+        "_same",
+        "deadline",
+        "deferred",
+        "method",
+        "tick",
+    )
+
+    #: What the caller waits for, where that is this.
+    deferred: Deferred[Any]
+
+    def __init__(
+        self,
+        book: CallBook,
+        method: Method[Any, Any],
+        deadline: float | None,
+        parent: Context | None,
+    ) -> None:
+        self._book = book
+        # The call whose handler made this one.
+        self._parent = parent
+        self._expected: type[object] = object
+        self.method = method
+        self.deadline = deadline
+        self.tick = 0
+        self._over = False
+        # What the interceptors went on with last, if it ends when this would.
+        self._same: Deferred[Any] | None = None
+        # What the caller waits for, where that is the same.
+        self._returned: Deferred[Any] | None = None
+        # Of the outermost interceptor; None before it is called, and when the call has ended.
+        self._pending: Deferred[Any] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the caller has its outcome, or is about to."""
+        if self._returned is not None:
+            return bool(self._returned.called)
+        return self._over or self._book.end is not None
+
+    def went_on(
+        self, deferred: Deferred[Any], deadline: float | None, parent: Context | None
+    ) -> None:
+        """The interceptors went on with it, and this is what became of that."""
+        same = deadline == self.deadline and parent is self._parent
+        self._same = deferred if same else None
+
+    def start(
+        self, chain: ClientProceed, call: ClientCall, expected: type[object]
+    ) -> Deferred[Any]:
+        """Call the outermost interceptor.
+
+        :param expected: what the interceptors are to return.
+        :return: what the caller waits for.
+        """
+        surroundings = contextvars.copy_context()
+        if wanted_metadata.get() is not None:
+            # What an interceptor calls on its own is not what the caller wants to know about.
+            surroundings.run(wanted_metadata.set, None)
+        pending = surroundings.run(chain, call)
+        if pending is self._same and not _sees_to_outcome(pending):
+            self._returned = pending
+            return pending
+        self.deferred = Deferred(self._cancelled)
+        self._expected = expected
+        self._pending = pending
+        if self._book.end is not None:
+            self.give_up(self._book.end)  # an interceptor has closed the channel
+        else:
+            self._book.compound_begun(self)
+            if self._parent is not None:
+                self._parent.adopt(self.deferred)
+        pending.addCallbacks(self._succeeded, self._failed)
+        return self.deferred
+
+    def too_late(self) -> None:
+        """Its time is up, and no interceptor has said so."""
+        self.give_up(DeadlineExceeded("the call's time was up; it may have been executed"))
+
+    def give_up(self, error: Exception) -> None:
+        """End it whatever the interceptors do; they are cancelled."""
+        if self.deferred.called:
+            return  # by what another call's caller did
+        pending = self._end()
+        self.deferred.errback(outcome_of(error, self.method))
+        if pending is not None:
+            cancel(pending, f"an interceptor of {self.method.path}")
+
+    def _succeeded(self, response: object) -> None:
+        if self._end() is None:
+            return  # it had ended before
+        expected = self._expected
+        if isinstance(response, expected):
+            self.deferred.callback(response)
+        else:
+            name = type(response).__name__
+            self.deferred.errback(
+                TypeError(
+                    f"an interceptor answered {self.method.path} with {name}, "
+                    f"not {expected.__name__}"
+                )
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        if self._end() is not None:
+            outcome_of(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            self.deferred.errback(failure)
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._book.guard.check()
+        pending = self._end()
+        if pending is not None:
+            # Twisted fires this call's own Deferred.
+            cancel(pending, f"an interceptor of {self.method.path}")
+
+    def _end(self) -> Deferred[Any] | None:
+        self._over = True
+        pending, self._pending = self._pending, None
+        self._book.compound_ended(self)
+        if self._parent is not None:
+            self._parent.release(self.deferred)
+        return pending
+
+
+def _sees_to_outcome(deferred: Deferred[Any]) -> bool:
+    """Whether somebody waits for it already.
+
+    By a name that is Twisted's own, from 25.5 on: where there is none, somebody may.
+    """
+    return bool(getattr(deferred, "_callbacks", True))
+
+
+class InterceptedStream(ResponseStream[T]):
+    """A stream that is yet to come: from the last interceptor, or never."""
+
+    __slots__ = ("_error", "_pending", "_settings", "_stream", "_waiter")
+
+    def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
+        self._pending: Deferred[ResponseStream[T]] | None = pending
+        self._stream: ResponseStream[T] | None = None
+        self._error: BaseException | None = None
+        self._waiter: Deferred[None] | None = None
+        # What is to be said to the stream.
+        self._settings: list[Callable[[ResponseStream[T]], object]] = []
+        pending.addCallbacks(self._opened, self._failed)
+
+    def _opened(self, stream: ResponseStream[T]) -> None:
+        self._pending = None
+        self._stream = stream
+        for do in self._settings:
+            do(stream)
+        self._settings.clear()
+        self._wake()
+
+    def _failed(self, failure: Failure) -> None:
+        self._pending = None
+        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    async def __anext__(self) -> T:
+        while self._stream is None:
+            if self._error is not None:
+                raise self._error
+            if self._waiter is not None:
+                raise RuntimeError("a stream has one reader at a time")
+            self._waiter = Deferred(self._reader_cancelled)
+            try:
+                await self._waiter
+            except GeneratorExit:
+                self._waiter = None  # or what its `finally` does would wake it
+                raise
+        return await self._stream.__anext__()
+
+    def _reader_cancelled(self, _: Deferred[None]) -> None:
+        self._waiter = None
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End it, or do not begin it."""
+        if self._stream is not None:
+            self._stream.cancel()
+        elif self._pending is not None:
+            self._pending.cancel()
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """What the server put in front of the first item."""
+        return () if self._stream is None else self._stream.initial_metadata
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """What the server put behind the last one."""
+        return () if self._stream is None else self._stream.trailing_metadata
+
+    def max_silence(self, seconds: float | None) -> Self:
+        """End the stream when its reader has to wait for an item for longer."""
+        return self._then(lambda stream: stream.max_silence(seconds))
+
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
+        """Go on where items are lost."""
+        return self._then(lambda stream: stream.skip_gaps(told))
+
+    def _then(self, do: Callable[[ResponseStream[T]], object]) -> Self:
+        if self._stream is not None:
+            do(self._stream)
+        else:
+            self._settings.append(do)
+        return self

@@ -1,0 +1,317 @@
+"""The endpoints of a channel: which connection a call takes, and who waits for one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from random import Random
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from txzmq.rpc._client.call import Call
+from txzmq.rpc._client.subchannel import Subchannel
+from txzmq.rpc._core.notifier import Notifier
+from txzmq.rpc._core.transport import Network
+from txzmq.rpc.balancing import BalancingPolicy
+from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.liveness import Liveness
+from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.resolvers import ResolvedAddress, Resolver
+from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
+
+__all__ = ["Endpoints"]
+
+_log = Logger()
+#: What a channel's state is made of, the best first.
+_BEST_FIRST = (
+    ConnectivityState.READY,
+    ConnectivityState.CONNECTING,
+    ConnectivityState.IDLE,
+)
+
+
+class Endpoints:
+    """The connections of one channel, and the calls that none of them has (a ResolverListener).
+
+    :ivar message_size: bytes that a message may have.
+    :ivar batching: whether several requests may travel as one message.
+    :ivar state: of the channel.
+    :ivar counters: events on the connections.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        resolver: Resolver,
+        policy: BalancingPolicy,
+        *,
+        liveness: Liveness,
+        random: Random,
+        watch: Notifier,
+        message_size: int,
+        batching: bool,
+        closed: Callable[[], None],
+    ) -> None:
+        """Begin to connect.
+
+        :param watch: told of changes.
+        :param closed: called when the connections were closed with their factory.
+        """
+        self.message_size = message_size
+        self.batching = batching
+        self.closed = closed
+        self.liveness = liveness
+        self.random = random
+        self.state = ConnectivityState.IDLE
+        self.counters: Counter[str] = Counter()
+        self._watch = watch
+        self._network = network
+        self._clock = network.clock
+        self._resolver = resolver
+        self._policy = policy
+        # Calls that no connection has, oldest first. An ordered set.
+        self._queue: dict[Call, None] = {}
+        # By address, in the resolver's order.
+        self._subchannels: dict[str, Subchannel] = {}
+        self._addresses: Sequence[ResolvedAddress] = ()
+        # Those of addresses that are no more; they close when their calls have ended.
+        self._leaving: dict[str, Subchannel] = {}
+        # What calls fail with that come back from a connection after all was closed.
+        self._end: Exception | None = None
+        # Why there is no endpoint at all; empty while that is not known.
+        self._no_endpoint = ""
+        self._waiters: list[Deferred[ConnectivityState]] = []
+        # What was dropped on connections that have gone.
+        self._dropped: Counter[str] = Counter()
+        # A Picker of subchannels.
+        self._pick: Callable[[str, Metadata, Collection[Subchannel]], Subchannel | None]
+        self._pick = self._first_pick
+        self._starting = True
+        self._forget_network = network.when_closed(closed)
+        try:
+            resolver.start(network.clock, self)
+        except BaseException:
+            self.close(Unavailable("the channel could not be made"))
+            raise
+        self._starting = False
+        self._settle()
+
+    # -- from call to connection -------------------------------------------------------------
+
+    def start(self, call: Call) -> None:
+        """Give a call to a connection, or queue it, or fail it."""
+        if self._end is not None:
+            call.fail(self._end)
+            return
+        head = call.head
+        subchannel = self._pick(head.path, head.metadata, call.used)
+        if subchannel is not None:
+            subchannel.send(call)
+        elif call.wait_for_ready or self.state in _BEST_FIRST:
+            call.carrier = self
+            self._queue[call] = None
+        else:
+            call.fail(self._unavailable())
+
+    def _first_pick(
+        self, path: str, metadata: Metadata, used: Collection[Subchannel]
+    ) -> Subchannel | None:
+        """Ask the policy for a picker, which holds until something changes, and pick."""
+        endpoints = list(self._subchannels.values())
+        self._pick = pick = self._policy.picker(endpoints, self._ready())
+        return pick(path, metadata, used)
+
+    def _ready(self) -> list[Subchannel]:
+        """The connections that calls may be sent on: of the best priority that has any."""
+        best = None
+        ready: list[Subchannel] = []
+        for address in self._addresses:
+            subchannel = self._subchannels.get(address.address)
+            if subchannel is None or subchannel.state is not ConnectivityState.READY:
+                continue
+            if best is not None and address.priority > best:
+                break
+            best = address.priority
+            ready.append(subchannel)
+        return ready
+
+    def _unavailable(self) -> Unavailable:
+        reasons = "; ".join(sub.reason for sub in self._subchannels.values()) or self._no_endpoint
+        return Unavailable(f"no server can be reached, the call was not sent ({reasons})")
+
+    def withdraw(self, call: Call) -> None:
+        """Take a call out of the queue; it is never sent."""
+        self._queue.pop(call, None)
+
+    def cancel(self, call: Call) -> None:
+        """As :meth:`withdraw`: no server knows of it."""
+        self.withdraw(call)
+
+    # -- what the resolver tells -------------------------------------------------------------
+
+    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
+        """Connect to what is new, and let go of what is no more."""
+        if self.state is ConnectivityState.SHUTDOWN:
+            return
+        before, self._subchannels = self._subchannels, {}
+        new: list[Subchannel] = []
+        self._addresses = sorted(addresses, key=lambda address: address.priority)
+        self._no_endpoint = "" if addresses else "the resolver knows of no server"
+        for resolved in addresses:
+            address = resolved.address
+            subchannel = before.pop(address, None) or self._returning(address)
+            if subchannel is None:
+                subchannel = self._connect(address)
+                if subchannel is not None:
+                    new.append(subchannel)
+            if subchannel is not None:
+                subchannel.weight = resolved.weight
+                self._subchannels[address] = subchannel
+        self._leaving.update(before)
+        # Only now, when all is in order: an observer may close the channel.
+        for subchannel in new:
+            self._tell(subchannel, ConnectivityState.IDLE)
+        for subchannel in before.values():
+            if subchannel.state is not ConnectivityState.SHUTDOWN:
+                subchannel.leave()
+        if not self._starting:
+            self._settle()
+
+    def _returning(self, address: str) -> Subchannel | None:
+        subchannel = self._leaving.pop(address, None)
+        if subchannel is not None:
+            subchannel.stay()
+        return subchannel
+
+    def _connect(self, address: str) -> Subchannel | None:
+        try:
+            return Subchannel(self, self._network, address)
+        except Exception:
+            if self._starting:
+                raise
+            # One address that is none does not keep the others from being used.
+            _log.failure("cannot connect to {address}, which was resolved", address=address)
+            self._no_endpoint = f"{address} is no address"
+            return None
+
+    def not_resolved(self, error: Unavailable) -> None:
+        """Nothing is known to connect to; it is tried again."""
+        self._no_endpoint = error.message
+        if not self._starting:
+            self._settle()
+
+    # -- what the connections tell -----------------------------------------------------------
+
+    def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
+        """A connection's state is another now."""
+        self._tell(subchannel, previous)
+        if subchannel.state is ConnectivityState.TRANSIENT_FAILURE:
+            self._resolver.resolve_now()
+        self._settle()
+
+    def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
+        """A connection has ended that was asked to."""
+        self._leaving.pop(subchannel.address, None)
+        self._dropped += subchannel.wire.dropped
+        self._tell(subchannel, previous)
+
+    def count(self, event: str) -> None:
+        """Something happened."""
+        self.counters[event] += 1
+
+    def noticed(self, event: str, subchannel: Subchannel) -> None:
+        """A connection has counted something."""
+        self._watch.counted(event, subchannel.address)
+
+    def _tell(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
+        self._watch.endpoint(
+            EndpointChange(
+                address=subchannel.address,
+                previous=previous,
+                state=subchannel.state,
+                reason=subchannel.reason,
+            )
+        )
+
+    @property
+    def statuses(self) -> list[EndpointStatus]:
+        """Of all endpoints that there are, in the resolver's order."""
+        return [
+            EndpointStatus(address=sub.address, state=sub.state, reason=sub.reason, load=sub.load)
+            for sub in self._subchannels.values()
+        ]
+
+    # -- states ------------------------------------------------------------------------------
+
+    def _aggregate(self) -> ConnectivityState:
+        if not self._subchannels and not self._no_endpoint:
+            return ConnectivityState.CONNECTING
+        states = {subchannel.state for subchannel in self._subchannels.values()}
+        for state in _BEST_FIRST:
+            if state in states:
+                return state
+        return ConnectivityState.TRANSIENT_FAILURE
+
+    def _settle(self) -> None:
+        """Something has changed: work out what follows for the channel and those who wait."""
+        if self.state is ConnectivityState.SHUTDOWN:
+            return
+        self._pick = self._first_pick
+        self._set_state(self._aggregate())
+        if self.state is ConnectivityState.READY:
+            queue, self._queue = self._queue, {}
+            now = self._clock.seconds()
+            for call in queue:
+                if not call.deferred.called:  # by what another's stream of requests did
+                    call.has_waited(now)
+                    self.start(call)
+        elif self.state is ConnectivityState.TRANSIENT_FAILURE:
+            for call in [call for call in self._queue if not call.wait_for_ready]:
+                if call in self._queue:  # not ended by what the failures of the others led to
+                    del self._queue[call]
+                    call.fail(self._unavailable())
+
+    def _set_state(self, state: ConnectivityState) -> None:
+        if state is self.state:
+            return
+        previous, self.state = self.state, state
+        self._watch.channel(previous, state)
+        if self.state is not state:
+            return  # the observer has closed the channel, and those who wait know it
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(state)
+
+    def wait_for_state_change(self, last: ConnectivityState) -> Deferred[ConnectivityState]:
+        """See :meth:`txzmq.rpc.Channel.wait_for_state_change`."""
+        if self.state is not last:
+            return succeed(self.state)
+        waiter: Deferred[ConnectivityState] = Deferred(self._waiters.remove)
+        self._waiters.append(waiter)
+        return waiter
+
+    def close(self, error: Exception) -> None:
+        """End all calls with *error*, and all connections."""
+        self._end = error
+        self._forget_network()
+        self._resolver.close()
+        subchannels = [*self._subchannels.values(), *self._leaving.values()]
+        calls = list(self._queue)
+        self._queue.clear()
+        for subchannel in self._leaving.values():
+            self._dropped += subchannel.wire.dropped
+        self._leaving.clear()
+        waiting = [call for sub in subchannels for call in sub.calls()]
+        for subchannel in subchannels:
+            self._tell(subchannel, subchannel.close())
+        self._set_state(ConnectivityState.SHUTDOWN)
+        self._watch.stop()
+        for call in (*waiting, *calls):
+            call.fail(error)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """What was dropped of incoming messages, by reason, over all connections."""
+        live = (*self._subchannels.values(), *self._leaving.values())
+        return sum((sub.wire.dropped for sub in live), self._dropped)

@@ -1,0 +1,1 @@
+"""Where messages travel for real: ZeroMQ sockets, addresses, DNS."""

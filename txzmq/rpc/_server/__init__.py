@@ -1,0 +1,1 @@
+"""The server's engine: calls that are served, streams, sockets."""

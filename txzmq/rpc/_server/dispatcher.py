@@ -1,0 +1,602 @@
+"""From request to answer: admission, handlers, deadlines, cancellation."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from types import CoroutineType
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txzmq._guard import Guard
+from txzmq._reactor import Clock
+from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.notifier import Notifier
+from txzmq.rpc._server.admission import Admission
+from txzmq.rpc._server.call import ServedCall, StreamCall
+from txzmq.rpc._server.listener import Listener, encode_reply
+from txzmq.rpc._server.methods import Entry
+from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
+from txzmq.rpc._server.status import log_late_failure, status_of
+from txzmq.rpc._server.streams import ServedStreams
+from txzmq.rpc._wire.headers import OK, OpenStream, RequestHead, ResponseHead, decode_response
+from txzmq.rpc._wire.server import CallKey, Request
+from txzmq.rpc.context import Context, set_current
+from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.metadata import check_size
+from txzmq.rpc.v1.control_pb2 import CancelRequest
+
+__all__ = ["Dispatcher"]
+
+_log = Logger()
+_CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
+_PING: Final = "/txzmq.rpc.v1.Control/Ping"
+_LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
+#: Seconds that a client has to let pass between two pings on a connection.
+_PING_PAUSE: Final = 5.0
+_US: Final = 1_000_000
+_WAITED_TOO_LONG: Final = ResponseHead(
+    Code.DEADLINE_EXCEEDED,
+    "the call's time was up on the server; it was not executed",
+    not_executed=True,
+)
+#: What follows the call may be given to another worker.
+_NOT_THROUGH_A_PROXY: Final = ResponseHead(
+    Code.UNIMPLEMENTED, "streams do not go through a proxy that has workers", not_executed=True
+)
+_PINGS_TOO_OFTEN: Final = ResponseHead(
+    Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
+)
+#: Answers that stay the same when a call is repeated. Of the others a client may hope that they do
+#: not, and repeats the call for that.
+_KEPT: Final = frozenset(
+    {
+        Code.OK,
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.ALREADY_EXISTS,
+        Code.PERMISSION_DENIED,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.UNIMPLEMENTED,
+        Code.UNAUTHENTICATED,
+    }
+)
+
+
+class Dispatcher:
+    """Serves the requests of all listeners of a server (a :class:`ListenerOwner`).
+
+    :ivar draining: whether no more requests are taken on.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        guard: Guard,
+        entries: Mapping[str, Entry],
+        limits: ServerLimits,
+        *,
+        debug: bool,
+        batching: bool,
+        settled: Callable[[], None],
+        closed: Callable[[], None],
+        watch: Notifier,
+    ) -> None:
+        """
+        :param settled: called when a call has ended, or a listener has sent what it had.
+        :param closed: called when a listener's socket was closed by somebody else.
+        """
+        self.clock = clock
+        self.limits = limits
+        self.batching = batching
+        self.draining = False
+        self.settled = settled
+        self.closed = closed
+        self.counters: Counter[str] = Counter()
+        self.client_lost = watch.client_lost
+        self._watch = watch
+        self._guard = guard
+        self._debug = debug
+        self._entries = entries
+        self.streams = ServedStreams(
+            clock, guard, limits, debug=debug, count=self.count, settled=settled
+        )
+        self.peer_lost = self.streams.peer_lost
+        self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
+        self._admission: Admission[ServedCall] = Admission(limits)
+        self._serving = False
+        # When each client pinged last, of those that did within the pause; the oldest first. Not a
+        # dict, which takes ever longer to find its first item when that is always the one to go.
+        self._pings: OrderedDict[CallKey, float] = OrderedDict()
+        self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        self._heeds_keys = limits.reply_cache is not None
+        # The calls that run, or wait for a place, for all requests with one key.
+        self._runners: dict[Hashable, ServedCall] = {}
+
+    def count(self, reason: str) -> None:
+        """Count something that was refused or dropped."""
+        self.counters[reason] += 1
+        self._watch.counted(reason)
+
+    @property
+    def running(self) -> int:
+        """How many handlers have started and not ended."""
+        return self._admission.running + self.streams.running
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a place."""
+        return self._admission.queued
+
+    # -- a call's life: accept, run, finish --------------------------------------------------
+
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
+        key, head, body = request
+        entry = self._entries.get(head.path)
+        if entry is None and self._control(listener, key, head.path, body):
+            return
+        cache_key = None
+        if head.request_key and self._heeds_keys and head.open_stream is None:
+            cache_key = (head.path, head.request_key)
+            self._replies.expire(self.clock.seconds())
+        # What is refused was not executed, which cannot be said where an earlier attempt was.
+        is_repeat = cache_key is not None and cache_key in self._replies
+        refusal = None if is_repeat else self._refusal(entry, request)
+        if entry is None or refusal is not None:
+            listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
+            return
+        if head.open_stream is not None:
+            self._accept_stream(listener, request, entry, head.open_stream, arrived)
+            return
+        deadline = self._deadline(head.timeout_us, arrived)
+        address = listener.peer_address(key[0])
+        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        call = ServedCall(listener, key, entry, context, deadline, body)
+        if cache_key is not None:
+            call.cache_key = cache_key
+            if not self._is_first(call):
+                return
+        if self._admission.may_run(call.place):
+            self._run(call)
+        else:
+            self._queue(call)
+
+    def _control(self, listener: Listener, key: CallKey, path: str, body: bytes) -> bool:
+        """Serve a request of the control services; whether it is one."""
+        if path == _CANCEL:
+            self._cancel(listener, key, body)
+        elif path == _PING:
+            listener.answer(key, self._ping(key))
+        elif path == _LEAVE:
+            listener.wire.leave(key)
+            listener.answer(key, OK)
+        else:
+            return self.streams.control(listener, key, path, body)
+        return True
+
+    def _accept_stream(
+        self,
+        listener: Listener,
+        request: Request,
+        entry: Entry,
+        open_stream: OpenStream,
+        arrived: float,
+    ) -> None:
+        """Take a call on in which requests or responses stream."""
+        key, head, body = request
+        if listener.for_proxy:
+            listener.answer(key, _NOT_THROUGH_A_PROXY)
+            return
+        if entry.response_streaming:
+            deadline = self._stream_deadline(head.timeout_us, arrived)
+        else:
+            deadline = self._deadline(head.timeout_us, arrived)
+        address = listener.peer_address(key[0])
+        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        context.first_item = open_stream.sequence or 1
+        call = StreamCall(listener, key, entry, context, deadline, body, open_stream)
+        if entry.request_streaming:
+            self.streams.receive(call)
+        if self._admission.may_run(call.place):
+            self._run(call)
+        else:
+            self._queue(call)
+
+    def _is_first(self, call: ServedCall) -> bool:
+        """Whether to execute a request that may come again; if not, what it gets is seen to."""
+        joined = self._replies.join(call.cache_key, call, self.clock.seconds())
+        if joined is Join.RUN:
+            self._runners[call.cache_key] = call
+            return True
+        self.count("repeated request")
+        if joined is Join.WAIT:
+            self._register(call)
+        elif joined is Join.REFUSE:
+            status = ResponseHead(
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._replies.limits.waiting} requests with one key wait on the server "
+                "(ReplyCacheLimits.waiting)",
+            )
+            call.listener.answer(call.key, status)
+        else:
+            call.listener.answer(call.key, decode_response(joined.header), joined.body)
+        return False
+
+    def _queue(self, call: ServedCall) -> None:
+        reason = self._admission.why_not(call.place)
+        if reason is not None:
+            self.count("shed request")
+            self._answer(
+                call,
+                ResponseHead(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the call was not executed: {reason}",
+                    not_executed=True,
+                ),
+            )
+            return
+        call.queued = call.waited = True
+        self._register(call)
+        self._admission.enqueue(call.place, call)
+
+    def _register(self, call: ServedCall) -> None:
+        if call.registered:
+            return
+        call.registered = True
+        call.listener.wire.start(call.key, call)
+        if call.deadline is not None:
+            call.tick = self._deadlines.set(call, call.deadline)
+
+    def _forget(self, call: ServedCall) -> None:
+        if call.registered:
+            call.registered = False
+            self._deadlines.remove(call, call.tick)
+            call.listener.wire.finish(call.key)
+
+    def _serve_queue(self) -> None:
+        """Start what may run now that something has ended."""
+        if self._serving:
+            return  # further up in the stack: a handler that ended at once
+        self._serving = True
+        try:
+            while (call := self._admission.next_call()) is not None:
+                call.queued = False
+                self._run(call)
+        finally:
+            self._serving = False
+
+    def _refusal(self, entry: Entry | None, request: Request) -> ResponseHead | None:
+        """Why a request is not taken on; None if it is."""
+        head = request.head
+        if self.draining:
+            return ResponseHead(
+                Code.UNAVAILABLE, "the server is shutting down; the call was not executed"
+            )
+        if entry is None:
+            return _unknown_method(head)
+        if entry.unary is not (head.open_stream is None):
+            what = "does not stream" if entry.unary else "streams"
+            return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
+        if head.timeout_us == 0:
+            self.count("late request")
+            return ResponseHead(
+                Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
+            )
+        if len(request.body) > self.limits.message_size:
+            return _too_large("request", len(request.body), self.limits.message_size)
+        if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
+            return self._too_much_metadata("request")
+        stream = head.open_stream
+        if stream is not None:
+            if entry.request_streaming is not bool(stream.requests):
+                what = "streams" if entry.request_streaming else "does not stream"
+                return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
+            return self.streams.may_open(head, entry)
+        return None
+
+    def _too_much_metadata(self, what: str) -> ResponseHead:
+        return ResponseHead(
+            Code.RESOURCE_EXHAUSTED,
+            f"the metadata of the {what} is over the server's limit of "
+            f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
+        )
+
+    def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
+        limits = self.limits
+        timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
+        if limits.max_timeout is not None:
+            timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        return None if timeout is None else arrived + timeout
+
+    def _stream_deadline(self, timeout_us: int | None, arrived: float) -> float | None:
+        timeout = None if timeout_us is None else timeout_us / _US
+        limit = self.limits.stream_timeout
+        if limit is not None:
+            timeout = limit if timeout is None else min(timeout, limit)
+        return None if timeout is None else arrived + timeout
+
+    def _run(self, call: ServedCall) -> None:
+        """Start the handler; most handlers are done before this returns."""
+        if call.deadline is not None and call.deadline <= self.clock.seconds():
+            # While other handlers kept the reactor from saying so.
+            self.count("late request")
+            self._answer(call, _WAITED_TOO_LONG)
+            if call.waited:
+                self._admission.waited_in_vain()
+            return
+        entry = call.entry
+        try:
+            request = call.take_request()
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            self._answer(
+                call,
+                ResponseHead(
+                    Code.INTERNAL,
+                    f"the request to {entry.path} cannot be parsed",
+                    not_executed=True,
+                ),
+            )
+            return
+        try:
+            # What a handler does to context variables is seen by nobody else.
+            result = call.surroundings.run(_handle, entry.handler, request, call.context)
+        except KeyboardInterrupt:
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            raise
+        except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            return
+        if not isinstance(result, Deferred):
+            self._succeed(call, result)
+        elif result.called and not result.paused and not isinstance(result.result, Failure):
+            # It was there at once, behind interceptors or from a coroutine that waited for nothing.
+            self._succeed(call, result.result)
+        else:
+            self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
+
+    def _wait(self, call: ServedCall, result: Deferred[Any]) -> None:
+        """Answer when the handler's result is there, unless the call is over before."""
+        # One tuple for both, and no partials: they would be a third of a call's memory.
+        arguments = (call,)
+        result.addCallbacks(self._has_succeeded, self._has_failed, arguments, errbackArgs=arguments)
+        if not call.ended:
+            self._admission.started(call.place)
+            call.deferred = result
+            self._register(call)
+
+    def _has_succeeded(self, response: object, call: ServedCall) -> None:
+        self._ended(call, self._succeed, response)
+
+    def _has_failed(self, failure: Failure, call: ServedCall) -> None:
+        self._ended(call, self._fail, failure)
+
+    def _ended(
+        self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
+    ) -> None:
+        """The handler has ended, answered already or not: give back what the call holds."""
+        if self._guard.hands_over(self._ended, call, self._fail):
+            return  # the handler's Deferred was fired in another thread
+        call.ended = True
+        if call.deferred is None:  # a coroutine that had nothing to wait for
+            finish(call, result)
+            return
+        call.deferred = None
+        self._admission.ended(call.place)
+        self._forget(call)
+        if not call.answered:
+            finish(call, result)
+        elif isinstance(result, Failure):
+            log_late_failure(result, call.context)
+        self._serve_queue()
+        self.settled()
+
+    def _succeed(self, call: ServedCall, response: object) -> None:
+        entry = call.entry
+        if entry.response_streaming and isinstance(call, StreamCall):
+            self._answer(call, self.streams.open(call, response))
+            return
+        if not isinstance(response, entry.response_type):
+            _log.error(
+                "{path} returned {actual}, not {expected}",
+                path=entry.path,
+                actual=type(response).__qualname__,
+                expected=entry.response_type.__qualname__,
+            )
+            self._answer(call, ResponseHead(Code.INTERNAL, "the handler returned a wrong type"))
+            return
+        try:
+            body = response.SerializeToString()
+        except Exception:  # noqa: BLE001 - a required field left out, or more than protobuf can
+            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+            return
+        limit = self.limits.message_size
+        if len(body) > limit:
+            self._answer(call, _too_large("response", len(body), limit))
+            return
+        self._answer(call, OK, body)
+
+    def _fail(self, call: ServedCall, failure: Failure) -> None:
+        self._answer(call, status_of(failure, call.context, debug=self._debug))
+
+    def _answer(self, call: ServedCall, head: ResponseHead, body: bytes = b"") -> None:
+        context = call.context
+        if context.initial_metadata or context.trailing_metadata or head.trailing:
+            head = head._replace(
+                initial=context.initial_metadata,
+                trailing=(*context.trailing_metadata, *head.trailing),
+            )
+            if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
+                head, body = self._too_much_metadata("response"), b""
+        call.answered = True
+        if call.deferred is None:
+            self._forget(call)  # otherwise it keeps its place until the handler has ended
+        if call.cache_key is None:
+            call.listener.answer(call.key, head, body)
+        else:
+            self._answer_all(call, head, body)
+
+    def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
+        """Answer a request that may come again, and those that have come again."""
+        if self._runners.get(call.cache_key) is not call:
+            call.listener.answer(call.key, head, body)  # it waited for another one's reply
+            self._leave(call, "nobody waits for it any more")
+            return
+        del self._runners[call.cache_key]
+        keep = head.code in _KEPT and not head.not_executed
+        reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
+        now = self.clock.seconds()
+        for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
+            if waiting is not call:
+                waiting.answered = True
+                self._forget(waiting)
+            waiting.listener.answer(waiting.key, head, body)
+
+    def _leave(self, call: ServedCall, reason: str) -> None:
+        """A request does not wait any more for the reply that others may wait for, too."""
+        runner = self._runners[call.cache_key]
+        if not self._replies.leave(call.cache_key, call):
+            if runner is call:
+                call.detached = True
+                call.listener.wire.finish(call.key)
+            return
+        del self._runners[call.cache_key]
+        runner.answered = True
+        self._interrupt(runner, reason)
+
+    # -- ends that come from outside ---------------------------------------------------------
+
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants; a place is free when its handler has ended."""
+        for call in _waiting_first(calls):
+            if call.answered or call.detached:
+                continue
+            if call.cache_key is None:
+                call.answered = True
+                self._interrupt(call, reason)
+                continue
+            if self._runners[call.cache_key] is not call:
+                call.answered = True
+                self._forget(call)
+            self._leave(call, reason)
+
+    def _interrupt(self, call: ServedCall, reason: str) -> None:
+        """Have a call end that has been answered, or whose answer nobody wants."""
+        if call.queued:
+            call.queued = False
+            self._admission.remove(call.place, call)
+        call.context.cancel(reason)
+        if call.deferred is None:
+            self._forget(call)
+        else:
+            cancel(call.deferred, f"the handler of {call.entry.path}")
+
+    def _too_late(self, call: ServedCall) -> None:
+        if call.answered:
+            return
+        executed = "was not executed" if call.queued else "may have been executed"
+        self._answer(
+            call,
+            ResponseHead(
+                Code.DEADLINE_EXCEEDED,
+                f"the call's time was up on the server; it {executed}",
+                not_executed=call.queued,
+            ),
+        )
+        self._interrupt(call, "its deadline has passed")
+        if call.waited:
+            self._admission.waited_in_vain()
+
+    def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
+        try:
+            request = CancelRequest.FromString(body)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
+            return
+        if len(request.request_ids) > MAX_CANCELLED:
+            reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
+            listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
+            return
+        found: list[ServedCall] = []
+        for request_id in request.request_ids:
+            call = listener.wire.find((*key[:-1], request_id))
+            if call is not None:
+                found.append(call)
+            else:
+                self.streams.unopened((*key[:-1], request_id))
+        self.abandon(found, "the client cancelled it")
+        listener.answer(key, OK)
+
+    def _ping(self, key: CallKey) -> ResponseHead:
+        """The answer to a sign of life; to one that comes too soon it is a refusal."""
+        self.streams.heard(key[0])
+        route, now = key[:-1], self.clock.seconds()
+        pings = self._pings
+        while pings and now - next(iter(pings.values())) >= _PING_PAUSE:
+            pings.popitem(last=False)
+        if route in pings:
+            self.count("ping too soon")
+            return _PINGS_TOO_OFTEN
+        pings[route] = now
+        return OK
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def end(self, listeners: Sequence[Listener]) -> None:
+        """Answer all calls with UNAVAILABLE, and cancel their handlers."""
+        calls = [call for listener in listeners for call in listener.wire.calls()]
+        for call in _waiting_first(calls):
+            if not call.answered:
+                self._answer(call, _shut_down(executed=not call.queued))
+            self._interrupt(call, "the server shuts down")
+        self.streams.end()
+
+    def close(self) -> None:
+        """Leave nothing behind, in the reactor or here."""
+        self._deadlines.close()
+        self._pings.clear()
+        self.streams.close()
+        self._replies.clear()
+
+
+def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:
+    """Call a handler in its own surroundings; the result, or a Deferred of it."""
+    set_current(context)
+    result = handler(request, context)
+    if isinstance(result, CoroutineType):
+        # pyright knows nothing of what a handler awaits, and need not.
+        return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return result
+
+
+def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
+    """The order in which to end calls, or the end of what runs would make room for the others."""
+    return sorted(calls, key=lambda call: not call.queued)
+
+
+def _shut_down(*, executed: bool) -> ResponseHead:
+    what = "may have been" if executed else "was not"
+    return ResponseHead(
+        Code.UNAVAILABLE,
+        f"the server shut down; the call {what} executed",
+        not_executed=not executed,
+    )
+
+
+def _unknown_method(head: RequestHead) -> ResponseHead:
+    return ResponseHead(Code.UNIMPLEMENTED, f"the server has no method {head.path}")
+
+
+def _too_large(what: str, size: int, limit: int) -> ResponseHead:
+    return ResponseHead(
+        Code.RESOURCE_EXHAUSTED,
+        f"the {what} has {size} bytes, over the server's limit of {limit} "
+        "(ServerLimits.message_size)",
+    )

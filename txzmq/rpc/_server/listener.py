@@ -1,0 +1,317 @@
+"""One listening socket of a server: requests in, replies out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.logger import Logger
+
+from txzmq._reactor import Clock, Timer
+from txzmq.rpc._core.transport import SendResult, ServerTransport
+from txzmq.rpc._server.call import ServedCall
+from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
+from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
+from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
+from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import ServerLimits
+
+if TYPE_CHECKING:
+    from txzmq.rpc._server.publisher import Publisher
+
+__all__ = ["Listener", "ListenerOwner", "encode_reply"]
+
+_log = Logger()
+#: Seconds after which a reply is tried again that a slow peer had no room for.
+_RETRY: Final = 0.02
+
+
+class ListenerOwner(Protocol):
+    """What a listener hands its requests to."""
+
+    clock: Clock
+    limits: ServerLimits
+    #: Whether several replies may travel as one message to clients that understand it.
+    batching: bool
+
+    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it."""
+        ...
+
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants."""
+        ...
+
+    def count(self, reason: str) -> None:
+        """Something was dropped."""
+        ...
+
+    def peer_lost(self, peer: bytes) -> None:
+        """A client's connection is gone."""
+        ...
+
+    def client_lost(self, address: str, calls: int) -> None:
+        """A client has gone, and with it so many calls."""
+        ...
+
+    def settled(self) -> None:
+        """A listener has sent what it had."""
+        ...
+
+    def closed(self) -> None:
+        """The socket was closed by somebody else."""
+        ...
+
+
+class _Backlog:
+    """Messages that a slow peer had no room for."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: deque[list[bytes]] = deque()
+        self.size = 0
+
+
+class Listener:
+    """A socket, and the calls that came by it (a :class:`ServerHandler`).
+
+    Replies are sent when the reactor's turn ends, or when there are enough for one client.
+    """
+
+    def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
+        """:param for_proxy: whether clients come through a proxy that this connects to."""
+        self.owner = owner
+        self.for_proxy = for_proxy
+        self.wire: ServerWire[ServedCall] = ServerWire()
+        # Whether clients are to be told to go elsewhere.
+        self._draining = False
+        self.transport: ServerTransport | None = None
+        #: Publishes the streams that are opened here.
+        self.publisher: Publisher | None = None
+        #: Publishes those of them that are shared, to all at once; None where that is not wanted.
+        self.multicast: Publisher | None = None
+        # Replies of this turn, by peer: key, header and body.
+        self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
+        self._backlogs: dict[bytes, _Backlog] = {}
+        self._retry: Timer | None = None
+        self._addresses: dict[bytes, str] = {}
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def received(self, message: list[bytes]) -> None:
+        """Serve requests, or refuse them."""
+        # Of all that came together: the first ones' handlers use up the others' time.
+        arrived = self.owner.clock.seconds()
+        if self.wire.is_batch(message):
+            accept = self.owner.accept
+            for event in self.wire.receive_batch(message):
+                if isinstance(event, Request):
+                    accept(self, event, arrived)
+                else:
+                    self._refuse(event)
+            return
+        single = self.wire.receive(message)
+        if isinstance(single, Request):
+            self.owner.accept(self, single, arrived)
+        elif single is not None:
+            self._refuse(single)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        status = ResponseHead(Code.INTERNAL, refusal.reason, not_executed=True)
+        self.answer(refusal.key, status)
+
+    def peer_address(self, peer: bytes) -> str:
+        """Where a peer connected from; empty if that is not known."""
+        address = self._addresses.get(peer)
+        if address is None:
+            address = "" if self.transport is None else self.transport.peer_address(peer)
+            if len(self._addresses) >= 10_000:
+                self._addresses.clear()  # of transports that never tell of a peer's end
+            self._addresses[peer] = address
+        return address
+
+    def peer_lost(self, peer: bytes) -> None:
+        """End the calls of a client that has gone."""
+        address = self._addresses.pop(peer, "")
+        self._outgoing.pop(peer, None)
+        self._backlogs.pop(peer, None)
+        calls = self.wire.lost(peer)
+        self.owner.abandon(calls, "the client has gone")
+        self.owner.peer_lost(peer)
+        self.owner.client_lost(address, len(calls))
+        if self._draining:
+            self.owner.settled()
+
+    # -- replies -----------------------------------------------------------------------------
+
+    def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
+        """Reply to a request, when the turn ends at the latest; later, if its peer has no room."""
+        if self.wire.asks(key) and self.owner.batching:
+            head = head._replace(accepts_batches=True)
+        if self._draining and len(key) == 2:
+            head = head._replace(draining=True)
+        header = b""
+        if head is not OK:
+            header, body = encode_reply(head, body)
+        if not self._outgoing and self.transport is not None:
+            self.transport.flush_soon()
+        replies = self._outgoing.get(key[0])
+        if replies is None:
+            self._outgoing[key[0]] = [(key, header, body)]
+        else:
+            replies.append((key, header, body))
+            if len(replies) >= EARLY_BATCH:
+                del self._outgoing[key[0]]
+                self._send_or_keep(key[0], replies)
+
+    def flush_soon(self) -> None:
+        """Have :meth:`flush` called when the turn ends."""
+        if self.transport is not None:
+            self.transport.flush_soon()
+
+    def flush(self) -> None:
+        """The reactor's turn ends: send what there is."""
+        if self.publisher is not None:
+            self.publisher.flush()
+        if self.multicast is not None:
+            self.multicast.flush()
+        outgoing, self._outgoing = self._outgoing, {}
+        for peer, replies in outgoing.items():
+            self._send_or_keep(peer, replies)
+        self.owner.settled()
+
+    def _send_or_keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
+        """Send replies to one peer; what it has no room for stays, and what follows behind it."""
+        if peer in self._backlogs:
+            self._keep(peer, replies)
+            return
+        messages = deque(self._messages(replies))
+        while messages and self._send(messages[0]) is not SendResult.BLOCKED:
+            messages.popleft()
+        if messages:
+            backlog = self._backlogs[peer] = _Backlog()
+            backlog.messages = messages
+            backlog.size = sum(map(_size, messages))
+            self._retry_later()
+
+    def _messages(self, replies: list[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
+        """The messages that carry replies to one peer, in order."""
+        peer = replies[0][0][0]
+        if len(replies) == 1 or not (self.owner.batching and self.wire.accepts_batches(peer)):
+            return [[*key, b"", header, body] for key, header, body in replies]
+        messages: list[list[bytes]] = []
+        run: list[tuple[CallKey, bytes, bytes]] = []
+        size = 0
+        for reply in replies:
+            key, header, body = reply
+            length = len(header) + len(body)
+            # A refusal may have a key that no batch can carry.
+            alone = length > MAX_BATCHED_SIZE or not self.wire.fits(key)
+            if run and (alone or len(run) == MAX_BATCH or size > MAX_BATCH_SIZE):
+                messages += self.wire.batches(run)
+                run, size = [], 0
+            if alone:
+                messages.append([*key, b"", header, body])
+            else:
+                run.append(reply)
+                size += length
+        if run:
+            messages += self.wire.batches(run)
+        return messages
+
+    def _keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
+        """Put replies behind those that wait; what is over the limit becomes a short error."""
+        backlog = self._backlogs[peer]
+        limit = self.owner.limits.backlog
+        for key, header, body in replies:
+            message = [*key, b"", header, body]
+            if backlog.size + _size(message) > limit and body:
+                self.owner.count("reply over a slow client's backlog")
+                status = ResponseHead(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"{limit} bytes of replies wait for this client on the server "
+                    "(ServerLimits.backlog); the call was executed",
+                )
+                message = [*key, b"", encode_response(status), b""]
+            backlog.messages.append(message)
+            backlog.size += _size(message)
+
+    def _send(self, message: list[bytes]) -> SendResult:
+        if self.transport is None:
+            return SendResult.UNREACHABLE
+        result = self.transport.send_message(message)
+        if result is SendResult.UNREACHABLE:
+            self.owner.count("reply to a peer that has gone")
+        return result
+
+    def _retry_later(self) -> None:
+        if self._retry is None:
+            self._retry = self.owner.clock.callLater(_RETRY, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        for peer, backlog in list(self._backlogs.items()):
+            messages = backlog.messages
+            while messages and self._send(messages[0]) is not SendResult.BLOCKED:
+                backlog.size -= _size(messages.popleft())
+            if not messages:
+                del self._backlogs[peer]
+        if self._backlogs:
+            self._retry_later()
+        else:
+            self.owner.settled()
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all replies are on their way."""
+        return not self._backlogs and not self._outgoing
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Tell the clients to send no more calls."""
+        self._draining = True
+        for key in self.wire.drain():
+            self.answer(key, OK)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether all clients have done so, or are gone."""
+        # inproc does not tell of a client that has gone, and none of its clients outlives a
+        # restart of the process.
+        inproc = self.transport is not None and not self.transport.tells_of_loss
+        # Nor does a proxy know of it; it needs a moment to take what it has been sent.
+        return inproc or (self.wire.all_left and not self.for_proxy)
+
+    def closed(self) -> None:
+        """The socket was closed by somebody else."""
+        self.transport = None
+        self.owner.closed()
+
+    def close(self) -> None:
+        """Send what can be sent, and stop listening."""
+        self.flush()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._backlogs.clear()
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
+
+
+def encode_reply(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
+    """Header and body of a reply, whatever a handler put in."""
+    try:
+        return encode_response(head), body
+    except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
+        # Without the head: what cannot be sent may be a secret all the same.
+        _log.failure("a handler's status or its metadata cannot be sent")
+        status = ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
+        return encode_response(status), b""
+
+
+def _size(message: list[bytes]) -> int:
+    return sum(map(len, message))

@@ -1,0 +1,177 @@
+"""What a server answered, for requests that come again.
+
+A client that repeats a call gives all its attempts the same key, 16 random bytes. The server runs
+the handler for the first that arrives; one that comes while it runs waits for its reply, and one
+that comes later gets the reply that is kept. What is kept is bounded in number, bytes and age, so
+this is no promise that nothing is ever executed twice: whatever is out of the cache, or went to
+another server, is executed again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from txzmq.rpc.limits import ReplyCacheLimits
+
+__all__ = ["Join", "KeptReply", "ReplyCache"]
+
+W = TypeVar("W", bound=Hashable)
+
+#: Bytes that an entry costs beyond its reply, roughly: key, entry, and their places in two dicts.
+_OVERHEAD: Final = 512
+
+
+class KeptReply(NamedTuple):
+    """A reply as it was sent: its header frame and its body."""
+
+    header: bytes
+    body: bytes
+
+
+class Join(enum.Enum):
+    """What to do with a request that has a key and no reply yet."""
+
+    #: It is the first: run the handler.
+    RUN = enum.auto()
+    #: The handler runs for an earlier one; its end brings the reply for this one too.
+    WAIT = enum.auto()
+    #: Too many wait already: refuse it.
+    REFUSE = enum.auto()
+
+
+class _Kept(NamedTuple):
+    reply: KeptReply
+    until: float
+    size: int
+
+
+class _Run(Generic[W]):
+    """A run of a handler: for whom it was started, and who waits, in the order of arrival."""
+
+    __slots__ = ("runner", "waiting")
+
+    def __init__(self, runner: W) -> None:
+        self.runner = runner
+        self.waiting: dict[W, None] = {runner: None}
+
+
+class ReplyCache(Generic[W]):
+    """Replies by request key, and who waits for those that are not there yet.
+
+    The key is anything hashable: a server takes the client's key, which nobody guesses, together
+    with the method's path.
+
+    Time is passed in, in seconds of any clock that does not go back. What is too old goes when
+    anything happens; :meth:`expire` makes it go where nothing does.
+    """
+
+    def __init__(self, limits: ReplyCacheLimits | None = None) -> None:
+        """:param limits: None for the defaults."""
+        self.limits = limits or ReplyCacheLimits()
+        self._running: dict[Hashable, _Run[W]] = {}
+        # In the order in which they were answered, and so in that of their age. A plain dict is
+        # slow to find its first key after many first keys went.
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._kept.clear()
+        self._size = 0
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a request with this key would not be a first one; call :meth:`expire` before."""
+        return key in self._kept or key in self._running
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._size
+
+    @property
+    def running(self) -> int:
+        """How many runs have somebody who waits for them."""
+        return len(self._running)
+
+    def join(self, key: Hashable, waiter: W, now: float) -> KeptReply | Join:
+        """A request with a key has arrived.
+
+        :param waiter: stands for the request, until it is answered or :meth:`leave` is called.
+        :return: the reply to send at once, or what to do to get one.
+        """
+        self.expire(now)
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept.reply
+        run = self._running.get(key)
+        if run is None:
+            self._running[key] = _Run(waiter)
+            return Join.RUN
+        if len(run.waiting) >= self.limits.waiting:
+            return Join.REFUSE
+        run.waiting[waiter] = None
+        return Join.WAIT
+
+    def leave(self, key: Hashable, waiter: W) -> bool:
+        """A request was cancelled, or its peer was lost.
+
+        :return: whether nobody waits any more for a run that has not ended. Then the handler may
+            be cancelled: what :meth:`finish` says of it is not kept, and a request with that key
+            that comes now is a first one again. False also where nothing is known of the request.
+        """
+        run = self._running.get(key)
+        if run is None or waiter not in run.waiting:
+            return False
+        del run.waiting[waiter]
+        if run.waiting:
+            return False
+        del self._running[key]
+        return True
+
+    def finish(
+        self, key: Hashable, runner: W, reply: KeptReply, now: float, *, keep: bool = True
+    ) -> list[W]:
+        """A run has ended.
+
+        :param runner: the request for which it was started.
+        :param keep: whether it answers those too that come later. Not a failure after which clients
+            try again: they would get it again.
+        :return: all that wait, in the order of their arrival, *runner* among them unless it left.
+            None do where :meth:`leave` has said so; then nothing is kept either.
+        """
+        run = self._running.get(key)
+        if run is None or run.runner != runner:
+            return []  # all had left; perhaps the key has another run by now
+        del self._running[key]
+        self.expire(now)
+        if keep:
+            self._keep(key, reply, now)
+        return list(run.waiting)
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old."""
+        kept = self._kept
+        while kept:
+            key = next(iter(kept))
+            if kept[key].until > now:
+                return
+            self._forget(key)
+
+    def _keep(self, key: Hashable, reply: KeptReply, now: float) -> None:
+        limits = self.limits
+        size = len(reply.header) + len(reply.body) + _OVERHEAD
+        if size * 8 > limits.size or not limits.entries:
+            return
+        self._size += size
+        self._kept[key] = _Kept(reply, now + limits.age, size)
+        while self._size > limits.size or len(self._kept) > limits.entries:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: Hashable) -> None:
+        self._size -= self._kept.pop(key).size

@@ -1,0 +1,183 @@
+"""The server's end of a stream of requests: what has come, and who waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import CancelledError, Deferred
+
+from txzmq.rpc._wire.headers import OK, ResponseHead
+from txzmq.rpc._wire.server import CallKey
+from txzmq.rpc.errors import Code, Internal, ResourceExhausted, RpcError
+from txzmq.rpc.limits import REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
+from txzmq.rpc.method import Method
+from txzmq.rpc.streams import RequestStream
+from txzmq.rpc.v1 import streams_pb2
+
+__all__ = ["Replies", "ServedRequests"]
+
+T = TypeVar("T")
+_NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "items before these have not come")
+
+
+class Replies(Protocol):
+    """Where the replies to requests go."""
+
+    def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
+        """Reply to a request, when the turn ends at the latest."""
+        ...
+
+
+class ServedRequests(RequestStream[Any]):
+    """The requests of one call, as its handler reads them."""
+
+    __slots__ = (
+        "_acknowledgements",
+        "_close",
+        "_end",
+        "_items",
+        "_message_size",
+        "_method",
+        "_next",
+        "_size",
+        "_taken",
+        "_waiter",
+        "id",
+    )
+
+    def __init__(
+        self,
+        # Any: a server has methods of any messages; the generated base class typed the handler.
+        method: Method[Any, Any],
+        id: bytes,
+        message_size: int,
+        close: Callable[[ServedRequests], None],
+    ) -> None:
+        """
+        :param message_size: bytes that an item may have.
+        :param close: called when the stream is of no use any more.
+        """
+        self.id = id
+        self._method = method
+        self._message_size = message_size
+        self._close = close
+        self._items: deque[bytes] = deque()
+        self._size = 0
+        # The number of the item that comes next.
+        self._next = 1
+        self._taken = 0
+        # How the stream ended: well, or not; None while it has not.
+        self._end: Exception | None = None
+        self._waiter: Deferred[None] | None = None
+        # Whom to answer when so many items were taken.
+        self._acknowledgements: deque[tuple[int, Replies, CallKey]] = deque()
+
+    # -- what the client sends ---------------------------------------------------------------
+
+    def receive(self, replies: Replies, key: CallKey, request: streams_pb2.SendRequest) -> None:
+        """Take items; they are acknowledged when they have been read."""
+        known = self._next - request.sequence
+        if known < 0:
+            if request.acknowledge:
+                replies.answer(key, _NOT_IN_ORDER)
+            return
+        items = request.items[known:]
+        if self._end is None:
+            self._items.extend(items)
+            self._next += len(items)
+            self._size += sum(map(len, items))
+            if request.end:
+                self._end = StopAsyncIteration()
+            self._look(items)
+        if request.acknowledge:
+            last = request.sequence + len(request.items) - 1
+            if last <= self._taken:
+                self._acknowledge(replies, key)
+            else:
+                self._acknowledgements.append((last, replies, key))
+        if items or request.end:
+            self._wake()
+
+    def _look(self, items: list[bytes]) -> None:
+        """See that the client keeps to what was agreed."""
+        for item in items:
+            if len(item) > self._message_size:
+                self._fail(
+                    ResourceExhausted(
+                        f"an item of the stream has {len(item)} bytes, over the server's limit of "
+                        f"{self._message_size} (ServerLimits.message_size)"
+                    )
+                )
+                return
+        count, size = len(self._items), self._size
+        last = len(self._items[-1]) if self._items else 0
+        if count > REQUESTS_WINDOW or size - last >= REQUESTS_WINDOW_BYTES:
+            self._fail(
+                ResourceExhausted(
+                    f"more than {REQUESTS_WINDOW} items or {REQUESTS_WINDOW_BYTES} bytes of the "
+                    "stream were sent and not acknowledged"
+                )
+            )
+
+    def _fail(self, error: RpcError) -> None:
+        self._items.clear()
+        self._size = 0
+        self._end = error
+
+    def _acknowledge(self, replies: Replies, key: CallKey) -> None:
+        response = streams_pb2.SendResponse(taken=self._taken)
+        replies.answer(key, OK, response.SerializeToString())
+
+    # -- what the handler reads --------------------------------------------------------------
+
+    async def __anext__(self) -> Any:
+        while not self._items:
+            if self._end is not None:
+                raise self._end
+            try:
+                await self._more()
+            except GeneratorExit:
+                self._waiter = None  # or what its `finally` does would wake it
+                raise
+        item = self._items.popleft()
+        self._size -= len(item)
+        self._taken += 1
+        waiting = self._acknowledgements
+        while waiting and waiting[0][0] <= self._taken:
+            _, replies, key = waiting.popleft()
+            self._acknowledge(replies, key)
+        try:
+            return self._method.request_type.FromString(item)
+        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+            self._fail(Internal(f"an item of the stream to {self._method.path} cannot be parsed"))
+            assert self._end is not None
+            raise self._end from None
+
+    def _more(self) -> Deferred[None]:
+        if self._waiter is not None:
+            raise RuntimeError("a stream has one reader at a time")
+        self._waiter = Deferred(self._forget_reader)
+        return self._waiter
+
+    def _forget_reader(self, _: Deferred[None]) -> None:
+        self._waiter = None
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    def close(self) -> None:
+        """The call has ended: nobody is to send any more, and nobody to read."""
+        self._close(self)
+        while self._acknowledgements:
+            _, replies, key = self._acknowledgements.popleft()
+            self._acknowledge(replies, key)
+        self._items.clear()
+        self._size = 0
+        if self._end is None:
+            self._end = CancelledError("the call has ended")
+        self._wake()
