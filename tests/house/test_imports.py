@@ -30,6 +30,7 @@ GROUND = {
     "txzmq._guard",
     "txzmq._ids",
     "txzmq._lazy_exports",
+    "txzmq._ordered_set",
     "txzmq._reactor",
     "txzmq._send_result",
     "txzmq._timer",

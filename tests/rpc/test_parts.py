@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 
 from txzmq.rpc import Code, NotFound, RpcError, ServerLimits, Unknown
 from txzmq.rpc import errors as errors_module
-from txzmq.rpc._client.call import to_us
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._server.admission import Admission, Place
+from txzmq.rpc._wire.headers import to_us
 from txzmq.rpc.errors import to_code
 from txzmq.rpc.method import GENERATED_LEVEL, require_level
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._client.attempts import AttemptsOwner, RepeatedCall, StreamAttempts
-from txzmq.rpc._client.call import Call, CallBook, outcome_of, to_us, too_large
+from txzmq.rpc._client.call import Call, CallBook, outcome_of, too_large
 from txzmq.rpc._client.intercepted import InterceptedCall, InterceptedStream
 from txzmq.rpc._client.pool import Endpoints
 from txzmq.rpc._client.request_stream import Requests, RequestsCall
@@ -23,7 +23,7 @@ from txzmq.rpc._core.interceptors import chain_client
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.zmq_network import ZmqNetwork
-from txzmq.rpc._wire.headers import OpenStream, RequestHead
+from txzmq.rpc._wire.headers import OpenStream, RequestHead, to_us
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import ResponseMetadata, StreamInput, wanted_metadata
 from txzmq.rpc.context import Context, current_context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -12,7 +12,7 @@ from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._client.retry_policy import pushback_of
 from txzmq.rpc._core.deadlines import TICK, Deadlines
-from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead
+from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, to_us
 from txzmq.rpc.client import ResponseMetadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
@@ -25,13 +25,8 @@ __all__ = [
     "Compound",
     "end_of",
     "outcome_of",
-    "to_us",
     "too_large",
 ]
-
-_US: Final = 1_000_000
-#: Milliseconds that do not count: 1.001 s are 1000.9999999999999.
-_ROUNDING: Final = 1e-3
 
 
 class Carrier(Protocol):
@@ -268,17 +263,6 @@ class Call:
 def end_of(cancelled: Callable[[Deferred[Any]], None]) -> Deferred[Any]:
     """The Deferred of a call, which its method types."""
     return Deferred(cancelled)
-
-
-def to_us(left: float) -> int:
-    """What is left of a call's time, as its header says it: in microseconds.
-
-    From a second on it is whole milliseconds, the lesser, so that the calls of one moment have
-    equal headers though each inherited its deadline.
-    """
-    if left >= 1.0:
-        return int(left * 1_000 + _ROUNDING) * 1_000
-    return round(left * _US)
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -30,6 +30,8 @@ __all__ = [
     "decode_response",
     "encode_request",
     "encode_response",
+    "from_us",
+    "to_us",
 ]
 
 #: Bytes that a header frame may have: the default limits of metadata, twice over, and the rest.
@@ -48,6 +50,27 @@ _MAX_TIMEOUT_US: Final = 2**53
 _MAX_KNOWN_HEADER: Final = 512
 #: Characters that are kept of a status message that does not fit.
 _SHORT_MESSAGE: Final = 1_024
+
+
+_US: Final = 1_000_000
+#: Milliseconds that do not count: 1.001 s are 1000.9999999999999.
+_ROUNDING: Final = 1e-3
+
+
+def to_us(seconds: float) -> int:
+    """What is left of a call's time, as its header says it: in microseconds.
+
+    From a second on it is whole milliseconds, the lesser, so that the calls of one moment have
+    equal headers though each inherited its deadline.
+    """
+    if seconds >= 1.0:
+        return int(seconds * 1_000 + _ROUNDING) * 1_000
+    return round(seconds * _US)
+
+
+def from_us(microseconds: int) -> float:
+    """What a header says of time, in seconds."""
+    return microseconds / _US
 
 
 class BadHeader(ValueError):
@@ -149,14 +172,12 @@ def encode_request(head: RequestHead) -> bytes:
         header += request_fields(head.metadata)
     if not head.request_key and head.open_stream is None:
         return header
-    own = RequestHeader(request_key=head.request_key)
     stream = head.open_stream
-    if stream is not None:
-        own.open_stream.SetInParent()  # also where all that it says is the default
-        own.open_stream.window_items = stream.window_items
-        own.open_stream.window_bytes = stream.window_bytes
-        own.open_stream.requests = stream.requests
-        own.open_stream.sequence = stream.sequence
+    own = RequestHeader(
+        request_key=head.request_key,
+        # Also where all that it says is the default.
+        open_stream=None if stream is None else header_pb2.OpenStream(**stream._asdict()),
+    )
     return header + own.SerializeToString()
 
 
