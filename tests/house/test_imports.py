@@ -64,7 +64,7 @@ PLAN: dict[str, set[str]] = {
     "_net": {"ground", "sockets", "words", "_core"},
     "_client": {"ground", "words", "_wire", "_core"},
     "_server": {"ground", "words", "_wire", "_core"},
-    "channel": {"ground", "sockets", "words", "_wire", "_core", "_net", "_client"},
+    "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
     "transport": {"ground", "_core", "_net"},
@@ -79,7 +79,7 @@ BESIDES = {
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.dns"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.targets"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.addresses"),
-    ("txzmq.rpc._client.stream_control", "txzmq.rpc._net.addresses"),
+    ("txzmq.rpc._client.subscriber", "txzmq.rpc._net.addresses"),
     ("txzmq._testing_network", "txzmq.rpc._net.addresses"),
 }
 #: What a room may not import from elsewhere, directly or by what it imports.

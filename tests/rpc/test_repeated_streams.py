@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -607,7 +606,7 @@ def test_what_was_sent_before_does_not_confuse_an_attempt(
     assert world.channel.counters["retry"] == 2
 
 
-class FakeHub:
+class FakeControl:
     """A connection that sends when the test says so."""
 
     def requests_begun(self, requests: Requests) -> None: ...
@@ -619,23 +618,24 @@ class FakeHub:
 def test_an_acknowledgement_of_an_earlier_attempt_counts_for_nothing() -> None:
     sent: list[tuple[streams_pb2.SendRequest, Any]] = []
 
-    def call(header: bytes, body: bytes, answered: Any) -> bool:
+    def call(body: bytes, answered: Any, /) -> bool:
         sent.append((streams_pb2.SendRequest.FromString(body), answered))
         return True
 
     failures: list[Exception] = []
-    carrier: Any = SimpleNamespace(hub=FakeHub())
-    requests = Requests(CHAT, texts(3), 1_000, failures.append)
+    control: Any = FakeControl()
+    requests = Requests(CHAT, texts(3), 1_000)
+    requests.when_failed(failures.append)
     requests.hold()
-    requests.carried(carrier)
+    requests.carried(control)
     requests.send(call)
     requests.rewind()
-    requests.carried(carrier)
-    requests.again(call)
+    requests.carried(control)
+    requests.send_again(call)
     (first, answered), (second, _) = sent
     assert first.requests != second.requests == requests.id
     answered(OK, streams_pb2.SendResponse(taken=4).SerializeToString())
-    requests.again(call)
+    requests.send_again(call)
     assert [request.sequence for request, _ in sent] == [1, 1, 1]
     assert all(len(request.items) == 3 and request.end for request, _ in sent)
     requests.stop()
@@ -711,19 +711,19 @@ def test_an_acknowledgement_that_an_earlier_attempt_asked_for_is_not_waited_for(
 
     asked: list[bool] = []
 
-    def call(header: bytes, body: bytes, answered: Any) -> bool:
+    def call(body: bytes, answered: Any, /) -> bool:
         asked.append(streams_pb2.SendRequest.FromString(body).acknowledge)
         return True
 
-    carrier: Any = SimpleNamespace(hub=FakeHub())
-    requests = Requests(CHAT, one_and_silence(), 1_000, lambda _: None)
+    control: Any = FakeControl()
+    requests = Requests(CHAT, one_and_silence(), 1_000)
     requests.hold()
-    requests.carried(carrier)
+    requests.carried(control)
     for _ in range(3):
         requests.ask()
         requests.send(call)
         requests.rewind()
-        requests.carried(carrier)
+        requests.carried(control)
     assert asked == [True] * 3
     requests.stop()
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from txzmq.rpc import Code, IdempotencyLevel, RpcError
 from txzmq.rpc._client.retry_policy import (
     PUSHBACK,
-    CallAttempts,
+    AttemptPlan,
     Decision,
-    Fate,
     GiveUp,
+    Progress,
     Send,
     SendAgain,
     Throttle,
@@ -52,8 +52,8 @@ def attempts(
     policy: RetryPolicy | HedgingPolicy | None = RETRY,
     level: IdempotencyLevel = IDEMPOTENT,
     throttle: Throttle | None = None,
-) -> CallAttempts:
-    return CallAttempts(policy, level, throttle or Throttle(PLENTY), Random(1))
+) -> AttemptPlan:
+    return AttemptPlan(policy, level, throttle or Throttle(PLENTY), Random(1))
 
 
 def delay_of(decision: Decision) -> float:
@@ -69,11 +69,11 @@ def test_a_call_is_retried_with_growing_delays_up_to_its_attempts() -> None:
     call = attempts()
     assert call.start() == Wait(None)
     for number, delay in ((2, 0.1), (3, 0.2), (4, 0.3)):
-        assert 0.8 * delay <= delay_of(call.failed(error(), Fate.UNKNOWN)) <= 1.2 * delay
+        assert 0.8 * delay <= delay_of(call.failed(error(), Progress.UNKNOWN)) <= 1.2 * delay
         assert call.timer() == Send(1, None)
         assert call.sent == number
     last = error()
-    assert call.failed(last, Fate.UNKNOWN) == GiveUp(last)
+    assert call.failed(last, Progress.UNKNOWN) == GiveUp(last)
 
 
 @STEADY
@@ -94,21 +94,21 @@ def test_delays_are_those_of_a6(
         backoff_multiplier=multiplier,
         retryable_status_codes=frozenset({Code.ABORTED}),
     )
-    call = CallAttempts(policy, IDEMPOTENT, Throttle(PLENTY), Random(seed))
+    call = AttemptPlan(policy, IDEMPOTENT, Throttle(PLENTY), Random(seed))
     expected = initial
     for _ in range(most - 1):
         expected = min(expected, longest)
-        delay = delay_of(call.failed(error(Code.ABORTED), Fate.UNKNOWN))
+        delay = delay_of(call.failed(error(Code.ABORTED), Progress.UNKNOWN))
         assert 0.8 * expected <= delay <= 1.2 * expected * (1 + 1e-9)
         expected *= multiplier
         call.timer()
-    assert isinstance(call.failed(error(Code.ABORTED), Fate.UNKNOWN), GiveUp)
+    assert isinstance(call.failed(error(Code.ABORTED), Progress.UNKNOWN), GiveUp)
 
 
 def test_delays_differ_from_client_to_client() -> None:
     delays = {
         delay_of(
-            CallAttempts(RETRY, IDEMPOTENT, Throttle(), Random(i)).failed(error(), Fate.UNKNOWN)
+            AttemptPlan(RETRY, IDEMPOTENT, Throttle(), Random(i)).failed(error(), Progress.UNKNOWN)
         )
         for i in range(100)
     }
@@ -120,19 +120,19 @@ def test_delays_differ_from_client_to_client() -> None:
 def test_other_codes_end_the_call() -> None:
     wrong = error(Code.INVALID_ARGUMENT)
     throttle = Throttle(RetryThrottling(max_tokens=10))
-    assert attempts(throttle=throttle).failed(wrong, Fate.UNKNOWN) == GiveUp(wrong)
+    assert attempts(throttle=throttle).failed(wrong, Progress.UNKNOWN) == GiveUp(wrong)
     assert throttle.tokens == 10, "it says nothing of the server"
 
 
 def test_without_a_policy_a_failure_ends_the_call() -> None:
     why = error()
-    assert attempts(None).failed(why, Fate.UNKNOWN) == GiveUp(why)
-    assert attempts(None).failed(why, Fate.NOT_PICKED) == GiveUp(why)
+    assert attempts(None).failed(why, Progress.UNKNOWN) == GiveUp(why)
+    assert attempts(None).failed(why, Progress.NOT_PICKED) == GiveUp(why)
 
 
 @pytest.mark.parametrize(("left", "waits"), [(None, True), (0.13, True), (0.07, False)])
 def test_a_retry_that_would_be_too_late_is_not_waited_for(left: float | None, waits: bool) -> None:
-    assert isinstance(attempts().failed(error(), Fate.UNKNOWN, left), Wait) is waits
+    assert isinstance(attempts().failed(error(), Progress.UNKNOWN, left), Wait) is waits
 
 
 # -- at most once ------------------------------------------------------------------------------
@@ -149,15 +149,15 @@ def test_what_may_have_been_executed_is_never_repeated_unless_marked(
     call = attempts(policy, UNMARKED)
     assert call.start() == Wait(None), "nothing is hedged"
     why = error(code, pushback)
-    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert call.failed(why, Progress.UNKNOWN) == GiveUp(why)
 
 
-@pytest.mark.parametrize("fate", [Fate.NOT_PICKED, Fate.NOT_EXECUTED])
-def test_what_was_not_executed_is_retried_whatever_the_method(fate: Fate) -> None:
+@pytest.mark.parametrize("progress", [Progress.NOT_PICKED, Progress.NOT_EXECUTED])
+def test_what_was_not_executed_is_retried_whatever_the_method(progress: Progress) -> None:
     shed = error(Code.RESOURCE_EXHAUSTED)
-    assert isinstance(attempts(RETRY, UNMARKED).failed(shed, fate), Wait)
+    assert isinstance(attempts(RETRY, UNMARKED).failed(shed, progress), Wait)
     for level in (IdempotencyLevel.NO_SIDE_EFFECTS, IDEMPOTENT):
-        assert isinstance(attempts(RETRY, level).failed(shed, Fate.UNKNOWN), Wait)
+        assert isinstance(attempts(RETRY, level).failed(shed, Progress.UNKNOWN), Wait)
 
 
 # -- transparent retries -----------------------------------------------------------------------
@@ -171,26 +171,26 @@ def test_what_never_left_is_sent_again_and_not_counted(
     throttle = Throttle()
     call = attempts(policy, level, throttle)
     for _ in range(20):
-        assert call.failed(error(), Fate.NOT_SENT) == SendAgain()
+        assert call.failed(error(), Progress.NOT_SENT) == SendAgain()
     assert (call.sent, throttle.tokens) == (1, 10)
 
 
 def test_a_server_that_is_going_may_refuse_once() -> None:
     why, throttle = error(), Throttle()
     call = attempts(None, UNMARKED, throttle)
-    assert call.failed(why, Fate.NOT_EXECUTED) == SendAgain()
-    assert call.failed(why, Fate.NOT_EXECUTED) == GiveUp(why)
+    assert call.failed(why, Progress.NOT_EXECUTED) == SendAgain()
+    assert call.failed(why, Progress.NOT_EXECUTED) == GiveUp(why)
     call = attempts(RETRY, UNMARKED, throttle)
-    assert call.failed(why, Fate.NOT_EXECUTED) == SendAgain()
+    assert call.failed(why, Progress.NOT_EXECUTED) == SendAgain()
     assert throttle.tokens == 10
-    assert isinstance(call.failed(why, Fate.NOT_EXECUTED), Wait)
+    assert isinstance(call.failed(why, Progress.NOT_EXECUTED), Wait)
     assert throttle.tokens == 9
 
 
 @pytest.mark.parametrize("why", [error(Code.RESOURCE_EXHAUSTED), error(pushback="100")])
 def test_an_overloaded_server_does_not_get_each_call_twice(why: RpcError) -> None:
-    assert attempts(None, UNMARKED).failed(why, Fate.NOT_EXECUTED) == GiveUp(why)
-    assert isinstance(attempts(RETRY, UNMARKED).failed(why, Fate.NOT_EXECUTED), Wait)
+    assert attempts(None, UNMARKED).failed(why, Progress.NOT_EXECUTED) == GiveUp(why)
+    assert isinstance(attempts(RETRY, UNMARKED).failed(why, Progress.NOT_EXECUTED), Wait)
 
 
 # -- pushback ----------------------------------------------------------------------------------
@@ -219,19 +219,21 @@ def test_pushback_is_read_as_a6_says(values: list[str], seconds: float | None) -
 
 def test_a_server_says_when_and_the_backoff_begins_anew() -> None:
     call = attempts()
-    call.failed(error(), Fate.UNKNOWN)
+    call.failed(error(), Progress.UNKNOWN)
     call.timer()
-    assert call.failed(error(pushback="2500"), Fate.UNKNOWN) == Wait(2.5)
+    assert call.failed(error(pushback="2500"), Progress.UNKNOWN) == Wait(2.5)
     call.timer()
-    assert delay_of(call.failed(error(), Fate.UNKNOWN)) <= 0.12
+    assert delay_of(call.failed(error(), Progress.UNKNOWN)) <= 0.12
     call.timer()
-    assert isinstance(call.failed(error(pushback="0"), Fate.UNKNOWN), GiveUp), "no attempt is left"
+    assert isinstance(call.failed(error(pushback="0"), Progress.UNKNOWN), GiveUp), (
+        "no attempt is left"
+    )
 
 
 def test_a_server_may_say_now_or_never() -> None:
-    assert attempts().failed(error(pushback="0"), Fate.UNKNOWN) == Send(1, None)
+    assert attempts().failed(error(pushback="0"), Progress.UNKNOWN) == Send(1, None)
     never, throttle = error(Code.INTERNAL, "-1"), Throttle()
-    assert attempts(throttle=throttle).failed(never, Fate.UNKNOWN) == GiveUp(never)
+    assert attempts(throttle=throttle).failed(never, Progress.UNKNOWN) == GiveUp(never)
     assert throttle.tokens == 9, "it counts, whatever the code"
 
 
@@ -270,13 +272,13 @@ def test_the_ratio_counts_to_a_thousandth(ratio: float, after: float) -> None:
 def test_without_tokens_the_failure_is_the_callers_at_once() -> None:
     throttle = Throttle(RetryThrottling(max_tokens=2))
     why = error()
-    assert attempts(throttle=throttle).failed(why, Fate.UNKNOWN) == GiveUp(why)
-    assert attempts(HEDGE, throttle=throttle).failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert attempts(throttle=throttle).failed(why, Progress.UNKNOWN) == GiveUp(why)
+    assert attempts(HEDGE, throttle=throttle).failed(why, Progress.UNKNOWN) == GiveUp(why)
 
 
 def test_no_endpoint_at_all_takes_no_tokens() -> None:
     throttle = Throttle()
-    assert isinstance(attempts(throttle=throttle).failed(error(), Fate.NOT_PICKED), Wait)
+    assert isinstance(attempts(throttle=throttle).failed(error(), Progress.NOT_PICKED), Wait)
     assert throttle.tokens == 10
 
 
@@ -289,9 +291,9 @@ def test_hedges_go_out_one_by_one() -> None:
     assert call.timer() == Send(1, 0.5)
     assert call.timer() == Send(1, None), "the last"
     why = error()
-    assert call.failed(why, Fate.UNKNOWN) == Wait(None)
-    assert call.failed(why, Fate.UNKNOWN) == Wait(None)
-    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert call.failed(why, Progress.UNKNOWN) == Wait(None)
+    assert call.failed(why, Progress.UNKNOWN) == Wait(None)
+    assert call.failed(why, Progress.UNKNOWN) == GiveUp(why)
 
 
 def test_all_hedges_at_once() -> None:
@@ -301,7 +303,7 @@ def test_all_hedges_at_once() -> None:
 def test_a_failure_that_is_not_fatal_brings_the_next_hedge_at_once() -> None:
     call = attempts(HEDGE)
     call.start()
-    assert call.failed(error(), Fate.UNKNOWN) == Send(1, 0.5)
+    assert call.failed(error(), Progress.UNKNOWN) == Send(1, 0.5)
     assert call.timer() == Send(1, None)
 
 
@@ -310,13 +312,13 @@ def test_a_fatal_failure_ends_all() -> None:
     call.start()
     call.timer()
     why = error(Code.NOT_FOUND)
-    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert call.failed(why, Progress.UNKNOWN) == GiveUp(why)
 
 
 def test_pushback_moves_the_next_hedge_and_the_later_ones() -> None:
     call = attempts(HEDGE)
     call.start()
-    assert call.failed(error(pushback="2000"), Fate.UNKNOWN) == Wait(2.0)
+    assert call.failed(error(pushback="2000"), Progress.UNKNOWN) == Wait(2.0)
     assert call.timer() == Send(1, 0.5)
 
 
@@ -324,9 +326,9 @@ def test_pushback_may_end_hedging_but_not_what_is_on_its_way() -> None:
     call = attempts(HEDGE)
     call.start()
     call.timer()
-    assert call.failed(error(pushback="-1"), Fate.UNKNOWN) == Wait(None)
+    assert call.failed(error(pushback="-1"), Progress.UNKNOWN) == Wait(None)
     last = error()
-    assert call.failed(last, Fate.UNKNOWN) == GiveUp(last)
+    assert call.failed(last, Progress.UNKNOWN) == GiveUp(last)
 
 
 def test_a_throttled_hedge_is_not_sent() -> None:
@@ -337,14 +339,14 @@ def test_a_throttled_hedge_is_not_sent() -> None:
     assert call.start() == Wait(0.5)
     assert call.timer() == Wait(None)
     why = error()
-    assert call.failed(why, Fate.UNKNOWN) == GiveUp(why)
+    assert call.failed(why, Progress.UNKNOWN) == GiveUp(why)
 
 
 def test_a_throttled_hedge_after_all_have_failed_ends_the_call() -> None:
     throttle = Throttle(RetryThrottling(max_tokens=4))
     call, why = attempts(HEDGE, throttle=throttle), error(pushback="100")
     call.start()
-    assert call.failed(why, Fate.UNKNOWN) == Wait(0.1)
+    assert call.failed(why, Progress.UNKNOWN) == Wait(0.1)
     throttle.failed()
     assert call.timer() == GiveUp(why)
 
@@ -359,7 +361,7 @@ class Simulation:
         self,
         policy: RetryPolicy | HedgingPolicy,
         throttle: Throttle,
-        outcome: Callable[[], tuple[float, RpcError | None, Fate]],
+        outcome: Callable[[], tuple[float, RpcError | None, Progress]],
     ) -> None:
         self.policy = policy
         self.throttle = throttle
@@ -371,8 +373,8 @@ class Simulation:
     def call(self) -> RpcError | None:
         """Make a call, in a time of its own; None for success."""
         self.calls += 1
-        call = CallAttempts(self.policy, IDEMPOTENT, self.throttle, self.random)
-        events: list[tuple[float, int, RpcError | None, Fate]] = []
+        call = AttemptPlan(self.policy, IDEMPOTENT, self.throttle, self.random)
+        events: list[tuple[float, int, RpcError | None, Progress]] = []
         timer: float | None = None
         now, number, steps = 0.0, 0, 0
 
@@ -380,8 +382,8 @@ class Simulation:
             nonlocal number
             for _ in range(count):
                 number += 1
-                after, error, fate = self.outcome()
-                heapq.heappush(events, (now + after, number, error, fate))
+                after, error, progress = self.outcome()
+                heapq.heappush(events, (now + after, number, error, progress))
             self.sent += count
             self.most_on_their_way = max(self.most_on_their_way, len(events))
 
@@ -407,20 +409,20 @@ class Simulation:
                 now, timer = timer, None
                 decision = call.timer()
                 continue
-            now, _, failed, fate = heapq.heappop(events)
+            now, _, failed, progress = heapq.heappop(events)
             if failed is None:
                 call.succeeded()
                 self.successes += 1
                 return None
             self.failures += 1
-            decision = call.failed(failed, fate)
+            decision = call.failed(failed, progress)
 
 
 @pytest.mark.parametrize("policy", [RETRY, HEDGE])
 def test_a_server_that_always_fails_gets_at_most_1_2_attempts_per_call(
     policy: RetryPolicy | HedgingPolicy,
 ) -> None:
-    simulation = Simulation(policy, Throttle(), lambda: (0.01, error(), Fate.UNKNOWN))
+    simulation = Simulation(policy, Throttle(), lambda: (0.01, error(), Progress.UNKNOWN))
     for _ in range(25):
         assert simulation.call() is not None
     assert simulation.sent <= 1.2 * 25
@@ -442,8 +444,8 @@ def test_retries_are_paid_for_by_tokens(
 ) -> None:
     random = Random(seed)
 
-    def outcome() -> tuple[float, RpcError | None, Fate]:
-        return 0.01, error() if random.random() < failing else None, Fate.UNKNOWN
+    def outcome() -> tuple[float, RpcError | None, Progress]:
+        return 0.01, error() if random.random() < failing else None, Progress.UNKNOWN
 
     policy = RetryPolicy(
         max_attempts=max_attempts,
@@ -469,7 +471,7 @@ def test_retries_are_paid_for_by_tokens(
             st.floats(0, 2),
             st.sampled_from([None, Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.NOT_FOUND]),
             st.sampled_from([None, None, "0", "700", "-1", "x"]),
-            st.sampled_from(Fate),
+            st.sampled_from(Progress),
         ),
         min_size=1,
         max_size=30,
@@ -477,18 +479,20 @@ def test_retries_are_paid_for_by_tokens(
 )
 def test_every_call_ends_once_within_its_attempts(
     policy: RetryPolicy | HedgingPolicy,
-    outcomes: list[tuple[float, Code | None, str | None, Fate]],
+    outcomes: list[tuple[float, Code | None, str | None, Progress]],
 ) -> None:
     script = iter(outcomes)
     unsent = 0
 
-    def outcome() -> tuple[float, RpcError | None, Fate]:
+    def outcome() -> tuple[float, RpcError | None, Progress]:
         nonlocal unsent
-        after, code, pushback, fate = next(script, (0.1, Code.UNAVAILABLE, None, Fate.UNKNOWN))
+        after, code, pushback, progress = next(
+            script, (0.1, Code.UNAVAILABLE, None, Progress.UNKNOWN)
+        )
         if code is None:
-            return after, None, fate
-        unsent += fate in (Fate.NOT_SENT, Fate.NOT_EXECUTED)
-        return after, error(code, pushback), fate
+            return after, None, progress
+        unsent += progress in (Progress.NOT_SENT, Progress.NOT_EXECUTED)
+        return after, error(code, pushback), progress
 
     simulation = Simulation(policy, Throttle(PLENTY), outcome)
     simulation.call()

@@ -285,14 +285,14 @@ def test_l4_a_channel_has_a_bounded_number_of_bytes_waiting() -> None:
 def test_l4_every_end_of_a_call_gives_its_bytes_back() -> None:
     world = World(Waiting())
     channel = Channel(world.network, "inproc://service", service_config=config(HEDGE), timeout=5)
-    book: Any = channel._book  # pyright: ignore[reportPrivateUsage]  # nothing else tells
+    registry: Any = channel._registry  # pyright: ignore[reportPrivateUsage]  # nothing else tells
     ends: list[Any] = []
     for method in (ECHO, IDEMPOTENT):
         for timeout in (0.1, 5, 5, 5):
             call = channel.unary_unary(method, text("x" * 100), timeout=timeout)
             ends.append(call.addErrback(lambda _: None))
     world.network.run()
-    assert book.size >= 800
+    assert registry.size >= 800
     ends[1].cancel()
     ends[5].cancel()
     service: Any = world.service
@@ -301,6 +301,6 @@ def test_l4_every_end_of_a_call_gives_its_bytes_back() -> None:
     world.server.stop(0)
     world.network.advance(10)
     assert all(end.called for end in ends)
-    assert book.size == 0
+    assert registry.size == 0
     channel.close()
     world.close()

@@ -1,19 +1,20 @@
-"""The client's side of a call."""
+"""The client's side of a call: what makes calls, and what a call is made of."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar, Token
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
+from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Caller", "ResponseMetadata", "StreamInput", "wanted_metadata"]
+__all__ = ["CallSpec", "Caller", "ResponseMetadata", "StreamInput", "wanted_metadata"]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Message)
@@ -49,6 +50,11 @@ class ResponseMetadata:
     def __repr__(self) -> str:
         return f"<ResponseMetadata initial={self.initial!r} trailing={self.trailing!r}>"
 
+    def received(self, initial: Metadata, trailing: Metadata) -> None:
+        """Take the metadata of a response; txzmq calls this when it arrives."""
+        self.initial = initial
+        self.trailing = trailing
+
     def __enter__(self) -> ResponseMetadata:
         self._token = wanted_metadata.set(self)
         return self
@@ -63,6 +69,58 @@ class ResponseMetadata:
 wanted_metadata: ContextVar[ResponseMetadata | None] = ContextVar(
     "txzmq.rpc.response_metadata", default=None
 )
+
+
+@final
+class CallSpec:
+    """What a call is made of, from the caller to the connection; nothing changes it.
+
+    Interceptors see it as a :class:`~txzmq.rpc.ClientCall`.
+
+    :ivar method: which method is called.
+    :ivar request: the request, or what gives the requests of a method that streams them.
+    :ivar deadline: when the call's time is up, in the clock's seconds; None for never.
+    :ivar metadata: of the request.
+    :ivar wait_for_ready: whether the call waits while no server can be reached.
+    :ivar response_metadata: takes the metadata of the response; None where nobody wants it.
+    :ivar parent: the call whose handler makes this one; None outside of handlers.
+    """
+
+    # No frozen dataclass, which sets each attribute through object.__setattr__, and no NamedTuple,
+    # whose attributes are slower to read: each call has one of these, and reads it a dozen times.
+    __slots__ = (
+        "deadline",
+        "metadata",
+        "method",
+        "parent",
+        "request",
+        "response_metadata",
+        "wait_for_ready",
+    )
+
+    def __init__(
+        self,
+        # Any: a channel has calls of any methods; the caller's signature typed the result.
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool,
+        response_metadata: ResponseMetadata | None,
+        parent: Context | None,
+    ) -> None:
+        self.method = method
+        self.request = request
+        self.deadline = deadline
+        self.metadata = metadata
+        self.wait_for_ready = wait_for_ready
+        self.response_metadata = response_metadata
+        self.parent = parent
+
+    def replace(self, **changes: Any) -> CallSpec:
+        """The same call with something changed; the names are those of the attributes."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return CallSpec(**{**values, **changes})
 
 
 class Caller(Protocol):

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from txzmq._reactor import Clock
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 
-__all__ = ["Context", "current_context", "detached", "set_current"]
+__all__ = ["Context", "current_context", "detached", "get_current", "set_current"]
 
 
 class Context:
@@ -140,6 +140,10 @@ def current_context() -> Context | None:
     Deferreds.
     """
     return _current.get()
+
+
+#: As :func:`current_context`, without a frame of its own: each call that is made asks.
+get_current = _current.get
 
 
 def set_current(context: Context | None) -> None:

@@ -29,7 +29,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, final
 from twisted.internet.defer import Deferred
 
 from txzmq._reactor import Clock
-from txzmq.rpc.client import ResponseMetadata
+from txzmq.rpc.client import CallSpec, ResponseMetadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
@@ -38,6 +38,7 @@ __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "ClientProceed",
+    "InterceptedPort",
     "ServerInterceptor",
     "ServerProceed",
     "UnaryResult",
@@ -51,18 +52,16 @@ T = TypeVar("T")
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
-class _Outer(Protocol):
-    """The call that the caller made."""
+class InterceptedPort(Protocol):
+    """The call that the caller made, as what interceptors do with it is told."""
 
     @property
     def over(self) -> bool:
         """Whether the caller has its outcome, or is about to."""
         ...
 
-    def went_on(
-        self, deferred: Deferred[Any], deadline: float | None, parent: Context | None
-    ) -> None:
-        """The interceptors went on with it, and this is what became of that."""
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
+        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
         ...
 
 
@@ -70,53 +69,27 @@ class _Outer(Protocol):
 class ClientCall:
     """A call as a client's interceptor sees it; :meth:`replace` makes a changed one."""
 
-    # No frozen dataclass: those set each attribute through object.__setattr__, and there is one of
-    # these for each call.
-    __slots__ = (
-        "_clock",
-        "_deadline",
-        "_metadata",
-        "_method",
-        "_outer",
-        "_request",
-        "_response",
-        "_wait_for_ready",
-    )
+    __slots__ = ("_clock", "_port", "_spec")
 
-    def __init__(
-        self,
-        outer: _Outer,
-        clock: Clock,
-        # Any: an interceptor sees calls of any method.
-        method: Method[Any, Any],
-        request: Any,
-        deadline: float | None,
-        metadata: Metadata,
-        wait_for_ready: bool,
-        response: ResponseMetadata,
-    ) -> None:
-        """Only the channel makes one."""
-        self._outer = outer
+    def __init__(self, port: InterceptedPort, clock: Clock, spec: CallSpec) -> None:
+        """Only the channel makes one; *spec* has a place for the metadata of the response."""
+        self._port = port
         self._clock = clock
-        self._method = method
-        self._request = request
-        self._deadline = deadline
-        self._metadata = metadata
-        self._wait_for_ready = wait_for_ready
-        self._response = response
+        self._spec = spec
 
     def __repr__(self) -> str:
-        return f"<ClientCall {self._method.path} deadline={self._deadline}>"
+        return f"<ClientCall {self._spec.method.path} deadline={self._spec.deadline}>"
 
+    # Any: an interceptor sees calls of any method.
     @property
     def method(self) -> Method[Any, Any]:
         """Which method is called; ``call.method.path`` is its name on the wire."""
-        return self._method
+        return self._spec.method
 
     @property
     def request(self) -> Any:
         """The request, or the stream of requests that the caller gave."""
-        return self._request
+        return self._spec.request
 
     @property
     def deadline(self) -> float | None:
@@ -124,17 +97,17 @@ class ClientCall:
 
         Going on with the call again does not give it more time.
         """
-        return self._deadline
+        return self._spec.deadline
 
     @property
     def metadata(self) -> Metadata:
         """Of the request."""
-        return self._metadata
+        return self._spec.metadata
 
     @property
     def wait_for_ready(self) -> bool:
         """Whether to wait while no server can be reached."""
-        return self._wait_for_ready
+        return self._spec.wait_for_ready
 
     @property
     def response(self) -> ResponseMetadata:
@@ -142,7 +115,9 @@ class ClientCall:
 
         Those of the last one, where the interceptor goes on with the call more than once.
         """
-        return self._response
+        response = self._spec.response_metadata
+        assert response is not None, "the channel gives each call one"
+        return response
 
     @property
     def over(self) -> bool:
@@ -150,13 +125,12 @@ class ClientCall:
 
         Going on then ends with ``CancelledError``, and sends nothing.
         """
-        return self._outer.over
+        return self._port.over
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0.0 when it has passed; None without a deadline."""
-        if self._deadline is None:
-            return None
-        return max(0.0, self._deadline - self._clock.seconds())
+        deadline = self._spec.deadline
+        return None if deadline is None else max(0.0, deadline - self._clock.seconds())
 
     def replace(
         self,
@@ -172,36 +146,21 @@ class ClientCall:
         :param metadata: instead of the caller's: ``{**dict(call.metadata), "k": "v"}`` adds some.
         :raises ValueError: for metadata that is not allowed, and so TypeError.
         """
-        return ClientCall(
-            self._outer,
-            self._clock,
-            self._method,
-            self._request if request is ... else request,
-            self._deadline
-            if isinstance(timeout, EllipsisType)
-            else self._clock.seconds() + timeout,
-            self._metadata if isinstance(metadata, EllipsisType) else normalise(metadata),
-            self._wait_for_ready if isinstance(wait_for_ready, EllipsisType) else wait_for_ready,
-            self._response,
-        )
+        changes: dict[str, Any] = {}
+        if request is not ...:
+            changes["request"] = request
+        if not isinstance(timeout, EllipsisType):
+            changes["deadline"] = self._clock.seconds() + timeout
+        if not isinstance(metadata, EllipsisType):
+            changes["metadata"] = normalise(metadata)
+        if not isinstance(wait_for_ready, EllipsisType):
+            changes["wait_for_ready"] = wait_for_ready
+        return ClientCall(self._port, self._clock, self._spec.replace(**changes))
 
 
-def parts_of(
-    call: ClientCall,
-) -> tuple[_Outer, Method[Any, Any], Any, float | None, Metadata, bool, ResponseMetadata]:
-    """The call that the caller made, and what the channel is to go on with.
-
-    In the order in which the channel gave it, and at once: a property costs a function call.
-    """
-    return (
-        call._outer,  # pyright: ignore[reportPrivateUsage]  # the channel gave it, as all of it
-        call._method,  # pyright: ignore[reportPrivateUsage]
-        call._request,  # pyright: ignore[reportPrivateUsage]
-        call._deadline,  # pyright: ignore[reportPrivateUsage]
-        call._metadata,  # pyright: ignore[reportPrivateUsage]
-        call._wait_for_ready,  # pyright: ignore[reportPrivateUsage]
-        call._response,  # pyright: ignore[reportPrivateUsage]
-    )
+def parts_of(call: ClientCall) -> tuple[InterceptedPort, CallSpec]:
+    """The call that the caller made, and what the channel is to go on with."""
+    return call._port, call._spec  # pyright: ignore[reportPrivateUsage]  # the channel's own
 
 
 #: Goes on with a call: to the next interceptor, and at last to the server.

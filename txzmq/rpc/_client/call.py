@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from random import Random
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -10,27 +11,28 @@ from twisted.internet.defer import Deferred
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
-from txzmq.rpc._client.retry_policy import pushback_of
+from txzmq.rpc._client.attempts import Attempts
+from txzmq.rpc._client.retry_policy import Progress, Throttle
+from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, to_us
-from txzmq.rpc.client import ResponseMetadata
-from txzmq.rpc.context import Context
+from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
 from txzmq.rpc.method import Method
 
 __all__ = [
     "Call",
-    "CallBook",
-    "Carrier",
-    "Compound",
-    "end_of",
+    "CallRegistry",
+    "LogicalCall",
+    "Route",
+    "SubchannelPort",
     "outcome_of",
     "too_large",
 ]
 
 
-class Carrier(Protocol):
-    """Where a call waits to be sent, or was sent."""
+class Route(Protocol):
+    """Where a call waits to be sent, or was sent: a subchannel, or the queue of the pool."""
 
     def withdraw(self, call: Call) -> None:
         """Do not send it, or do not wait for its reply."""
@@ -41,157 +43,199 @@ class Carrier(Protocol):
         ...
 
 
-class Compound(Protocol):
-    """A call that is made of calls."""
+class SubchannelPort(Route, Protocol):
+    """The connection that a call was given to."""
 
-    deadline: float | None
-    tick: int
+    @property
+    def stream_control(self) -> StreamControl:
+        """The streams that are opened on it."""
+        ...
+
+
+class LogicalCall(Protocol):
+    """What its caller sees as one call, and what is made of calls: of attempts, for instance."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is up."""
+        ...
 
     def too_late(self) -> None:
-        """Its time is up, and its calls have not ended it."""
+        """Its time is up, and the calls that it is made of have not ended it."""
         ...
 
     def give_up(self, error: Exception) -> None:
-        """End it, and its calls."""
+        """End it, and the calls that it is made of."""
         ...
 
 
-class CallBook:
-    """The calls of one channel that have a deadline or are made of others.
+class CallRegistry:
+    """The calls of one channel, and what they share (an AttemptOwner).
 
     :ivar guard: says which thread may end calls.
     :ivar start: gives a call to a connection.
-    :ivar size: bytes of the requests of those that wait.
-    :ivar end: with what all of them ended, when the channel is closed.
+    :ivar count: counts an event.
+    :ivar size: bytes of the requests of the calls that wait.
+    :ivar end: with what all calls end, from when the channel is being closed.
     """
 
-    def __init__(self, clock: Clock, guard: Guard, start: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        guard: Guard,
+        random: Random,
+        throttle: Throttle,
+        start: Callable[[Call], None],
+        count: Callable[[str], None],
+    ) -> None:
         self.clock = clock
         self.guard = guard
+        self.random = random
+        self.throttle = throttle
         self.start = start
+        self.count = count
         self.size = 0
         self.end: Exception | None = None
-        self._deadlines: Deadlines[Call | Compound] = Deadlines(clock, _too_late)
-        # Ordered sets.
-        self._compounds: dict[Compound, None] = {}
-        self._resting: dict[Call, None] = {}
+        self._deadlines: Deadlines[Call | LogicalCall] = Deadlines(clock, _too_late)
+        # Each with its tick among the deadlines, where it has one.
+        self._logical: dict[LogicalCall, int] = {}
 
     def begun(self, call: Call) -> None:
         """A call waits from now on."""
         self.size += len(call.body)
-        if call.deadline is not None:
-            call.tick = self._deadlines.set(call, call.deadline)
+        deadline = call.spec.deadline
+        if deadline is not None:
+            call.tick = self._deadlines.set(call, deadline)
 
     def ended(self, call: Call) -> None:
         """A call has ended, well or badly."""
         self.size -= len(call.body)
-        if call.deadline is not None:
+        if call.spec.deadline is not None:
             self._deadlines.remove(call, call.tick)
 
-    def compound_begun(self, call: Compound) -> None:
+    def logical_begun(self, call: LogicalCall) -> None:
         """A call that is made of others begins."""
-        self._compounds[call] = None
-        if call.deadline is not None:
-            # Later than the call itself, which can say better what became of it.
-            call.tick = self._deadlines.set(call, call.deadline + 2 * TICK)
+        deadline = call.deadline
+        if deadline is None:
+            self._logical[call] = 0
+        else:
+            # Later than the calls that it is made of: they can say better what became of it.
+            self._logical[call] = self._deadlines.set(call, deadline + 2 * TICK)
 
-    def compound_ended(self, call: Compound) -> None:
-        """It has ended."""
-        if self._compounds.pop(call, call) is None and call.deadline is not None:
-            self._deadlines.remove(call, call.tick)
+    def logical_ended(self, call: LogicalCall) -> None:
+        """It has ended; nothing happens if it had."""
+        tick = self._logical.pop(call, 0)
+        if tick:
+            self._deadlines.remove(call, tick)
 
-    def rests(self, call: Call) -> None:
-        """No connection has a call that has not ended, for a while."""
-        self._resting[call] = None
-
-    def goes_on(self, call: Call) -> None:
-        """A connection has it again, or it has ended."""
-        self._resting.pop(call, None)
+    def refuse(self, error: Exception) -> None:
+        """The channel is being closed: no call can be made any more."""
+        self.end = error
 
     def close(self, error: Exception) -> None:
         """End the calls that no connection has, and leave nothing in the reactor."""
         self.end = error
-        for call in list(self._compounds):
+        for call in list(self._logical):
             call.give_up(error)
-        for resting in list(self._resting):
-            resting.fail(error)
         self._deadlines.close()
+
+
+def _too_late(call: Call | LogicalCall) -> None:
+    call.too_late()
 
 
 def outcome_of(error: Exception, method: Method[Any, Any]) -> Exception:
     """The error with which a call fails, knowing which call it was."""
-    if isinstance(error, RpcError):
-        error.method = method.path
-    return error
-
-
-def _too_late(call: Call | Compound) -> None:
-    call.too_late()
+    return error.of_call(method.path) if isinstance(error, RpcError) else error
 
 
 class Call:
-    """A call to one server; its Deferred is the caller's, or the last interceptor's."""
+    """A call to one server; its Deferred is the caller's, or the last interceptor's.
+
+    Where a server refuses it without having begun with it, it is made again by itself, without a
+    policy (gRFC A6, "Transparent Retries"): so it is an Attempted, too.
+    """
 
     __slots__ = (
+        "_attempts",
         "body",
-        "book",
-        "carrier",
         "counter",
-        "deadline",
         "deferred",
         "head",
-        "method",
-        "parent",
-        "response_metadata",
+        "registry",
         "response_size",
+        "route",
+        "spec",
         "tick",
         "used",
-        "wait_for_ready",
     )
 
     def __init__(
         self,
-        book: CallBook,
-        # Any: a channel has calls of any methods; the caller's signature typed the result.
-        method: Method[Any, Any],
+        registry: CallRegistry,
+        spec: CallSpec,
         head: RequestHead,
         body: bytes,
-        deadline: float | None,
-        wait_for_ready: bool,
-        parent: Context | None,
-        response_metadata: ResponseMetadata | None,
         response_size: int,
+        # Any: subchannels, which only a balancing policy looks at.
+        used: Collection[Any] = (),
     ) -> None:
-        self.book = book
-        self.method = method
-        #: With the whole timeout; what is left of it is computed anew if the call had to wait.
+        """
+        :param head: with the whole timeout; what is left of it is computed anew if the call had to
+            wait.
+        :param body: the serialised request, kept for the case that a server refuses it.
+        :param response_size: bytes that the response may have.
+        :param used: the connections that earlier attempts went to.
+        """
+        self.registry = registry
+        self.spec = spec
         self.head = head
-        #: The serialised request, kept for the case that a server refuses it.
         self.body = body
-        self.deadline = deadline
-        self.wait_for_ready = wait_for_ready
-        #: The call whose handler made this one.
-        self.parent = parent
-        #: Where the caller wants the response's metadata.
-        self.response_metadata = response_metadata
-        #: Bytes that the response may have.
         self.response_size = response_size
+        self.used = used
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self.tick = 0
         #: Where it is, between being made and its end.
-        self.carrier: Carrier | None = None
+        self.route: Route | None = None
         #: Which of the connection's requests it is; 0 before it is sent.
         self.counter = 0
-        #: The endpoints that earlier attempts went to.
-        self.used: Collection[Any] = ()
+        # Made when a server refuses it for the first time.
+        self._attempts: Attempts | None = None
+
+    # -- on its way --------------------------------------------------------------------------
+
+    def picked(self, subchannel: SubchannelPort) -> None:
+        """A connection has it, which will send it."""
+        self.route = subchannel
+
+    def queued(self, queue: Route) -> None:
+        """It waits for a connection."""
+        self.route = queue
+
+    def sent(self, counter: int) -> None:
+        """It was sent, as the connection's request of that number."""
+        self.counter = counter
+
+    def has_waited(self, now: float) -> None:
+        """Tell the server no more than what is left of the time."""
+        deadline = self.spec.deadline
+        if deadline is not None:
+            self.head = self.head._replace(timeout_us=max(1, to_us(deadline - now)))
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come, as far as the client knows."""
+        return Progress.UNKNOWN if self.counter else Progress.NOT_PICKED
+
+    # -- how it ends -------------------------------------------------------------------------
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
-        """The reply is there; nothing happens if the call has ended."""
+        """The reply has arrived; nothing happens if the call has ended."""
         if self.deferred.called:
             return  # by who waits for a change of the channel's state, which the reply brought
-        if self.response_metadata is not None:
-            self.response_metadata.initial = head.initial
-            self.response_metadata.trailing = head.trailing
+        spec = self.spec
+        if spec.response_metadata is not None:
+            spec.response_metadata.received(head.initial, head.trailing)
         if head is not OK and head.code is not Code.OK:
             self.refused(
                 head,
@@ -202,67 +246,58 @@ class Call:
             self.fail(too_large("response", len(body), self.response_size))
             return
         try:
-            response = self.method.response_type.FromString(body)
+            response = spec.method.response_type.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
-            self.fail(Internal(f"the response of {self.method.path} cannot be parsed"))
+            self.fail(Internal(f"the response of {spec.method.path} cannot be parsed"))
             return
         self._end()
         self.deferred.callback(response)
 
     def refused(self, head: ResponseHead, error: RpcError) -> None:
-        """The reply is an error.
-
-        A server that is about to go and has not begun with the call loses it to another one, once
-        (gRFC A6, "Transparent Retries").
-        """
-        if (
-            head.not_executed
-            and head.code is Code.UNAVAILABLE
-            and not self.used
-            and pushback_of(head.trailing) is None
-        ):
-            self.used = (self.carrier,)
-            self.counter = 0
-            self.has_waited(self.book.clock.seconds())
-            self.book.start(self)
-        else:
+        """The reply is an error."""
+        if not head.not_executed:
             self.fail(error)
+            return
+        if self._attempts is None:
+            self._attempts = Attempts(self.registry, self.spec.method, None, self)
+        self._attempts.failed(error, Progress.NOT_EXECUTED, self.route, self.spec.deadline)
+
+    def attempt(self, number: int, used: Collection[Any]) -> None:
+        """Make the call again, as if no server had refused it."""
+        self.used = used
+        self.counter = 0
+        self.has_waited(self.registry.clock.seconds())
+        self.registry.start(self)
+
+    def attempts_ended(self, error: Exception) -> None:
+        """It is not made again."""
+        self.fail(error)
 
     def fail(self, error: Exception) -> None:
         """There will be no reply; nothing happens if the call has ended."""
         if self.deferred.called:
             return  # by what another call's caller did, while all of a connection were ended
         self._end()
-        self.deferred.errback(outcome_of(error, self.method))
+        self.deferred.errback(outcome_of(error, self.spec.method))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
         sent = "may have been" if self.counter else "was not"
-        if self.carrier is not None:
-            self.carrier.withdraw(self)
+        if self.route is not None:
+            self.route.withdraw(self)
         self.fail(DeadlineExceeded(f"the call's time was up; it {sent} executed"))
 
-    def has_waited(self, now: float) -> None:
-        """Tell the server no more than what is left of the time."""
-        if self.deadline is not None:
-            left = max(1, to_us(self.deadline - now))
-            self.head = self.head._replace(timeout_us=left)
-
     def _cancelled(self, _: Deferred[Any]) -> None:
-        self.book.guard.check()
-        if self.carrier is not None:
-            self.carrier.cancel(self)
+        self.registry.guard.check()
+        if self.route is not None:
+            self.route.cancel(self)
         self._end()  # Twisted fires the Deferred
 
     def _end(self) -> None:
-        self.book.ended(self)
-        if self.parent is not None:
-            self.parent.release(self.deferred)
-
-
-def end_of(cancelled: Callable[[Deferred[Any]], None]) -> Deferred[Any]:
-    """The Deferred of a call, which its method types."""
-    return Deferred(cancelled)
+        self.registry.ended(self)
+        parent = self.spec.parent
+        if parent is not None:
+            parent.release(self.deferred)
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

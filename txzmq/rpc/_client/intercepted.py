@@ -9,14 +9,12 @@ from typing import Any, Self, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txzmq.rpc._client.call import CallBook, outcome_of
+from txzmq.rpc._client.call import CallRegistry, outcome_of
 from txzmq.rpc._core.cancelling import cancel
-from txzmq.rpc.client import wanted_metadata
-from txzmq.rpc.context import Context
+from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 
 __all__ = ["InterceptedCall", "InterceptedStream"]
@@ -25,43 +23,30 @@ T = TypeVar("T")
 
 
 class InterceptedCall:
-    """A call that goes through interceptors: what they see of it is a ClientCall.
+    """A call that goes through interceptors (a LogicalCall): they see it as a ClientCall.
 
-    Where they only look at the call and go on with it, what they went on with is what the caller
-    waits for. Where they wait for something, or see to the outcome, the caller waits for this.
+    Where they only look at the call and go on with it, the caller waits for the call that they went
+    on with. Where they wait for something, or handle the outcome, the caller waits for this one.
     """
 
     __slots__ = (
-        "_book",
         "_expected",
         "_over",
-        "_parent",
         "_pending",
+        "_registry",
         "_returned",
         "_same",
-        "deadline",
+        "_spec",
         "deferred",
-        "method",
-        "tick",
     )
 
     #: What the caller waits for, where that is this.
     deferred: Deferred[Any]
 
-    def __init__(
-        self,
-        book: CallBook,
-        method: Method[Any, Any],
-        deadline: float | None,
-        parent: Context | None,
-    ) -> None:
-        self._book = book
-        # The call whose handler made this one.
-        self._parent = parent
+    def __init__(self, registry: CallRegistry, spec: CallSpec) -> None:
+        self._registry = registry
+        self._spec = spec
         self._expected: type[object] = object
-        self.method = method
-        self.deadline = deadline
-        self.tick = 0
         self._over = False
         # What the interceptors went on with last, if it ends when this would.
         self._same: Deferred[Any] | None = None
@@ -71,17 +56,21 @@ class InterceptedCall:
         self._pending: Deferred[Any] | None = None
 
     @property
+    def deadline(self) -> float | None:
+        """When its time is up."""
+        return self._spec.deadline
+
+    @property
     def over(self) -> bool:
         """Whether the caller has its outcome, or is about to."""
         if self._returned is not None:
             return bool(self._returned.called)
-        return self._over or self._book.end is not None
+        return self._over or self._registry.end is not None
 
-    def went_on(
-        self, deferred: Deferred[Any], deadline: float | None, parent: Context | None
-    ) -> None:
-        """The interceptors went on with it, and this is what became of that."""
-        same = deadline == self.deadline and parent is self._parent
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
+        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
+        mine = self._spec
+        same = spec.deadline == mine.deadline and spec.parent is mine.parent
         self._same = deferred if same else None
 
     def start(
@@ -89,7 +78,7 @@ class InterceptedCall:
     ) -> Deferred[Any]:
         """Call the outermost interceptor.
 
-        :param expected: what the interceptors are to return.
+        :param expected: the type that the interceptors are to return.
         :return: what the caller waits for.
         """
         surroundings = contextvars.copy_context()
@@ -103,12 +92,12 @@ class InterceptedCall:
         self.deferred = Deferred(self._cancelled)
         self._expected = expected
         self._pending = pending
-        if self._book.end is not None:
-            self.give_up(self._book.end)  # an interceptor has closed the channel
+        if self._registry.end is not None:
+            self.give_up(self._registry.end)  # an interceptor has closed the channel
         else:
-            self._book.compound_begun(self)
-            if self._parent is not None:
-                self._parent.adopt(self.deferred)
+            self._registry.logical_begun(self)
+            if self._spec.parent is not None:
+                self._spec.parent.adopt(self.deferred)
         pending.addCallbacks(self._succeeded, self._failed)
         return self.deferred
 
@@ -121,9 +110,9 @@ class InterceptedCall:
         if self.deferred.called:
             return  # by what another call's caller did
         pending = self._end()
-        self.deferred.errback(outcome_of(error, self.method))
+        self.deferred.errback(outcome_of(error, self._spec.method))
         if pending is not None:
-            cancel(pending, f"an interceptor of {self.method.path}")
+            cancel(pending, f"an interceptor of {self._spec.method.path}")
 
     def _succeeded(self, response: object) -> None:
         if self._end() is None:
@@ -135,29 +124,29 @@ class InterceptedCall:
             name = type(response).__name__
             self.deferred.errback(
                 TypeError(
-                    f"an interceptor answered {self.method.path} with {name}, "
+                    f"an interceptor answered {self._spec.method.path} with {name}, "
                     f"not {expected.__name__}"
                 )
             )
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
-            outcome_of(cast("Exception", failure.value), self.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            outcome_of(cast("Exception", failure.value), self._spec.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
             self.deferred.errback(failure)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
-        self._book.guard.check()
+        self._registry.guard.check()
         pending = self._end()
         if pending is not None:
             # Twisted fires this call's own Deferred.
-            cancel(pending, f"an interceptor of {self.method.path}")
+            cancel(pending, f"an interceptor of {self._spec.method.path}")
 
     def _end(self) -> Deferred[Any] | None:
         self._over = True
         pending, self._pending = self._pending, None
-        self._book.compound_ended(self)
-        if self._parent is not None:
-            self._parent.release(self.deferred)
+        self._registry.logical_ended(self)
+        if self._spec.parent is not None:
+            self._spec.parent.release(self.deferred)
         return pending
 
 

@@ -1,4 +1,4 @@
-"""The endpoints of a channel: which connection a call takes, and who waits for one."""
+"""The connections of a channel: which one a call takes, and which calls wait for one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from random import Random
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.notifier import Notifier
@@ -20,7 +21,7 @@ from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
 
-__all__ = ["Endpoints"]
+__all__ = ["SubchannelPool"]
 
 _log = Logger()
 #: What a channel's state is made of, the best first.
@@ -31,7 +32,7 @@ _BEST_FIRST = (
 )
 
 
-class Endpoints:
+class SubchannelPool:
     """The connections of one channel, and the calls that none of them has (a ResolverListener).
 
     :ivar message_size: bytes that a message may have.
@@ -48,15 +49,15 @@ class Endpoints:
         *,
         liveness: Liveness,
         random: Random,
-        watch: Notifier,
+        notifier: Notifier,
         message_size: int,
         batching: bool,
         closed: Callable[[], None],
     ) -> None:
         """Begin to connect.
 
-        :param watch: told of changes.
-        :param closed: called when the connections were closed with their factory.
+        :param notifier: told of changes.
+        :param closed: called when the sockets were closed with their factory.
         """
         self.message_size = message_size
         self.batching = batching
@@ -65,13 +66,13 @@ class Endpoints:
         self.random = random
         self.state = ConnectivityState.IDLE
         self.counters: Counter[str] = Counter()
-        self._watch = watch
+        self._notifier = notifier
         self._network = network
         self._clock = network.clock
         self._resolver = resolver
         self._policy = policy
-        # Calls that no connection has, oldest first. An ordered set.
-        self._queue: dict[Call, None] = {}
+        # Calls that wait for a connection, oldest first.
+        self._queue: OrderedSet[Call] = OrderedSet()
         # By address, in the resolver's order.
         self._subchannels: dict[str, Subchannel] = {}
         self._addresses: Sequence[ResolvedAddress] = ()
@@ -108,9 +109,9 @@ class Endpoints:
         subchannel = self._pick(head.path, head.metadata, call.used)
         if subchannel is not None:
             subchannel.send(call)
-        elif call.wait_for_ready or self.state in _BEST_FIRST:
-            call.carrier = self
-            self._queue[call] = None
+        elif call.spec.wait_for_ready or self.state in _BEST_FIRST:
+            call.queued(self)
+            self._queue.add(call)
         else:
             call.fail(self._unavailable())
 
@@ -142,7 +143,7 @@ class Endpoints:
 
     def withdraw(self, call: Call) -> None:
         """Take a call out of the queue; it is never sent."""
-        self._queue.pop(call, None)
+        self._queue.discard(call)
 
     def cancel(self, call: Call) -> None:
         """As :meth:`withdraw`: no server knows of it."""
@@ -166,7 +167,7 @@ class Endpoints:
                 if subchannel is not None:
                     new.append(subchannel)
             if subchannel is not None:
-                subchannel.weight = resolved.weight
+                subchannel.set_weight(resolved.weight)
                 self._subchannels[address] = subchannel
         self._leaving.update(before)
         # Only now, when all is in order: an observer may close the channel.
@@ -222,10 +223,10 @@ class Endpoints:
 
     def noticed(self, event: str, subchannel: Subchannel) -> None:
         """A connection has counted something."""
-        self._watch.counted(event, subchannel.address)
+        self._notifier.counted(event, subchannel.address)
 
     def _tell(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
-        self._watch.endpoint(
+        self._notifier.endpoint(
             EndpointChange(
                 address=subchannel.address,
                 previous=previous,
@@ -260,14 +261,14 @@ class Endpoints:
         self._pick = self._first_pick
         self._set_state(self._aggregate())
         if self.state is ConnectivityState.READY:
-            queue, self._queue = self._queue, {}
+            queue, self._queue = self._queue, OrderedSet()
             now = self._clock.seconds()
             for call in queue:
                 if not call.deferred.called:  # by what another's stream of requests did
                     call.has_waited(now)
                     self.start(call)
         elif self.state is ConnectivityState.TRANSIENT_FAILURE:
-            for call in [call for call in self._queue if not call.wait_for_ready]:
+            for call in [call for call in self._queue if not call.spec.wait_for_ready]:
                 if call in self._queue:  # not ended by what the failures of the others led to
                     del self._queue[call]
                     call.fail(self._unavailable())
@@ -276,7 +277,7 @@ class Endpoints:
         if state is self.state:
             return
         previous, self.state = self.state, state
-        self._watch.channel(previous, state)
+        self._notifier.channel(previous, state)
         if self.state is not state:
             return  # the observer has closed the channel, and those who wait know it
         waiters, self._waiters = self._waiters, []
@@ -306,7 +307,7 @@ class Endpoints:
         for subchannel in subchannels:
             self._tell(subchannel, subchannel.close())
         self._set_state(ConnectivityState.SHUTDOWN)
-        self._watch.stop()
+        self._notifier.stop()
         for call in (*waiting, *calls):
             call.fail(error)
 

@@ -1,187 +1,265 @@
-"""The streams that a client has open: how they begin, what arrives, how they end."""
+"""A client's stream of responses: how it is opened, what arrives, how it is read, how it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
+from collections.abc import Callable, Collection
+from typing import Any, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from txzmq._reactor import Timer
-from txzmq.rpc._client.attempts import StreamAttempts, fate_of
-from txzmq.rpc._client.call import Call, CallBook, outcome_of, too_large
+from txzmq._timer import ResettableTimer
+from txzmq.rpc._client.attempts import Attempts, attempt_head
+from txzmq.rpc._client.call import Call, CallRegistry, SubchannelPort, outcome_of, too_large
 from txzmq.rpc._client.request_stream import Requests
-from txzmq.rpc._client.retry_policy import Fate
+from txzmq.rpc._client.retried_call import Attempt
+from txzmq.rpc._client.retry_policy import Progress
+from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
+    RequestHead,
     ResponseHead,
     decode_response,
+    to_us,
 )
-from txzmq.rpc._wire.streams import (
-    Publication,
-    Receiver,
-)
-from txzmq.rpc.client import ResponseMetadata
-from txzmq.rpc.context import Context
-from txzmq.rpc.errors import (
-    Code,
-    DataLoss,
-    DeadlineExceeded,
-    Internal,
-    RpcError,
-    Unavailable,
-)
+from txzmq.rpc._wire.streams import Publication, Receiver
+from txzmq.rpc.client import CallSpec
+from txzmq.rpc.errors import Code, DataLoss, DeadlineExceeded, Internal, RpcError, Unavailable
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.method import Method
+from txzmq.rpc.service_config import RetryPolicy
 from txzmq.rpc.streams import ResponseStream
 
-if TYPE_CHECKING:
-    from txzmq.rpc._client.call import Carrier
-    from txzmq.rpc._client.stream_control import Hub
-
-__all__ = ["ClientStream", "OpenResponseStream", "OpeningCall"]
+__all__ = ["ClientStream", "OpenResponseStream", "OpeningCall", "StreamOpener", "opened"]
 
 T = TypeVar("T")
 _log = Logger()
-_US: Final = 1_000_000
 
 
-class _HasHub(Protocol):
-    @property
-    def hub(self) -> Hub: ...
+class OpeningCall(Attempt):
+    """A call that opens a stream."""
 
+    __slots__ = ("_repeated", "_stream_deadline", "control")
 
-class OpeningCall(Call):
-    """The call that opens a stream."""
-
-    __slots__ = ("_carrier", "repeated", "requests", "stream_deadline", "unexecuted")
-
-    def __init__(self, *arguments: Any, stream_deadline: float | None, requests: Requests | None):
+    def __init__(self, stream_deadline: float | None, repeated: bool, *arguments: Any) -> None:
         """
-        :param arguments: as a :class:`Call`'s.
-        :param stream_deadline: that of the stream; the call's own may be earlier.
-        :param requests: what streams the other way.
+        :param stream_deadline: when the time of the stream is up; that of this call may be before.
+        :param repeated: whether the stream has a policy, which decides what follows a refusal.
+        :param arguments: as an :class:`Attempt`'s.
         """
-        self.requests = requests
-        #: Whether its stream sees to what a server refuses.
-        self.repeated = False
-        #: Whether a server says that it had not begun with it.
-        self.unexecuted = False
         super().__init__(*arguments)
-        self.stream_deadline = stream_deadline
+        self._stream_deadline = stream_deadline
+        self._repeated = repeated
+        #: Of the connection that has it; None before there is one.
+        self.control: StreamControl | None = None
 
-    # A property in place of the attribute: to learn which connection has it.
-    @property
-    def carrier(self) -> Carrier | None:
-        """Where it waits to be sent, or was sent."""
-        return self._carrier
-
-    @carrier.setter
-    def carrier(  # pyright: ignore[reportIncompatibleVariableOverride]  # a property for an attribute
-        self, carrier: Carrier | None
-    ) -> None:
-        self._carrier = carrier
-        if carrier is not None and self.requests is not None:
-            self.requests.carried(carrier)
+    def picked(self, subchannel: SubchannelPort) -> None:
+        """A connection has it: the stream will be there."""
+        self.control = subchannel.stream_control
+        super().picked(subchannel)
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
-        """The reply is there."""
+        """The reply has arrived."""
         if self.deferred.called:
             return
+        path = self.spec.method.path
         if head.code is not Code.OK:
             super().finish(head, body)
         elif head.stream is None:
-            self.fail(Internal(f"{self.method.path} streams, and the server answered without one"))
+            self.fail(Internal(f"{path} streams, and the server answered without a stream"))
         else:
             self._end()
-            self.deferred.callback((head, self.carrier))
+            self.deferred.callback(head)
+
+    def refused(self, head: ResponseHead, error: RpcError) -> None:
+        """The reply is an error."""
+        if self._repeated:
+            super().refused(head, error)
+        else:
+            Call.refused(self, head, error)
 
     def too_late(self) -> None:
         """Its time is up; the server is told, or it might keep what it opens."""
         super().too_late()
-        if self.carrier is not None:
-            self.carrier.cancel(self)
-
-    def refused(self, head: ResponseHead, error: RpcError) -> None:
-        """The reply is an error."""
-        if self.repeated:
-            self.unexecuted = head.not_executed
-            self.fail(error)
-        else:
-            super().refused(head, error)
+        if self.route is not None:
+            self.route.cancel(self)
 
     def has_waited(self, now: float) -> None:
         """Tell the server no more than what is left of the stream's time."""
-        if self.stream_deadline is not None:
-            left = max(1, round((self.stream_deadline - now) * _US))
+        if self._stream_deadline is not None:
+            left = max(1, to_us(self._stream_deadline - now))
             self.head = self.head._replace(timeout_us=left)
 
 
+class StreamOpener:
+    """Makes the calls that open one stream: the first one, and others where that is lost.
+
+    It is kept for as long as the stream may have to be opened again.
+    """
+
+    __slots__ = (
+        "_body",
+        "_head",
+        "_opening_time",
+        "_registry",
+        "_response_size",
+        "_spec",
+        "policy",
+        "requests",
+        "resumable",
+    )
+
+    def __init__(
+        self,
+        registry: CallRegistry,
+        spec: CallSpec,
+        head: RequestHead,
+        body: bytes,
+        response_size: int,
+        *,
+        requests: Requests | None,
+        policy: RetryPolicy | None,
+        opening_time: Callable[[float | None], float | None],
+    ) -> None:
+        """
+        :param head: of the first call, without the id of the requests.
+        :param requests: what the caller streams; None where there is one request.
+        :param policy: by which the stream is opened again before anything of it has arrived.
+        :param opening_time: seconds for a call that opens the stream, by those left of the stream.
+        """
+        options = spec.method.stream
+        self._registry = registry
+        self._spec = spec
+        self._head = head
+        self._body = body
+        self._response_size = response_size
+        self._opening_time = opening_time
+        self.requests = requests
+        self.policy = policy
+        #: Whether another server may go on where one was lost.
+        self.resumable = requests is None and options is not None and options.resumable
+
+    def call(
+        self,
+        *,
+        number: int = 1,
+        used: Collection[Any] = (),
+        repeated: bool = False,
+        opened_by: float | None = None,
+    ) -> OpeningCall:
+        """A call that opens the stream from its beginning.
+
+        :param opened_by: when it has to have been answered; None for the channel's timeout.
+        """
+        head = attempt_head(self._head, self._spec.metadata, number)
+        if self.requests is not None:
+            assert head.open_stream is not None, "it opens a stream"
+            open_stream = head.open_stream._replace(requests=self.requests.id)
+            head = head._replace(open_stream=open_stream)
+        own = self._spec.replace(deadline=opened_by, response_metadata=None, parent=None)
+        return self._make(own, head, repeated, used, number, self.requests)
+
+    def resume(self, sequence: int, *, repeated: bool) -> OpeningCall:
+        """A call that opens the stream from an item on, as soon as a server can be reached.
+
+        :raises Unavailable: if the channel is closed.
+        """
+        if self._registry.end is not None:
+            raise Unavailable("the channel is closed")
+        self._registry.count("stream resumed")
+        head = self._head
+        assert head.open_stream is not None, "it opens a stream"
+        head = head._replace(open_stream=head.open_stream._replace(sequence=sequence))
+        own = self._spec.replace(
+            deadline=None, wait_for_ready=True, response_metadata=None, parent=None
+        )
+        return self._make(own, head, repeated)
+
+    def _make(
+        self,
+        own: CallSpec,
+        head: RequestHead,
+        repeated: bool,
+        used: Collection[Any] = (),
+        number: int = 1,
+        requests: Requests | None = None,
+    ) -> OpeningCall:
+        """:param own: of the call; its deadline, where it has none, is set by the channel."""
+        registry = self._registry
+        now = registry.clock.seconds()
+        deadline = self._spec.deadline
+        left = None if deadline is None else max(0.0, deadline - now)
+        seconds = self._opening_time(left)
+        if own.deadline is None and seconds is not None:
+            own = own.replace(deadline=now + seconds)
+        head = head._replace(timeout_us=None if left is None else max(1, to_us(left)))
+        size = self._response_size
+        call = OpeningCall(
+            deadline, repeated, registry, own, head, self._body, size, used, number, requests
+        )
+        registry.begun(call)
+        return call
+
+
 class ClientStream:
-    """A stream of responses, from the opening call until its reader has had its end."""
+    """A stream of responses, from the opening call until its reader has had its end.
+
+    It is a LogicalCall, Attempted, and a ControlledStream. What it has received and its reader has
+    not taken is in the :class:`Receiver`, which takes no more than a window of items.
+    """
 
     __slots__ = (
         "_ack_bytes",
         "_ack_items",
-        "_book",
-        "_clock",
+        "_attempts",
+        "_control",
         "_joined",
         "_on_opened",
+        "_opened_by",
+        "_opener",
         "_opening",
+        "_registry",
         "_requests",
+        "_response_size",
         "_silence",
         "_silence_timer",
         "_skips",
+        "_spec",
         "_taken",
         "_taken_bytes",
         "_told",
         "_waiter",
         "_window",
-        "asked",
-        "attempts",
+        "_with_parent",
         "bundle",
-        "deadline",
-        "deferred",
-        "hub",
         "initial",
         "items",
         "lost",
-        "method",
         "outcome",
-        "parent",
         "receiver",
-        "reopen",
-        "response_metadata",
-        "response_size",
         "shared",
-        "tick",
         "topic",
         "trailing",
     )
 
     def __init__(
         self,
-        book: CallBook,
-        method: Method[Any, Any],
-        deadline: float | None,
-        parent: Context | None,
-        response_metadata: ResponseMetadata | None,
+        registry: CallRegistry,
+        spec: CallSpec,
         response_size: int,
         window: OpenStream,
     ) -> None:
-        self._book = book
-        self._clock = book.clock
-        self.method = method
-        self.deadline = deadline
-        self.tick = 0
-        self.parent = parent
-        self.response_metadata = response_metadata
-        self.response_size = response_size
-        #: Cancelled with the call whose handler made this one, if one did.
-        self.deferred: Deferred[Any] | None = None
+        """
+        :param response_size: bytes that an item may have.
+        :param window: how much may have been published and not been read.
+        """
+        self._registry = registry
+        self._spec = spec
+        self._response_size = response_size
+        self._window = window
+        # Cancelled with the call whose handler made this one, if one did.
+        self._with_parent: Deferred[Any] | None = None
         self.receiver = Receiver(window.window_items)
         #: What has arrived and was not read.
         self.items = self.receiver.items
@@ -193,20 +271,17 @@ class ClientStream:
         #: Under which it may be published, too, together with others; empty if it may not.
         self.bundle = b""
         self.shared = False
-        #: The connection on which it was opened.
-        self.hub: Hub | None = None
-        #: Opens it again from an item on; None if that is not to be done.
-        self.reopen: Callable[[ClientStream, int], None] | None = None
-        #: By what policy it is opened again; None for none, and once something has arrived.
-        self.attempts: StreamAttempts | None = None
-        #: Whether a replay was asked for.
-        self.asked = False
+        # Of the connection on which it was opened; None while no connection has it.
+        self._control: StreamControl | None = None
+        # Kept while it may have to be opened again, and the call that does so.
+        self._opener: StreamOpener | None = None
         self._opening: OpeningCall | None = None
+        # By its policy; None where it has none, and once something has arrived.
+        self._attempts: Attempts | None = None
+        # When the next attempt has to have been answered; None for no such time.
+        self._opened_by: float | None = None
         self._requests: Requests | None = None
-        # Who waits for it to be opened, and for what.
-        self._on_opened: (
-            tuple[Deferred[OpenResponseStream[Any]], OpenResponseStream[Any]] | None
-        ) = None
+        self._on_opened: Callable[[Exception | None], None] | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
         # Whether anything has arrived; what to do where something is lost.
@@ -214,53 +289,72 @@ class ClientStream:
         self._skips = False
         self._told: Callable[[int], object] | None = None
         self._waiter: Deferred[None] | None = None
+        # Seconds for which the reader waits at most, and its timer; made when that is wanted.
         self._silence: float | None = None
-        self._silence_timer: Timer | None = None
+        self._silence_timer: ResettableTimer | None = None
         # What was read since the last acknowledgement, and how much makes the next one worth it.
         self._taken = 0
         self._taken_bytes = 0
         self._ack_items = self._ack_bytes = 1
-        self._window = window
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is up."""
+        return self._spec.deadline
 
     # -- opening -----------------------------------------------------------------------------
 
-    def open(self, call: OpeningCall, begin: Callable[[Call], None]) -> None:
+    def open(self, opener: StreamOpener) -> None:
         """Make the call that opens it."""
-        self._book.compound_begun(self)
-        if self.parent is not None:
-            self.deferred = Deferred(lambda _: self.cancel())
-            self.deferred.addErrback(_ignore)
-            self.parent.adopt(self.deferred)
-        self._requests = call.requests
-        self.open_again(call, begin)
+        registry, parent = self._registry, self._spec.parent
+        self._opener = opener
+        self._requests = opener.requests
+        if opener.policy is not None:
+            self._attempts = Attempts(registry, self._spec.method, opener.policy, self)
+        call = opener.call(repeated=self._attempts is not None)
+        registry.logical_begun(self)
+        if parent is not None:
+            self._with_parent = Deferred(lambda _: self.cancel())
+            self._with_parent.addErrback(_ignore)
+            parent.adopt(self._with_parent)
+        self._open(call)
 
-    def opened(self) -> Deferred[OpenResponseStream[Any]]:
-        """Fires with a stream to read when the server has agreed, and fails if it does not."""
-        stream: OpenResponseStream[Any] = OpenResponseStream(self)
-        waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())
-        self._on_opened = (waiting, stream)
+    def _open(self, call: OpeningCall) -> None:
+        self._opening = call
+        arguments = (call,)
+        call.deferred.addCallbacks(self._opened, self._not_opened, arguments, errbackArgs=arguments)
+        self._registry.start(call)
+
+    def attempt(self, number: int, used: Collection[Any]) -> None:
+        """Open it again from its beginning, as its policy wants it."""
+        assert self._opener is not None, "nothing has arrived"
+        self._open(
+            self._opener.call(number=number, used=used, repeated=True, opened_by=self._opened_by)
+        )
+
+    def attempts_ended(self, error: Exception) -> None:
+        """It is not opened again."""
+        self._finish(error)
+
+    def when_opened(self, told: Callable[[Exception | None], None]) -> None:
+        """Call *told* once: with None when the server has agreed, or with why it will not."""
+        self._on_opened = told
         if self._opening is None:
             self._tell_opened()
-        return waiting
 
     def _tell_opened(self) -> None:
-        if self._on_opened is None:
-            return
-        (waiting, stream), self._on_opened = self._on_opened, None
-        if waiting.called:
-            return
-        if self.topic or self.outcome is None:
-            waiting.callback(stream)
-        else:
-            waiting.errback(self.outcome)
+        told, self._on_opened = self._on_opened, None
+        if told is not None:
+            told(None if self.topic else self.outcome)
 
-    def _opened(self, opened: tuple[ResponseHead, Carrier]) -> None:
+    def _opened(self, head: ResponseHead, call: OpeningCall) -> None:
         self._opening = None
-        head, carrier = opened
-        stream = head.stream
+        stream, control = head.stream, call.control
         assert stream is not None, "OpeningCall looks"
+        assert control is not None, "it was sent"
         if head.initial:
             self._set_initial(head.initial)
+        self._opening_is_over()
         self.topic = stream.topic
         self.bundle = stream.bundle
         self.shared = stream.shared
@@ -271,74 +365,86 @@ class ClientStream:
         self._ack_items = max(1, items // 2)
         self._ack_bytes = max(1, size // 2)
         self._taken = self._taken_bytes = 0
-        if self.attempts is not None:
-            self.attempts.used.append(carrier)
-        self.hub = cast("_HasHub", carrier).hub
-        self.hub.open(self, stream)
+        if self._attempts is not None and call.route is not None:
+            self._attempts.note_used(call.route)
+        self._control = control
+        control.open(self, stream)
         self._tell_opened()
+
+    def _opening_is_over(self) -> None:
+        """Let go of the opener, unless the stream may have to be opened again."""
+        opener = self._opener
+        if opener is not None and not opener.resumable and self._attempts is None:
+            self._opener = None
 
     # Any: pyright knows a Failure in parts only.
     def _not_opened(self, failure: Any, call: OpeningCall) -> None:
         self._opening = None
         if self.outcome is not None:
             return
-        fate = fate_of(call, unexecuted=call.unexecuted)
-        if not self._retry(failure.value, fate, call):
+        if not self._retry(failure.value, call.progress, call):
             self._finish(failure.value)
 
-    def _retry(self, error: Exception, fate: Fate, call: OpeningCall | None = None) -> bool:
-        """Open it again, if its policy says so; whether that is done.
+    def _retry(self, error: Exception, progress: Progress, call: OpeningCall | None = None) -> bool:
+        """Leave it to its policy what follows an error; whether it has one.
 
         :param call: which was to open it; None where it was open.
         """
-        attempts, requests = self.attempts, self._requests
+        attempts, requests = self._attempts, self._requests
         if attempts is None or not isinstance(error, RpcError):
             return False
         if requests is not None:
             if not requests.are_held:
                 return False
             requests.rewind()
-        hub, self.hub = self.hub, None
-        if hub is not None:
-            hub.ended(self)  # which acknowledges the end
+        self._leave_connection()
         self._joined = False
-        # The time to open it is that of all attempts together.
-        carrier, deadline = (None, self.deadline) if call is None else (call.carrier, call.deadline)
-        attempts.opened_by = None if call is None else deadline
-        return attempts.failed(error, fate, carrier, deadline)
+        if call is None:
+            self._opened_by = None
+            attempts.failed(error, progress, None, self.deadline)
+        else:
+            # The time to open it is that of all attempts together.
+            self._opened_by = call.spec.deadline
+            attempts.failed(error, progress, call.route, call.spec.deadline)
+        return True
 
     def _commit(self) -> None:
-        """Its reader gets something: it is not opened again any more."""
-        attempts, self.attempts = self.attempts, None
+        """Its reader gets something: it is not opened again from its beginning any more."""
+        attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.succeeded()
             if self._requests is not None:
                 self._requests.let_go()
+            self._opening_is_over()
 
     def _set_initial(self, metadata: Metadata) -> None:
         self._commit()
         self.initial = metadata
-        if self.response_metadata is not None:
-            self.response_metadata.initial = metadata
+        self._tell_metadata()
+
+    def _tell_metadata(self) -> None:
+        wanted = self._spec.response_metadata
+        if wanted is not None:
+            wanted.received(self.initial, self.trailing)
 
     # -- arriving ----------------------------------------------------------------------------
 
     def arrived(self, publication: Publication) -> None:
         """Something was published, or replayed."""
-        hub, receiver = self.hub, self.receiver
-        if hub is None:
+        control, receiver = self._control, self.receiver
+        if control is None:
             return
         fresh = receiver.receive(publication)
         if fresh:
             self._joined = True
         if receiver.start is not None:
-            self._start(receiver.start)
-        if self.attempts is not None and self.items:
+            self._start(receiver.take_start())
+        if self._attempts is not None and self.items:
             self._commit()
         if receiver.end is not None:
             self._ended(receiver.end)
         elif self.wants_replay:
-            hub.replay(self)
+            control.replay(self)
         if fresh:
             self._wake()
 
@@ -372,7 +478,7 @@ class ClientStream:
         try:
             self._told(lost)
         except Exception:  # noqa: BLE001 - a user's, and the replies of others come behind it
-            _log.failure("what {path} was to tell of a gap failed", path=self.method.path)
+            _log.failure("what {path} was to tell of a gap failed", path=self._spec.method.path)
 
     def skip_gaps(self, told: Callable[[int], object] | None) -> None:
         """Go on where items are lost."""
@@ -380,7 +486,6 @@ class ClientStream:
         self._told = told
 
     def _start(self, header: bytes) -> None:
-        self.receiver.start = None
         try:
             self._set_initial(decode_response(header).initial)
         except BadHeader as error:
@@ -398,22 +503,16 @@ class ClientStream:
             failure = RpcError(
                 head.code, head.message, details=head.details, metadata=head.trailing
             )
-        elsewhere = head.code is Code.UNAVAILABLE and head.draining and self.reopen is not None
-        if failure is not None and not elsewhere and self._retry(failure, Fate.UNKNOWN):
-            return
         self.trailing = head.trailing
-        if self.response_metadata is not None:
-            self.response_metadata.trailing = head.trailing
-        if elsewhere:
-            hub, self.hub = self.hub, None
-            if hub is not None:
-                hub.ended(self)  # which acknowledges the end
-            self.receiver.sequence -= 1  # it was not the end after all
-            self._go_on_elsewhere()
+        self._tell_metadata()
+        if self._is_resumable and head.code is Code.UNAVAILABLE and head.draining:
+            self._leave_connection()  # which acknowledges the end
+            self.receiver.take_back_end()
+            self._resume()
         elif failure is None:
             self._commit()
             self._finish(StopAsyncIteration())
-        else:
+        elif not self._retry(failure, Progress.UNKNOWN):
             self._finish(failure)
 
     @property
@@ -432,10 +531,10 @@ class ClientStream:
         self._taken_bytes += len(item)
         if self._taken >= self._ack_items or self._taken_bytes >= self._ack_bytes:
             self._taken = self._taken_bytes = 0
-            if self.hub is not None:
-                self.hub.acknowledge(self)
-        if self.shared and self.hub is not None and self.wants_replay:
-            self.hub.replay(self)
+            if self._control is not None:
+                self._control.acknowledge(self)
+        if self.shared and self._control is not None and self.wants_replay:
+            self._control.replay(self)
         return item
 
     # Any: the method types what a stream gives.
@@ -444,15 +543,15 @@ class ClientStream:
 
         :raises RpcError: if it is none, or too large; then the stream has ended.
         """
-        if len(item) > self.response_size:
-            error: RpcError = too_large("item of the stream", len(item), self.response_size)
+        if len(item) > self._response_size:
+            error: RpcError = too_large("item of the stream", len(item), self._response_size)
         else:
             try:
-                return self.method.response_type.FromString(item)
+                return self._spec.method.response_type.FromString(item)
             except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
-                error = Internal(f"an item of {self.method.path} cannot be parsed")
+                error = Internal(f"an item of {self._spec.method.path} cannot be parsed")
         self.cancel(error)
-        raise outcome_of(error, self.method)
+        raise outcome_of(error, self._spec.method)
 
     def more(self) -> Deferred[None]:
         """Fires when there is something to read, or the stream has ended.
@@ -463,28 +562,30 @@ class ClientStream:
             raise RuntimeError("a stream has one reader at a time")
         waiter: Deferred[None] = Deferred(self._reader_cancelled)
         self._waiter = waiter
-        if self._silence is not None:
-            self._silence_timer = self._clock.callLater(self._silence, self._too_silent)
+        self._watch_silence()
         return waiter
 
     def set_silence(self, seconds: float | None) -> None:
         """End the stream when its reader has to wait for longer."""
         self._silence = seconds
+        self._stop_silence()
         if self._waiter is not None:
-            self._stop_silence()
-            if seconds is not None:
-                self._silence_timer = self._clock.callLater(seconds, self._too_silent)
+            self._watch_silence()
+
+    def _watch_silence(self) -> None:
+        if self._silence is not None:
+            if self._silence_timer is None:
+                self._silence_timer = ResettableTimer(self._registry.clock, self._too_silent)
+            self._silence_timer.start(self._silence)
 
     def _too_silent(self) -> None:
-        self._silence_timer = None
         self.cancel(
             DeadlineExceeded(f"the stream was silent for {self._silence:g} s, and was cancelled")
         )
 
     def _stop_silence(self) -> None:
-        timer, self._silence_timer = self._silence_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        if self._silence_timer is not None:
+            self._silence_timer.stop()
 
     def _reader_cancelled(self, _: Deferred[None]) -> None:
         self._waiter = None
@@ -510,25 +611,25 @@ class ClientStream:
         :param keep: whether what has arrived may be read before.
         """
         if self.outcome is not None:
-            if error is None and self.hub is None:
+            if error is None and self._control is None:
                 self.items.clear()
             return
         if not keep:
             self.items.clear()
-        opening, hub = self._opening, self.hub
+        opening, control = self._opening, self._control
         self._finish(error or CancelledError("the stream was cancelled"))
         if opening is not None:
             opening.deferred.cancel()
-        elif hub is not None:
-            hub.cancel(self)
+        elif control is not None:
+            control.cancel(self)
 
     def forgotten(self) -> None:
         """Its reader is garbage; called in any thread, at any moment."""
-        guard = self._book.guard
+        guard = self._registry.guard
         if guard.forked:
             return
         if guard.is_owner():
-            self._clock.callLater(0, self.cancel)
+            self._registry.clock.callLater(0, self.cancel)
         else:
             guard.reactor().callFromThread(self.cancel)
 
@@ -536,28 +637,24 @@ class ClientStream:
         """There is no more here; what has arrived may still be read."""
         if self.outcome is not None:
             return
-        hub = self.hub
-        if hub is not None and self.reopen is not None and isinstance(error, Unavailable):
-            self.hub = None
-            hub.ended(self)
-            self._go_on_elsewhere()
-        elif not self._retry(error, Fate.UNKNOWN):
+        if self._control is not None and self._is_resumable and isinstance(error, Unavailable):
+            self._leave_connection()
+            self._resume()
+        elif not self._retry(error, Progress.UNKNOWN):
             self._finish(error)
 
-    def _go_on_elsewhere(self) -> None:
+    @property
+    def _is_resumable(self) -> bool:
+        return self._opener is not None and self._opener.resumable
+
+    def _resume(self) -> None:
         """The server is lost; another one may know how to go on."""
-        assert self.reopen is not None
+        assert self._opener is not None, "it is resumable"
         try:
-            self.reopen(self, self.receiver.sequence)
+            repeated = self._attempts is not None
+            self._open(self._opener.resume(self.receiver.sequence, repeated=repeated))
         except Exception as error:  # noqa: BLE001 - that the channel is closed, for instance
             self._finish(error)
-
-    def open_again(self, call: OpeningCall, begin: Callable[[Call], None]) -> None:
-        """Make another call that opens it."""
-        self._opening = call
-        call.repeated = self.attempts is not None
-        call.deferred.addCallbacks(self._opened, self._not_opened, errbackArgs=(call,))
-        begin(call)
 
     def too_late(self) -> None:
         """Its time is up."""
@@ -568,21 +665,27 @@ class ClientStream:
         self.cancel(error)
 
     def _finish(self, outcome: Exception) -> None:
-        self.outcome = outcome_of(outcome, self.method)
-        attempts, self.attempts = self.attempts, None
+        self.outcome = outcome_of(outcome, self._spec.method)
+        self._opener = None
+        attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.stop()
-        self._book.compound_ended(self)
-        if self.parent is not None and self.deferred is not None:
-            self.parent.release(self.deferred)
-        hub, self.hub = self.hub, None
-        if hub is not None:
-            hub.ended(self)
+        self._registry.logical_ended(self)
+        parent = self._spec.parent
+        if parent is not None and self._with_parent is not None:
+            parent.release(self._with_parent)
+        self._leave_connection()
         requests, self._requests = self._requests, None
         if requests is not None:
             requests.stop()
         self._tell_opened()
         self._wake()
+
+    def _leave_connection(self) -> None:
+        """No connection has it any more; the one that had it acknowledges an end."""
+        control, self._control = self._control, None
+        if control is not None:
+            control.ended(self)
 
 
 class OpenResponseStream(ResponseStream[T]):
@@ -636,6 +739,23 @@ class OpenResponseStream(ResponseStream[T]):
         """Go on where items are lost."""
         self._core.skip_gaps(told)
         return self
+
+
+def opened(core: ClientStream) -> Deferred[OpenResponseStream[Any]]:
+    """Fires with a stream to read when the server has agreed, and fails if it does not."""
+    stream: OpenResponseStream[Any] = OpenResponseStream(core)
+    waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())
+
+    def told(error: Exception | None) -> None:
+        if waiting.called:
+            return
+        if error is None:
+            waiting.callback(stream)
+        else:
+            waiting.errback(error)
+
+    core.when_opened(told)
+    return waiting
 
 
 def _ignore(_: object) -> None:

@@ -8,7 +8,7 @@ these are Go's and C-core's.
 One rule is stricter than gRPC's: what may have been executed is repeated only where the method is
 marked ``idempotency_level = IDEMPOTENT`` or ``NO_SIDE_EFFECTS``, whatever the policy says.
 
-Nothing here sends, waits or knows the time: a channel tells a :class:`CallAttempts` what happened,
+Nothing here sends, waits or knows the time: a channel tells a :class:`AttemptPlan` what happened,
 and does what it answers.
 """
 
@@ -26,10 +26,10 @@ from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
 __all__ = [
     "PREVIOUS_ATTEMPTS",
     "PUSHBACK",
-    "CallAttempts",
+    "AttemptPlan",
     "Decision",
-    "Fate",
     "GiveUp",
+    "Progress",
     "Send",
     "SendAgain",
     "Throttle",
@@ -54,7 +54,7 @@ def is_repeatable(level: IdempotencyLevel) -> bool:
     return level is not IdempotencyLevel.IDEMPOTENCY_UNKNOWN
 
 
-class Fate(enum.Enum):
+class Progress(enum.Enum):
     """How far a failed attempt had come, as far as the client can prove."""
 
     #: No endpoint was ready; nothing was sent.
@@ -104,7 +104,7 @@ class Throttle:
 
 
 class Send(NamedTuple):
-    """Make so many *attempts* now; call :meth:`CallAttempts.timer` after *then* seconds.
+    """Make so many *attempts* now; call :meth:`AttemptPlan.timer` after *then* seconds.
 
     A timer that was asked for before is off. *then* is None where none is wanted.
     """
@@ -114,7 +114,7 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Call :meth:`CallAttempts.timer` after *delay* seconds, and not as asked for before.
+    """Call :meth:`AttemptPlan.timer` after *delay* seconds, and not as asked for before.
 
     Where it is None, no timer is wanted: the attempts on their way will end the call.
     """
@@ -150,7 +150,7 @@ def pushback_of(metadata: TrailingMetadata) -> float | None:
     return int(value) / 1000 if int(value) <= _MAX_INT32 else -1.0
 
 
-class CallAttempts:
+class AttemptPlan:
     """The attempts of one call; the first is on its way when this is made.
 
     Tell it once how each attempt ended, and when a timer is up that it asked for. After
@@ -214,16 +214,18 @@ class CallAttempts:
         """An attempt brought the response: the call is over."""
         self._throttle.succeeded()
 
-    def failed(self, error: RpcError, fate: Fate, time_left: float | None = None) -> Decision:
+    def failed(
+        self, error: RpcError, progress: Progress, time_left: float | None = None
+    ) -> Decision:
         """An attempt failed.
 
         :param error: as the caller would see it; its metadata may have a server's pushback.
-        :param fate: how far it had come.
+        :param progress: how far it had come.
         :param time_left: seconds until the call's deadline; None for no deadline. A retry that
             would come later is not waited for: the caller learns at once, and learns the cause.
         """
         pushback = pushback_of(error.metadata)
-        if self._is_transparent(error, fate, pushback):
+        if self._is_transparent(error, progress, pushback):
             return SendAgain()
         self._on_their_way -= 1
         self._error = error
@@ -235,7 +237,9 @@ class CallAttempts:
         else:
             may_fail = error.code in policy.non_fatal_status_codes
         refused = pushback is not None and pushback < 0
-        if (may_fail or refused) and fate is not Fate.NOT_PICKED:  # which burdened no server
+        if (
+            may_fail or refused
+        ) and progress is not Progress.NOT_PICKED:  # which burdened no server
             self._throttle.failed()
         if refused:
             self._may_send = False
@@ -243,7 +247,7 @@ class CallAttempts:
             return GiveUp(error)
         delay = self._delay(policy, pushback)
         too_late = time_left is not None and delay >= time_left
-        if too_late or (fate is Fate.UNKNOWN and not self._repeatable):
+        if too_late or (progress is Progress.UNKNOWN and not self._repeatable):
             self._may_send = False
         if not self._can_send(policy):
             return self._no_more()
@@ -257,16 +261,16 @@ class CallAttempts:
             self._may_send = False
         return self._send(policy) if self._may_send else self._no_more()
 
-    def _is_transparent(self, error: RpcError, fate: Fate, pushback: float | None) -> bool:
+    def _is_transparent(self, error: RpcError, progress: Progress, pushback: float | None) -> bool:
         """Whether an attempt is made again at once, as if it had not been (gRFC A6, "Transparent").
 
         A server that refuses a call gets away with it once, and only if it is about to go: one that
         is overloaded (RESOURCE_EXHAUSTED) must not get each call twice.
         """
-        if fate is Fate.NOT_SENT:
+        if progress is Progress.NOT_SENT:
             return True
         if (
-            fate is Fate.NOT_EXECUTED
+            progress is Progress.NOT_EXECUTED
             and error.code is Code.UNAVAILABLE
             and pushback is None
             and not self._refused

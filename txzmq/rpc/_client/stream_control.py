@@ -1,71 +1,120 @@
-"""What one connection of a client does for its streams: one subscriber, and the control calls."""
+"""The streams of one connection to a server: what arrives for them, what the server is told.
+
+Acknowledgements, replays and cancellations of streams of responses, and the items of streams of
+requests, are control calls. Those of one turn of the reactor go together.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
-from twisted.logger import Logger
 
-from txzmq._reactor import Timer
-from txzmq.rpc._client.request_stream import SEND, Requests
-from txzmq.rpc._client.response_stream import ClientStream
-from txzmq.rpc._core.transport import Network, SubscriberTransport
-from txzmq.rpc._net.addresses import is_multicast, reachable
+from txzmq._ordered_set import OrderedSet
+from txzmq._timer import ResettableTimer
+from txzmq.rpc._client.control import Answered, ControlClient
+from txzmq.rpc._client.subscriber import GroupError, Subscriber
+from txzmq.rpc._core.transport import Network
 from txzmq.rpc._wire.batches import EARLY_BATCH
-from txzmq.rpc._wire.headers import (
-    OpenedStream,
-    RequestHead,
-    ResponseHead,
-    encode_request,
-)
+from txzmq.rpc._wire.headers import OpenedStream, ResponseHead
 from txzmq.rpc._wire.streams import (
-    SEPARATOR,
     BadPublication,
+    Publication,
+    Receiver,
     decode,
     decode_bundle,
     from_message,
     topic_of,
 )
-from txzmq.rpc.errors import (
-    Code,
-    FailedPrecondition,
-    Internal,
-    Unavailable,
-)
-from txzmq.rpc.limits import MAX_CANCELLED, MESSAGE_SIZE
+from txzmq.rpc.errors import Code, FailedPrecondition, Internal, Unavailable
+from txzmq.rpc.limits import MAX_CANCELLED
 from txzmq.rpc.v1 import streams_pb2
 
-__all__ = ["Hub", "HubOwner"]
+__all__ = ["ControlledRequests", "ControlledStream", "StreamControl", "StreamControlOwner"]
 
-_log = Logger()
-_US: Final = 1_000_000
-#: Seconds after which a replay is asked for again, and a publisher connected to anew.
+#: Seconds after which a replay is asked for again, and an acknowledgement of requests.
 _RETRY: Final = 1.0
 #: Seconds for which a server keeps streams of a client that is not there, where it does not say.
 _GRACE: Final = 5.0
 
 
-def _header(method: str) -> bytes:
-    return encode_request(RequestHead(f"/txzmq.rpc.v1.Streams/{method}", 30 * _US, ()))
+class ControlledStream(Protocol):
+    """A stream of responses, as far as its connection knows it.
+
+    :ivar topic: under which it is published.
+    :ivar bundle: under which it may be published with others; empty for none.
+    :ivar shared: whether other calls get the same items under the same topic.
+    :ivar receiver: puts in order what arrives.
+    """
+
+    topic: bytes
+    bundle: bytes
+    shared: bool
+    receiver: Receiver
+
+    @property
+    def position(self) -> int:
+        """The number of the first item that was not read; behind the end, when that is there."""
+        ...
+
+    @property
+    def wants_replay(self) -> bool:
+        """Whether something is missing, and there is room for it."""
+        ...
+
+    def arrived(self, publication: Publication) -> None:
+        """Something was published, or replayed."""
+        ...
+
+    def gap(self, sequence: int) -> None:
+        """The server does not have any more what comes before *sequence*."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """The server cannot go on with it."""
+        ...
+
+    def cancel(self, error: Exception | None = None) -> None:
+        """End it with an error, and tell the server."""
+        ...
 
 
-_ACKNOWLEDGE: Final = _header("Acknowledge")
-_REPLAY: Final = _header("Replay")
-_CANCEL: Final = _header("Cancel")
+class ControlledRequests(Protocol):
+    """A stream of requests, as far as its connection knows it."""
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        """Whether something was sent and not acknowledged."""
+        ...
+
+    def ask(self) -> None:
+        """Ask for an acknowledgement with what is sent next, if none is on its way."""
+        ...
+
+    def send(self, call: SendRequests) -> bool:
+        """Send what is new, if there is room; whether there was."""
+        ...
+
+    def send_again(self, call: SendRequests) -> bool:
+        """Send once more all that is not acknowledged, if there is room; whether there was."""
+        ...
 
 
-class HubOwner(Protocol):
-    """A connection to a server.
+class SendRequests(Protocol):
+    """Sends items of a stream of requests, as :meth:`ControlClient.send_requests`."""
+
+    def __call__(self, body: bytes, answered: Answered | None, /) -> bool:
+        """Send a serialised ``SendRequest``, if there is room; whether there is."""
+        ...
+
+
+class StreamControlOwner(Protocol):
+    """The connection that the streams were opened on.
 
     :ivar address: of the server.
-    :ivar messages: how many have arrived, as signs of life.
     """
 
     address: str
-    messages: int
 
     @property
     def is_ready(self) -> bool:
@@ -78,130 +127,72 @@ class HubOwner(Protocol):
         ...
 
     def flush_soon(self) -> None:
-        """Call :meth:`Hub.send` when the turn ends."""
+        """Call :meth:`StreamControl.send` when the turn ends."""
         ...
 
     def flush(self) -> None:
-        """Call :meth:`Hub.send` now, after what is to be sent before."""
+        """Call :meth:`StreamControl.send` now, after what is to be sent before."""
         ...
 
-    def call_streams(
-        self,
-        header: bytes,
-        body: bytes,
-        answered: Callable[[ResponseHead | None, bytes], None] | None,
-    ) -> bool:
-        """Make a control call, if there is room; whether there is. With None, without a reply."""
-        ...
-
-    def call_silently(self, header: bytes, bodies: list[bytes]) -> bool:
-        """Make control calls of one method without replies, if there is room; whether there is."""
+    def heard(self) -> None:
+        """The server has published something: it lives."""
         ...
 
     def count(self, event: str) -> None:
-        """Something happened."""
+        """Count an event."""
         ...
 
 
-class _Group:
-    """A multicast group that shared streams come from (a SubscriberHandler).
+class StreamControl:
+    """The table of a connection's streams, and what is to be said of them (a SubscriberOwner)."""
 
-    Nobody tells whether its publisher is there; a server that is lost is told as ever.
-    """
-
-    def __init__(self, hub: Hub, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.transport: SubscriberTransport | None = None
-        #: How many streams come from it.
-        self.streams = 0
-        self._hub = hub
-
-    def published(self, frame: bytes) -> None:
-        """Something was published that was subscribed to."""
-        self._hub.published(frame, self)
-
-    def flush(self) -> None:
-        """What arrived has been read."""
-        self._hub.flush()
-
-    def connected(self) -> None:
-        """The socket is there."""
-
-    def disconnected(self) -> None:
-        """There is no connection that could be lost."""
-
-    def failed(self, reason: str) -> None:
-        """There is none that could be of no use."""
-
-    def closed(self) -> None:
-        """The socket was closed by somebody else, with the factory."""
-        self.transport = None
-
-    def close(self) -> None:
-        """Leave the group."""
-        transport, self.transport = self.transport, None
-        if transport is not None:
-            transport.close()
-
-
-class Hub:
-    """The streams of one connection: one subscriber, and the control calls (a SubscriberHandler).
-
-    Control calls of one turn go together.
-    """
-
-    def __init__(self, owner: HubOwner, network: Network, message_size: int) -> None:
+    def __init__(
+        self,
+        owner: StreamControlOwner,
+        control: ControlClient,
+        network: Network,
+        message_size: int,
+    ) -> None:
+        """:param message_size: bytes that an item may have."""
         self._owner = owner
-        self._network = network
-        self._clock = network.clock
-        self._message_size = message_size
-        self._streams: dict[bytes, ClientStream] = {}
+        self._control = control
+        self._subscriber = Subscriber(network, self, owner.address, message_size)
+        self._streams: dict[bytes, ControlledStream] = {}
         # Of shared streams, those that have a topic besides the one above.
-        self._others: dict[bytes, list[ClientStream]] = {}
-        # How many streams there are of each bundle, by its topic.
-        self._bundles: Counter[bytes] = Counter()
-        self._subscriber: SubscriberTransport | None = None
-        self._endpoint = ""
-        self._reached = False
+        self._others: dict[bytes, list[ControlledStream]] = {}
         self._epoch = b""
         self._grace = _GRACE
-        # What is to be said, by topic; and how far the client has come.
+        # What the server is to be told: positions by topic, streams whose position has changed,
+        # topics that nobody wants, streams that miss something.
         self._positions: dict[bytes, int] = {}
-        self._unread: dict[ClientStream, None] = {}
+        self._unread: dict[ControlledStream, None] = {}
         self._to_cancel: list[bytes] = []
-        self._to_replay: OrderedDict[ClientStream, None] = OrderedDict()
+        self._to_replay: OrderedSet[ControlledStream] = OrderedSet()
+        # Streams for which a replay was asked for, and has not brought anything yet.
+        self._asked: set[ControlledStream] = set()
+        # Streams from multicast groups of which the server does not know yet that somebody listens.
+        self._unheard: set[ControlledStream] = set()
         # Streams of requests, and whether something was sent of them; those that have something to
-        # send, and those that have to send all once more. The latter two are ordered sets, and no
-        # dicts, which take ever longer to find their first item when that is always the one to go.
-        self._requests: dict[Requests, bool] = {}
-        self._fresh: OrderedDict[Requests, None] = OrderedDict()
-        self._again: OrderedDict[Requests, None] = OrderedDict()
-        # Until a lost connection is given up.
-        self._patience: Timer | None = None
+        # send, and those that have to send all once more.
+        self._requests: dict[ControlledRequests, bool] = {}
+        self._fresh: OrderedSet[ControlledRequests] = OrderedSet()
+        self._again: OrderedSet[ControlledRequests] = OrderedSet()
+        # Until a lost connection is given up, and why it was lost.
+        self._patience = ResettableTimer(network.clock, self._out_of_patience)
         self._reason = ""
-        # Until it is looked after streams that miss something, or whose publisher is not reached.
-        self._look: Timer | None = None
-        self._reconnect: Timer | None = None
+        # Until the streams are looked at that miss something, or whose publisher is away.
+        self._look = ResettableTimer(network.clock, self._look_after)
         self._closed = False
-        # Whether what a publisher sent is being read, and from which group, if from one.
-        self._reading = False
-        self._read_from: _Group | None = None
-        # Multicast groups, by where they are, and by the topics of the streams from them.
-        self._groups: dict[str, _Group] = {}
-        self._group_of: dict[bytes, _Group] = {}
-        # Streams from them of which the server does not know yet that somebody listens.
-        self._unheard: dict[ClientStream, None] = {}
 
     @property
     def is_busy(self) -> bool:
         """Whether there are streams, or something is to be said of them."""
         return bool(self._streams or self._positions or self._to_cancel)
 
-    # -- streams come and go -----------------------------------------------------------------
+    # -- streams of responses come and go ----------------------------------------------------
 
-    def open(self, stream: ClientStream, opened: OpenedStream) -> None:
+    def open(self, stream: ControlledStream, opened: OpenedStream) -> None:
         """Subscribe to a stream that the server has opened."""
-        endpoint = reachable(opened.publisher, self._owner.address)
         self._epoch = opened.epoch
         self._grace = opened.grace_ms / 1000 or _GRACE
         if stream.topic in self._streams:
@@ -209,74 +200,41 @@ class Hub:
             self.replay(stream)  # the server does not hear of one more subscription
         else:
             self._streams[stream.topic] = stream
-        if stream.bundle:
-            self._bundles[stream.bundle] += 1
-        if is_multicast(endpoint):
-            self._join(stream, endpoint)
-        elif self._subscriber is None or endpoint != self._endpoint:
-            self._endpoint = endpoint
-            self._connect()
-        else:
-            self._subscriber.subscribe(stream.topic + SEPARATOR)
-            if self._bundles[stream.bundle] == 1:
-                self._subscriber.subscribe(stream.bundle + SEPARATOR)
+        try:
+            from_group = self._subscriber.subscribe(stream.topic, stream.bundle, opened.publisher)
+        except GroupError as error:
+            stream.cancel(FailedPrecondition(str(error)))
+            from_group = False
+        if from_group:
+            self._unheard.add(stream)
+            self.replay(stream)
         if self._is_unreached:
             self._look_later()
         self._flush_soon()  # or the connection would not be watched
 
-    def _join(self, stream: ClientStream, endpoint: str) -> None:
-        """Receive a stream from a group."""
-        group = self._groups.get(endpoint) or _Group(self, endpoint)
-        group.streams += 1
-        self._group_of[stream.topic] = group
-        if group.transport is None:
-            try:
-                group.transport = self._network.subscribe(endpoint, group, self._options)
-            except Exception as error:  # noqa: BLE001 - that this libzmq cannot, for instance
-                reason = f"cannot join the group {endpoint}: {error}"
-                stream.cancel(FailedPrecondition(reason))
-                return
-            self._groups[endpoint] = group
-        group.transport.subscribe(stream.topic + SEPARATOR)
-        self._unheard[stream] = None
-        self.replay(stream)
-
     @property
     def _is_unreached(self) -> bool:
         """Whether streams wait for their publisher, as far as that can be known."""
-        return not self._reached and len(self._streams) > len(self._group_of)
+        subscriber = self._subscriber
+        return not subscriber.is_connected and len(self._streams) > subscriber.group_topics
 
-    @property
-    def _options(self) -> dict[str, int]:
-        # A publication has 64 KiB and an item at most.
-        return {"MAXMSGSIZE": max(self._message_size, MESSAGE_SIZE) + 2 * 65_536}
+    def topics(self) -> list[bytes]:
+        """The topics of all open streams; one that several streams share comes once for each."""
+        return [stream.topic for stream in self._all()]
 
-    def _connect(self) -> None:
-        subscriber, self._subscriber = self._subscriber, None
-        self._reached = False
-        if subscriber is not None:
-            subscriber.close()
-        streams = [stream for stream in self._all() if stream.topic not in self._group_of]
-        try:
-            self._subscriber = self._network.subscribe(self._endpoint, self, self._options)
-        except Exception as error:  # noqa: BLE001 - whatever the server told that is no address
-            reason = f"cannot subscribe at {self._endpoint}: {error}"
-            for stream in streams:
-                stream.cancel(Unavailable(reason))
-            return
-        for stream in streams:
-            self._subscriber.subscribe(stream.topic + SEPARATOR)
-        for topic in self._bundles:
-            self._subscriber.subscribe(topic + SEPARATOR)
-
-    def _all(self) -> list[ClientStream]:
+    def _all(self) -> list[ControlledStream]:
         streams = list(self._streams.values())
         for others in self._others.values():
             streams += others
         return streams
 
-    def _remove(self, stream: ClientStream) -> bool:
-        """Forget a stream; whether it was known."""
+    def _with(self, topic: bytes) -> list[ControlledStream]:
+        """The streams with a topic: more than one only where they are shared."""
+        stream = self._streams.get(topic)
+        return [] if stream is None else [stream, *self._others.get(topic, ())]
+
+    def _remove(self, stream: ControlledStream) -> bool:
+        """Take a stream out of the table; whether it was there."""
         others = self._others.get(stream.topic)
         if others is not None and stream in others:
             others.remove(stream)
@@ -290,83 +248,60 @@ class Hub:
             self._others.pop(stream.topic, None)
         return True
 
-    def ended(self, stream: ClientStream) -> None:
-        """A stream has ended, here or there."""
+    def ended(self, stream: ControlledStream) -> None:
+        """A stream has ended, here or there: let go of it, and acknowledge its end."""
         if not self._remove(stream) or self._closed:
             return
-        self._to_replay.pop(stream, None)
-        self._unheard.pop(stream, None)
+        self._to_replay.discard(stream)
+        self._asked.discard(stream)
+        self._unheard.discard(stream)
         self._unread.pop(stream, None)
-        group = self._group_of.get(stream.topic)
-        if group is not None:
-            self._leave(stream, group)
-        elif self._subscriber is not None:
-            self._subscriber.unsubscribe(stream.topic + SEPARATOR)
-        if stream.bundle:
-            self._unbundle(stream.bundle)
+        last = stream.topic not in self._streams
+        self._subscriber.unsubscribe(stream.topic, stream.bundle, last=last)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
         self._flush_soon()
-        if not self._streams and not self._requests:
-            self._stop_timers()
+        self._stop_timers_if_idle()
 
-    def _unbundle(self, topic: bytes) -> None:
-        """A stream of a bundle has ended."""
-        self._bundles[topic] -= 1
-        if not self._bundles[topic]:
-            del self._bundles[topic]
-            if self._subscriber is not None:
-                self._subscriber.unsubscribe(topic + SEPARATOR)
+    # -- what the server is told of streams of responses -------------------------------------
 
-    def _leave(self, stream: ClientStream, group: _Group) -> None:
-        """A stream is not received from a group any more."""
-        group.streams -= 1
-        if stream.topic not in self._streams:
-            del self._group_of[stream.topic]
-        if group.streams:
-            if group.transport is not None:
-                group.transport.unsubscribe(stream.topic + SEPARATOR)
-        else:
-            self._groups.pop(group.endpoint, None)
-            group.close()
-
-    def cancel(self, stream: ClientStream) -> None:
-        """Tell the server that nobody wants it."""
+    def cancel(self, stream: ControlledStream) -> None:
+        """Tell the server that nobody wants a stream."""
         if self._closed:
             return
         self._to_cancel.append(stream.topic)
         self._flush_soon()
 
-    # -- what is said ------------------------------------------------------------------------
-
-    def acknowledge(self, stream: ClientStream) -> None:
+    def acknowledge(self, stream: ControlledStream) -> None:
         """Tell the server how far a stream has been read, when the turn ends."""
         if not stream.shared:
             if not self._unread:
                 self._flush_soon()
             self._unread[stream] = None
 
-    def replay(self, stream: ClientStream) -> None:
-        """Ask for what a stream misses."""
-        if not stream.asked:
-            stream.asked = True
-            self._to_replay[stream] = None
+    def replay(self, stream: ControlledStream) -> None:
+        """Ask the server for what a stream misses, unless that was done and is not answered."""
+        if stream not in self._asked:
+            self._asked.add(stream)
+            self._to_replay.add(stream)
             self._flush_soon()
             self._look_later()
 
-    def requests_begun(self, requests: Requests) -> None:
+    # -- streams of requests -----------------------------------------------------------------
+
+    def requests_begun(self, requests: ControlledRequests) -> None:
         """A call with a stream of requests is to be sent on this connection."""
         self._requests[requests] = False
         self.send_requests_soon(requests)
 
-    def requests_ended(self, requests: Requests) -> None:
-        """It has ended, or went elsewhere."""
-        for table in (self._requests, self._fresh, self._again):
-            table.pop(requests, None)
-        if not self._streams and not self._requests:
-            self._stop_timers()
+    def requests_ended(self, requests: ControlledRequests) -> None:
+        """The call has ended, or is made on another connection."""
+        self._requests.pop(requests, None)
+        self._fresh.discard(requests)
+        self._again.discard(requests)
+        self._stop_timers_if_idle()
 
-    def send_requests_soon(self, requests: Requests) -> None:
+    def send_requests_soon(self, requests: ControlledRequests) -> None:
         """Send what there is when the turn ends, or there is enough."""
         if not self._fresh:
             self._flush_soon()
@@ -375,92 +310,82 @@ class Hub:
         if len(self._fresh) >= EARLY_BATCH and self._owner.may_send_early:
             self._send_requests()
 
-    def send_requests(self, requests: Requests) -> None:
+    def send_requests(self, requests: ControlledRequests) -> None:
         """Send what there is now, unless the call itself is still to be sent."""
         if not self._requests.get(requests) or self._again or not self._owner.is_ready:
             self.send_requests_soon(requests)
-        elif not requests.send(self._owner.call_streams):
+        elif not requests.send(self._control.send_requests):
             self.send_requests_again(requests)
 
-    def send_requests_again(self, requests: Requests) -> None:
+    def send_requests_again(self, requests: ControlledRequests) -> None:
         """Send all that is not acknowledged once more."""
         if requests in self._requests:
-            self._again[requests] = None
+            self._again.add(requests)
             self._flush_soon()
 
     def _send_requests(self) -> None:
         while self._again:
-            requests = next(iter(self._again))
+            requests = self._again.first()
             self._requests[requests] = True
-            if not requests.again(self._owner.call_streams):
+            if not requests.send_again(self._control.send_requests):
                 return
-            self._again.pop(requests, None)
-        together: dict[Requests, None] = {}
+            self._again.discard(requests)
+        self._send_fresh_requests()
+
+    def _send_fresh_requests(self) -> None:
+        """Send what is new; what needs no acknowledgement goes together."""
+        together: list[ControlledRequests] = []
         bodies: list[bytes] = []
 
-        def call(
-            header: bytes,
-            body: bytes,
-            answered: Callable[[ResponseHead | None, bytes], None] | None,
-        ) -> bool:
+        def call(body: bytes, answered: Answered | None, /) -> bool:
             if answered is not None:
-                return self._owner.call_streams(header, body, answered)
+                return self._control.send_requests(body, answered)
             bodies.append(body)
             return True
 
         while self._fresh:
-            requests = next(iter(self._fresh))
+            requests = self._fresh.first()
             self._requests[requests] = True
             if not requests.send(call):
-                self._again[requests] = None
+                self._again.add(requests)
                 break
-            self._fresh.pop(requests, None)
-            together[requests] = None
-        if bodies and not self._owner.call_silently(SEND, bodies):
-            # Some of them may have been sent; what comes twice is dropped.
+            self._fresh.discard(requests)
+            together.append(requests)
+        if bodies and not self._control.send_several(bodies):
+            # Some of them may have been sent; the server drops what comes twice.
             for requests in together:
-                self._again[requests] = None
+                self._again.add(requests)
+
+    # -- saying it ---------------------------------------------------------------------------
 
     def send(self) -> None:
-        """The turn ends: say what there is to say, if it can be said."""
+        """The turn ends: say what there is to say, if the socket has room."""
         if not self._owner.is_ready:
             return
         self._send_requests()
         for stream in self._unread:
             self._positions[stream.topic] = stream.position
         self._unread.clear()
-        while self._positions:
-            some = self._some_positions()
-            request = streams_pb2.AcknowledgeRequest()
-            for topic in some:
-                request.positions.add(topic=topic, sequence=self._positions[topic])
-            body = request.SerializeToString()
-            if not self._owner.call_streams(_ACKNOWLEDGE, body, self._acknowledged):
+        if self._positions and not self._send_positions():
+            return
+        if self._to_cancel and not self._send_cancellations():
+            return
+        while self._to_replay:
+            if not self._send_replay(self._to_replay.first()):
                 return
+            self._to_replay.pop_first()
+
+    def _send_positions(self) -> bool:
+        while self._positions:
+            some = self._some_topics()
+            positions = [(topic, self._positions[topic]) for topic in some]
+            if not self._control.acknowledge(positions, self._acknowledged):
+                return False
             for topic in some:
                 self._positions.pop(topic, None)
-        while self._to_cancel:
-            some = self._to_cancel[:MAX_CANCELLED]
-            body = streams_pb2.CancelStreamsRequest(topics=some).SerializeToString()
-            if not self._owner.call_streams(_CANCEL, body, _forget):
-                return
-            del self._to_cancel[:MAX_CANCELLED]
-        while self._to_replay:
-            stream = next(iter(self._to_replay))
-            request_ = streams_pb2.ReplayRequest(
-                topic=stream.topic, sequence=stream.receiver.sequence
-            )
+        return True
 
-            def answered(
-                head: ResponseHead | None, body: bytes, stream: ClientStream = stream
-            ) -> None:
-                self._replayed(stream, head, body)
-
-            if not self._owner.call_streams(_REPLAY, request_.SerializeToString(), answered):
-                return
-            del self._to_replay[stream]
-
-    def _some_positions(self) -> list[bytes]:
+    def _some_topics(self) -> list[bytes]:
         """Topics for one call; of a shared stream as often as there are calls that take part."""
         if not self._others:
             return list(self._positions)[:MAX_CANCELLED]
@@ -471,6 +396,21 @@ class Hub:
                 break
             some += [topic] * calls
         return some
+
+    def _send_cancellations(self) -> bool:
+        while self._to_cancel:
+            if not self._control.cancel_streams(self._to_cancel[:MAX_CANCELLED]):
+                return False
+            del self._to_cancel[:MAX_CANCELLED]
+        return True
+
+    def _send_replay(self, stream: ControlledStream) -> bool:
+        def answered(head: ResponseHead | None, body: bytes) -> None:
+            self._replayed(stream, head, body)
+
+        return self._control.replay(stream.topic, stream.receiver.sequence, answered)
+
+    # -- what the server answers -------------------------------------------------------------
 
     def _acknowledged(self, head: ResponseHead | None, body: bytes) -> None:
         if head is None:
@@ -486,26 +426,22 @@ class Hub:
             self._unknown(topic, response.epoch)
 
     def _unknown(self, topic: bytes, epoch: bytes) -> None:
+        """The server does not have a stream."""
         for stream in self._with(topic):
             stream.fail(self._why_unknown(topic, epoch))
-
-    def _with(self, topic: bytes) -> list[ClientStream]:
-        """The streams with a topic: more than one only where they are shared."""
-        stream = self._streams.get(topic)
-        return [] if stream is None else [stream, *self._others.get(topic, ())]
 
     def _why_unknown(self, topic: bytes, epoch: bytes) -> Unavailable:
         if epoch and epoch != self._epoch:
             reason = f"the server at {self._owner.address} was restarted"
-        elif self._reached or topic in self._group_of:
+        elif self._subscriber.is_connected or self._subscriber.is_from_group(topic):
             reason = f"the server at {self._owner.address} has given up the stream"
         else:
-            reason = f"the publisher at {self._endpoint} was not reached"
+            reason = f"the publisher at {self._subscriber.endpoint} was not reached"
         return Unavailable(f"{reason}; the stream is cut short")
 
-    def _replayed(self, stream: ClientStream, head: ResponseHead | None, body: bytes) -> None:
-        if head is None or stream.hub is not self:
-            return  # asked again later
+    def _replayed(self, stream: ControlledStream, head: ResponseHead | None, body: bytes) -> None:
+        if head is None or stream not in self._with(stream.topic):
+            return  # asked again later, or ended
         if head.code is Code.NOT_FOUND:
             self._unknown(stream.topic, b"")
             return
@@ -515,30 +451,25 @@ class Hub:
             response = streams_pb2.ReplayResponse.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             return
-        self._unheard.pop(stream, None)
+        self._unheard.discard(stream)
         publication = from_message(response.publication)
-        # What is still missing is asked for at once, unless there is nothing to be had.
-        stream.asked = not publication.items
+        if publication.items:
+            # What is still missing is asked for at once; not where there was nothing to be had.
+            self._asked.discard(stream)
+        else:
+            self._asked.add(stream)
         if publication.sequence > stream.receiver.sequence:
             stream.gap(publication.sequence)
         stream.arrived(publication)
 
-    # -- what the publisher's connection tells -----------------------------------------------
+    # -- what the publisher sends ------------------------------------------------------------
 
-    def published(self, frame: bytes, group: _Group | None = None) -> None:
-        """Something was published, to a group if one is given."""
-        self._owner.messages += 1
-        self._reading = True
-        self._read_from = group
-        try:
-            self._published(frame)
-        finally:
-            self._reading = False
-
-    def _published(self, frame: bytes) -> None:
+    def published(self, frame: bytes) -> None:
+        """Something arrived under a topic that was subscribed to."""
+        self._owner.heard()
         topic = topic_of(frame)
-        if topic not in self._bundles:
-            self._published_alone(topic, frame)
+        if not self._subscriber.is_bundle(topic):
+            self._published(topic, frame)
             return
         try:
             frames = decode_bundle(frame)
@@ -546,9 +477,9 @@ class Hub:
             self._owner.count("malformed")  # heartbeats will tell what is missing
             return
         for each in frames:
-            self._published_alone(topic_of(each), each)
+            self._published(topic_of(each), each)
 
-    def _published_alone(self, topic: bytes, frame: bytes) -> None:
+    def _published(self, topic: bytes, frame: bytes) -> None:
         stream = self._streams.get(topic)
         if stream is None:
             self._owner.count("publication of no stream")
@@ -559,100 +490,73 @@ class Hub:
             stream.cancel(Internal(str(error)))
             return
         if not publication.items and publication.end is None:
-            self.acknowledge(stream)  # a heartbeat wants to hear something
-        others = self._others.get(stream.topic) if stream.shared else None
+            self.acknowledge(stream)  # the server asks for a sign of life
+        others = self._others.get(topic) if stream.shared else None
         if others is not None:
             for other in list(others):
                 other.arrived(publication)
         stream.arrived(publication)
 
     def flush(self) -> None:
-        """What arrived has been read: say what follows from it."""
+        """What had arrived has been dispatched: say what follows from it."""
         self._owner.flush()
 
     def _flush_soon(self) -> None:
-        """Have :meth:`send` called when the turn ends, which is that of what is being read."""
-        if self._reading:
-            group = self._read_from
-            subscriber = self._subscriber if group is None else group.transport
-            if subscriber is not None:
-                subscriber.flush_soon()
-                return
-        self._owner.flush_soon()
+        """Have :meth:`send` called when the turn ends, which is that of what is being received."""
+        if not self._subscriber.flush_soon():
+            self._owner.flush_soon()
 
-    def connected(self) -> None:
-        """The publisher is reached."""
-        self._reached = True
-
-    def disconnected(self) -> None:
-        """The connection was lost; libzmq connects again."""
-        self._reached = False
+    def publisher_lost(self) -> None:
+        """The connection to the publisher was lost; libzmq makes it anew."""
         if self._streams:
             self._look_later()
 
-    def failed(self, reason: str) -> None:
-        """Something answers that is no publisher."""
-        _log.warn("{endpoint}: {reason}", endpoint=self._endpoint, reason=reason)
-        subscriber, self._subscriber = self._subscriber, None
-        self._reached = False
-        if subscriber is not None:
-            subscriber.close()
-        if self._reconnect is None and not self._closed:
-            self._reconnect = self._clock.callLater(_RETRY, self._connect_again)
+    def cannot_subscribe(self, reason: str) -> None:
+        """No socket can be connected to the publisher: its streams cannot go on."""
+        for stream in self._all():
+            if not self._subscriber.is_from_group(stream.topic):
+                stream.cancel(Unavailable(reason))
 
-    def _connect_again(self) -> None:
-        self._reconnect = None
-        if self._subscriber is None and self._streams:
-            self._connect()
-
-    def closed(self) -> None:
-        """The socket was closed by somebody else, with the factory."""
-        self._subscriber = None
-
-    # -- what the server's connection tells --------------------------------------------------
+    # -- what becomes of the server's connection ---------------------------------------------
 
     def lost(self, reason: str) -> None:
-        """The connection is gone; another is tried for."""
+        """The connection to the server was lost; another one is tried for."""
         self._reason = reason
-        if self._streams and self._patience is None:
-            self._patience = self._clock.callLater(self._grace, self._out_of_patience)
+        if self._streams and not self._patience.is_running:
+            self._patience.start(self._grace)
 
     def ready(self) -> None:
         """There is a connection (again): ask whether the server still has the streams."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._patience.stop()
         self._ask_for_all()
 
     def _ask_for_all(self) -> None:
         for topic, stream in self._streams.items():
-            # Of a shared stream it is of no interest, but whether there is one.
+            # The server does not use the number of a shared stream, only that there is one.
             self._positions[topic] = stream.position
         if self._positions:
             self._flush_soon()
 
     def _out_of_patience(self) -> None:
-        self._patience = None
         for stream in self._all():
             stream.fail(Unavailable(f"{self._reason}; the stream is cut short"))
 
     def _look_later(self) -> None:
-        if self._look is None and not self._closed:
-            self._look = self._clock.callLater(_RETRY, self._look_after)
+        if not self._look.is_running and not self._closed:
+            self._look.start(_RETRY)
 
     def _look_after(self) -> None:
         """Ask again for what is missing; and for the streams, while their publisher is away."""
-        self._look = None
         again = self._is_unreached
+        self._asked.clear()
         for stream in self._all():
-            stream.asked = False
             if stream.wants_replay or stream in self._unheard:
                 again = True
                 self.replay(stream)
         for requests in self._requests:
             if requests.is_unacknowledged:
                 again = True
-                self._fresh[requests] = None
+                self._fresh.add(requests)
                 requests.ask()
                 self._flush_soon()
         if self._is_unreached:
@@ -660,42 +564,34 @@ class Hub:
         if again:
             self._look_later()
 
-    def _stop_timers(self) -> None:
-        for timer in (self._look, self._patience, self._reconnect):
-            if timer is not None:
-                timer.cancel()
-        self._look = self._patience = self._reconnect = None
+    # -- the end -----------------------------------------------------------------------------
+
+    def _stop_timers_if_idle(self) -> None:
+        if not self._streams and not self._requests:
+            self._look.stop()
+            self._patience.stop()
+            self._subscriber.stop_timers()
 
     def say_goodbye(self) -> None:
-        """The connection is about to be closed: tell the server which handlers it need not keep."""
+        """The connection is about to be closed: tell the server which streams nobody wants."""
         if not self._owner.is_ready:
             return
-        topics = [*self._to_cancel, *(stream.topic for stream in self._all())]
+        topics = [*self._to_cancel, *self.topics()]
         for first in range(0, len(topics), MAX_CANCELLED):
-            some = topics[first : first + MAX_CANCELLED]
-            body = streams_pb2.CancelStreamsRequest(topics=some).SerializeToString()
-            self._owner.call_streams(_CANCEL, body, None)
+            self._control.cancel_streams(topics[first : first + MAX_CANCELLED], wait=False)
 
     def close(self) -> None:
-        """The connection is closed for good."""
-        self._closed = True  # with its channel, which ends the streams
-        self._stop_timers()
+        """The connection is closed for good, with its channel, which ends the streams."""
+        self._closed = True
+        self._look.stop()
+        self._patience.stop()
+        self._subscriber.close()
         self._positions.clear()
-        self._to_cancel.clear()
         self._unread.clear()
+        self._to_cancel.clear()
         self._to_replay.clear()
-        self._bundles.clear()
-        for table in (self._requests, self._fresh, self._again):
-            table.clear()
-        subscriber, self._subscriber = self._subscriber, None
-        if subscriber is not None:
-            subscriber.close()
-        for group in self._groups.values():
-            group.close()
-        self._groups.clear()
-        self._group_of.clear()
+        self._asked.clear()
         self._unheard.clear()
-
-
-def _forget(head: ResponseHead | None, body: bytes) -> None:
-    """Nothing hangs on the answer."""
+        self._requests.clear()
+        self._fresh.clear()
+        self._again.clear()

@@ -198,6 +198,10 @@ class ClientWire(Generic[C]):
         self.draining = True
         return True
 
+    def forget_notice(self) -> None:
+        """The server that shut down has gone; another one may come."""
+        self.draining = False
+
     def _malformed(self, call: C, reason: str) -> Reply[C]:
         """A call has had its reply, and nothing better will come."""
         self._drop("malformed")

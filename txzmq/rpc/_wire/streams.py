@@ -453,6 +453,16 @@ class Receiver:
             self._early.clear()
         return True
 
+    def take_start(self) -> bytes:
+        """The initial metadata, as the header of a reply: there is one, and it comes once."""
+        start, self.start = self.start, None
+        assert start is not None, "it has arrived"
+        return start
+
+    def take_back_end(self) -> None:
+        """The end was not the end after all: another server goes on in its place."""
+        self.sequence -= 1
+
     def skip(self, sequence: int) -> int:
         """Give up what is missing before *sequence*.
 

@@ -1,0 +1,229 @@
+"""Calls with one response that a policy repeats: each is made of calls, its attempts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from txzmq._ordered_set import OrderedSet
+from txzmq.rpc._client.attempts import Attempts, attempt_head
+from txzmq.rpc._client.call import Call, CallRegistry, SubchannelPort, outcome_of
+from txzmq.rpc._client.request_stream import Requests
+from txzmq.rpc._client.retry_policy import Progress, is_repeatable
+from txzmq.rpc._wire.headers import REQUEST_KEY_SIZE, OpenStream, RequestHead, ResponseHead
+from txzmq.rpc.client import CallSpec, ResponseMetadata
+from txzmq.rpc.errors import RpcError
+from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy
+
+__all__ = ["Attempt", "RetriedCall"]
+
+
+class Attempt(Call):
+    """One attempt of a logical call, which alone decides whether there is another."""
+
+    __slots__ = ("_not_executed", "_requests", "answered", "number")
+
+    def __init__(
+        self,
+        registry: CallRegistry,
+        spec: CallSpec,
+        head: RequestHead,
+        body: bytes,
+        response_size: int,
+        used: Collection[Any],
+        number: int,
+        requests: Requests | None,
+    ) -> None:
+        """
+        :param number: which of the call's attempts it is, from 1.
+        :param requests: what the caller streams; None where there is one request.
+        """
+        super().__init__(registry, spec, head, body, response_size, used)
+        self.number = number
+        self._requests = requests
+        #: Whether a server has said why it failed.
+        self.answered = False
+        self._not_executed = False
+
+    def picked(self, subchannel: SubchannelPort) -> None:
+        """A connection has it: the requests go there, too."""
+        super().picked(subchannel)
+        if self._requests is not None:
+            self._requests.carried(subchannel.stream_control)
+
+    def refused(self, head: ResponseHead, error: RpcError) -> None:
+        """The reply is an error."""
+        self.answered = True
+        self._not_executed = head.not_executed
+        self.fail(error)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come, as far as the client knows."""
+        return Progress.NOT_EXECUTED if self._not_executed else super().progress
+
+
+class RetriedCall:
+    """What the caller waits for, however many attempts it takes (a LogicalCall, and Attempted)."""
+
+    __slots__ = (
+        "_attempts",
+        "_body",
+        "_head",
+        "_key",
+        "_live",
+        "_registry",
+        "_requests",
+        "_response_size",
+        "_spec",
+        "deferred",
+        "over",
+    )
+
+    def __init__(
+        self,
+        registry: CallRegistry,
+        policy: RetryPolicy | HedgingPolicy,
+        spec: CallSpec,
+        head: RequestHead,
+        body: bytes,
+        response_size: int,
+        requests: Requests | None = None,
+    ) -> None:
+        """:param requests: what the caller streams, kept for another attempt."""
+        self._registry = registry
+        self._spec = spec
+        self._head = head
+        self._body = body
+        self._response_size = response_size
+        self._requests = requests
+        self._attempts = Attempts(registry, spec.method, policy, self)
+        # The attempts that are on their way.
+        self._live: OrderedSet[Attempt] = OrderedSet()
+        # By which a server tells that an attempt is another one of a call that it knows.
+        self._key = b""
+        self.over = False
+        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is up."""
+        return self._spec.deadline
+
+    def start(self) -> None:
+        """Make the first attempt, and what the policy wants besides."""
+        self._new_key()
+        self._attempts.start()
+
+    def _new_key(self) -> None:
+        if self._requests is None and is_repeatable(self._spec.method.idempotency_level):
+            self._key = os.urandom(REQUEST_KEY_SIZE)
+
+    def attempt(self, number: int, used: Collection[Any]) -> None:
+        """Make an attempt."""
+        registry, spec, requests = self._registry, self._spec, self._requests
+        head = attempt_head(self._head._replace(request_key=self._key), spec.metadata, number)
+        if requests is not None:
+            head = head._replace(open_stream=OpenStream(requests=requests.id))
+        on_their_way = [call.route for call in self._live if call.route is not None]
+        wanted = None if spec.response_metadata is None else ResponseMetadata()
+        attempt = Attempt(
+            registry,
+            spec.replace(parent=None, response_metadata=wanted),
+            head,
+            self._body,
+            self._response_size,
+            [*used, *on_their_way],
+            number,
+            requests,
+        )
+        if attempt.used:
+            attempt.has_waited(registry.clock.seconds())
+        self._live.add(attempt)
+        registry.begun(attempt)
+        attempt.deferred.addCallbacks(
+            self._succeeded, self._failed, callbackArgs=(attempt,), errbackArgs=(attempt,)
+        )
+        registry.start(attempt)
+
+    def _succeeded(self, response: object, attempt: Attempt) -> None:
+        self._attempts.succeeded()
+        self._keep_metadata(attempt)
+        if self._end(attempt):
+            self.deferred.callback(response)
+
+    # Any: pyright knows a Failure in parts only.
+    def _failed(self, failure: Any, attempt: Attempt) -> None:
+        self._live.discard(attempt)
+        if self.over:
+            return
+        error: BaseException = failure.value
+        self._keep_metadata(attempt)
+        if not isinstance(error, RpcError) or not self._may_be_made_again():
+            if self._end():
+                self.deferred.errback(failure)
+            return
+        if attempt.answered:
+            # So that a server which keeps replies does not give this one to the next attempt.
+            self._new_key()
+        self._attempts.failed(
+            error, attempt.progress, attempt.route, self._spec.deadline, attempt.number
+        )
+
+    def _may_be_made_again(self) -> bool:
+        """Whether the requests of the attempt that has failed can be sent again."""
+        requests = self._requests
+        if requests is None:
+            return True
+        if not requests.are_held:
+            return False
+        requests.rewind()
+        return True
+
+    def _keep_metadata(self, attempt: Attempt) -> None:
+        mine, its = self._spec.response_metadata, attempt.spec.response_metadata
+        if mine is not None and its is not None:
+            mine.received(its.initial, its.trailing)
+
+    def attempts_ended(self, error: Exception) -> None:
+        """No attempt is made any more."""
+        self.give_up(error)
+
+    # -- ends that come from outside ---------------------------------------------------------
+
+    def requests_failed(self, error: Exception) -> None:
+        """The caller has no more items, because of an error."""
+        self.give_up(outcome_of(error, self._spec.method))
+
+    def give_up(self, error: Exception) -> None:
+        """End it whatever the attempts do; they are cancelled."""
+        if self._end():
+            self.deferred.errback(error)
+
+    def too_late(self) -> None:
+        """Its time is up, which its attempts have noticed before."""
+
+    def _cancelled(self, _: object) -> None:
+        self._registry.guard.check()
+        self._end()  # Twisted fires the Deferred
+
+    def _end(self, winner: Attempt | None = None) -> bool:
+        """Leave nothing behind; whether there was something to end."""
+        if self.over:
+            return False
+        self.over = True
+        self._attempts.stop()
+        self._registry.logical_ended(self)
+        parent = self._spec.parent
+        if parent is not None:
+            parent.release(self.deferred)
+        if self._requests is not None:
+            self._requests.stop()
+        for attempt in list(self._live):
+            if attempt is not winner:
+                attempt.deferred.cancel()
+        self._live.clear()
+        return True
