@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, TypeVar, cast
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
@@ -184,6 +184,17 @@ class RpcError(Exception):
         """
         parsed = (_parse(packed, message_type) for packed in self.details)
         return tuple(message for message in parsed if message is not None)
+
+    def of_call(self, path: str, /) -> Self:
+        """Note that this error is the outcome of a call; txzmq calls this where the call ends.
+
+        Not for handlers and interceptors: an error with a :attr:`method` is not sent as a status.
+
+        :param path: the path of the call's method, ``/package.Service/Method``.
+        :return: the error itself.
+        """
+        self.method = path
+        return self
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}" if self.message else self.code.name
