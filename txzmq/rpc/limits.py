@@ -105,5 +105,5 @@ class ServerLimits:
     stream_grace: float = 5.0
     #: Seconds of silence after which a client's streams are ended: it acknowledges nothing, though
     #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a
-    #: quarter longer). Set 2 at least: the first heartbeat comes after 1 s.
+    #: quarter longer). Use 2 or more: the first heartbeat comes after 1 s.
     stream_silence: float = 20.0

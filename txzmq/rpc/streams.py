@@ -164,8 +164,8 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def write(self, item: T) -> bool:
         """Add an item; after the end of the stream it is dropped.
 
-        :return: whether to write more now; if not, :meth:`ready` tells when to.
-        :raises BufferError: if *limit* items wait, because the caller did not stop when told to.
+        :return: whether there is room for more; if not, :meth:`ready` fires when there is.
+        :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
         if self._closed or self._end is not None:
             return False
@@ -181,7 +181,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         return False
 
     def ready(self) -> Deferred[None]:
-        """Fires when to write more; fails with ``CancelledError`` once the stream has ended."""
+        """Fires when there is room for items; fails with ``CancelledError`` if the stream ends."""
         if self._closed or self._end is not None:
             waiting: Deferred[None] = Deferred()
             waiting.errback(CancelledError("the stream has ended"))
