@@ -22,7 +22,7 @@ def baseline(against: str, protos: Sequence[Path], include: Sequence[Path]) -> F
     """The protos as they were.
 
     :param against: a file that holds a FileDescriptorSet, or what git takes for a commit.
-    :raises UsageError: if it is neither.
+    :raises UsageError: if *against* is neither.
     :raises Problems: if the protos of that commit do not compile.
     """
     file = Path(against)
@@ -48,7 +48,7 @@ def _from_git(commit: str, protos: Sequence[Path], include: Sequence[Path]) -> F
 
 
 def _extracted(path: Path, top: Path, commit: str, there: Path) -> Path:
-    """*path* as of *commit*, in the folder *there*; *path* itself if it is not git's."""
+    """*path* as of *commit*, in the folder *there*; *path* itself if it is not below *top*."""
     try:
         name = path.resolve().relative_to(top.resolve()).as_posix()
     except ValueError:

@@ -1,9 +1,9 @@
-"""Compares two states of the protos, and names the changes that break somebody.
+"""Compares two states of the protos, and reports the changes that break callers.
 
 The rules, their names and their categories are buf's (https://buf.build/docs/breaking/rules/),
-as far as they concern messages and rpcs, so that what is known of them stays true. One rule is
-ours: TXZMQ_RPC_SAME_PYTHON_NAME, for an rpc whose Python name changes because a new rpc of its
-service would have the same one.
+as far as they concern messages and rpcs, so that buf's documentation holds for them. One rule is
+txzmq's own: TXZMQ_RPC_SAME_PYTHON_NAME, for an rpc whose Python name changes because a new rpc of
+its service would have the same one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Path = tuple[int, ...]
 _Label = FieldDescriptorProto.Label
 _Type = FieldDescriptorProto.Type
 
-#: Types that read each other's bytes.
+#: Types by encoding; those of one encoding read each other's bytes.
 _WIRE_TYPES: Final[Mapping[int, str]] = {
     **dict.fromkeys(
         (
@@ -52,7 +52,7 @@ _WIRE_TYPES: Final[Mapping[int, str]] = {
 
 
 class _Element(NamedTuple):
-    """Something with a full name, and where it stands."""
+    """An element of a proto that has a full name, and its place."""
 
     file: FileDescriptorProto
     path: _Path
@@ -131,9 +131,9 @@ def breaking_changes(
     protos: Collection[str],
     category: Category,
 ) -> list[Problem]:
-    """The changes from *before* to *after* that break, in the order of the files.
+    """The breaking changes from *before* to *after*, in the order of the files.
 
-    :param protos: the files that are ours in *after*; others are somebody else's business.
+    :param protos: the files of *after* that are compared; the others come from other packages.
     """
     imported = {file.name for file in after.file}.difference(protos)
     ours = [
@@ -191,7 +191,7 @@ class _Comparison:
         after: Mapping[str, _Element],
         compare: Callable[[_Element, _Element], None] | None,
     ) -> None:
-        """Compare what is still there; report what is not."""
+        """Compare the elements that are in both states; report those that were deleted."""
         for name, old in before.items():
             new = after.get(name)
             if self._strict:
@@ -200,7 +200,7 @@ class _Comparison:
                 compare(old, new)
 
     def _deleted(self, kind: str, old: _Element, new: _Element | None) -> None:
-        """Report *old* if its file is still there without it."""
+        """Report *old* if its file still exists, without it."""
         file = self._after.files.get(old.file.name)
         if file is None or file.package != old.file.package or _is_synthetic(old.proto):
             return  # the rules for files have said so, or nobody can refer to it
@@ -287,7 +287,8 @@ class _Comparison:
             verb = "became required" if number in now else "is no longer required"
             what = f"field {number} of {new.full_name} {verb}"
             rule = "MESSAGE_SAME_REQUIRED_FIELDS"
-            self._report(rule, new.file, new.path, what, "required is for ever")
+            advice = "keep it as it was: parsers reject messages without a required field"
+            self._report(rule, new.file, new.path, what, advice)
 
     def _reserved(
         self, rule: str, kind: str, before: DescriptorProto | EnumDescriptorProto, new: _Element
@@ -449,7 +450,7 @@ def _value_names(enum: EnumDescriptorProto) -> dict[int, set[str]]:
 
 
 def _reserved_ranges(proto: DescriptorProto | EnumDescriptorProto) -> list[tuple[int, int]]:
-    """Ranges without their ends; those of enums are stored with them."""
+    """The ranges, each without its end; an enum's are stored with it."""
     past = 0 if isinstance(proto, DescriptorProto) else 1
     return [(it.start, it.end + past) for it in proto.reserved_range]
 

@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _usage(error)
     except KeyboardInterrupt:
         return 130
-    except SystemExit as error:  # argparse has said what is wrong
+    except SystemExit as error:  # argparse has printed what is wrong
         return error.code if isinstance(error.code, int) else USAGE
 
 
-#: Seconds between two looks at the protos.
+#: Seconds between two checks of the protos for changes.
 _WATCH_INTERVAL: Final = 0.3
 
 
@@ -65,7 +65,7 @@ def _usage(error: UsageError) -> int:
 
 
 def _run(config: Config) -> int:
-    """One run; whatever is wrong has been printed when it returns."""
+    """Do one run, and print what is wrong."""
     try:
         with Bar(sys.stderr) as bar:
             planned = plan(config, bar.show)
@@ -85,13 +85,13 @@ def _run(config: Config) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BUG
     except BrokenPipeError:
-        # Whoever reads our output, such as head, has seen enough.
+        # The program that reads our output, such as head, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERRORS
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERRORS
-    except Exception as error:  # noqa: BLE001 - this is where a bug of ours ends
+    except Exception as error:  # noqa: BLE001 - a bug in the generator is reported here
         sys.excepthook(type(error), error, error.__traceback__)
         print("error: this is a bug in txzmq.codegen; please report it", file=sys.stderr)
         return BUG
@@ -100,7 +100,7 @@ def _run(config: Config) -> int:
 def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:
     if config.against is None:
         return ()
-    # Only here, because most runs need neither, and everyone waits for imports.
+    # Imported here, because most runs need neither, and imports take time.
     from txzmq_codegen.baseline import baseline
     from txzmq_codegen.breaking import breaking_changes
 
@@ -146,7 +146,7 @@ def _check(config: Config, found: Changes) -> int:
 
 
 def _print_summary(config: Config, found: Changes) -> None:
-    """Say what was done, to a person; programs hear nothing of success."""
+    """Print what was done, if a person reads it in a terminal."""
     if not sys.stderr.isatty():
         return
     written = len(found.missing) + len(found.changed)

@@ -1,4 +1,4 @@
-"""What to do: the command line, over ``[tool.txzmq.codegen]`` of the nearest pyproject.toml."""
+"""The command line, and ``[tool.txzmq.codegen]`` of the nearest pyproject.toml, as options."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EPILOG: Final = """\
 exit status: 0 fine; 1 errors in the protos, or breaking changes; 2 wrong usage or configuration;
 3 the output is not up to date (--check); 70 a bug in the generator
 """
-#: What has no place in a file: what to do, as opposed to how.
+#: Options that say what to do, as opposed to how; only the command line may have them.
 _COMMANDS: Final = frozenset({"check", "diff", "watch", "print-include", "help"})
 
 
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        # So that the configuration can tell what was given.
+        # Options that were not given are absent, so that pyproject.toml can set them.
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
@@ -112,10 +112,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def configure(arguments: Sequence[str], folder: Path) -> Config:
-    """The options of a run in *folder*, for which paths are written as from there.
+    """The options of a run in *folder*, to which paths are relative.
 
     :raises UsageError: if the configuration is wrong.
-    :raises SystemExit: with status 2, if the command line is; with 0 after ``--help``.
+    :raises SystemExit: with status 2, if the command line is wrong; with 0 after ``--help``.
     """
     given = vars(_parser().parse_args(arguments))
     if not given.get("protos"):

@@ -1,8 +1,8 @@
-"""Finds every error of all files, from a compiler that stops at the first bad one.
+"""Finds every error of all files, although protoc stops at the first bad one.
 
-protoc reports the errors of one file (and of those that it imports) and stops. So the files that
-it complains of are taken out, with everything that imports them, and it runs again on the rest:
-one run per bad file, however many good ones there are.
+protoc reports the errors of one file (and of those that it imports) and stops. So this module takes
+out the files that protoc complains of, with everything that imports them, and runs it again on the
+rest: one run per bad file, however many good ones there are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HELP: Final = (
     (re.compile(r"Option .* unknown"), "import the file that defines it"),
     (
         re.compile(r"not a message type"),
-        "rpcs take messages; .full.Name, if an rpc hides the message",
+        "rpcs take messages; write .full.Name if an rpc of that name hides the message",
     ),
     (re.compile(r"Expected \""), "something is missing or misspelt before this place"),
     (re.compile(r"[Ee]dition"), "the newest edition depends on the installed grpcio-tools"),
@@ -110,7 +110,7 @@ def _with_importers(bad: Collection[str], imports: Mapping[str, Collection[str]]
 
 
 def _causes(problems: Iterable[Problem]) -> list[Problem]:
-    """Without the complaints of files whose imports have errors of their own."""
+    """*problems* without those that only follow from errors in imported files."""
     problems = list(problems)
     with_errors = {it.position.file for it in problems if it.severity == "error"}
     not_found = {it.position.file for it in problems if "File not found" in it.message}
@@ -122,7 +122,7 @@ def _causes(problems: Iterable[Problem]) -> list[Problem]:
     causes: list[Problem] = []
     for it in problems:
         if it.position.file in not_found:
-            continue  # said better, with a line, by the file that imports it
+            continue  # the file that imports it reports this too, with a line
         blamed = re.match(r'Import "(.+)" was not found', it.message)
         if blamed is not None and blamed[1] in with_errors - not_found:
             continue

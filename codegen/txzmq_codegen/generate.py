@@ -1,6 +1,6 @@
-"""The pure heart: a request of the compiler in, the response out.
+"""From a request of the compiler to the response, without IO.
 
-The command line and the protoc plugin differ only in who makes the request.
+The command line makes the request itself; the plugin gets it from protoc.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txzmq_codegen.render import render
 
 __all__ = ["generate", "respond", "response_with", "services"]
 
-# protoc asks these of every plugin, and refuses files that are beyond them.
+# protoc asks every plugin for these, and refuses files that need more.
 _FEATURES: Final = (
     CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
 )
@@ -51,7 +51,7 @@ def services(
 
 
 def generate(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResponse:
-    """As :func:`services`, in the words of protoc's plugins."""
+    """As :func:`services`, as a response to protoc."""
     response = response_with()
     for name, text in services(request.proto_file, request.file_to_generate, layout).items():
         response.file.add(name=name, content=text)
@@ -59,7 +59,7 @@ def generate(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResp
 
 
 def respond(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResponse:
-    """As :func:`generate`; problems become the response's error, as protoc's contract has it."""
+    """As :func:`generate`; problems become the response's error, as protoc requires."""
     try:
         return generate(request, layout)
     except Problems as problems:

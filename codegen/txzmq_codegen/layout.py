@@ -72,7 +72,7 @@ class Layout(NamedTuple):
         return Module(proto, tuple(protoc_module(proto, suffix).split(".")), ours)
 
     def base(self, module: Module, importer: Module) -> str:
-        """What stands before *module*'s own name where *importer* imports it.
+        """The package from which *importer* imports *module*.
 
         ``..common.v1``, ``.``, or ``acme.common.v1``; empty if it stands on the import path itself.
         """
@@ -111,7 +111,7 @@ def import_statement(base: str, name: str, alias: str) -> str:
 
 
 def collisions(layout: Layout) -> list[Problem]:
-    """Protos whose modules would be in each other's way."""
+    """The problems of protos whose modules would have the same name."""
     problems: list[Problem] = []
     owners: dict[tuple[str, ...], str] = {}
     for proto in sorted(layout.ours):

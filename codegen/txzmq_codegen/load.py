@@ -1,4 +1,4 @@
-"""From descriptors to the model; everything that a user can get wrong is found here."""
+"""From descriptors to the model; finds everything that is wrong in the protos."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Moves the modules that protoc and mypy-protobuf write into a package of ours.
 
-They import each other by absolute names that protoc derives from the paths of the protos. Here
-they get the imports that the layout asks for, computed from the descriptors; what is expected and
-not found is an error, because a module that was moved only half fails much later.
+They import each other by absolute names that protoc derives from the paths of the protos. This
+module replaces those by the imports of the layout, computed from the descriptors. A text of another
+shape than expected is an error, because a module that is changed in part only fails much later.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _IMPORTS_END: Final = "\nDESCRIPTOR = "
 #: Before the place where protoc's module says its own name.
 _BUILD: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "
 
-# What strict pyright need not say of modules that others wrote. protoc's look at a private name of
-# the runtime, import for effect, and use what older stubs of the runtime leave open;
-# mypy-protobuf's override methods of Message with narrower ones, and name aliases with underscores.
+# Switches off what strict pyright says of modules that other tools write. protoc's use a private
+# name of the runtime, import for effect, and use names that older stubs of the runtime leave
+# untyped; mypy-protobuf's override methods of Message with narrower ones, and name aliases with
+# underscores.
 _PYRIGHT_MESSAGES: Final = (
     "# pyright: reportPrivateUsage=false, reportUnusedImport=false, "
     "reportConstantRedefinition=false, reportUnknownVariableType=false, "
@@ -42,7 +43,7 @@ _PYRIGHT_STUBS: Final = (
 
 
 class UnexpectedText(Exception):
-    """A tool's output has not the shape that this generator knows: a bug of ours."""
+    """A tool's output does not have the shape that this generator knows: a bug in the generator."""
 
 
 def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str:
@@ -82,7 +83,7 @@ def _protoc_alias(proto: str, module: Module) -> str:
 
 
 def for_stubs(files: Sequence[FileDescriptorProto], layout: Layout) -> list[FileDescriptorProto]:
-    """*files* as mypy-protobuf should see them: called as their modules will be.
+    """*files*, renamed so that mypy-protobuf finds the names of our modules.
 
     It derives modules from the names of files as protoc does, and folders may have names that
     Python cannot import.
@@ -147,7 +148,7 @@ _REASON: Final = re.compile(r'(?<=deprecated\()"""(.*)"""(?=\)$)', re.MULTILINE)
 
 
 _EXTENSION: Final = ": _extension_dict._ExtensionFieldDescriptor["
-#: An extension that is a keyword; mypy-protobuf thinks of that for messages only.
+#: An extension whose name is a keyword; mypy-protobuf renames only such messages.
 _UNNAMEABLE: Final = re.compile(
     rf"^( *)((?:{'|'.join(sorted(KEYWORDS))}){re.escape(_EXTENSION)})", re.MULTILINE
 )
@@ -158,7 +159,7 @@ def _quoted(reason: re.Match[str]) -> str:
 
 
 def _has_shadows(stub: str) -> bool:
-    """Whether a message has a field that is called as a method of every message.
+    """Whether a message has a field with the name of a method of every message.
 
     It hides the method at run time, too.
     """
@@ -200,7 +201,7 @@ def _moved_import(line: str, imported: Mapping[str, Module], here: Module, layou
     if module is not None:
         return import_statement(layout.base(module, here), module.parts[-1], alias)
     module = imported.get(package)
-    if module is not None:  # a message that a public import makes ours
+    if module is not None:  # a message that a public import brings in
         base = layout.base(module, here)
         if name in KEYWORDS:
             name = alias = f"_r_{name}"

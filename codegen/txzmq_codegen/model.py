@@ -1,4 +1,4 @@
-"""What one ``_txzmq.py`` says, as values without behaviour."""
+"""The contents of one ``_txzmq.py``, as values without behaviour."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Message(NamedTuple):
     #: ``("Outer", "Inner")``: the way to it from its module.
     path: tuple[str, ...]
     module: Module
-    #: It, or its file, is marked so.
+    #: Whether the message, or its file, is marked deprecated.
     deprecated: bool
 
 

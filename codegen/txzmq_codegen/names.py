@@ -1,4 +1,4 @@
-"""Names: what the identifiers of a proto are called in Python.
+"""Names: what the identifiers of a proto become in Python.
 
 Proto identifiers are ASCII letters, digits and underscores, so every rule here can be exact. The
 name on the wire never changes.
@@ -14,14 +14,14 @@ from typing import Final, NamedTuple
 __all__ = ["ServiceClasses", "is_plain", "method_names", "module_part", "service_classes", "snake"]
 
 #: Spelt out, because ``keyword.kwlist`` is that of the Python that runs the generator, and the
-#: output must be the same everywhere. A test holds them together.
+#: output must be the same everywhere. A test compares the two.
 KEYWORDS: Final = frozenset(
     "False None True and as assert async await break class continue def del elif else except "
     "finally for from global if import in is lambda nonlocal not or pass raise return try while "
     "with yield".split()
 )
-#: What a method cannot be called although Python would allow it: the first argument of the
-#: generated constructors, and the one plain method that every class has.
+#: Names that Python allows for methods and the generator does not: the first argument of the
+#: generated constructors, and the one method without underscores that every class has.
 SOFT_CLASHES: Final = frozenset({"self", "mro"})
 
 _WORD_BORDER: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -42,7 +42,7 @@ def is_plain(name: str) -> bool:
 
 
 def _soften(name: str) -> str:
-    """Make *name* a public identifier that means nothing else."""
+    """Make *name* a public identifier that is no keyword and no :data:`SOFT_CLASHES`."""
     name = name.lstrip("_")
     if not name or name[0].isdigit():
         name = f"rpc_{name}"
@@ -75,7 +75,7 @@ class ServiceClasses(NamedTuple):
 def service_classes(services: Iterable[str]) -> Mapping[str, ServiceClasses]:
     """The class names for all services of one file.
 
-    ``<Service>Methods``, ``Client`` and ``Base`` are what they are. ``Unimplemented<Service>Base``
+    ``<Service>Methods``, ``Client`` and ``Base`` never change. ``Unimplemented<Service>Base``
     and ``<Service>FakeClient`` get trailing underscores where another service of the file has
     the name: services ``Foo`` and ``FooFake`` both would have a ``FooFakeClient``.
     """
@@ -103,8 +103,8 @@ def service_classes(services: Iterable[str]) -> Mapping[str, ServiceClasses]:
 def module_part(name: str) -> str:
     """A folder or file name as a part of a dotted module name.
 
-    What cannot be in an identifier becomes an underscore, a leading digit gets an ``n`` before
-    it, and a keyword an underscore behind it.
+    A character that an identifier cannot have becomes an underscore, a leading digit gets an ``n``
+    before it, and a keyword an underscore behind it.
     """
     name = _NOT_IN_IDENTIFIERS.sub("_", name)
     if not name or name[0].isdigit():

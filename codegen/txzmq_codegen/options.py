@@ -1,7 +1,7 @@
-"""Reads our own option, ``(txzmq.rpc.v1.stream)``, out of a method's options.
+"""Reads txzmq's own option, ``(txzmq.rpc.v1.stream)``, out of a method's options.
 
-From the bytes, not through a generated module: the generator imports nothing of the runtime, and
-whether a descriptor pool of this process knows the extension must not matter.
+It parses the bytes instead of using a generated module, because the generator imports nothing of
+the runtime, and the descriptor pool of this process need not know the extension.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _complaint(method: MethodDescriptorProto, stream: StreamOptions) -> tuple[st
     if stream.shared and method.client_streaming:
         return (
             f"sharing: SHARED on {name}, which takes a stream",
-            "subscribers share a run when their one request is equal; take one request",
+            "calls share a run if their requests are equal: take one request, not a stream",
         )
     if stream.replay and not stream.shared:
         return (

@@ -1,7 +1,7 @@
-"""The output folder: what is there, what should be, and the way from one to the other.
+"""The output folder: compares it with the wanted texts, and writes the difference.
 
-Only what carries the generator's mark is ever changed or deleted, and all files are written or
-none.
+Only files that carry the generator's mark are ever changed or deleted, and all files are written,
+or none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INIT: Final = "__init__.py"
 _TYPED: Final = "py.typed"
 #: Where in a file the mark and the name of the proto are: its first bytes.
 _HEAD: Final = 1000
-#: Packages that several distributions share: a folder of ours must not hide the others.
+#: Packages that several distributions share: the output must not hide the others.
 _NAMESPACES: Final = frozenset({"google"})
 
 
@@ -37,7 +37,7 @@ class Changes(NamedTuple):
 
     missing: tuple[str, ...]
     changed: tuple[str, ...]
-    #: Generated once, from protos that are no more.
+    #: Generated earlier, from protos that do not exist any more.
     stale: tuple[str, ...]
     unchanged: int
 
@@ -70,8 +70,8 @@ def changes(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Chang
 
     A hand-made ``__init__.py`` stays, and so does whatever stands beside it.
 
-    :param scope: the folders (in protoc's names) whose generated files this run answers for.
-    :raises Problems: if a file is in the way that was not generated.
+    :param scope: the folders (in protoc's names) whose generated files this run covers.
+    :raises Problems: if a file of a wanted name was not generated.
     """
     missing: list[str] = []
     changed: list[str] = []
@@ -108,7 +108,7 @@ def _is_package_file(name: str) -> bool:
 
 
 def _left_alone(out: Path, name: str) -> bool:
-    """Whether somebody else made this package file, or the package that it would stand in."""
+    """Whether the user made this package file, or the package that it would stand in."""
     if name.endswith(_TYPED) and (out / name).exists():
         return True
     init = _read((out / name).parent / _INIT)
@@ -140,7 +140,7 @@ def _stale(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Iterat
         elif _belongs(name, text):
             stale.add(name)
     yield from stale
-    # A package goes with the last of its modules.
+    # When the last module of a package is stale, its __init__.py is too.
     emptied = {str(parent) for name in stale for parent in Path(name).parents}
     for name in inits:
         folder = Path(name).parent
@@ -234,7 +234,7 @@ def _staged(folder: Path, wanted: Mapping[str, str], names: Sequence[str]) -> li
 
 
 def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
-    """Have *folder*, and those around it; new ones go again if what follows fails."""
+    """Make *folder*, and those around it; *undo* removes the new ones."""
     if folder.is_dir():
         return
     _make_folder(folder.parent, undo)
@@ -243,7 +243,7 @@ def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
 
 
 def _remember(target: Path, undo: contextlib.ExitStack) -> None:
-    """Have *target* put back as it is now if what follows fails."""
+    """Let *undo* put *target* back as it is now."""
     undo.callback(_quietly, partial(target.write_bytes, target.read_bytes()))
 
 

@@ -51,7 +51,7 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 
 def plugin(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
-    """Answer protoc: the ``_txzmq.py`` modules, or the error of whoever wrote the input."""
+    """Answer protoc: the ``_txzmq.py`` modules, or the error in the input."""
     try:
         options = _parse(request.parameter)
     except UsageError as error:

@@ -20,7 +20,7 @@ def files(count: int) -> str:
 
 
 class Bar:
-    """Shows how far a run is; nothing where the stream is no terminal.
+    """Shows how far a run is; nothing if the stream is not a terminal.
 
     A context manager, which clears the line at the end.
     """
@@ -33,7 +33,7 @@ class Bar:
         self._shown = False
 
     def show(self, what: str, done: float) -> None:
-        """Say what begins now, and how much of the run is over, from 0 to 1."""
+        """Show which step begins, and which share of the run is over, from 0 to 1."""
         # The first step is the longest, so it is shown at once if it is known to be long.
         late = self._clock() - self._started >= _PATIENCE
         if self._enabled and (late or not done):

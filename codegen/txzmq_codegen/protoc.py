@@ -34,7 +34,7 @@ _TOOLS: Final = ("grpc_tools", "mypy_protobuf")
 
 
 class ToolFailed(Exception):
-    """A tool failed on input that it should take: not the user's fault."""
+    """A tool failed on input that it should accept: not the user's fault."""
 
 
 class CompileErrors(Problems):
@@ -122,7 +122,7 @@ class _Protoc:
 
         problems, fine = all_problems(protos, compile_only, read)
         if not any(it.severity == "error" for it in problems):
-            raise ToolFailed("protoc failed, and names no file")
+            raise ToolFailed("protoc failed without naming a file")
         return problems, fine
 
     def _inputs(self, protos: Iterable[str]) -> Iterator[str]:
@@ -152,7 +152,7 @@ class _Protoc:
         return done.returncode, [self._without_folder(line) for line in lines]
 
     def _without_folder(self, line: str) -> str:
-        """Protoc prints where a file lies; here it has the name under which it is imported."""
+        """*line* with the name under which a file is imported, where protoc prints its path."""
         for folder in self._path:
             if line.startswith(f"{folder}{os.sep}"):
                 return line[len(folder) + 1 :]
@@ -167,7 +167,7 @@ def _modules(archive: Path, protos: Sequence[str]) -> dict[str, str]:
 
 
 def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
-    """Copies of the protos that are not UTF-8, if any, and made so.
+    """A folder with copies in UTF-8 of the protos that are not, if there are any.
 
     protoc takes any bytes in comments, and other tools then fail on them.
     """
@@ -205,7 +205,7 @@ class _Job(NamedTuple):
         return (file.content for file in response.file)
 
     def end(self) -> None:
-        """Whatever it does: it is over."""
+        """Kill the process, if it still runs, and close its files."""
         self.process.kill()
         self.process.wait()
         self.output.close()

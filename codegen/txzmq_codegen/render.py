@@ -3,7 +3,8 @@
 In the generated module every name that is not the user's begins with exactly one underscore, and
 annotations consist of such names only: whatever an rpc or a message is called, it shadows nothing.
 
-The templates at the end look as what they become. Each is filled once per service, or per method.
+The templates at the end look like the code that they become. Each is filled once per service, or
+per method.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from txzmq_codegen.sources import Sources, find
 
 __all__ = ["Plan", "Progress", "plan", "without_comments"]
 
-#: Told what begins now, and how much of the run is over, from 0 to 1.
+#: Called with the step that begins, and the share of the run that is over, from 0 to 1.
 Progress = Callable[[str, float], None]
 
 
@@ -42,7 +42,7 @@ def plan(config: Config, progress: Progress) -> Plan:
     sources = find(config.protos, config.include)
     progress(f"compiling {files(len(sources.files))}", 0.0)
     layout = Layout(frozenset(sources.files), config.imports)
-    # protoc cannot write two modules into one file; the generator says whose they are.
+    # protoc cannot write two modules into one file; the generator reports which collide.
     messages = not collisions(layout)
     try:
         compiled = compile_protos(sources, messages=messages)
@@ -57,7 +57,7 @@ def plan(config: Config, progress: Progress) -> Plan:
 
 
 def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[Problem]:
-    """The problems that the generator has with what protoc takes: so one run reports them all."""
+    """The generator's problems with the files that protoc accepts: so one run reports all."""
     some = sources._replace(files={proto: sources.files[proto] for proto in fine})
     descriptors = compile_protos(some, messages=False).descriptors if fine else FileDescriptorSet()
     try:
@@ -93,7 +93,7 @@ def _texts(
 
 
 def _visible(proto: str, files: Mapping[str, FileDescriptorProto]) -> Iterator[str]:
-    """What *proto* may refer to: its imports, and what those import publicly."""
+    """The files that *proto* may refer to: its imports, and their public imports."""
     seen: set[str] = set()
     todo = list(files[proto].dependency)
     while todo:

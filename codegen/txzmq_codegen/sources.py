@@ -26,8 +26,8 @@ class Sources(NamedTuple):
     files: Mapping[str, Path]
     #: The folders in which protoc looks for imports, in order.
     path: tuple[Path, ...]
-    #: The folders, in protoc's names, that were asked for: nothing else is this run's business.
-    #: The empty name is everything.
+    #: The folders, in protoc's names, that the user named: the run covers nothing else. The empty
+    #: name stands for all folders.
     scope: tuple[str, ...]
     #: Descriptor sets that hold the protos, instead of files.
     sets: tuple[Path, ...] = ()
@@ -112,7 +112,7 @@ def _from_sets(sets: tuple[Path, ...], wanted: Sequence[Path]) -> Sources:
 def read_descriptors(path: Path) -> FileDescriptorSet:
     """The FileDescriptorSet in a file.
 
-    :raises UsageError: if there is something else in it.
+    :raises UsageError: if the file holds anything else.
     """
     try:
         descriptors = FileDescriptorSet.FromString(path.read_bytes())

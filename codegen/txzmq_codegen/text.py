@@ -7,9 +7,9 @@ from typing import Final
 
 __all__ = ["docstring", "escaped", "literal"]
 
-#: What must not stand in a source file as it is: control characters, and characters that are
-#: invisible or turn the direction of writing, with which code can be made to look like other
-#: code. Spelt out, because Python's own tables change from version to version.
+#: Characters that must not stand in a source file unescaped: control characters, and characters
+#: that are invisible or turn the direction of writing, with which code can be made to look like
+#: other code. Spelt out, because Python's own tables change from version to version.
 _HIDDEN: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0"
@@ -27,7 +27,7 @@ def _escape_hidden(match: re.Match[str]) -> str:
 
 
 def escaped(code: str) -> str:
-    """*code*, in which hidden characters stand in nothing but strings, with escapes in their place.
+    """*code* with escapes for hidden characters, which must stand in strings only.
 
     Line feeds stay.
     """

@@ -18,7 +18,7 @@ def snapshot(paths: Sequence[Path]) -> Mapping[str, tuple[int, int]]:
             try:
                 status = file.stat()
             except OSError:
-                continue  # gone since it was listed: the next look will tell
+                continue  # deleted since it was listed: the next look sees that
             found[os.fspath(file)] = (status.st_mtime_ns, status.st_size)
     return found
 

@@ -168,7 +168,7 @@ COPIES: list[Callable[[RpcError], RpcError]] = [pickled, copy.copy, copy.deepcop
 def test_a_copy_has_everything(make_copy: Callable[[RpcError], RpcError], protocol: int) -> None:
     error = QuotaExceeded(5, who="alice")
     error.add_note("a note")
-    error.method = "/a.B/C"
+    assert error.of_call("/a.B/C") is error
     if make_copy is pickled:
         copied = pickle.loads(pickle.dumps(error, protocol))
     else:

@@ -128,7 +128,10 @@ WRONG: list[tuple[Any, list[str]]] = [
     (of_method(name=["x"]), ["methodConfig[0].name[0]: must be an object"]),
     (of_method(name=[{"service": 1}]), ["methodConfig[0].name[0].service: must be a string"]),
     # names
-    (of_names({"method": "M"}), ["methodConfig[0].name[0]: has the method 'M', and no service"]),
+    (
+        of_names({"method": "M"}),
+        ["methodConfig[0].name[0]: names the method 'M' without a service"],
+    ),
     (of_names({}, {}), ["methodConfig[1].name[0]: is the same as methodConfig[0].name[0]"]),
     (
         of_names({"service": "s"}, {"service": "s", "method": ""}),
@@ -259,9 +262,9 @@ def test_what_is_wrong_is_told_with_its_place(source: Any, errors: list[str]) ->
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the config is no JSON: Expecting value: line 1"),
-        ('{"a": NaN}', "the config is no JSON: NaN is no JSON"),
-        ("[" * 100_000, "the config is no JSON: maximum recursion"),
+        ("", "the config is not JSON: Expecting value: line 1"),
+        ('{"a": NaN}', "the config is not JSON: NaN is not JSON"),
+        ("[" * 100_000, "the config is not JSON: maximum recursion"),
         (
             '{"methodConfig": [{"timeout": "1s", "timeout": "2s"}]}',
             r"methodConfig\[0\].timeout: oc",

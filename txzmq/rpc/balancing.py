@@ -1,9 +1,9 @@
 """Which of a channel's endpoints a call goes to.
 
-A policy is told which endpoints there are and which of them are ready, each time that changes, and
-answers with a picker: a function that chooses one of the ready ones for each call. So what a
-policy works out it works out once per change, and a pick is cheap. The names and the meaning are
-gRPC's: https://github.com/grpc/grpc/blob/master/doc/load-balancing.md.
+The channel tells its policy the endpoints, and which of them are ready, each time that either
+changes. The policy returns a picker: a function that chooses a ready endpoint for each call. So a
+policy does its work once per change, and a pick is cheap. The names and the meaning are gRPC's:
+https://github.com/grpc/grpc/blob/master/doc/load-balancing.md.
 
 Your own policy is a class with one method::
 
@@ -46,19 +46,19 @@ class Endpoint(Protocol):
 
     @property
     def address(self) -> str:
-        """Where it is, such as ``tcp://10.1.2.3:5000``; each address occurs once in a channel."""
+        """Its address, such as ``tcp://10.1.2.3:5000``; each address occurs once in a channel."""
         ...
 
     @property
     def load(self) -> int:
-        """How many calls are in flight there now."""
+        """How many calls to it are in flight."""
         ...
 
     @property
     def weight(self) -> int:
-        """How much of the load it should get, relative to the others; of SRV records (RFC 2782).
+        """Its share of the calls, relative to the other weights, as in SRV records (RFC 2782).
 
-        1 where nothing was said; 0 for hardly any.
+        1 if the resolver gives none; 0 means hardly any calls.
         """
         ...
 
@@ -68,8 +68,8 @@ E = TypeVar("E", bound=Endpoint)
 #: Chooses an endpoint for a call: ``pick(path, metadata, used)``.
 #:
 #: *path* is ``/package.Service/Method`` and *metadata* the call's. *used* are the endpoints that
-#: earlier attempts of the same call went to (empty for a first attempt): another one is preferred,
-#: and one of them is chosen where there is no other. None if no endpoint is ready.
+#: earlier attempts of the same call went to (empty for a first attempt): the picker prefers
+#: another one, and chooses one of these if no other is ready. It returns None if none is ready.
 Picker: TypeAlias = Callable[[str, Metadata, Collection[E]], E | None]
 
 
@@ -77,11 +77,11 @@ class BalancingPolicy(Protocol):
     """Chooses endpoints for calls. An instance serves one channel."""
 
     def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
-        """Take note of a change.
+        """Make the picker for the endpoints as they are now; called at each change.
 
         :param endpoints: all endpoints of the channel, in the order of their addresses.
-        :param ready: those of them that can be sent to, in the same order.
-        :return: picks until the next change; it is not called after that.
+        :param ready: the endpoints that calls can be sent to, in the same order.
+        :return: the picker that the channel uses until the next change, and not after it.
         """
         ...
 
@@ -94,12 +94,12 @@ def _prefer_unused(ready: Sequence[E], used: Collection[E]) -> Sequence[E]:
     return [endpoint for endpoint in ready if endpoint not in used] or ready
 
 
-#: What a weight of 0 counts as, in parts of the lightest other.
+#: A weight of 0 counts as this share of the lightest weight above 0.
 _HARDLY_ANY: Final = 0.01
 
 
 def _weights(endpoints: Sequence[Endpoint]) -> list[float] | None:
-    """What the weights are, all above 0; None if they are equal, and need not be looked at."""
+    """The weights, all above 0; None if they are equal, and so make no difference."""
     weights = [endpoint.weight for endpoint in endpoints]
     lightest = min((weight for weight in weights if weight > 0), default=0)
     if not lightest or min(weights) == max(weights):
@@ -110,22 +110,22 @@ def _weights(endpoints: Sequence[Endpoint]) -> list[float] | None:
 class PickFirst:
     """All calls go to one endpoint, the first in the order of addresses that is ready.
 
-    They stay there as long as it is ready, even if an earlier one comes back, and then go to the
-    first again that is. (The channel stays connected to the others meanwhile, where gRPC's is not:
-    so the change takes no time.)
+    They go to that endpoint as long as it is ready, even if an earlier one becomes ready again, and
+    after that to the first ready one. (Unlike gRPC's, the channel stays connected to the other
+    endpoints, so the change takes no time.)
     """
 
     def __init__(self, *, shuffle: bool = False, random: Random | None = None) -> None:
         """
         :param shuffle: try the addresses in an order that differs from client to client (gRFC
-            A62), so that they do not all choose the same server. What is heavier is more often
-            first (gRFC A113), as RFC 2782 has it of SRV records.
-        :param random: where the order comes from.
+            A62), so that they do not all choose the same server. A heavier endpoint is first more
+            often (gRFC A113), as RFC 2782 has it of SRV records.
+        :param random: the source of the order.
         """
         self._shuffle = shuffle
         self._random = random or Random()
         self._current: str | None = None
-        # What each address has drawn; once, so that a change does not shuffle anew.
+        # A random number by address, drawn once: a change must not shuffle the order anew.
         self._ranks: dict[str, float] = {}
 
     def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
@@ -137,8 +137,8 @@ class PickFirst:
             addresses, known = [endpoint.address for endpoint in endpoints], self._ranks
             draw = self._random.expovariate
             self._ranks = {a: known[a] if a in known else draw(1) for a in addresses}
-            # The least of such draws, each divided by a weight, is each one's as often as its
-            # weight's share is.
+            # Of exponential draws, each divided by its weight, an endpoint has the smallest as
+            # often as its share of the weights says.
             weights = dict(zip(addresses, _weights(endpoints) or repeat(1.0), strict=False))
             ready = sorted(ready, key=lambda e: self._ranks[e.address] / weights[e.address])
         chosen = next((e for e in ready if e.address == self._current), ready[0])
@@ -153,12 +153,12 @@ class PickFirst:
 
 
 class RoundRobin:
-    """Calls go to the ready endpoints in turn; where they have weights, as often as those say."""
+    """Calls go to the ready endpoints in turn; with weights, in proportion to them."""
 
     def __init__(self, *, random: Random | None = None) -> None:
         """
-        :param random: chooses where a turn begins. Clients that learn of a change at the same
-            time must not all begin with the same server.
+        :param random: chooses the endpoint to begin with. Clients that learn of a change at the
+            same time must not all begin with the same server.
         """
         self._random = random or Random()
 
@@ -184,7 +184,7 @@ class RoundRobin:
         return pick
 
     def _weighted_picker(self, ready: Sequence[E], weights: Sequence[float]) -> Picker[E]:
-        """Of the endpoints' next turns the earliest; each has its turns as often as its weight."""
+        """Picks the endpoint whose turn is next; each has turns in proportion to its weight."""
         turns = [
             (self._random.random() / weight, index, 1 / weight)
             for index, weight in enumerate(weights)
@@ -192,7 +192,7 @@ class RoundRobin:
         heapify(turns)
 
         def pick(path: str, metadata: Metadata, used: Collection[E]) -> E:
-            if used:  # out of turn: another attempt must not wait for a light one's
+            if used:  # out of turn: the attempt must not wait for a light endpoint's turn
                 unused = [turn for turn in turns if ready[turn[1]] not in used]
                 if unused:
                     return ready[min(unused)[1]]
@@ -204,7 +204,7 @@ class RoundRobin:
 
 
 class LeastLoaded:
-    """Calls go to that one of two random ready endpoints that has fewer calls in flight.
+    """A call goes to the one of two random ready endpoints that has fewer calls in flight.
 
     A slow server gets fewer calls than a fast one, and clients that know nothing of each other do
     not all run to the same idle server (gRFC A48; "The Power of Two Choices"). Where the endpoints
@@ -214,8 +214,8 @@ class LeastLoaded:
     def __init__(self, *, choices: int = 2, random: Random | None = None) -> None:
         """
         :param choices: how many random endpoints are compared, 2 to 10.
-        :param random: chooses them.
-        :raises ValueError: for another number.
+        :param random: chooses the endpoints that are compared.
+        :raises ValueError: if *choices* is not 2 to 10.
         """
         if not 2 <= choices <= 10:
             raise ValueError(f"choices must be 2 to 10, not {choices}")
@@ -265,8 +265,8 @@ class LeastLoaded:
         return pick
 
 
-#: Places that each endpoint has on the ring: its share differs from the mean by a sixteenth
-#: (standard deviation). Where they have weights, the heaviest has so many.
+#: Places that each endpoint has on the ring: with so many, its share differs from the mean by a
+#: sixteenth (standard deviation). With weights, the heaviest endpoint has this many.
 _PLACES: Final = 256
 
 
@@ -278,20 +278,20 @@ def _places(address: str) -> tuple[int, ...]:
 class ConsistentHash:
     """Calls with the same value of a metadata key go to the same endpoint.
 
-    All clients agree on which, whatever order they know the endpoints in. When an endpoint goes,
-    or is not ready, its keys are spread over the others, and no other key moves; when it comes
-    back, so do they. Calls without the key go to random endpoints.
+    All clients agree on the endpoint, whatever order they know the endpoints in. When an endpoint
+    goes, or is not ready, its keys are spread over the others, and no other key moves; when it
+    comes back, its keys do too. Calls without the key go to random endpoints.
 
-    The endpoints stand on a ring (gRFC A42), each at many places that follow from its address, and
-    at the more the heavier it is. Where the heaviest of different weights goes for good, keys of
-    the others move too.
+    Each endpoint stands on a ring (gRFC A42) at many places, which follow from its address; a
+    heavier one has more places. When the heaviest of endpoints with different weights goes for
+    good, keys of the others move too.
     """
 
     def __init__(self, key: str, *, random: Random | None = None) -> None:
         """
         :param key: a metadata key, such as ``tenant``. Where it occurs more than once, all values
             count, in their order (gRFC A76).
-        :param random: chooses for calls without it.
+        :param random: chooses the endpoint for calls without the key.
         """
         self._key = key
         self._random = random or Random()
@@ -300,9 +300,9 @@ class ConsistentHash:
         """See :class:`BalancingPolicy`."""
         if not ready:
             return _pick_none
-        # In an order that all clients share, for the case that two want the same place.
+        # In an order that all clients share, in case two endpoints have the same place.
         in_order = sorted(ready, key=lambda endpoint: endpoint.address)
-        # Of all, not of those that are ready: so that no other key moves when one is not.
+        # Of all endpoints, not of the ready ones: no other key moves when one is not ready.
         shares = dict(zip(endpoints, _weights(endpoints) or repeat(1.0), strict=False))
         most = max(shares.values())
         by_place = {
@@ -335,8 +335,8 @@ def _place_of(key: str, metadata: Metadata) -> int | None:
     return int.from_bytes(blake2b(joined, digest_size=8).digest(), "big")
 
 
-#: Makes a policy of its settings in a service config. Raises ValueError that begins with the
-#: setting's name for one that is wrong, as in ``"choiceCount: must be ..."``.
+#: Makes a policy from its settings in a service config. For a wrong setting it raises a ValueError
+#: whose text begins with the setting's name, as in ``"choiceCount: must be ..."``.
 PolicyBuilder: TypeAlias = Callable[[Mapping[str, object]], BalancingPolicy]
 
 
@@ -357,7 +357,7 @@ def _build_least_loaded(settings: Mapping[str, object]) -> BalancingPolicy:
         return LeastLoaded()
     if not isinstance(choices, int) or isinstance(choices, bool) or choices < 2:
         raise ValueError("choiceCount: must be an integer of 2 or more")
-    return LeastLoaded(choices=min(choices, 10))  # gRFC A48: what is more counts as 10
+    return LeastLoaded(choices=min(choices, 10))  # gRFC A48: more counts as 10
 
 
 def _build_consistent_hash(settings: Mapping[str, object]) -> BalancingPolicy:

@@ -18,8 +18,8 @@ The tree, every leaf one code of ``google.rpc.Code``::
         ├── OutOfRange           11
         ├── Unimplemented        12
         ├── Internal             13
-        ├── Unavailable          14   no connection, or lost it; the message says whether the call
-        │                             may have been executed
+        ├── Unavailable          14   no connection, or it was lost; the message says whether the
+        │                             call may have been executed
         ├── DataLoss             15
         └── Unauthenticated      16
 
@@ -99,17 +99,17 @@ def to_code(number: int, /) -> Code:
 
 
 class RpcError(Exception):
-    """A call that ended with another status than OK.
+    """A call ended with a status other than OK.
 
     ``RpcError(code, message)`` makes an instance of that code's subclass, so that
     ``except NotFound`` catches what was raised either way. Instances, also of subclasses of your
-    own, can be pickled and copied with all their attributes; two are equal only if they are one,
-    as with any exception.
+    own, can be pickled and copied with all their attributes. As with any exception, an instance
+    is equal only to itself.
 
     :ivar code: why the call failed.
-    :ivar message: for the developer who reads the log; not meant for the end user's eyes.
-    :ivar details: any number of ``google.protobuf.Any``, as in ``google.rpc.Status``, as they were
-        given or came; :meth:`detail` and :meth:`details_of` read them by type.
+    :ivar message: for the developer who reads the log, not for the end user.
+    :ivar details: messages for programs, each a ``google.protobuf.Any``, as in
+        ``google.rpc.Status``; :meth:`detail` and :meth:`details_of` read them by type.
     :ivar metadata: the trailing metadata of the call.
     :ivar method: the path of the method whose call failed with this error,
         ``/package.Service/Method``; empty if the error is not the outcome of a call. A handler that
@@ -117,14 +117,14 @@ class RpcError(Exception):
         not meant for the handler's caller. To pass it on, raise a new error from it.
     """
 
-    # With values, for a subclass that does not call the constructor.
+    # Defaults, for a subclass that does not call the constructor.
     code: Code = Code.UNKNOWN
     message: str = ""
     details: tuple[AnyMessage, ...] = ()
     metadata: TrailingMetadata = ()
     method: str = ""
 
-    if not TYPE_CHECKING:  # a constructor that returns a subclass has no type of its own
+    if not TYPE_CHECKING:  # checkers cannot type a constructor that returns a subclass
 
         def __new__(cls, *args: object, **kwargs: object) -> RpcError:
             """Choose the subclass that belongs to the code."""
@@ -144,11 +144,11 @@ class RpcError(Exception):
         """
         :param code: any code but OK.
         :param message: what went wrong.
-        :param details: messages that tell a program more. What is not a ``google.protobuf.Any``
-            is packed into one.
+        :param details: messages for programs. A message that is not a ``google.protobuf.Any`` is
+            packed into one.
         :param metadata: trailing metadata to send with the error.
         :raises ValueError: if *code* is OK.
-        :raises TypeError: if *code* is no number, or a detail no message.
+        :raises TypeError: if *code* is not a number, or a detail not a message.
         :raises google.protobuf.message.EncodeError: if a detail lacks a required field.
         """
         # Callers without a type checker: RpcError("the message") would lose the message.
@@ -168,7 +168,7 @@ class RpcError(Exception):
         self.metadata = tuple(pairs)
 
     def detail(self, message_type: type[T], /) -> T | None:
-        """The first detail of a type; None if there is none that can be read. ::
+        """The first detail of a type that can be parsed; None if there is none. ::
 
             if (info := error.detail(ErrorInfo)) is not None:
                 print(info.reason)
@@ -180,7 +180,7 @@ class RpcError(Exception):
     def details_of(self, message_type: type[T], /) -> tuple[T, ...]:
         """All details of a type, in order, without those that cannot be parsed.
 
-        Never raises, whatever the peer sent. What is left out here is still in :attr:`details`.
+        Never raises, whatever the peer sent. :attr:`details` has all of them.
         """
         parsed = (_parse(packed, message_type) for packed in self.details)
         return tuple(message for message in parsed if message is not None)
@@ -203,7 +203,7 @@ class RpcError(Exception):
         return f"<{type(self).__name__} {self}>"
 
     def __reduce__(self) -> tuple[Callable[..., RpcError], tuple[object, ...], dict[str, Any]]:
-        # Not by the constructor: that of a user's subclass may take other arguments.
+        # Not by the constructor: a user's subclass may take other arguments.
         return _bare, (type(self), self.args), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class RpcError(Exception):
 def _pack(detail: Message) -> AnyMessage:
     if isinstance(detail, AnyMessage):
         return detail
-    # Callers without a type checker pass what they like.
+    # A caller without a type checker may pass anything.
     if not isinstance(detail, Message):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a detail must be a message, not {detail!r}")
     packed = AnyMessage()
@@ -239,14 +239,14 @@ def _parse(packed: AnyMessage, message_type: type[T]) -> T | None:
 
 
 def _bare(cls: type[RpcError], args: tuple[object, ...]) -> RpcError:
-    """An error whose attributes are still to be set."""
+    """An error without attributes, which unpickling sets after this."""
     error = cls.__new__(cls)
     error.args = args
     return error
 
 
 class _ErrorOfOneCode(RpcError):
-    """What the subclasses share: their class says the code, so they are made from a message."""
+    """The base of the subclasses with one code each, whose constructor takes the message first."""
 
     #: The code of every instance.
     CODE: ClassVar[Code]
@@ -275,13 +275,13 @@ class _ErrorOfOneCode(RpcError):
 
 
 class Cancelled(_ErrorOfOneCode):
-    """The server, or somebody between, cancelled the call."""
+    """The server, or something between it and the client, cancelled the call."""
 
     CODE = Code.CANCELLED
 
 
 class Unknown(_ErrorOfOneCode):
-    """The handler raised something that is no answer; the server logged it under the id given."""
+    """The handler failed unexpectedly; the server logged how, under the id in the message."""
 
     CODE = Code.UNKNOWN
 
@@ -299,13 +299,13 @@ class DeadlineExceeded(_ErrorOfOneCode):
 
 
 class NotFound(_ErrorOfOneCode):
-    """What was asked for does not exist."""
+    """The thing that the request names does not exist."""
 
     CODE = Code.NOT_FOUND
 
 
 class AlreadyExists(_ErrorOfOneCode):
-    """What was to be made exists."""
+    """The thing that the request is to create exists already."""
 
     CODE = Code.ALREADY_EXISTS
 
@@ -329,13 +329,13 @@ class FailedPrecondition(_ErrorOfOneCode):
 
 
 class Aborted(_ErrorOfOneCode):
-    """A conflict, such as a failed compare-and-set; try again from higher up."""
+    """There was a conflict, such as a failed compare-and-set; repeat the whole transaction."""
 
     CODE = Code.ABORTED
 
 
 class OutOfRange(_ErrorOfOneCode):
-    """Past the valid range, such as reading beyond the end."""
+    """The request goes past the valid range, such as reading beyond the end."""
 
     CODE = Code.OUT_OF_RANGE
 
@@ -347,13 +347,13 @@ class Unimplemented(_ErrorOfOneCode):
 
 
 class Internal(_ErrorOfOneCode):
-    """An invariant is broken: what arrived cannot be understood."""
+    """An invariant is broken, such as: a message that arrived cannot be parsed."""
 
     CODE = Code.INTERNAL
 
 
 class Unavailable(_ErrorOfOneCode):
-    """No connection, or it was lost; the message says whether the call may have run."""
+    """No connection, or it was lost; the message says whether the call may have been executed."""
 
     CODE = Code.UNAVAILABLE
 

@@ -23,13 +23,13 @@ __all__ = [
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 #: Bytes that metadata may cost, gRPC's default.
 METADATA_SIZE: Final = 8 * 1024
-#: Bytes of requests that a channel has waiting at most.
+#: Bytes of requests that may wait in a channel, to be sent or for their replies.
 BACKLOG: Final = 256 * 1024 * 1024
-#: Items of a stream that may be on their way, or wait to be read; and bytes of them.
+#: Items of a stream of responses that may be under way or unread; and their bytes.
 STREAM_WINDOW: Final = 4_096
 STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
-#: Items of a stream of requests that may be sent and not acknowledged; and bytes of them. The
-#: protocol says so, as nobody could tell the client before its first item.
+#: Items of a stream of requests that may be sent and not acknowledged; and their bytes. The
+#: protocol fixes both, because a server cannot tell the client before the first item.
 REQUESTS_WINDOW: Final = 1_024
 REQUESTS_WINDOW_BYTES: Final = 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
@@ -38,25 +38,25 @@ MAX_CANCELLED: Final = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyCacheLimits:
-    """What is kept at most; the oldest goes first."""
+    """Limits of a server's cache of replies; past one of them the oldest reply is dropped."""
 
-    #: Replies.
+    #: Replies that are kept.
     entries: int = 10_000
-    #: Bytes of them all, with 512 for each besides. A reply of more than an eighth is not kept.
+    #: Bytes of all kept replies, plus 512 for each. A reply of over an eighth of it is not kept.
     size: int = 16 * 1024 * 1024
-    #: Seconds from the answer.
+    #: Seconds that a reply is kept.
     age: float = 60.0
-    #: Requests that wait for one run of a handler, the first included.
+    #: Requests with one key that wait for one run of the handler, the first included.
     waiting: int = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerLimits:
-    """What a server takes on at most. Past a limit, RESOURCE_EXHAUSTED names it.
+    """What a server accepts at most. Past a limit, a call ends with RESOURCE_EXHAUSTED, naming it.
 
-    A call runs from the start of its handler until the handler has really ended, also where it was
-    cancelled before. Calls past a limit of running ones wait in a queue, each peer in its own,
-    served in turn; what is past its deadline leaves the queue without having run.
+    A call runs from the start of its handler until the handler has ended, also if the call was
+    cancelled before that. Calls past a limit of running calls wait in queues, one per peer, served
+    in turn; a call whose deadline has passed leaves its queue without being executed.
     """
 
     #: Calls that run at one time.
@@ -75,35 +75,35 @@ class ServerLimits:
     message_size: int = MESSAGE_SIZE
     #: Bytes of replies that wait for a client which does not read them.
     backlog: int = 64 * 1024 * 1024
-    #: Bytes of metadata of a request, and of what goes back.
+    #: Bytes of a request's metadata, and of its reply's.
     metadata_size: int = METADATA_SIZE
-    #: Seconds that a call may take whose client gave it no deadline; None for no end.
+    #: Seconds that a call without a deadline may take; None for no limit.
     default_timeout: float | None = 3_600.0
-    #: Seconds that a call may take, whatever its client says; None for no end.
+    #: Seconds that any call may take, whatever its client says; None for no limit.
     max_timeout: float | None = 3_600.0
-    #: Replies that are kept for requests which may come again; None to execute each anew.
+    #: Limits of the replies kept for repeated requests; None to keep none, and execute each one.
     reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
-    #: Streams of responses that are open at one time, until the handler has ended and the client
-    #: has had the end; they do not count as calls that run. A shared one counts once.
+    #: Streams of responses that are open at one time: until the handler has ended and the client
+    #: has received the end. They do not count as running calls. A shared stream counts once.
     streams: int = 16_384
-    #: Streams that one peer has open; each of its calls counts, also those that share.
+    #: Streams that one peer has open; each of its calls counts, also one that shares a stream.
     streams_per_peer: int = 4_096
-    #: Calls that share streams, of all peers.
+    #: Calls of all peers that share streams.
     subscribers: int = 262_144
-    #: Items of a stream that are published and not acknowledged; its client may ask for fewer. Past
-    #: it the handler is not asked for the next one.
+    #: Items of a stream that are published and not acknowledged; its client may ask for fewer. At
+    #: this number the handler is not asked for another item.
     stream_window: int = STREAM_WINDOW
-    #: Bytes of them; the item that reaches them is the last.
+    #: Bytes of those items; the item that reaches the limit is still published.
     stream_window_bytes: int = STREAM_WINDOW_BYTES
-    #: Bytes of items, over all streams, that are kept because they are not acknowledged. Past it no
-    #: handler is asked for an item, and no stream opened.
+    #: Bytes of items, over all streams, that are not acknowledged. Past it no handler is asked for
+    #: an item, and new streams are refused.
     streams_bytes: int = 256 * 1024 * 1024
-    #: Seconds that a stream may take, whatever its client says; None for no end.
+    #: Seconds that any stream may take, whatever its client says; None for no limit.
     stream_timeout: float | None = None
-    #: Seconds that a stream is kept to which nobody subscribes: its client has a broken connection,
-    #: or is gone.
+    #: Seconds that a stream without a subscriber is kept, because its client lost its connection or
+    #: is gone.
     stream_grace: float = 5.0
-    #: Seconds that a client may leave what was published unacknowledged without a word; or, up to a
-    #: quarter more, say nothing at all where everything is acknowledged. 2 at least: it is asked
-    #: for a word after 1 s.
+    #: Seconds of silence after which a client's streams are ended: it acknowledges nothing, though
+    #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a
+    #: quarter longer). Use 2 or more: the first heartbeat comes after 1 s.
     stream_silence: float = 20.0

@@ -1,4 +1,4 @@
-"""When a server counts as gone that the kernel says nothing about."""
+"""How a channel finds out that a server has stopped answering."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ __all__ = ["Liveness"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Liveness:
-    """How a channel watches its connections; seconds.
+    """How a channel watches its connections. All times are in seconds.
 
-    A server that dies or closes its connections is noticed at once, and a broken network by TCP's
-    keepalive. What is left are processes that are stopped and reactors that are blocked: their
-    kernel, and ZeroMQ's own thread, still answer. So while calls wait on a connection on which
-    nothing arrives, the channel sends ``Control.Ping``, and gives the connection up where that
-    does not help. Idle connections carry nothing (as gRFC A8 has it).
+    The channel notices at once when a server dies or closes its connections; TCP's keepalive
+    notices a broken network. Neither sees a stopped process or a blocked reactor: its kernel and
+    ZeroMQ's own thread still answer. So while calls wait on a connection and nothing arrives on
+    it, the channel sends ``Control.Ping``, and gives the connection up if still nothing arrives.
+    Nothing is sent on idle connections (as in gRFC A8).
 
-    A connection that was given up is made anew, and gets calls when its server has answered a
-    ping.
+    The channel replaces a connection that it gave up. The new one gets calls once its server has
+    answered a ping.
     """
 
-    #: After so long a silence a server is asked for a sign of life, and again each time as long.
-    #: None for never. Kept to a quarter of itself.
+    #: The silence after which the channel pings the server, and again after each such silence. None
+    #: for no pings; then *dead_after* has no effect.
     ping_interval: float | None = 10.0
-    #: After so long a silence its connection is given up, and the calls on it fail. Likewise.
+    #: The silence after which the channel gives the connection up, and the calls on it fail. Both
+    #: may take a quarter of *ping_interval* longer.
     dead_after: float = 20.0
     #: How many calls in a row may run out of time, while nothing at all is received, before the
     #: endpoint gets no further calls until it has answered a ping.
     suspect_after: int = 5
-    #: How long the answer to such a ping, and to that on a new connection, is waited for.
+    #: How long the channel waits for the answer to that ping, and to the one on a new connection.
     probe_timeout: float = 5.0
-    #: From a loss to the next attempt to connect. Each failure makes it 1.6 times as long; all
-    #: delays are up to a half shorter or longer.
+    #: The delay from a loss to the next attempt to connect. Each failure makes it 1.6 times as
+    #: long; a random factor makes each delay up to a half shorter or longer.
     first_backoff: float = 0.2
-    #: It does not grow beyond this.
+    #: The longest such delay, before the random factor.
     max_backoff: float = 20.0
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 #: Metadata as a caller gives it: a mapping, or pairs where a key occurs more than once.
 MetadataInput: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 
-#: How the keys begin that belong to the protocol itself.
+#: The beginning of the keys that belong to the protocol itself.
 RESERVED_PREFIX: Final = "txzmq-"
 #: Pairs that the metadata of a call may have: parsing more would block the reactor for too long.
 MAX_PAIRS: Final = 1_024
@@ -48,7 +48,7 @@ _checked: set[tuple[str, str | bytes]] = set()
 
 
 def normalise(metadata: MetadataInput | None) -> Metadata:
-    """Check what a caller gives, and make a tuple of pairs of it.
+    """Check the metadata that a caller gives, and return it as a tuple of pairs.
 
     :raises ValueError: for a key with other characters than ``0-9a-z_.-``, one that begins with
         ``txzmq-``, a text value that is not printable ASCII, or more than 1,024 pairs.
@@ -84,7 +84,10 @@ def _check(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
                 "ends in -bin"
             )
         elif not is_text(value):
-            raise ValueError(f"the metadata {key!r} must be printable ASCII; name it {key}-bin")
+            raise ValueError(
+                f"the metadata {key!r} must be printable ASCII; to send other text, encode it to "
+                f"bytes and name it {key}-bin"
+            )
         if key.startswith(RESERVED_PREFIX):
             raise ValueError(
                 f"the metadata key {key!r} is reserved: it begins with {RESERVED_PREFIX}"
@@ -107,7 +110,7 @@ def key_takes_bytes(key: str) -> bool:
     return key.endswith("-bin")
 
 
-#: As :func:`key_takes_bytes`, and remembers the answer. Only for keys of at most
+#: Like :func:`key_takes_bytes`, but remembers the answer. Only for keys of at most
 #: :data:`MAX_KNOWN_KEY` characters: a peer may send longer ones, and they must not be kept.
 known_key_takes_bytes = lru_cache(maxsize=1_024)(key_takes_bytes)
 

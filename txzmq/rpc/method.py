@@ -1,4 +1,4 @@
-"""What generated code hands to the runtime.
+"""The interface between generated code and the runtime.
 
 A generated ``*_txzmq.py`` module describes each of its methods with one :class:`Method`, each of
 its services with one :class:`Service`, and asks :func:`require_level` whether this runtime
@@ -101,7 +101,7 @@ class StreamOptions:
     sharing: Sharing = Sharing.PRIVATE
     #: Shared streams: how many of the last items are kept for late joiners and for gaps.
     replay: int = 0
-    #: Whether another server may go on where a lost one ended.
+    #: Whether another server may continue the stream of a lost one.
     resumable: bool = False
 
 

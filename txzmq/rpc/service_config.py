@@ -2,8 +2,8 @@
 
 The format is that of
 https://github.com/grpc/grpc-proto/blob/master/grpc/service_config/service_config.proto as protobuf
-writes JSON, with the rules of gRFC A6 (retries) and gRFC A21 (errors): what is unknown is ignored,
-anything that is known and wrong makes the whole config invalid.
+writes JSON, with the rules of gRFC A6 (retries) and gRFC A21 (errors): unknown keys are ignored,
+and a wrong value of a known key makes the whole config invalid.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_ATTEMPTS: Final = 5
 
 
 class ServiceConfigError(ValueError):
-    """A service config that is wrong.
+    """A service config is invalid.
 
-    :ivar errors: everything that is, each with its place:
+    :ivar errors: all of its errors, each with its place:
         ``methodConfig[0].retryPolicy.maxAttempts: must be an integer of 2 or more``.
     """
 
@@ -51,15 +51,15 @@ class ServiceConfigError(ValueError):
 class RetryPolicy:
     """When a failed call is tried again."""
 
-    #: The first one included.
+    #: Attempts in all, the first one included.
     max_attempts: int
-    #: Seconds before the first retry; ±20 %, as all delays.
+    #: Seconds before the first retry; ±20 %, like all delays.
     initial_backoff: float
-    #: Seconds that no delay passes (but for the 20 %).
+    #: Seconds of the longest delay, before the ±20 %.
     max_backoff: float
-    #: By how much each delay is longer than the one before.
+    #: The factor from each delay to the next.
     backoff_multiplier: float
-    #: After which codes.
+    #: The codes after which a call is tried again.
     retryable_status_codes: frozenset[Code]
 
 
@@ -68,7 +68,7 @@ class RetryPolicy:
 class HedgingPolicy:
     """When further attempts are sent without waiting for the first one's end."""
 
-    #: The first one included.
+    #: Attempts in all, the first one included.
     max_attempts: int
     #: Seconds between two attempts; 0 sends all at once.
     hedging_delay: float = 0.0
@@ -81,14 +81,14 @@ class HedgingPolicy:
 class RetryThrottling:
     """When a channel stops repeating calls, because too many fail (gRFC A6, "Throttling").
 
-    The defaults count where a service config says nothing: in the long run, a server that always
-    fails gets no more attempts than calls, and no mixture of success and failure brings more than
-    1.1 attempts per call and 5 besides.
+    The defaults hold where a service config has no ``retryThrottling``: in the long run, a server
+    that always fails gets no more attempts than calls, and no mixture of success and failure
+    brings more than 1.1 attempts per call and 5 besides.
     """
 
-    #: Tokens at the start, and at most. A failure takes one, and repeating stops at the half.
+    #: Tokens at the start, and at most. A failure takes one; at half of them repeating stops.
     max_tokens: int = 10
-    #: Tokens that a success brings; exact to a thousandth.
+    #: Tokens that a success adds; exact to a thousandth.
     token_ratio: float = 0.1
 
 
@@ -97,7 +97,7 @@ class RetryThrottling:
 class MethodConfig:
     """How calls of a method behave; None leaves it to the channel."""
 
-    #: Seconds; a call that brings its own takes the smaller.
+    #: Seconds; a call with a timeout of its own takes the smaller one.
     timeout: float | None = None
     wait_for_ready: bool | None = None
     #: Bytes of a serialised request; the smaller of this and the channel's limit counts.
@@ -131,12 +131,11 @@ class _ByPath(dict[str, MethodConfig]):
 
 @final
 class ServiceConfig:
-    """A service config that is right.
+    """A valid service config.
 
-    :ivar retry_throttling: None where the config has none.
-    :ivar policy_name: the balancing policy; None where the config has none.
-    :ivar ignored: the places of keys that are not known, and so were ignored: as a future
-        version's, or for a slip of the pen.
+    :ivar retry_throttling: None if the config has none.
+    :ivar policy_name: the balancing policy; None if the config has none.
+    :ivar ignored: the places of unknown keys, which are ignored: a later version's, or misspelt.
     """
 
     __slots__ = ("_by_path", "_new_policy", "ignored", "policy_name", "retry_throttling")
@@ -152,7 +151,7 @@ class ServiceConfig:
     ) -> None:
         """
         :param by_name: configs by service and method; an empty method stands for all of a service,
-            and two empty strings for all there are.
+            and two empty strings for all methods.
         :param new_policy: makes the policy that *policy_name* names.
         """
         self._by_path = _ByPath(dict(by_name or {}))
@@ -172,22 +171,22 @@ class ServiceConfig:
         """Read a service config.
 
         :param source: the JSON, or what ``json.loads`` makes of it.
-        :param policies: the balancing policies that there are; add your own to
+        :param policies: the balancing policies that the config may name; add your own to
             :data:`~txzmq.rpc.balancing.POLICIES`.
-        :param max_attempts: what more ``maxAttempts`` count as.
-        :raises ServiceConfigError: naming everything that is wrong.
+        :param max_attempts: a larger ``maxAttempts`` counts as this many.
+        :raises ServiceConfigError: if the config is invalid; it names every error.
         """
         return _Reader(policies, max_attempts).config(source)
 
     def for_method(self, path: str) -> MethodConfig:
-        """What holds for ``/package.Service/Method``: its own, its service's or the default config.
+        """The config of ``/package.Service/Method``: its own, its service's or the default one.
 
-        One of them, the most specific; they do not add up.
+        Only the most specific one counts; configs are not merged.
         """
         return self._by_path[path]
 
     def new_policy(self) -> BalancingPolicy | None:
-        """A balancing policy for one channel; None where the config has none."""
+        """A new balancing policy for one channel; None if the config has none."""
         return None if self._new_policy is None else self._new_policy()
 
     def __repr__(self) -> str:
@@ -230,7 +229,7 @@ def _repeated(value: object, path: str) -> Iterator[str]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 class _Place:
@@ -244,9 +243,9 @@ class _Place:
 
 
 class _Reader:
-    """Collects errors instead of stopping at the first: each method returns None for what is wrong.
+    """Collects all errors instead of stopping at the first.
 
-    So what it returns means nothing if there are errors in the end.
+    Its methods return None for a wrong value, so results count only if there are no errors.
     """
 
     def __init__(self, policies: Mapping[str, PolicyBuilder], max_attempts: int) -> None:
@@ -291,7 +290,7 @@ class _Reader:
             value = json.loads(source, object_pairs_hook=_object, parse_constant=_refuse_constant)
             self._errors += [f"{path}: occurs twice" for path in _repeated(value, "")]
         except (ValueError, RecursionError) as error:
-            raise ServiceConfigError((f"the config is no JSON: {error}",)) from None
+            raise ServiceConfigError((f"the config is not JSON: {error}",)) from None
         return value
 
     # -- the parts of a config ---------------------------------------------------------------
@@ -331,7 +330,7 @@ class _Reader:
         service = self._read(fields.get("service"), self._string) or ""
         method = self._read(fields.get("method"), self._string) or ""
         if method and not service:
-            self._wrong(place, f"has the method {method!r}, and no service")
+            self._wrong(place, f"names the method {method!r} without a service")
             return None
         for key, value in (("service", service), ("method", method)):
             if "/" in value:
@@ -395,7 +394,7 @@ class _Reader:
         return RetryThrottling(max_tokens=tokens, token_ratio=ratio)
 
     def _balancing(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
-        """The first policy in the list that there is."""
+        """The first policy in the list that is known."""
         items = list(self._items(place))
         for item in items:
             if not self._is_object(item):
@@ -446,11 +445,11 @@ class _Reader:
         key: str,
         read: Callable[[_Place], T | None],
     ) -> T | None:
-        # What is missing is as wrong as a null, and gets the same words.
+        # A missing value is reported like null.
         return read(fields.get(key) or _Place(_join(parent.path, key), None))
 
     def _fields(self, place: _Place, *known: str) -> dict[str, _Place]:
-        """The known keys of an object that have a value; null is none, as protobuf has it."""
+        """The known keys of an object that have a value; null counts as none, as in protobuf."""
         if not self._is_object(place):
             return {}
         value = cast("Mapping[str, object]", place.value)

@@ -1,8 +1,8 @@
 """Errors as ``google.rpc.Status``, and back; needs the extra ``txzmq[status]``.
 
-For what carries a status elsewhere: a message of your own with a field of that type, a log, a
-gateway. The extra installs googleapis-common-protos, which has the standard details as well
-(``google.rpc.error_details_pb2``). Nothing else in txzmq needs or imports it.
+Use it to put an error into something other than a reply: a message of your own with a field of
+that type, a log, a gateway. The extra installs googleapis-common-protos, which has the standard
+details as well (``google.rpc.error_details_pb2``). Nothing else in txzmq needs or imports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def to_status(error: RpcError, /) -> Status:
 
 
 def from_status(status: Status, /) -> RpcError | None:
-    """The error that a status tells of, of the subclass of its code; None for the code OK.
+    """The error that a status describes, of its code's subclass; None for the code OK.
 
     A code that gRPC does not define is UNKNOWN.
     """

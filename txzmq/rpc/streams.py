@@ -37,9 +37,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
     """The responses of one streaming call, in the order in which the server sent them.
 
     ``async for`` reads it; it ends when the server's handler ends, and raises
-    :class:`~txzmq.rpc.RpcError` where that failed. What has arrived before is read first. One
-    reader at a time. The call is made at once, whether the stream is read or not; whoever does not
-    read it to its end cancels it, by :meth:`cancel`, or by ``async with``::
+    :class:`~txzmq.rpc.RpcError` if the handler failed, behind the items that came before. One
+    reader at a time. The call is made at once, whether the stream is read or not. To stop before
+    the end, cancel it, by :meth:`cancel` or by ``async with``::
 
         async with client.watch(WatchRequest()) as ticks:
             async for tick in ticks:
@@ -53,22 +53,22 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
     def cancel(self) -> None:
         """End the stream early: nothing more arrives, and the server's handler is cancelled.
 
-        Who reads on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing when the
-        stream has ended.
+        A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
+        the stream has ended.
         """
 
     @property
     def initial_metadata(self) -> Metadata:
-        """What the server put in front of the first item, when that has arrived."""
+        """The metadata in front of the first item; empty until it has arrived."""
         return ()
 
     @property
     def trailing_metadata(self) -> Metadata:
-        """What the server put behind the last one, or with the error, when that has arrived."""
+        """The metadata of the stream's end or error; empty until that has arrived."""
         return ()
 
     def max_silence(self, seconds: float | None) -> Self:
-        """End the stream with DEADLINE_EXCEEDED when its reader has to wait for an item for longer.
+        """End the stream with DEADLINE_EXCEEDED when its reader waits longer for an item.
 
         ``async for tick in client.watch(request).max_silence(5): ...``
 
@@ -78,12 +78,12 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         return self
 
     def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
-        """Go on where items are lost, instead of failing with DATA_LOSS.
+        """Go on after items were lost, instead of failing with DATA_LOSS.
 
-        Only a shared stream loses any: to a client that is too slow, or was disconnected for too
-        long, so that the server does not keep them any more.
+        Only a shared stream loses items: if its client is too slow, or was disconnected for too
+        long, the server does not keep them any more.
 
-        :param told: called with the number of items that were lost, each time.
+        :param told: called at each loss, with the number of items that were lost.
         :return: the stream itself.
         """
         return self
@@ -91,11 +91,11 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
     def each(self, callback: Callable[[T], object]) -> Deferred[None]:
         """Call *callback* with each item, instead of ``async for``.
 
-        A Deferred that it returns is waited for before the next item; an exception that it raises,
-        or with which that Deferred fails, cancels the stream.
+        If *callback* returns a Deferred, the next item waits for it. An exception of *callback*, or
+        a failure of its Deferred, cancels the stream.
 
-        :return: fires when the stream has ended, and fails with what it failed with. Cancelling it
-            cancels the stream.
+        :return: fires when the stream has ended, and fails with the error of the stream or of
+            *callback*. Cancelling it cancels the stream.
         """
         return Deferred.fromCoroutine(self._each(callback))
 
@@ -110,7 +110,7 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
             raise
 
     async def aclose(self) -> None:
-        """As :meth:`cancel`; for ``contextlib.aclosing``."""
+        """Same as :meth:`cancel`; for ``contextlib.aclosing``."""
         self.cancel()
 
     async def __aenter__(self) -> Self:
@@ -130,7 +130,7 @@ class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
 
 class StreamWriter(AsyncIterator[T], Generic[T]):
-    """What a streaming handler returns that has its items from callbacks (an ``IConsumer``). ::
+    """A stream for a handler to return whose items come from callbacks (an ``IConsumer``). ::
 
         def watch(self, request: WatchRequest, context: Context) -> StreamWriter[Tick]:
             writer: StreamWriter[Tick] = StreamWriter()
@@ -138,21 +138,21 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             context.cancelled.addCallback(lambda _: unsubscribe())
             return writer
 
-    A producer that is registered (an ``IPushProducer``, or an ``IPullProducer``) is paused while
-    enough items wait, which they do while the client does not read, and stopped when nobody wants
-    items any more. A client gives a method with a stream of requests one, too.
+    A registered producer (an ``IPushProducer`` or ``IPullProducer``) is paused while *enough* items
+    wait because the client does not read, and stopped when the stream is cancelled. A client may
+    also pass a writer to a method that takes a stream of requests.
     """
 
     def __init__(self, *, enough: int = _ENOUGH, limit: int = _LIMIT) -> None:
         """
-        :param enough: so many items wait before the producer is paused.
-        :param limit: so many items wait at most.
+        :param enough: items that may wait before the producer is paused.
+        :param limit: items that may wait before :meth:`write` raises.
         """
         self._enough = enough
         self._limit = limit
         self._items: deque[T] = deque()
         self._end: Exception | None = None
-        # Nobody wants items any more.
+        # The reader wants no more items.
         self._closed = False
         self._reader: Deferred[None] | None = None
         self._room: list[Deferred[None]] = []
@@ -164,13 +164,13 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def write(self, item: T) -> bool:
         """Add an item; after the end of the stream it is dropped.
 
-        :return: whether more are welcome; if not, :meth:`ready` tells when they are.
-        :raises BufferError: if as many wait as may: whoever writes did not stop.
+        :return: whether there is room for more; if not, :meth:`ready` fires when there is.
+        :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
         if self._closed or self._end is not None:
             return False
         if len(self._items) >= self._limit:
-            raise BufferError(f"{self._limit} items wait (StreamWriter's limit)")
+            raise BufferError(f"{self._limit} items wait (StreamWriter's limit); wait for ready()")
         self._items.append(item)
         self._wake()
         if len(self._items) < self._enough:
@@ -181,7 +181,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         return False
 
     def ready(self) -> Deferred[None]:
-        """Wait until items are welcome; fails with ``CancelledError`` if none ever will be."""
+        """Fires when there is room for items; fails with ``CancelledError`` if the stream ends."""
         if self._closed or self._end is not None:
             waiting: Deferred[None] = Deferred()
             waiting.errback(CancelledError("the stream has ended"))
@@ -193,11 +193,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         return waiting
 
     def finish(self) -> None:
-        """There are no more items; does nothing after the end."""
+        """End the stream; does nothing if it has ended."""
         self._finish(StopAsyncIteration())
 
     def fail(self, error: Exception) -> None:
-        """The stream ends with an error, as if a handler raised it; not after the end."""
+        """End the stream with an error, as if the handler raised it; nothing if it has ended."""
         self._finish(error)
 
     def _finish(self, end: Exception) -> None:
@@ -210,10 +210,10 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Have a producer write: ``IPushProducer`` if *streaming*, or else ``IPullProducer``.
 
-        :raises RuntimeError: if there is one.
+        :raises RuntimeError: if a producer is registered already.
         """
         if self._producer is not None:
-            raise RuntimeError("there is a producer already")
+            raise RuntimeError("a producer is registered already; unregister it first")
         self._streaming = bool(streaming)
         self._producer = producer
         if self._closed:
@@ -240,7 +240,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             try:
                 await reader
             except GeneratorExit:
-                self._reader = None  # or what its `finally` does would wake it
+                self._reader = None  # a write in the reader's `finally` must not wake it
                 raise
         item = self._items.popleft()
         if len(self._items) < self._enough:
@@ -274,7 +274,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             deferred.errback(CancelledError("the stream has ended"))
 
     async def aclose(self) -> None:
-        """Nobody wants items any more."""
+        """Stop the stream from the reader's side: drop the items that wait, stop the producer."""
         if self._closed:
             return
         self._closed = True

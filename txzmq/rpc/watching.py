@@ -1,7 +1,7 @@
-"""What happens to channels and servers, for whoever watches them: metrics, alarms, a dashboard.
+"""Events and counters of channels and servers, for metrics, alarms and dashboards.
 
-Events are told as they happen, to an :class:`Observer`; what happens too often for that is counted,
-and read when it is wanted::
+An :class:`Observer` is told of events as they happen. What happens too often for that is counted,
+and the counters are read when they are wanted::
 
     class Metrics(Observer):
         def __init__(self) -> None:
@@ -18,8 +18,8 @@ and read when it is wanted::
 
     channel = Channel(factory, endpoints, observer=Metrics())
 
-Changes are also logged, by ``twisted.logger``: each once, those of an endpoint that goes up and
-down all the time no more than twice a minute.
+Changes are also logged, by ``twisted.logger``: each once, or no more than twice a minute for an
+endpoint that goes up and down all the time.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = [
 
 
 class ConnectivityState(enum.Enum):
-    """What a channel, or its connection to one endpoint, is doing; names and meaning are gRPC's.
+    """The state of a channel, or of its connection to one endpoint; names and meaning are gRPC's.
 
     A connection that failed stays in TRANSIENT_FAILURE until an attempt succeeds, so that calls
-    which do not wait are told at once. A channel's state is the best of its connections': READY,
+    which do not wait fail at once. A channel's state is the best of its connections': READY,
     CONNECTING, IDLE, TRANSIENT_FAILURE.
     """
 
-    #: Nothing has been begun.
+    #: No attempt to connect has begun.
     IDLE = enum.auto()
     #: An attempt is going on, and the last one did not fail; or the name is being resolved.
     CONNECTING = enum.auto()
@@ -56,31 +56,31 @@ class ConnectivityState(enum.Enum):
     READY = enum.auto()
     #: The last attempt failed; others follow.
     TRANSIENT_FAILURE = enum.auto()
-    #: It was closed.
+    #: The channel or connection was closed.
     SHUTDOWN = enum.auto()
 
 
 class Count(enum.StrEnum):
-    """What the counters of a channel and a server count; a member is equal to its name in text."""
+    """What the counters of channels and servers count; a member equals its key in them."""
 
-    # -- of replies that a channel dropped: nobody got them
+    # -- of replies that a channel dropped
 
-    #: Its call had ended: its time was up, or it was cancelled.
+    #: A reply came after its call had ended by its deadline or by cancellation.
     LATE_REPLY = "late reply"
-    #: Its call has had a reply.
+    #: A second reply to one call came.
     DUPLICATE_REPLY = "duplicate reply"
-    #: There was no such call.
+    #: A reply came to a call that was never made.
     UNKNOWN_REPLY = "unknown reply"
 
     # -- of a channel's connections
 
-    #: A connection was made anew; attempts that libzmq repeats by itself do not count.
+    #: The channel tried to connect again; attempts that libzmq repeats by itself do not count.
     RECONNECT = "reconnect"
-    #: A server was asked for a sign of life.
+    #: The channel pinged a server.
     PING = "ping"
-    #: An endpoint got no calls until it answered a ping: too many calls had run out of time.
+    #: An endpoint gets no calls until it answers a ping: too many calls ran out of time.
     SUSPECTED = "suspected"
-    #: A connection was given up, for its server gave no sign of life.
+    #: A connection was given up, because its server did not answer.
     STOPPED_ANSWERING = "stopped answering"
 
     # -- of a channel's calls
@@ -89,55 +89,55 @@ class Count(enum.StrEnum):
     RETRY = "retry"
     #: A further attempt by a hedging policy.
     HEDGE = "hedge"
-    #: A request was sent to another server, because one had refused it without having begun.
+    #: A request was sent again, because a server had refused it without executing it.
     SENT_AGAIN = "sent again"
 
     # -- of a channel's streams
 
-    #: A stream that was lost went on, with the same server or another one.
+    #: A stream went on after a loss, with the same server or another one.
     STREAM_RESUMED = "stream resumed"
-    #: Something was published of a stream that has ended here.
+    #: A publication came for a stream that has ended at the client.
     STRAY_PUBLICATION = "publication of no stream"
 
     # -- of both sides
 
-    #: A message that was none, or a batch that could not be read.
+    #: A message or a batch could not be parsed.
     MALFORMED = "malformed"
 
     # -- of a server
 
-    #: A call was refused, because too many ran and waited.
+    #: A call was refused, because too many calls ran and waited.
     SHED_REQUEST = "shed request"
-    #: The time of a call was up when it came.
+    #: A call's time was up when its request came, or before its handler could start.
     LATE_REQUEST = "late request"
-    #: The same request came again, from the network.
+    #: A request came whose id had come before, or was overtaken by a later one.
     DUPLICATE_REQUEST = "duplicate request"
-    #: A request came whose key a client gave to an earlier attempt; it was not executed again.
+    #: A request came with the key of an earlier attempt; it was not executed again.
     REPEATED_REQUEST = "repeated request"
-    #: A stream was refused, because too many were open or too much waited for acknowledgement.
+    #: A stream was refused, because too many were open or too many bytes unacknowledged.
     SHED_STREAM = "shed stream"
-    #: A stream was ended, because nobody subscribed to it for a while.
+    #: A stream was ended, because nobody subscribed to it for ``stream_grace`` seconds.
     FORSAKEN_STREAM = "stream without subscriber"
-    #: A stream was ended, because its client acknowledged nothing and did not answer.
+    #: A stream was ended, because its client neither acknowledged nor answered heartbeats.
     SILENT_SUBSCRIBER = "silent subscriber"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
-    #: A server that dials out lost its connection to a proxy, or made none.
+    #: A server lost its connection to a proxy, or could not connect to it.
     PROXY_LOST = "connection to a proxy lost"
-    #: A client asked for signs of life too often.
+    #: A client pinged the server too often.
     PING_TOO_SOON = "ping too soon"
-    #: Nobody was there any more to take a reply.
+    #: A reply was dropped, because its client had gone.
     REPLY_TO_NOBODY = "reply to a peer that has gone"
-    #: A client did not take its replies; this one became an error.
+    #: A client did not read its replies; this one became RESOURCE_EXHAUSTED.
     BACKLOG = "reply over a slow client's backlog"
 
 
 class Watched(Protocol):
-    """What a channel and a server have in common for those who watch them."""
+    """What an :class:`Observer` sees of a channel or server."""
 
     @property
     def counters(self) -> Counter[str]:
-        """How often what has happened since it was made; a copy. The keys are :class:`Count`."""
+        """How often each :class:`Count` has happened since its creation; a copy."""
         ...
 
 
@@ -145,10 +145,10 @@ class Watched(Protocol):
 class EndpointStatus:
     """A channel's connection to one endpoint, at one moment.
 
-    :ivar address: where it is.
-    :ivar state: what it is doing.
+    :ivar address: the endpoint's address.
+    :ivar state: the connection's state.
     :ivar reason: why it is not READY, if something is wrong; otherwise empty.
-    :ivar load: how many calls are in flight there.
+    :ivar load: how many calls are in flight on it.
     """
 
     address: str
@@ -161,11 +161,11 @@ class EndpointStatus:
 class EndpointChange:
     """The state of a channel's connection to one endpoint has changed.
 
-    A new endpoint begins in IDLE; one that is let go of ends in SHUTDOWN.
+    A new endpoint begins in IDLE; one that leaves the channel ends in SHUTDOWN.
 
-    :ivar address: where it is.
-    :ivar previous: what it was doing.
-    :ivar state: what it is doing now.
+    :ivar address: the endpoint's address.
+    :ivar previous: the state before.
+    :ivar state: the state now.
     :ivar reason: why, if something is wrong; otherwise empty.
     """
 
@@ -177,10 +177,10 @@ class EndpointChange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientLoss:
-    """The connection of a server's client is gone.
+    """A server lost its connection to a client.
 
     :ivar address: where the client connected from; empty if that is not known.
-    :ivar calls: how many of its calls were cancelled.
+    :ivar calls: how many calls of the client were cancelled.
     """
 
     address: str
@@ -188,26 +188,26 @@ class ClientLoss:
 
 
 class Observer:
-    """Is told what happens; give one to any number of channels and servers.
+    """Is told of the events of channels and servers; one may serve any number of them.
 
-    Override what you want to know. All methods are called in the reactor's thread, in the order of
-    the events, and must not take long. They may use the channel. What they raise is logged, and
-    changes nothing.
+    Override the methods of the events that you want. All are called in the reactor's thread, in the
+    order of the events, and must not take long. They may use the channel. An exception that they
+    raise is logged, and has no other effect.
     """
 
     def started(self, source: Watched) -> None:
-        """A channel or server was made; what it was made with can be read."""
+        """A channel or server was created; its attributes can be read."""
 
     def stopped(self, source: Watched) -> None:
-        """It was closed. Its counters can still be read, and do not change any more."""
+        """A channel or server was closed. Its counters stay readable, and change no more."""
 
     def channel_changed(
         self, source: Watched, previous: ConnectivityState, state: ConnectivityState
     ) -> None:
-        """What a channel is doing, all in all, has changed."""
+        """The state of a channel has changed."""
 
     def endpoint_changed(self, source: Watched, change: EndpointChange) -> None:
-        """What a channel's connection to one endpoint is doing has changed."""
+        """The state of a channel's connection to one endpoint has changed."""
 
     def client_lost(self, source: Watched, loss: ClientLoss) -> None:
-        """A client of a server has gone; of inproc, nothing is told."""
+        """A server lost a client; not told of clients by ``inproc://``."""

@@ -1,4 +1,4 @@
-"""Many messages of one connection as one: less work for every layer below."""
+"""Batches: messages of one connection that travel as one, which costs every layer below less."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = [
 
 #: Messages that one batch may have.
 MAX_BATCH: Final = 256
-#: So many messages do not wait for the end of the turn: the other side begins with them while this
-#: one makes more. Fewer cost more per message; more leave one side idle while the other works.
+#: A batch of so many messages is sent before the turn ends: the other side begins with them while
+#: this one makes more. Fewer cost more per message; more leave one side idle while the other works.
 EARLY_BATCH: Final = 32
 #: Bytes of header and body above which a message travels alone: there, copying costs more than it
 #: saves.
@@ -38,7 +38,7 @@ Packed: TypeAlias = tuple[int, bytes, bytes]
 
 
 class BadBatch(ValueError):
-    """A batch that cannot be understood."""
+    """A batch cannot be parsed, or its parts do not fit together."""
 
 
 def is_batch(parts: list[bytes]) -> bool:
@@ -61,7 +61,7 @@ def pack(epoch: bytes, messages: list[Packed]) -> list[bytes]:
 def unpack(frame: bytes) -> tuple[list[bytes], Iterator[tuple[int, int, bytes]]]:
     """The headers of a batch, and its messages: counter, index of the header, body.
 
-    :raises BadBatch: if it is none.
+    :raises BadBatch: if the frame is not a batch.
     """
     try:
         batch = Batch.FromString(frame)
@@ -74,7 +74,7 @@ def unpack(frame: bytes) -> tuple[list[bytes], Iterator[tuple[int, int, bytes]]]
         raise BadBatch("the batch is too large")
     indexes = list(batch.header_indexes)
     if len(batch.bodies) != size or len(indexes) != size:
-        raise BadBatch("the batch is incomplete")
+        raise BadBatch("the batch's counters, indexes and bodies differ in number")
     if max(indexes) >= len(batch.headers):
-        raise BadBatch("the batch lacks a header")
+        raise BadBatch("the batch refers to a header that it does not have")
     return list(batch.headers), zip(batch.counters, indexes, batch.bodies, strict=True)

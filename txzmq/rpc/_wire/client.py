@@ -16,7 +16,7 @@ __all__ = ["ClientWire", "Reply"]
 
 C = TypeVar("C")
 
-#: Calls after which it may be forgotten that one ended without its reply.
+#: Calls after which the client may forget that one ended without its reply.
 _REMEMBERED: Final = 8192
 
 
@@ -37,7 +37,7 @@ class ClientWire(Generic[C]):
     :ivar dropped: how many incoming messages were dropped or not understood, by reason: ``late
         reply`` (its call had ended without it), ``duplicate reply`` (its call has had one),
         ``unknown reply`` (there was no such call), ``malformed``.
-    :ivar drops: how many all in all.
+    :ivar drops: the sum of them.
     :ivar draining: whether the server has sent a notice that it shuts down.
     """
 
@@ -48,8 +48,8 @@ class ClientWire(Generic[C]):
         self._epoch = new_epoch()
         self._latest = 0
         self._waiting: dict[int, C] = {}
-        # Which of the last calls ended without a reply: each at the place of its remainder, until
-        # another takes that. Made when the first one does.
+        # The counters of the last calls that ended without a reply, each at the index ``counter %
+        # _REMEMBERED`` until another takes that. Made when the first one ends so.
         self._given_up: array[int] | None = None
 
     def __len__(self) -> int:
@@ -61,24 +61,24 @@ class ClientWire(Generic[C]):
 
     @property
     def latest(self) -> int:
-        """The counter of the call that began last: its id is ``id_of`` it."""
+        """The counter of the call that began last; :meth:`id_of` gives its id."""
         return self._latest
 
     def id_of(self, counter: int) -> bytes:
-        """The id of a call; no other ever has it."""
+        """The id of the call with a counter; no other call ever has it."""
         return request_id(self._epoch, counter)
 
     def request(self, call: C, header: bytes, body: bytes) -> list[bytes]:
-        """Begin a call: the message to send. The first part is its id."""
+        """Begin a call; returns the message to send, whose first part is the id."""
         return [self.id_of(self._begin(call)), b"", header, body]
 
     def batch(self, requests: Sequence[tuple[C, bytes, bytes]]) -> list[bytes]:
-        """Begin several calls, each with header and body, with one message; in this order."""
+        """Begin several calls in this order; returns the one message to send."""
         begin = self._begin
         return pack(self._epoch, [(begin(call), header, body) for call, header, body in requests])
 
     def unanswered(self, header: bytes, bodies: Sequence[bytes]) -> list[bytes]:
-        """A message of calls without replies, which have their header in common."""
+        """The message that makes calls without replies, which have one header."""
         first = self._latest + 1
         self._latest += len(bodies)
         for counter in range(first, self._latest + 1):
@@ -93,7 +93,7 @@ class ClientWire(Generic[C]):
         return counter
 
     def _counter_of(self, request_id: bytes) -> int:
-        """The counter in an id; 0, which no call has, if it is none of ours."""
+        """The counter in an id; 0, which no call has, if the id is not of this connection."""
         if len(request_id) != ID_SIZE or not request_id.startswith(self._epoch):
             return 0
         return int.from_bytes(request_id[EPOCH_SIZE:], "big")
@@ -128,18 +128,18 @@ class ClientWire(Generic[C]):
         if not 0 < counter <= self._latest:
             self._drop("unknown reply")
         elif self._given_up is not None and self._given_up[counter % _REMEMBERED] == counter:
-            self._given_up[counter % _REMEMBERED] = 0  # what else comes for it is a duplicate
+            self._given_up[counter % _REMEMBERED] = 0  # another reply to it is a duplicate
             self._drop("late reply")
         elif counter <= self._latest - _REMEMBERED:
-            self._drop("late reply")  # that much is certain
+            self._drop("late reply")  # maybe a duplicate, but late for certain
         else:
             self._drop("duplicate reply")
 
     def receive(self, message: list[bytes]) -> Reply[C] | None:
-        """Take a message from the server that is no batch.
+        """Take a message from the server, unless it is a batch.
 
-        :return: the call that it ends; None for one that was dropped and counted: it belongs to
-            no call that waits (late, a duplicate, never made), or is too malformed to say.
+        :return: the reply; None if the message was dropped and counted: no call waits for it (it
+            is late, a duplicate, or was never asked for), or it is too malformed to say which.
         """
         counter = self._counter_of(message[0]) if message else 0
         call = self._waiting.pop(counter, None)
@@ -166,9 +166,9 @@ class ClientWire(Generic[C]):
         return is_batch(message)
 
     def receive_batch(self, message: list[bytes]) -> Iterator[tuple[C, ResponseHead, bytes]]:
-        """Take a batch from the server: the calls that it ends, as in a :class:`Reply`.
+        """Take a batch from the server; yields the parts of a :class:`Reply` for each call.
 
-        One at a time: what the end of one leads to may end others before their replies are taken.
+        One at a time: the end of one call may end others before their replies are taken.
         """
         if message[0] != self._epoch:
             self._drop("unknown reply")
@@ -192,7 +192,7 @@ class ClientWire(Generic[C]):
                 yield call, head, body
 
     def _notice(self, head: ResponseHead | BadHeader) -> bool:
-        """Take what comes under the counter 0; whether it means anything."""
+        """Take a header under the counter 0; returns whether it is a notice."""
         if isinstance(head, BadHeader) or not head.draining:
             return False
         self.draining = True
@@ -203,7 +203,7 @@ class ClientWire(Generic[C]):
         self.draining = False
 
     def _malformed(self, call: C, reason: str) -> Reply[C]:
-        """A call has had its reply, and nothing better will come."""
+        """The reply that ends a call whose own reply is malformed: no other will come."""
         self._drop("malformed")
         return Reply(call, ResponseHead(Code.INTERNAL, reason), b"")
 

@@ -34,7 +34,7 @@ __all__ = [
     "to_us",
 ]
 
-#: Bytes that a header frame may have: the default limits of metadata, twice over, and the rest.
+#: Bytes that a header frame may have: room for twice the default limit of metadata, and the rest.
 MAX_HEADER: Final = 64 * 1024
 #: Characters that a method's path may have.
 MAX_PATH: Final = 256
@@ -46,22 +46,22 @@ TOPIC_SIZE: Final = 16
 _PATH: Final = re.compile(r"/[!-.0-~]+/[!-.0-~]+", re.ASCII)
 #: A timeout that is longer counts as none: 2**53 us is 285 years.
 _MAX_TIMEOUT_US: Final = 2**53
-#: Headers that are larger are parsed each time: a stranger decides what is kept.
+#: Larger headers are parsed each time: peers decide what is kept, so it must be small.
 _MAX_KNOWN_HEADER: Final = 512
 #: Characters that are kept of a status message that does not fit.
 _SHORT_MESSAGE: Final = 1_024
 
 
 _US: Final = 1_000_000
-#: Milliseconds that do not count: 1.001 s are 1000.9999999999999.
+#: Added to milliseconds before rounding down: 1.001 s are 1000.9999999999999 ms as a float.
 _ROUNDING: Final = 1e-3
 
 
 def to_us(seconds: float) -> int:
-    """What is left of a call's time, as its header says it: in microseconds.
+    """The time that a call has left, in microseconds, as its header says it.
 
-    From a second on it is whole milliseconds, the lesser, so that the calls of one moment have
-    equal headers though each inherited its deadline.
+    From one second on it is rounded down to whole milliseconds: calls that are made at the same
+    moment and inherit a deadline then have equal headers.
     """
     if seconds >= 1.0:
         return int(seconds * 1_000 + _ROUNDING) * 1_000
@@ -69,12 +69,12 @@ def to_us(seconds: float) -> int:
 
 
 def from_us(microseconds: int) -> float:
-    """What a header says of time, in seconds."""
+    """The seconds of a time in a header."""
     return microseconds / _US
 
 
 class BadHeader(ValueError):
-    """A header that cannot be understood; the message may be shown to the peer."""
+    """A header cannot be parsed, or is not allowed; the text may be sent to the peer."""
 
 
 class OpenStream(NamedTuple):
@@ -82,8 +82,8 @@ class OpenStream(NamedTuple):
 
     :ivar window_items: how many items may be published and not acknowledged.
     :ivar window_bytes: how many bytes of them; the item that reaches them is the last.
-    :ivar requests: 16 bytes that stand for a stream of requests; empty if there is none.
-    :ivar sequence: the number of the first item, of a stream that goes on; 0 for the beginning.
+    :ivar requests: the id of the stream of requests, 16 bytes; empty if there is none.
+    :ivar sequence: the number of the first item, of a stream that is resumed; 0 for the beginning.
     """
 
     window_items: int = 0
@@ -97,13 +97,13 @@ class OpenedStream(NamedTuple):
 
     :ivar topic: what to subscribe to, with a zero byte behind it.
     :ivar publisher: where the server's publisher listens.
-    :ivar epoch: what the streams of one server have in common.
+    :ivar epoch: bytes that all streams of a server have in common until it restarts.
     :ivar sequence: the number of the first item.
     :ivar grace_ms: how long the server keeps a stream that nobody subscribes to.
-    :ivar shared: whether others get the same items.
-    :ivar window_items: the window that holds, in items.
-    :ivar window_bytes: and in bytes.
-    :ivar bundle: a topic for what is published of several streams at once; empty if there is none.
+    :ivar shared: whether other calls get the same items.
+    :ivar window_items: the window in effect, in items.
+    :ivar window_bytes: the window in effect, in bytes.
+    :ivar bundle: the topic for publications of several streams at once; empty if there is none.
     """
 
     topic: bytes
@@ -121,8 +121,8 @@ class RequestHead(NamedTuple):
     """What a request's header says.
 
     :ivar path: ``/package.Service/Method``.
-    :ivar timeout_us: what is left of the call's time, in microseconds; None for no deadline.
-    :ivar accepts_batches: whether the client understands batches, and asks the same of the server.
+    :ivar timeout_us: the time that the call has left, in microseconds; None for no deadline.
+    :ivar accepts_batches: whether the client understands batches, and asks if the server does.
     :ivar request_key: 16 bytes, the same in all attempts of one call; empty if there is none.
     :ivar open_stream: None in a unary call.
     """
@@ -136,7 +136,7 @@ class RequestHead(NamedTuple):
 
 
 class ResponseHead(NamedTuple):
-    """What a reply's header says. Message and details belong to an error.
+    """What a reply's header says. Only an error has a message and details.
 
     :ivar accepts_batches: whether the server understands batches.
     :ivar not_executed: of an error: whether the server knows that no handler saw the call.
@@ -164,7 +164,7 @@ def encode_request(head: RequestHead) -> bytes:
 
     :raises ValueError: for a timeout below 0.
     """
-    # Two messages in a row are one, and what one call shares with others need not be made anew.
+    # Two serialised messages in a row are one message, so the part that calls share is cached.
     header = _encode_common(head.path, head.timeout_us, head.accepts_batches)
     if not head.metadata and not head.request_key and head.open_stream is None:
         return header
@@ -175,7 +175,7 @@ def encode_request(head: RequestHead) -> bytes:
     stream = head.open_stream
     own = RequestHeader(
         request_key=head.request_key,
-        # Also where all that it says is the default.
+        # Also if all its fields have defaults: its presence says that the method streams.
         open_stream=None if stream is None else header_pb2.OpenStream(**stream._asdict()),
     )
     return header + own.SerializeToString()
@@ -196,7 +196,7 @@ _known_requests: dict[bytes, RequestHead] = {}
 def decode_request(header: bytes) -> RequestHead:
     """Parse the header frame of a request.
 
-    :raises BadHeader: if it is none.
+    :raises BadHeader: if the frame is not a valid header.
     """
     known = _known_requests.get(header)
     if known is not None:
@@ -254,10 +254,10 @@ def _check_length(header: bytes) -> None:
 def encode_response(head: ResponseHead) -> bytes:
     """The header frame of a reply; empty for a plain success.
 
-    What is too long for a header is left out, and the status says so.
+    Past :data:`MAX_HEADER`, details and metadata are left out, and the status says so.
 
-    :raises ValueError: for metadata that is not allowed, and so TypeError: a handler may raise an
-        error with any.
+    :raises ValueError: for metadata that is not allowed, which a handler's error may have.
+    :raises TypeError: likewise.
     """
     if head == OK:
         return b""
@@ -309,7 +309,7 @@ def _encode_response(head: ResponseHead) -> bytes:
 def decode_response(header: bytes) -> ResponseHead:
     """Parse the header frame of a reply.
 
-    :raises BadHeader: if it is none.
+    :raises BadHeader: if the frame is not a valid header.
     """
     if not header:
         return OK

@@ -18,8 +18,7 @@ from txzmq.rpc.v1.header_pb2 import Metadatum, RequestHeader
 
 __all__ = ["add_to", "from_wire", "request_fields"]
 
-#: Pairs that are kept as they go over the wire, and bytes that one of them may have: most calls
-#: send the same.
+#: Serialised pairs that are kept, and bytes that one of them may have: most calls send the same.
 _MAX_KEPT: Final = 1_024
 _MAX_KEPT_SIZE: Final = 256
 
@@ -31,7 +30,7 @@ class _Field(Protocol):
     """A repeated field of pairs."""
 
     def add(self, *, key: str, value: bytes) -> Metadatum:
-        """Append one."""
+        """Append a pair."""
         ...
 
 
@@ -43,7 +42,7 @@ def add_to(field: _Field, metadata: Metadata) -> None:
 
 
 def request_fields(metadata: Metadata) -> bytes:
-    """*metadata* as a serialised ``RequestHeader`` has it."""
+    """*metadata* as serialised fields of a ``RequestHeader``."""
     known = _request_fields
     try:
         return b"".join([known[pair] for pair in metadata])
@@ -63,14 +62,14 @@ def _request_field(pair: tuple[str, str | bytes]) -> bytes:
 
 
 def from_wire(metadata: Sequence[Metadatum]) -> Metadata:
-    """The metadata that the messages carry, without keys that belong to the protocol itself.
+    """The pairs in *metadata*, without keys that belong to the protocol itself.
 
-    :raises ValueError: if a key or value is not allowed, or there are too many.
+    :raises ValueError: if a key or value is not allowed, or there are more than 1,024 pairs.
     """
     if not metadata:
         return ()
     if len(metadata) > MAX_PAIRS:
-        raise ValueError("too much metadata")
+        raise ValueError(f"the metadata has {len(metadata)} pairs, more than {MAX_PAIRS}")
     pairs: list[tuple[str, str | bytes]] = []
     for item in metadata:
         key, value = item.key, item.value

@@ -14,19 +14,19 @@ __all__ = ["CallKey", "Refusal", "Request", "ServerWire"]
 
 C = TypeVar("C")
 
-#: Which call: the routing ids in front of the request id, outermost first, and the request id.
-#: Never the request id alone: two clients may choose the same.
+#: The key of a call: the routing ids in front of the request id, outermost first, and the request
+#: id. Never the request id alone: two clients may choose the same.
 CallKey: TypeAlias = tuple[bytes, ...]
 
-#: Parts in front of the empty one: the request id, and the routing ids of the peer and of the
-#: proxies in between.
+#: The most parts of a key: the request id, and the routing ids of the peer and of the proxies in
+#: between.
 _MAX_KEY: Final = 6
 #: Bytes of a routing id, as in ZMTP.
 _MAX_ROUTING_ID: Final = 255
-#: How many sources of ids have their latest one remembered per peer. A client is one source; a
-#: peer that is a proxy has more.
+#: Sources of ids whose latest id is remembered, per peer. A client is one source; a proxy has one
+#: for each client behind it.
 _MAX_SOURCES: Final = 1_024
-#: How many peers without calls are remembered where nothing tells of their loss.
+#: Peers without calls that are remembered; not every transport tells when a peer is lost.
 _MAX_IDLE_PEERS: Final = 10_000
 
 
@@ -46,7 +46,7 @@ _request = cast(
 
 
 class Refusal(NamedTuple):
-    """A request that cannot be understood; the reason may be told to the peer."""
+    """A request that cannot be parsed; the reason may be sent to the peer."""
 
     key: CallKey
     reason: str
@@ -59,9 +59,9 @@ class _Peer(Generic[C]):
         self.calls: dict[CallKey, C] = {}
         #: Whether the client understands batches.
         self.accepts_batches = False
-        #: Whether it waits to hear the same of the server.
+        #: Whether the next reply has to tell it that the server does too.
         self.asks = False
-        # The latest id of each source: of a random part, and of a way through proxies.
+        # The latest id of each source: a random part, and the route through proxies if any.
         self.latest: dict[CallKey | bytes, bytes] = {}
 
 
@@ -74,7 +74,7 @@ class ServerWire(Generic[C]):
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
         self._peers: dict[bytes, _Peer[C]] = {}
-        # The clients that may still send calls; None until that is of interest.
+        # The clients that may still send calls; None until the server drains.
         self._staying: set[bytes] | None = None
         self._most_peers = _MAX_IDLE_PEERS
 
@@ -82,10 +82,10 @@ class ServerWire(Generic[C]):
         return sum(len(peer.calls) for peer in self._peers.values())
 
     def receive(self, message: list[bytes]) -> Request | Refusal | None:
-        """Take a message from a peer that is no batch.
+        """Take a message from a peer, unless it is a batch.
 
-        :return: None for one that was dropped and counted: malformed so that nobody could be
-            answered, or a request that came before.
+        :return: None if the message was dropped and counted: it is so malformed that nobody could
+            be answered, or a request that came before.
         """
         try:
             end = message.index(b"", 1, _MAX_KEY + 1)
@@ -96,7 +96,7 @@ class ServerWire(Generic[C]):
             return None
         key = tuple(message[:end])
         if len(key[-1]) != ID_SIZE or end > 2:
-            # Before anything is remembered: what is remembered must be small.
+            # Checked before the key is remembered, which must be small.
             if max(map(len, key)) > _MAX_ROUTING_ID:
                 self._malformed()
                 return None
@@ -136,12 +136,12 @@ class ServerWire(Generic[C]):
         peer = self._peers.get(peer_id) or self._add_peer(peer_id)
         peer.accepts_batches = True
         events: list[Request | Refusal] = []
-        latest = b""  # none is
+        latest = b""  # below all ids
         for counter, index, body in messages:
             id_ = request_id(epoch, counter)
             key = (peer_id, id_)
             head = heads[index]
-            # All are of one source, which is looked for with the first.
+            # All ids of a batch are of one source, which the first one looks up.
             if id_ <= latest if latest else not self._is_new(key):
                 self.dropped["duplicate request"] += 1
                 continue
@@ -165,7 +165,7 @@ class ServerWire(Generic[C]):
         latest = peer.latest.get(source)
         if latest is None:
             if key in peer.calls:
-                return False  # of a source that was forgotten, but for this call
+                return False  # its source was forgotten, but this call still runs
             if len(peer.latest) >= _MAX_SOURCES:
                 del peer.latest[next(iter(peer.latest))]
             if self._staying is not None and len(key) == 2:
@@ -190,11 +190,11 @@ class ServerWire(Generic[C]):
 
     @staticmethod
     def fits(key: CallKey) -> bool:
-        """Whether the reply to a request can be put in a batch; not what came through a proxy."""
+        """Whether a batch can hold the reply to a request; not if that came through a proxy."""
         return len(key) == 2 and len(key[1]) == ID_SIZE
 
     def asks(self, key: CallKey) -> bool:
-        """Whether the reply to a request is to say that batches are understood; asked once."""
+        """Whether the reply must tell the client that the server takes batches; True once."""
         peer = self._peers.get(key[0])
         if peer is None or not peer.asks or len(key) != 2:
             return False
@@ -204,7 +204,7 @@ class ServerWire(Generic[C]):
     def batches(self, replies: Sequence[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
         """The messages that carry replies to one peer, each with header and body.
 
-        One, unless the peer has ids with several first halves.
+        One, unless the peer's ids have several random parts.
         """
         peer_id = replies[0][0][0]
         by_epoch: dict[bytes, list[tuple[int, bytes, bytes]]] = {}
@@ -216,7 +216,7 @@ class ServerWire(Generic[C]):
     def start(self, key: CallKey, call: C) -> bool:
         """Note that *call* serves a request, until :meth:`finish`.
 
-        :return: False if its peer was lost: then nobody waits for the call, and nothing is noted.
+        :return: False if the peer was lost: nobody waits for the call, and nothing is noted.
         """
         peer = self._peers.get(key[0])
         if peer is None:
@@ -230,7 +230,7 @@ class ServerWire(Generic[C]):
         return None if peer is None else peer.calls.get(key)
 
     def finish(self, key: CallKey) -> C | None:
-        """Note that a call has ended; None if it had."""
+        """Note that a call has ended; returns it, or None if it had ended before."""
         peer = self._peers.get(key[0])
         return None if peer is None else peer.calls.pop(key, None)
 
@@ -244,9 +244,9 @@ class ServerWire(Generic[C]):
         return [call for peer in self._peers.values() for call in peer.calls.values()]
 
     def drain(self) -> list[CallKey]:
-        """From now on note which clients leave: where to send a notice to each that is known.
+        """From now on note which clients leave; returns keys under which to send them notices.
 
-        Not to those behind a proxy, which has other servers for them.
+        None for clients behind a proxy, which has other servers for them.
         """
         keys = [
             (peer_id, request_id(source, 0))
@@ -258,17 +258,17 @@ class ServerWire(Generic[C]):
         return list(keys)
 
     def leave(self, key: CallKey) -> None:
-        """A client says that it sends no more calls on its connection."""
+        """Note that a client sends no more calls on its connection."""
         if self._staying is not None and len(key) == 2:
             self._staying.discard(key[0])
 
     @property
     def all_left(self) -> bool:
-        """Whether no client is left that may send calls, as far as they are known."""
+        """Whether no known client may send further calls."""
         return not self._staying
 
     def lost(self, peer_id: bytes) -> list[C]:
-        """Forget a peer whose connection was lost: the calls that nobody waits for any more."""
+        """Forget a peer whose connection was lost; returns its calls: nobody waits for them."""
         if self._staying is not None:
             self._staying.discard(peer_id)
         peer = self._peers.pop(peer_id, None)

@@ -1,8 +1,9 @@
 """Streams of responses, without sockets: what is published, acknowledged, replayed.
 
-Both sides number the items of a stream from the number that the opening call told, and the end as
-one more. The sender keeps what is not acknowledged; the receiver hands out what is next, keeps what
-came too early, drops what it had, and knows when something is missing.
+Both sides number the items of a stream, from the number in the answer to the opening call on; the
+end has the number behind the last item. The sender keeps items until they are acknowledged. The
+receiver hands out the next items, keeps those that came too early, drops those that it has had, and
+knows when some are missing.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ __all__ = [
     "topic_of",
 ]
 
-#: What stands behind the topic: no topic is the beginning of another, and none has this byte.
+#: Stands behind each topic, and in none: so no subscription is the beginning of another topic.
 SEPARATOR: Final = b"\0"
-#: Items that travel as one message.
+#: The most items that travel as one message.
 MAX_PUBLISHED: Final = 256
 #: Bytes of items that travel as one message; the item that reaches them is the last.
 MAX_PUBLISHED_SIZE: Final = 64 * 1024
@@ -47,8 +48,8 @@ MAX_PUBLISHED_SIZE: Final = 64 * 1024
 MAX_REPLAYED_SIZE: Final = 256 * 1024
 
 
-#: Bytes of a topic that all of one process have in common: libzmq keeps each byte that they have
-#: not in a node of its own, twice.
+#: Bytes that all topics of a process have in common: libzmq keeps each other byte of a topic in a
+#: node of its own, twice.
 _COMMON: Final = 8
 
 
@@ -72,15 +73,15 @@ def new_topic() -> bytes:
 
 
 class BadPublication(ValueError):
-    """What was published cannot be understood."""
+    """A publication cannot be parsed."""
 
 
 class Publication(NamedTuple):
-    """A piece of a stream.
+    """Items of a stream, its end, or a heartbeat.
 
-    :ivar sequence: the number of the first item, or of the end; without both, of what comes next.
-    :ivar end: how the stream ends behind the items, as the header of a reply; None if it does not.
-    :ivar start: the initial metadata, as the header of a reply; None where it does not belong.
+    :ivar sequence: the number of the first item, or of the end; in a heartbeat, of what comes next.
+    :ivar end: how the stream ends behind the items, as the header of a reply; None if it goes on.
+    :ivar start: the initial metadata, as the header of a reply; None but with the first number.
     """
 
     sequence: int
@@ -118,9 +119,9 @@ def topic_of(frame: bytes) -> bytes:
 
 
 def decode(frame: bytes) -> Publication:
-    """What was published with a frame.
+    """The publication in a frame.
 
-    :raises BadPublication: if it cannot be understood.
+    :raises BadPublication: if it cannot be parsed.
     """
     try:
         return from_message(streams_pb2.Publication.FromString(frame[TOPIC_SIZE + 1 :]))
@@ -129,14 +130,14 @@ def decode(frame: bytes) -> Publication:
 
 
 def encode_bundle(topic: bytes, frames: list[bytes]) -> bytes:
-    """The one frame that is published in place of several of :func:`encode`."""
+    """The frame of a bundle, which is published instead of several of :func:`encode`."""
     return topic + SEPARATOR + streams_pb2.Bundle(publications=frames).SerializeToString()
 
 
 def decode_bundle(frame: bytes) -> list[bytes]:
-    """The frames in whose place one was published.
+    """The frames in a bundle.
 
-    :raises BadPublication: if it cannot be understood.
+    :raises BadPublication: if it cannot be parsed.
     """
     try:
         return list(streams_pb2.Bundle.FromString(frame[TOPIC_SIZE + 1 :]).publications)
@@ -180,10 +181,10 @@ class Sender:
         self.ended = False
         self._end = b""
         self._start: bytes | None = None
-        # Published and not acknowledged. These are made when they are needed, and as small as can
-        # be, as most streams are idle.
+        # Items that are published and not acknowledged. The lists are made when they are needed,
+        # and as small as can be, because most streams are idle.
         self._kept: list[bytes] | deque[bytes] | None = None
-        # Not published yet, and how many bytes that is.
+        # Items that are not published yet, and their bytes.
         self._fresh: list[bytes] | None = None
         self._fresh_size = 0
 
@@ -201,7 +202,7 @@ class Sender:
     def add(self, item: bytes) -> bool:
         """Take an item.
 
-        :return: whether there is enough for a message.
+        :return: whether there are enough items for a message.
         """
         fresh = self._fresh
         if fresh is None:
@@ -214,22 +215,22 @@ class Sender:
         return len(fresh) >= MAX_PUBLISHED or self._fresh_size >= MAX_PUBLISHED_SIZE
 
     def start(self, header: bytes) -> None:
-        """Say what goes in front of the first item."""
+        """Set the header in front of the first item."""
         self._start = header
 
     def end(self, header: bytes) -> None:
-        """Say how the stream ends; nothing is taken any more."""
+        """End the stream with a header; no item may follow."""
         self._end = header
         self.ended = True
         self.sequence += 1
 
     def take(self) -> Publication | None:
-        """What is to be published now; None if there is nothing new."""
+        """Take what is new, to be published; None if nothing is."""
         fresh = self._fresh or []
         count = len(fresh)
         if not count and not self.ended:
             return None
-        # The end is part of it, once: afterwards there is nothing fresh.
+        # The fresh items have the last numbers, before that of the end.
         sequence = self.sequence - count - self.ended
         if self._kept is None:
             self._kept = self._keep(fresh)
@@ -240,12 +241,12 @@ class Sender:
         return self._publication(sequence, fresh)
 
     def _keep(self, items: list[bytes]) -> list[bytes] | deque[bytes]:
-        """What the first items are kept in."""
+        """The container that keeps *items*, the first ones."""
         return items.copy()
 
     @property
     def _published(self) -> int:
-        """The number that what is published next begins with."""
+        """The number with which the next publication begins."""
         return self.sequence - len(self._fresh or ())
 
     def _publication(self, sequence: int, items: list[bytes], *, last: bool = True) -> Publication:
@@ -258,13 +259,13 @@ class Sender:
 
     @property
     def heartbeat(self) -> Publication:
-        """What names the number that comes next, so that a loss is noticed."""
+        """The publication that names the next number, by which the client notices a loss."""
         return Publication(self._published, [])
 
     def acknowledge(self, sequence: int) -> bool:
-        """Forget what comes before *sequence*, which the receiver has.
+        """Forget the items before *sequence*, which the receiver has.
 
-        :return: whether that was something new, and true.
+        :return: whether *sequence* is new, and no more than what was published.
         """
         if not self.acknowledged < sequence <= self._published:
             return False
@@ -285,7 +286,7 @@ class Sender:
         return self.ended and self.acknowledged == self.sequence
 
     def replay(self, sequence: int) -> Publication:
-        """What is kept from *sequence* on, as far as it fits into one message."""
+        """The kept items from *sequence* on, as many as fit into one message."""
         kept = self._kept or ()
         first = max(sequence, self.acknowledged)
         begin = min(first - self.acknowledged, len(kept))
@@ -300,7 +301,7 @@ class Sender:
 
 
 class Ring(Sender):
-    """The server's end of a stream that many receive: nobody acknowledges, and the last are kept.
+    """The server's end of a shared stream: nothing is acknowledged, the last items are kept.
 
     :ivar acknowledged: the number of the first item that is kept.
     """
@@ -317,16 +318,16 @@ class Ring(Sender):
 
     @property
     def is_full(self) -> bool:
-        """Nobody waits for the slowest receiver."""
+        """Never: a shared stream does not wait for its slowest receiver."""
         return False
 
     @property
     def is_done(self) -> bool:
-        """Somebody may still have to ask for the end."""
+        """Never: a receiver may still ask for the end."""
         return False
 
     def take(self) -> Publication | None:
-        """As a :class:`Sender`'s; what is too old is kept no longer."""
+        """As a :class:`Sender`; also drops the items that are too many to keep."""
         publication = super().take()
         kept = self._kept
         if isinstance(kept, deque):
@@ -336,23 +337,23 @@ class Ring(Sender):
         return publication
 
     def _keep(self, items: list[bytes]) -> list[bytes] | deque[bytes]:
-        """What can be many, of which the first ones go one by one."""
+        """A deque: there can be many items, and the first ones go one by one."""
         return deque(items)
 
     def acknowledge(self, sequence: int) -> bool:
-        """Changes nothing."""
+        """Change nothing: no receiver of a shared stream acknowledges."""
         return False
 
 
 class Receiver:
     """The client's end: puts what arrives in order.
 
-    :ivar sequence: the number that comes next; everything before it is in :attr:`items` or was.
-    :ivar items: what has arrived in order and was not taken.
+    :ivar sequence: the number that comes next; all items before it are in :attr:`items` or were.
+    :ivar items: the items that have arrived in order and were not taken.
     :ivar end: how the stream ended, as the header of a reply, when all before it has arrived.
     :ivar start: the initial metadata, likewise.
     :ivar early_items: how many items are kept that came too early.
-    :ivar known: the number before which everything has been published, as far as is known.
+    :ivar known: the highest number before which all items are known to be published.
     """
 
     __slots__ = (
@@ -368,19 +369,19 @@ class Receiver:
     )
 
     def __init__(self, window: int, first: int = 1) -> None:
-        """:param window: how many items there may be that were not taken; no more are kept."""
+        """:param window: how many items that were not taken are kept."""
         self.window = window
         self.sequence = self._first = first
         self.items: deque[bytes] = deque()
         self.end: bytes | None = None
         self.start: bytes | None = None
         self.known = first
-        # What came too early, by its number.
+        # Publications that came too early, by their numbers.
         self._early: dict[int, Publication] = {}
         self.early_items = 0
 
     def begin(self, first: int) -> None:
-        """Say what the first number is, before anything is received."""
+        """Set the first number, before anything is received."""
         self.sequence = self.known = self._first = first
         self.end = None
         self._early.clear()
@@ -388,13 +389,13 @@ class Receiver:
 
     @property
     def missing(self) -> bool:
-        """Whether something later than :attr:`sequence` is known of."""
+        """Whether something has been published, but not received, from :attr:`sequence` on."""
         return self.sequence < self.known and self.end is None
 
     def receive(self, publication: Publication) -> bool:
-        """Take what arrived.
+        """Take a publication.
 
-        :return: whether it brought something that comes next.
+        :return: whether it brought the item that comes next, or the end.
         """
         sequence, items, end, _ = publication
         last = sequence + len(items) + (end is not None)
@@ -417,7 +418,7 @@ class Receiver:
         return True
 
     def _keep(self, publication: Publication) -> None:
-        """Keep what came too early, within bounds; what is not kept is asked for later."""
+        """Keep a publication that came too early, within bounds; a replay brings the others."""
         kept = self._early.get(publication.sequence)
         size = len(publication.items) + 1
         if kept is None:
@@ -441,7 +442,7 @@ class Receiver:
             items = items[known:]
         room = self.window - len(self.items)
         if len(items) > room:
-            # A sender of a shared stream does not wait; what is not taken is asked for later.
+            # The server of a shared stream does not wait for us; a replay brings the rest.
             items, end = items[: max(room, 0)], None
             if not items:
                 return False
@@ -464,9 +465,9 @@ class Receiver:
         self.sequence -= 1
 
     def skip(self, sequence: int) -> int:
-        """Give up what is missing before *sequence*.
+        """Give up the items that are missing before *sequence*.
 
-        :return: how many items that were.
+        :return: how many they are.
         """
         lost = max(0, sequence - self.sequence)
         self.sequence += lost
