@@ -16,8 +16,9 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Final, cast
 
+from benchmarks.figures import Sample
 from benchmarks.stacks import Peer
-from benchmarks.workload import Messages, Order, Sample
+from benchmarks.workload import Messages, Order
 
 __all__ = ["Line", "OrdersByLine", "tell_cpu"]
 

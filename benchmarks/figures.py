@@ -5,12 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from benchmarks.workload import Sample
+__all__ = ["Figures", "Sample", "figures_of", "median", "percentile", "ratio"]
 
-__all__ = ["Figures", "figures_of", "median", "percentile", "ratio"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one order came to. Times are in seconds; CPU time is user and system of all threads."""
+
+    calls: int
+    #: From the first call's beginning to the last one's end.
+    elapsed: float
+    p50: float
+    p99: float
+    client_cpu: float
+    #: The client cannot know this one.
+    server_cpu: float = 0.0
 
 
 class Figures(NamedTuple):

@@ -14,8 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.figures import Sample
 from benchmarks.stacks import Stack
-from benchmarks.workload import TIMEOUT, Order, Sample
+from benchmarks.workload import TIMEOUT, Order
 
 __all__ = ["START", "Child", "Running", "StackError"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from benchmarks.figures import percentile
+from benchmarks.figures import Sample, percentile
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -40,7 +40,6 @@ __all__ = [
     "Messages",
     "Order",
     "Orders",
-    "Sample",
     "Window",
 ]
 
@@ -110,20 +109,6 @@ class Order:
     seconds: float
     #: Length of a serialised message, to a few bytes.
     message_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """What one order came to. Times are in seconds; CPU time is user and system of all threads."""
-
-    calls: int
-    #: From the first call's beginning to the last one's end.
-    elapsed: float
-    p50: float
-    p99: float
-    client_cpu: float
-    #: The client cannot know this one.
-    server_cpu: float = 0.0
 
 
 class Orders(Protocol):

@@ -19,35 +19,48 @@ from benchmarks.instructions.count import (
     per_call,
     run_still,
 )
-from benchmarks.instructions.program import SCENARIOS
 from benchmarks.instructions.records import FILE, Record, change, last_like, load, put, save
+from benchmarks.instructions.scenarios import SCENARIOS, Scenario
 
 _ROOT: Final = Path(__file__).parent.parent.parent
-#: Calls of the short run, in which everything has been done once, and of the long one.
+#: Calls or items of the short run, in which everything has been done once, and of the long one.
 _SHORT: Final = 200
 _LONG: Final = 1_200
-#: Per cent. Two counts in a row are equal; a change elsewhere has moved one by 0.15.
+#: The same of rounds, for scenarios whose rounds are longer than that.
+_SHORT_ROUNDS: Final = 2
+_LONG_ROUNDS: Final = 12
+#: Per cent. Two counts in a row are equal; another path of the checkout has moved one by 0.3.
 _LIMIT: Final = 1.0
 
 
-def count(tool: Tool, name: str, calls: int, build: Path) -> tuple[int, int]:
-    """Play a scenario under *tool*: how many calls that were, and how many instructions."""
-    rounds = max(1, calls // SCENARIOS[name].calls)
+def count(tool: Tool, name: str, rounds: int, build: Path) -> tuple[int, int]:
+    """Play a scenario under *tool*: how many calls or items that were, and instructions."""
     command = [
         *(sys.executable, "-m", "benchmarks.instructions.program"),
         *(name, str(rounds), str(build)),
     ]
-    return rounds * SCENARIOS[name].calls, tool.count(command, _ROOT)
+    return rounds * SCENARIOS[name].count, tool.count(command, _ROOT)
+
+
+def rounds_of(scenario: Scenario) -> tuple[int, int]:
+    """Rounds of the short run and of the long one."""
+    return (
+        max(_SHORT_ROUNDS, _SHORT // scenario.count),
+        max(_LONG_ROUNDS, _LONG // scenario.count),
+    )
 
 
 def measure(tool: Tool, names: Sequence[str], build: Path) -> dict[str, int]:
-    """Instructions per call of each scenario."""
+    """Instructions per call or item of each scenario."""
     # Once without counting: what is compiled and cached at first use must be there for all.
     first = [sys.executable, "-m", "benchmarks.instructions.program", names[0], "1", str(build)]
     run_still(first, _ROOT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # counts do not mind company
         runs = {
-            name: [pool.submit(count, tool, name, calls, build) for calls in (_SHORT, _LONG)]
+            name: [
+                pool.submit(count, tool, name, rounds, build)
+                for rounds in rounds_of(SCENARIOS[name])
+            ]
             for name in names
         }
     return {
@@ -69,9 +82,9 @@ def report(now: Record, before: Record | None) -> str:
             if now.libraries.get(name, number) != number
         ]
     lines.append("")
-    lines.append(f"{'instructions per call':<28}{'now':>10}{'before':>10}{'change':>10}")
+    lines.append(f"{'instructions per call or item':<30}{'now':>10}{'before':>10}{'change':>10}")
     for name, number in now.per_call.items():
-        line = f"{name:<28}{number:>10,}"
+        line = f"{name:<30}{number:>10,}"
         if before is not None and name in before.per_call:
             old = before.per_call[name]
             line += f"{old:>10,}{change(old, number):>+9.2f}%"
@@ -120,7 +133,8 @@ def main(arguments: Sequence[str] | None = None, *, tools: Sequence[Tool] = TOOL
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.instructions",
-        description="Counts the instructions that a call takes, both sides of it in one process.",
+        description="Counts the instructions that a call or an item of a stream takes, "
+        "both sides of it in one process.",
     )
     add = parser.add_argument
     add(

@@ -151,7 +151,7 @@ def run_still(command: Sequence[str], folder: Path) -> str:
 
 
 def per_call(short: tuple[int, int], long: tuple[int, int]) -> float:
-    """Instructions per call from two runs, each its calls and its instructions.
+    """Instructions per call from two runs, each its calls (or items) and its instructions.
 
     What the program does once, which is mostly importing, is in both and falls out.
 

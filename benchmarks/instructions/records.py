@@ -18,13 +18,14 @@ _LIBRARIES: Final = ("protobuf", "twisted")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Instructions per call of one release of txzmq, on one interpreter, by one tool."""
+    """What calls and items took in one release of txzmq, on one interpreter, by one tool."""
 
     txzmq: str
     #: Implementation, version and architecture; two of one version may be built differently.
     python: str
     tool: str
     libraries: Mapping[str, str]
+    #: Instructions by scenario, per call or per item of a stream.
     per_call: Mapping[str, int]
 
     @classmethod

@@ -15,9 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.figures import Sample
 from benchmarks.process import START, Child
 from benchmarks.scale.axes import Axis, Point, Setup
-from benchmarks.workload import TIMEOUT, Order, Sample
+from benchmarks.workload import TIMEOUT, Order
 
 __all__ = ["Cost", "Plan", "Row", "added", "growth", "measure", "median"]
 

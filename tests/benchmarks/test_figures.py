@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.figures import Figures, figures_of, median, percentile, ratio
-from benchmarks.workload import Sample
+from benchmarks.figures import Figures, Sample, figures_of, median, percentile, ratio
 
 
 @pytest.mark.parametrize(

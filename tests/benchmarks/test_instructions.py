@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.generate import with_txzmq
-from benchmarks.instructions.__main__ import main, report, too_many
+from benchmarks.instructions.__main__ import main, report, rounds_of, too_many
 from benchmarks.instructions.count import (
     Cachegrind,
     CountError,
@@ -20,8 +20,8 @@ from benchmarks.instructions.count import (
     per_call,
     run_still,
 )
-from benchmarks.instructions.program import SCENARIOS
 from benchmarks.instructions.records import FILE, Record, change, last_like, load, put, save
+from benchmarks.instructions.scenarios import SCENARIOS, Scenario
 from tests.benchmarks.test_stacks import skip_unless_installed
 
 
@@ -41,7 +41,7 @@ class Counting(Tool):
     def count(self, command: Sequence[str], folder: Path) -> int:
         self.commands.append(command)
         scenario, rounds = command[-3], int(command[-2])
-        return 1_000_000 + self.each * rounds * SCENARIOS[scenario].calls
+        return 1_000_000 + self.each * rounds * SCENARIOS[scenario].count
 
 
 def record(txzmq: str = "1.0", python: str = "CPython 3", tool: str = "perf", **n: int) -> Record:
@@ -52,6 +52,13 @@ def test_what_is_done_once_is_in_both_runs_and_falls_out() -> None:
     assert per_call((200, 1_000_000), (1_200, 3_000_000)) == 2_000
     with pytest.raises(ValueError, match="200 calls are no more than 200"):
         per_call((200, 1), (200, 2))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_the_long_run_is_longer_by_a_thousand_or_more(scenario: Scenario) -> None:
+    short, long = rounds_of(scenario)
+    assert short >= 2
+    assert (long - short) * scenario.count >= 1_000
 
 
 def test_perfs_count_is_read() -> None:
@@ -139,7 +146,7 @@ def test_counts_are_recorded_compared_and_refused(
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_fixed_run_answers_every_call(name: str, tmp_path: Path) -> None:
+def test_in_the_fixed_run_every_reply_and_item_arrives(name: str, tmp_path: Path) -> None:
     skip_unless_installed("txzmq")
     with_txzmq(tmp_path)
     module = "benchmarks.instructions.program"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Sample
 from benchmarks.generate import with_txzmq
 from benchmarks.process import StackError
 from benchmarks.scale.__main__ import main, redraw, write
 from benchmarks.scale.axes import AXES, Axis, Point, Setup
 from benchmarks.scale.measure import Cost, Plan, Row, added, growth, measure, median
 from benchmarks.scale.report import as_markdown, as_text, cells, header, size, verdict
-from benchmarks.workload import Sample
 from tests.benchmarks.test_run import WHERE
 from tests.benchmarks.test_stacks import skip_unless_installed
 

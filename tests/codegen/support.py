@@ -21,10 +21,26 @@ from txzmq_codegen.cli import main
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 GOLDEN = HERE / "golden"
-#: The versions of the tools that wrote the checked-in messages and stubs.
+#: The end of a golden file's name: type checkers read every .py, and would miss its neighbours.
+TEXT = ".txt"
+#: The versions of the tools that wrote the checked-in messages, stubs and errors.
 TOOLS = HERE / "golden-tools.json"
 #: Needs a protoc that knows it.
 EDITION_2024 = "edition_2024"
+#: The cases whose messages and stubs are checked in, too: those that concern our rewriting of
+#: imports. Those of other cases say nothing of us, and change with each version of the tools.
+REWRITTEN = {
+    "comment_like_stubs",  # comments that look like imports, and like their end
+    "file_names_imported",  # modules called otherwise than protoc calls them
+    "folder_names_imported",  # the same of packages
+    "import_public",  # the names of another module, some of them keywords
+    "import_up_and_down",  # relative imports from packages above, below and beside
+    "message_like_aliases",  # a message called sys, which the stub's imports look at
+    "options_stream",  # an absolute import of the runtime's package
+    "well_known_types",  # imports of google.protobuf, which stay as they are
+}
+#: The ends of the names of what protoc and mypy-protobuf write.
+OF_TOOLS = ("_pb2.py", "_pb2.pyi")
 
 
 class Ran(NamedTuple):
@@ -61,7 +77,7 @@ def write_protos(files: Mapping[str, str], folder: Path) -> None:
 def tree(folder: Path) -> dict[str, str]:
     """Every file below *folder*, by its name."""
     return {
-        path.relative_to(folder).as_posix(): path.read_text("utf-8", errors="surrogateescape")
+        path.relative_to(folder).as_posix(): path.read_bytes().decode("utf-8", "surrogateescape")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -89,6 +105,16 @@ def cases() -> list[str]:
     return sorted(
         path.name for path in GOLDEN.iterdir() if path.is_dir() and path.name != "__pycache__"
     )
+
+
+def kept(generated: Iterable[str]) -> list[str]:
+    """Which of these files, by their names below ``golden``, are checked in."""
+    return [
+        name
+        for name in generated
+        if name.endswith("_txzmq.py")
+        or (name.endswith(OF_TOOLS) and name.partition("/")[0] in REWRITTEN)
+    ]
 
 
 def generate_goldens(folder: Path) -> None:
