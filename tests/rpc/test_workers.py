@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.programs import Program, running
 from tests.rpc.raw import RawClient
+from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, config
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, text
-from tests.rpc.test_repeated_calls import HEDGE, IDEMPOTENT, config
 from tests.support import Loop, gather
 from txzmq import ZmqFactory
 from txzmq.rpc import (
