@@ -9,7 +9,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World
+from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World, closing
 from txzmq.rpc import Channel, NotFound, ResourceExhausted, Server, ServerLimits
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH
 from txzmq.rpc.transport import (
@@ -89,11 +89,7 @@ class TappedWorld(World):
 
 @pytest.fixture
 def worlds() -> Iterator[list[World]]:
-    """What is put in is closed, and nothing may be left of it."""
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
+    yield from closing()
 
 
 def test_calls_of_one_turn_travel_together_once_both_sides_know(worlds: list[World]) -> None:
