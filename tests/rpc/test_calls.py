@@ -174,9 +174,6 @@ def test_a_request_of_the_wrong_type_is_refused_at_once(make: Worlds) -> None:
         world.network.result(wrong)
 
 
-# -- stopping ----------------------------------------------------------------------------------
-
-
 def test_errors_are_told_apart_by_class(make: Worlds) -> None:
     class Service(Echo):
         def echo(self, request: StringValue, context: Context) -> StringValue:

@@ -311,9 +311,6 @@ def test_intervals_that_are_none(intervals: tuple[float, float]) -> None:
         DnsResolver("dns:h:80", min_interval=intervals[0], max_interval=intervals[1])
 
 
-# -- SRV -------------------------------------------------------------------------------------------
-
-
 def test_a_cancelled_question_of_the_client_is_a_failure_like_any(world: World) -> None:
     world.dns.zone["h", dns.A] = world.dns.zone["h", dns.AAAA] = CancelledError()
     world.start()

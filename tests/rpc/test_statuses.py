@@ -241,9 +241,6 @@ def test_a_stranger_cannot_forge_a_line_of_the_log(worlds: list[World], logged: 
     assert all(line.startswith("\t") for line in lines[1:] if line)
 
 
-# -- calls to others ---------------------------------------------------------------------------
-
-
 def test_every_error_of_a_call_says_which_call(worlds: list[World]) -> None:
     world = World(serve=False)
     worlds.append(world)

@@ -41,9 +41,6 @@ def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
 
 
-# -- how they end ------------------------------------------------------------------------------
-
-
 def test_an_error_comes_after_the_items_before_it(make: Worlds) -> None:
     async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
         yield text("a")
