@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
-from tests.rpc.service import ADDRESS, text
+from tests.rpc.service import ADDRESS, made, text
+from tests.rpc.sharing import GROUP, Group, Groups, Ticker, numbers
 from tests.rpc.streaming import PUBLISHER, Reader
-from tests.rpc.test_shared_streams import Ticker, World, numbers
-from txzmq.rpc import (
-    Context,
-    FailedPrecondition,
-    InsecureBindError,
-    NotFound,
-    Server,
-    ServerInterceptor,
-    Unavailable,
-)
+from txzmq.rpc import Context, FailedPrecondition, InsecureBindError, NotFound, Server, Unavailable
 from txzmq.rpc._net.addresses import announced, is_multicast, reachable
 from txzmq.testing import Faults, MemoryNetwork
 
-GROUP = "epgm://239.192.1.1:5555"
-
-
-class Group(World):
-    """Its server sends shared streams to a group."""
-
-    def serve(self, interceptors: Any = (), *, debug: bool = False) -> Server:
-        chain: list[ServerInterceptor] = list(interceptors)
-        server = Server(
-            self.network, [self.service], limits=self.limits, interceptors=chain, debug=debug
-        )
-        server.listen(ADDRESS, multicast="epgm://lo;239.192.1.1:5555", insecure=True)
-        self.server = server
-        return server
-
-    def die(self) -> None:
-        """With what it sent to the group."""
-        super().die()
-        self.network.die(GROUP)
-
-    def frames(self, address: str) -> list[bytes]:
-        """What is published there from now on."""
-        publisher = self.network.publisher(address)
-        assert publisher is not None
-        frames: list[bytes] = []
-        publish = publisher.publish
-
-        def noted(frame: bytes) -> None:
-            frames.append(frame)
-            publish(frame)
-
-        publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
-        return frames
-
-
-Groups = Callable[..., Group]
-
 
 @pytest.fixture
-def make() -> Generator[Groups]:
-    worlds: list[Group] = []
-
-    def build(*arguments: Any, **options: Any) -> Group:
-        worlds.append(Group(*arguments, **options))
-        return worlds[-1]
-
-    yield build
-    for world in worlds:
-        world.close()
-        assert leftovers(world.channel, world.server) == []
+def make() -> Iterator[Groups]:
+    yield from made(Group)
 
 
 def test_an_item_is_sent_once_to_the_group(make: Groups) -> None:

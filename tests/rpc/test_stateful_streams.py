@@ -19,8 +19,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.rpc.leftovers import leftovers
 from tests.rpc.retried_streams import config
 from tests.rpc.service import ADDRESS, text
+from tests.rpc.sharing import Group
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, RESUME, TICKS, Reader, StreamWorld
-from tests.rpc.test_multicast_streams import Group
 from tests.support import captured_log, error_of, examples
 from txzmq.rpc import (
     Code,
