@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
 from tests.rpc.service import ADDRESS, text
-from tests.rpc.streaming import TICKS, Reader, StreamWorld
-from txzmq.rpc import (
-    Channel,
-    Context,
-    NotFound,
-    ResponseStream,
-    Server,
-    ServerInterceptor,
-    current_context,
-)
+from tests.rpc.streaming import PUBLISHER, TICKS, Reader, StreamWorld
+from txzmq.rpc import Channel, Context, NotFound, ResponseStream, current_context
 
 
 class Ticker:
@@ -59,6 +51,9 @@ class Ticker:
 class World(StreamWorld):
     """As many channels as there are subscribers."""
 
+    #: Where its server publishes what is shared.
+    shared_at = PUBLISHER
+
     def __init__(self, ticker: Any, **options: Any) -> None:
         super().__init__(ticker, **options)
         self.channels = [self.channel]
@@ -96,33 +91,13 @@ GROUP = "epgm://239.192.1.1:5555"
 class Group(World):
     """Its server sends shared streams to a group."""
 
-    def serve(self, interceptors: Any = (), *, debug: bool = False) -> Server:
-        chain: list[ServerInterceptor] = list(interceptors)
-        server = Server(
-            self.network, [self.service], limits=self.limits, interceptors=chain, debug=debug
-        )
-        server.listen(ADDRESS, multicast="epgm://lo;239.192.1.1:5555", insecure=True)
-        self.server = server
-        return server
+    listening: ClassVar[dict[str, Any]] = {
+        "multicast": "epgm://lo;239.192.1.1:5555",
+        "insecure": True,
+    }
+    shared_at = GROUP
 
     def die(self) -> None:
         """With what it sent to the group."""
         super().die()
         self.network.die(GROUP)
-
-    def frames(self, address: str) -> list[bytes]:
-        """What is published there from now on."""
-        publisher = self.network.publisher(address)
-        assert publisher is not None
-        frames: list[bytes] = []
-        publish = publisher.publish
-
-        def noted(frame: bytes) -> None:
-            frames.append(frame)
-            publish(frame)
-
-        publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
-        return frames
-
-
-Groups = Callable[..., Group]

@@ -125,6 +125,9 @@ class Network(MemoryNetwork):
 class StreamWorld:
     """A server that streams and a channel, in memory."""
 
+    #: What the server is told besides its address, when it listens.
+    listening: ClassVar[dict[str, Any]] = {}
+
     def __init__(
         self,
         handler: Handler = count,
@@ -153,7 +156,7 @@ class StreamWorld:
             interceptors=interceptors,
             debug=debug,
         )
-        server.listen(ADDRESS)
+        server.listen(ADDRESS, **self.listening)
         self.server = server
         return server
 
@@ -190,6 +193,20 @@ class StreamWorld:
         """Break all connections."""
         self.network.cut(ADDRESS)
         self.network.cut(PUBLISHER)
+
+    def frames(self, address: str) -> list[bytes]:
+        """What is published there from now on."""
+        publisher = self.network.publisher(address)
+        assert publisher is not None
+        frames: list[bytes] = []
+        publish = publisher.publish
+
+        def noted(frame: bytes) -> None:
+            frames.append(frame)
+            publish(frame)
+
+        publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+        return frames
 
     def close(self) -> None:
         """End everything, and check that nothing is left behind."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.rpc.service import made, text
-from tests.rpc.sharing import Ticker, World, Worlds, numbers
-from tests.rpc.streaming import PUBLISHER, Reader
+from tests.rpc.service import ADDRESS, made, text
+from tests.rpc.sharing import Group, Ticker, World, Worlds, numbers
+from tests.rpc.streaming import Reader
 from tests.support import Logged
 from txzmq.rpc import (
     Context,
@@ -27,9 +27,9 @@ from txzmq.rpc._wire.streams import decode
 from txzmq.testing import Faults
 
 
-@pytest.fixture
-def make() -> Iterator[Worlds]:
-    yield from made(World)
+@pytest.fixture(params=[World, Group], ids=["publisher", "group"])
+def make(request: pytest.FixtureRequest) -> Iterator[Worlds]:
+    yield from made(request.param)
 
 
 def test_equal_requests_share_a_run(make: Worlds) -> None:
@@ -49,16 +49,7 @@ def test_an_item_is_published_once(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
     readers = [world.subscribe(channel=world.another()) for _ in range(5)]
-    publisher = world.network.publisher(PUBLISHER)
-    assert publisher is not None
-    frames: list[bytes] = []
-    publish = publisher.publish
-
-    def noted(frame: bytes) -> None:
-        frames.append(frame)
-        publish(frame)
-
-    publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+    frames = world.frames(world.shared_at)
     ticker.give(3)
     world.network.run()
     assert len(frames) == 1
@@ -123,13 +114,27 @@ def test_a_run_ends_when_its_subscribers_have_died(make: Worlds) -> None:
     assert not ticker.running
 
 
-def test_the_end_reaches_all(make: Worlds) -> None:
+def break_connections(world: World) -> None:
+    world.network.cut(world.shared_at)
+
+
+def lose_messages(world: World) -> None:
+    world.network.faults = Faults(loss=1)
+
+
+HOW = pytest.mark.parametrize("lose", [break_connections, lose_messages])
+
+
+@HOW
+def test_the_end_reaches_all(make: Worlds, lose: Callable[[World], None]) -> None:
     ticker = Ticker()
     world = make(ticker)
-    readers = [world.subscribe(channel=world.another()) for _ in range(3)]
+    readers = [world.subscribe(channel=world.another()) for _ in range(3)] + [world.subscribe()]
     ticker.give()
-    world.network.cut(PUBLISHER)
+    lose(world)
     ticker.fail()
+    world.network.run()
+    world.network.faults = Faults()
     world.network.advance(3)
     for reader in readers:
         assert reader.items == ["0"]
@@ -139,15 +144,18 @@ def test_the_end_reaches_all(make: Worlds) -> None:
     assert len(ticker.runs) == 2
 
 
-def test_a_gap_is_closed_where_the_server_can(make: Worlds) -> None:
+@HOW
+def test_a_gap_is_closed_where_the_server_can(make: Worlds, lose: Callable[[World], None]) -> None:
     ticker = Ticker()
     world = make(ticker)
     reader = world.subscribe()
     ticker.give()
     world.network.run()
-    world.network.cut(PUBLISHER)
+    lose(world)
     ticker.give(9)
-    world.network.advance(3)
+    world.network.run()
+    world.network.faults = Faults()
+    world.network.advance(10)
     assert reader.items == numbers(0, 10)
 
 
@@ -160,7 +168,7 @@ def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     world.network.run()
     ticker.give()
     world.network.run()
-    world.network.cut(PUBLISHER)
+    world.network.cut(world.shared_at)
     ticker.give(30)
     world.network.advance(3)
     assert reader.items == ["0"]
@@ -177,18 +185,11 @@ def test_what_makes_room_does_not_overtake_what_made_it(make: Worlds) -> None:
         await Deferred()
 
     world = make(handler, limits=ServerLimits(streams_bytes=1_000, stream_window_bytes=500))
-    publisher = world.network.publisher(PUBLISHER)
-    assert publisher is not None
-    publish, sequences = publisher.publish, list[int]()
-
-    def noted(frame: bytes) -> None:
-        sequences.append(decode(frame).sequence)
-        publish(frame)
-
-    publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+    frames = world.frames(world.shared_at)
     reader = world.subscribe()
     world.network.advance(0.5)
     assert [len(item) for item in reader.items] == [600, 600, 70_000, 1]
+    sequences = [decode(frame).sequence for frame in frames]
     assert sequences == sorted(sequences)
 
 
@@ -202,7 +203,7 @@ def test_who_is_told_of_a_gap_may_fail(make: Worlds, logged: Logged) -> None:
     world.network.run()
     ticker.give()
     world.network.run()
-    world.network.cut(PUBLISHER)
+    world.network.cut(world.shared_at)
     ticker.give(30)
     world.network.advance(3)
     assert reader.items == [*numbers(0, 1), *numbers(21, 31)]
@@ -220,7 +221,7 @@ def test_a_slow_reader_does_not_slow_the_others(make: Worlds) -> None:
         world.network.run()
     assert fast.items == numbers(0, 100)
     reader = Reader(slow.skip_gaps())
-    world.network.run()
+    world.network.advance(1)
     assert reader.items[:20] == numbers(0, 20)
     assert reader.items[20:] == numbers(90, 100)
 
@@ -305,3 +306,67 @@ def test_loss_doubles_and_delay_lose_nothing_that_is_kept(make: Worlds, seed: in
     world.network.advance(60)
     for reader in readers:
         assert reader.items == numbers(0, 40)
+
+
+def test_the_run_begins_when_somebody_listens(make: Worlds) -> None:
+    async def at_once(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        for number in range(100):
+            yield text(str(number))
+        await Deferred()
+
+    world = make(at_once)
+    assert world.subscribe().items == numbers(0, 100)
+
+
+def test_a_run_that_nobody_listens_to_ends_with_its_call(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    world.network.run()
+    stream = world.watch()
+    stream.cancel()
+    world.network.run()
+    assert not ticker.runs
+    assert not world.server.running
+
+
+def test_a_client_that_comes_back_is_in_the_run_again(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(), world.subscribe()]
+    for _ in range(3):
+        world.cut()
+        world.network.advance(20)
+    ticker.give()
+    world.network.run()
+    assert ticker.runs == ["x"]
+    for reader in readers:
+        assert reader.items == ["0"]
+        assert ticker.running == 1
+        reader.stream.cancel()
+        world.network.advance(6)
+    assert not ticker.running
+
+
+def test_a_server_that_dies_is_told(make: Worlds) -> None:
+    world = make(Ticker())
+    reader = world.subscribe()
+    world.die()
+    world.network.advance(10)
+    assert isinstance(reader.ended, Unavailable)
+
+
+def test_an_idle_stream_costs_no_control_calls(make: Worlds) -> None:
+    world = make(Ticker())
+    world.subscribe()
+    sent: list[list[bytes]] = []
+    listener = world.network.listener(ADDRESS)
+    assert listener is not None
+    send = listener.send_message
+
+    def noted(message: list[bytes]) -> Any:
+        sent.append(message)
+        return send(message)
+
+    listener.send_message = noted  # type: ignore[method-assign]  # there is no other place to look
+    world.network.advance(60)
+    assert len(sent) <= 6  # answers to pings
