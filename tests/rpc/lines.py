@@ -148,6 +148,15 @@ class Told:
         self.closed = True
 
 
+def ready(target: Any = "tcp://a", **options: Any) -> tuple[Lines, Channel, Line]:
+    """A channel with one connection, which is there."""
+    network = Lines()
+    channel = Channel(network, target, **options)
+    (line,) = network.made
+    line.handler.connected()
+    return network, channel, line
+
+
 def call(channel: Channel, *, timeout: float = 3600, wait: bool = False) -> Deferred[Any]:
     deferred = channel.unary_unary(ECHO, text("x"), timeout=timeout, wait_for_ready=wait)
     return deferred.addErrback(error_of)

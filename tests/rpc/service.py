@@ -64,9 +64,12 @@ class Waiting(Echo):
 
     def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
         self.note(request, context)
-        result: Deferred[StringValue] = Deferred()
-        self.results.append(result)
-        return result
+        return self.wait()
+
+    def wait(self) -> Deferred[StringValue]:
+        """A result that the test fires."""
+        self.results.append(Deferred())
+        return self.results[-1]
 
 
 class Stubborn(Waiting):
@@ -75,10 +78,8 @@ class Stubborn(Waiting):
     async def echo(self, request: StringValue, context: Context) -> StringValue:
         self.note(request, context)
         while True:
-            result: Deferred[StringValue] = Deferred()
-            self.results.append(result)
             with suppress(CancelledError):
-                return await result
+                return await self.wait()
 
 
 class World:

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError
 
-from tests.rpc.lines import CONNECTING, READY, Line, Lines, Told, call, result
+from tests.rpc.lines import CONNECTING, READY, Line, Lines, Told, call, ready, result
 from tests.rpc.service import text
 from txzmq.rpc import Channel, Code, Liveness, PickFirst, Unavailable
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
@@ -58,10 +58,7 @@ def test_a_server_that_shuts_down_gets_no_calls_until_it_is_there_again() -> Non
 
 
 def test_what_a_server_refuses_waits_for_the_next_if_there_is_no_other() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     calls = [call(channel, wait=wait) for wait in (False, True)]
     network.run()
     for index in range(2):
@@ -82,10 +79,7 @@ def test_what_a_server_refuses_waits_for_the_next_if_there_is_no_other() -> None
 
 
 def test_a_server_that_is_probed_may_say_that_it_shuts_down() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a", liveness=Liveness(suspect_after=1, probe_timeout=1))
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(liveness=Liveness(suspect_after=1, probe_timeout=1))
     call(channel, timeout=0.1)
     network.advance(0.2)
     assert line.paths == ["Echo", "Ping"]
@@ -104,10 +98,7 @@ def test_a_server_that_is_probed_may_say_that_it_shuts_down() -> None:
 
 
 def test_a_server_that_stops_answering_while_it_shuts_down_is_given_up() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     runs = call(channel)
     network.run()
     drain(line)
@@ -118,11 +109,8 @@ def test_a_server_that_stops_answering_while_it_shuts_down_is_given_up() -> None
 
 
 def test_an_endpoint_that_is_resolved_no_more_may_shut_down() -> None:
-    network = Lines()
     told = Told("tcp://a")
-    channel = Channel(network, told)
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(told)
     runs = call(channel)
     network.run()
     told.tell("tcp://b")
@@ -139,10 +127,7 @@ def test_an_endpoint_that_is_resolved_no_more_may_shut_down() -> None:
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_channel_may_be_closed_when_it_learns_that_a_server_shuts_down(refuse: bool) -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     calls = [call(channel, wait=True) for _ in range(2)]
     network.run()
     channel.wait_for_state_change(READY).addCallback(lambda _: channel.close())
@@ -155,10 +140,7 @@ def test_a_channel_may_be_closed_when_it_learns_that_a_server_shuts_down(refuse:
 
 
 def test_a_call_may_be_cancelled_when_its_reply_tells_that_a_server_shuts_down() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     ended = call(channel)
     network.run()
     channel.wait_for_state_change(READY).addCallback(lambda _: ended.cancel())

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.rpc.lines import CONNECTING, FAILED, READY, SHUTDOWN, Lines, Told, call, result
+from tests.rpc.lines import CONNECTING, FAILED, READY, SHUTDOWN, Lines, Told, call, ready, result
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.support import error_of
 from txzmq.rpc import (
@@ -114,11 +114,8 @@ def test_an_endpoint_that_is_removed_ends_its_calls_first() -> None:
 
 @pytest.mark.parametrize("end", ["timeout", "cancel", "loss"])
 def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
-    network = Lines()
     resolver = Told("tcp://a")
-    channel = Channel(network, resolver)
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(resolver)
     last = call(channel, timeout=1)
     network.run()
     resolver.tell("tcp://b")
@@ -140,11 +137,8 @@ def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
 
 
 def test_an_endpoint_that_comes_back_while_it_goes_stays() -> None:
-    network = Lines()
     resolver = Told("tcp://a")
-    channel = Channel(network, resolver)
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(resolver)
     made = call(channel)
     network.run()
     resolver.tell("tcp://b")

@@ -11,13 +11,14 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.intercepted import Intercepted, Worlds, at_client, at_server
 from tests.rpc.leftovers import leftovers
-from tests.rpc.service import Waiting, made, text
+from tests.rpc.service import Waiting, World, made, text
 from txzmq.rpc import (
     ClientCall,
     ClientInterceptor,
     ClientProceed,
     Context,
     DeadlineExceeded,
+    UnaryResult,
     Unavailable,
     detached,
 )
@@ -113,6 +114,20 @@ def test_cancelling_reaches_the_server_through_interceptors(make: Worlds) -> Non
     assert world.server.running == 0
 
 
+class Outer(Waiting):
+    """Makes a call, and waits for something else."""
+
+    def __init__(self, inner: World, errors: list[Any]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.errors = errors
+
+    def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
+        self.note(request, context)
+        self.inner.call("nested").addErrback(self.errors.append)
+        return self.wait()
+
+
 def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: Worlds) -> None:
     ended: list[str] = []
     errors: list[Any] = []
@@ -127,13 +142,7 @@ def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: World
 
     inner = make(client=[hang])
 
-    class Outer(Waiting):
-        def echo(self, request: StringValue, context: Context) -> Any:
-            # It waits for something else first.
-            inner.call("nested").addErrback(errors.append)
-            return super().echo(request, context)
-
-    outer = make(Outer())
+    outer = make(Outer(inner, errors))
     answer = outer.call()
     outer.network.run()
     answer.cancel()
@@ -259,12 +268,7 @@ def test_a_call_detached_by_an_interceptor_ends_with_its_handler_all_the_same(
     inner = make(slow, client=[detach])
     errors: list[Any] = []
 
-    class Outer(Waiting):
-        def echo(self, request: StringValue, context: Context) -> Any:
-            inner.call("nested").addErrback(errors.append)
-            return super().echo(request, context)
-
-    outer = make(Outer())
+    outer = make(Outer(inner, errors))
     answer = outer.call()
     outer.network.run()
     inner.network.run()
@@ -276,22 +280,16 @@ def test_a_call_detached_by_an_interceptor_ends_with_its_handler_all_the_same(
 
 def test_a_call_made_when_its_handler_is_just_over_ends_at_once(make: Worlds) -> None:
     ended: list[str] = []
-    contexts: list[Context] = []
 
     def ends_the_handler(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
-        contexts[0].cancel("for a test")
+        service.contexts[0].cancel("for a test")
         return Deferred(lambda _: ended.append("cancelled"))
 
     inner = make(client=[ends_the_handler])
     errors: list[Any] = []
 
-    class Outer(Waiting):
-        def echo(self, request: StringValue, context: Context) -> Any:
-            contexts.append(context)
-            inner.call("nested").addErrback(errors.append)
-            return super().echo(request, context)
-
-    outer = make(Outer())
+    service = Outer(inner, errors)
+    outer = make(service)
     outer.call().addErrback(lambda _: None)
     outer.network.run()
     assert [error.type for error in errors] == [CancelledError]

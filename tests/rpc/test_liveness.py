@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.rpc.lines import CONNECTING, FAILED, READY, Lines, call, result
+from tests.rpc.lines import CONNECTING, FAILED, READY, Lines, call, ready, result
 from tests.rpc.service import ADDRESS, Echo, text
 from txzmq.rpc import Channel, DeadlineExceeded, Liveness, ResourceExhausted, Server, Unavailable
 from txzmq.rpc.v1.control_pb2 import PingRequest
@@ -15,10 +15,7 @@ from txzmq.testing import MemoryNetwork
 
 
 def test_n7_a_silent_server_is_pinged_and_given_up() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     network.advance(100)
     assert not line.paths, "an idle connection carries nothing"
     made = call(channel)
@@ -67,10 +64,7 @@ def test_n8_a_server_that_was_given_up_gets_calls_when_it_has_answered_a_ping() 
 
 
 def test_a_server_that_answers_pings_may_take_its_time() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     made = call(channel)
     answered = 1
     for _ in range(60):
@@ -90,10 +84,7 @@ def test_a_server_that_answers_pings_may_take_its_time() -> None:
 
 
 def test_a_blocked_reactor_of_our_own_is_no_fault_of_the_servers(logged: Any) -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a")
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready()
     made = call(channel)
     network.run()
     network.clock.advance(60)
@@ -132,10 +123,7 @@ def test_an_endpoint_that_lets_calls_run_out_of_time_is_probed() -> None:
 
 
 def test_an_endpoint_that_does_not_answer_the_probe_is_given_up() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a", liveness=Liveness(suspect_after=2, probe_timeout=1))
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(liveness=Liveness(suspect_after=2, probe_timeout=1))
     for _ in range(2):
         call(channel, timeout=0.5)
     long = call(channel)
@@ -168,10 +156,7 @@ def test_a_server_answers_pings_and_refuses_those_that_come_too_soon() -> None:
 
 
 def test_pings_may_be_turned_off() -> None:
-    network = Lines()
-    channel = Channel(network, "tcp://a", liveness=Liveness(ping_interval=None))
-    (line,) = network.made
-    line.handler.connected()
+    network, channel, line = ready(liveness=Liveness(ping_interval=None))
     call(channel)
     network.advance(100)
     assert line.paths == ["Echo"]

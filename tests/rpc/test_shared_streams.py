@@ -159,6 +159,15 @@ def test_a_gap_is_closed_where_the_server_can(make: Worlds, lose: Callable[[Worl
     assert reader.items == numbers(0, 10)
 
 
+def leave_a_gap(world: World, ticker: Ticker) -> None:
+    """Lose 20 items, between one that has arrived and the last ten, which the server keeps."""
+    ticker.give()
+    world.network.run()
+    world.network.cut(world.shared_at)
+    ticker.give(30)
+    world.network.advance(3)
+
+
 def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
@@ -166,11 +175,7 @@ def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     told: list[int] = []
     other = Reader(world.watch(channel=world.another()).skip_gaps(told.append))
     world.network.run()
-    ticker.give()
-    world.network.run()
-    world.network.cut(world.shared_at)
-    ticker.give(30)
-    world.network.advance(3)
+    leave_a_gap(world, ticker)
     assert reader.items == ["0"]
     assert isinstance(reader.ended, DataLoss)
     assert "20 items" in reader.ended.message
@@ -201,11 +206,7 @@ def test_who_is_told_of_a_gap_may_fail(make: Worlds, logged: Logged) -> None:
     world = make(ticker)
     reader = Reader(world.watch().skip_gaps(told))
     world.network.run()
-    ticker.give()
-    world.network.run()
-    world.network.cut(world.shared_at)
-    ticker.give(30)
-    world.network.advance(3)
+    leave_a_gap(world, ticker)
     assert reader.items == [*numbers(0, 1), *numbers(21, 31)]
     (error,) = logged.failures()
     assert isinstance(error, ZeroDivisionError)
