@@ -194,6 +194,13 @@ class StreamWorld:
         self.network.cut(ADDRESS)
         self.network.cut(PUBLISHER)
 
+    def vanish(self, channel: Channel) -> None:
+        """Close a channel, and let nobody hear that it says goodbye."""
+        self.network.faults = Faults(loss=1)
+        channel.close()
+        self.network.run()
+        self.network.faults = Faults()
+
     def frames(self, address: str) -> list[bytes]:
         """What is published there from now on."""
         publisher = self.network.publisher(address)

@@ -77,17 +77,23 @@ def test_a_call_in_time_says_itself_what_became_of_it(make: Worlds) -> None:
     assert "may have been executed" in str(errors[0].value)
 
 
-def test_cancelling_and_closing_end_calls_that_interceptors_have(make: Worlds) -> None:
-    ended: list[str] = []
+def hanging(ended: list[str]) -> ClientInterceptor:
+    """Waits for ever, and notes what is cancelled."""
 
-    async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
+    async def interceptor(call: ClientCall, proceed: ClientProceed) -> Any:
         try:
             await Deferred[None]()
         except CancelledError:
             ended.append(call.request.value)
             raise
 
-    world = make(client=[hang])
+    return interceptor
+
+
+def test_cancelling_and_closing_end_calls_that_interceptors_have(make: Worlds) -> None:
+    ended: list[str] = []
+
+    world = make(client=[hanging(ended)])
     errors: list[Any] = []
     first, second = world.call("1"), world.call("2")
     first.addErrback(errors.append)
@@ -131,16 +137,7 @@ class Outer(Waiting):
 def test_a_call_with_interceptors_ends_with_the_handler_that_made_it(make: Worlds) -> None:
     ended: list[str] = []
     errors: list[Any] = []
-
-    async def hang(call: ClientCall, proceed: ClientProceed) -> Any:
-        try:
-            await Deferred[None]()
-        except CancelledError:
-            ended.append(call.request.value)
-            raise
-        return await proceed(call)
-
-    inner = make(client=[hang])
+    inner = make(client=[hanging(ended)])
 
     outer = make(Outer(inner, errors))
     answer = outer.call()

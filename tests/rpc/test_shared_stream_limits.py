@@ -84,10 +84,7 @@ def test_a_lost_connection_makes_room(make: Worlds) -> None:
     first = world.subscribe()
     gone = world.another()
     world.subscribe(channel=gone)
-    world.network.faults = Faults(loss=1)  # so that nobody hears that it says goodbye
-    gone.close()
-    world.network.run()
-    world.network.faults = Faults()
+    world.vanish(gone)
     second = world.subscribe(channel=world.another())
     assert not second.has_ended
     # Those who come back after a cut are still in the run, which ends with them.

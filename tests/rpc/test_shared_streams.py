@@ -104,10 +104,7 @@ def test_a_run_ends_when_its_subscribers_have_died(make: Worlds) -> None:
     world = make(ticker)
     channel = world.another()
     world.subscribe(channel=channel)
-    world.network.faults = Faults(loss=1)
-    channel.close()
-    world.network.run()
-    world.network.faults = Faults()
+    world.vanish(channel)
     world.network.advance(4.9)
     assert ticker.running == 1
     world.network.advance(0.2)

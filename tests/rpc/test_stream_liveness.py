@@ -31,10 +31,7 @@ def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None
     reader = Reader(other.unary_stream(COUNT, text("1")))
     world.network.run()
     assert endless.running == 2
-    world.network.faults = Faults(loss=1)
-    other.close()
-    world.network.run()
-    world.network.faults = Faults()
+    world.vanish(other)
     world.network.advance(4.9)
     assert endless.running == 2
     world.network.advance(0.2)
