@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.field.proxy import Proxy
+from tests.rpc.retried_calls import IDEMPOTENT, PLAIN, RETRY, config
 from tests.rpc.service import Waiting, text
-from tests.rpc.test_repeated_calls import IDEMPOTENT, PLAIN, RETRY, config
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Server, Unavailable

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from tests.rpc.service import ADDRESS, text
+from tests.rpc.streaming import COUNT, PUBLISHER, StreamWorld
 from txzmq._ids import new_epoch, request_id
-from txzmq.rpc._wire.headers import RequestHead, ResponseHead, decode_response, encode_request
+from txzmq.rpc._wire.headers import (
+    OpenStream,
+    RequestHead,
+    ResponseHead,
+    decode_response,
+    encode_request,
+)
+from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.transport import ClientTransport, Network
 
 
@@ -55,3 +64,41 @@ class RawClient:
 
     def closed(self) -> None:
         self.events.append("closed")
+
+
+class Deaf:
+    """Subscribes to streams, and says nothing of what it gets (a ``SubscriberHandler``)."""
+
+    def __init__(self, world: StreamWorld) -> None:
+        self.raw = RawClient(world.network, ADDRESS)
+        self.transport = world.network.subscribe(PUBLISHER, self, {})
+        self.run = world.network.run
+        #: What it got.
+        self.frames: list[bytes] = []
+
+    def open(self) -> ResponseHead:
+        head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+        number = self.raw.request(head, text("0").SerializeToString())
+        self.run()
+        reply, _ = self.raw.replies()[number]
+        if reply.stream is not None:
+            self.transport.subscribe(reply.stream.topic + SEPARATOR)
+            self.run()
+        return reply
+
+    def close(self) -> None:
+        self.raw.transport.close()
+        self.transport.close()
+
+    def published(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def connected(self) -> None: ...
+
+    def disconnected(self) -> None: ...
+
+    def failed(self, reason: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def closed(self) -> None: ...

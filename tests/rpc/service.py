@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import ClassVar
+from typing import ClassVar, ParamSpec, Protocol, TypeVar
 
 from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
@@ -63,9 +64,12 @@ class Waiting(Echo):
 
     def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
         self.note(request, context)
-        result: Deferred[StringValue] = Deferred()
-        self.results.append(result)
-        return result
+        return self.wait()
+
+    def wait(self) -> Deferred[StringValue]:
+        """A result that the test fires."""
+        self.results.append(Deferred())
+        return self.results[-1]
 
 
 class Stubborn(Waiting):
@@ -74,10 +78,8 @@ class Stubborn(Waiting):
     async def echo(self, request: StringValue, context: Context) -> StringValue:
         self.note(request, context)
         while True:
-            result: Deferred[StringValue] = Deferred()
-            self.results.append(result)
             with suppress(CancelledError):
-                return await result
+                return await self.wait()
 
 
 class World:
@@ -123,3 +125,37 @@ class World:
         self.network.advance(1)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
+
+
+Worlds = Callable[..., World]
+
+
+class Closable(Protocol):
+    """What a test has to close; closing it checks that nothing is left of it."""
+
+    def close(self) -> None: ...
+
+
+AnyWorld = TypeVar("AnyWorld", bound=Closable)
+Parameters = ParamSpec("Parameters")
+
+
+def closing() -> Iterator[list[World]]:
+    """For a fixture: a list to put worlds in, which are closed at the end."""
+    worlds: list[World] = []
+    yield worlds
+    for world in worlds:
+        world.close()
+
+
+def made(build: Callable[Parameters, AnyWorld]) -> Iterator[Callable[Parameters, AnyWorld]]:
+    """For a fixture: a function that makes worlds, which are closed at the end."""
+    worlds: list[AnyWorld] = []
+
+    def make(*arguments: Parameters.args, **options: Parameters.kwargs) -> AnyWorld:
+        worlds.append(build(*arguments, **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from txzmq.rpc import (
     Channel,
@@ -15,6 +16,7 @@ from txzmq.rpc import (
     Context,
     Kind,
     Method,
+    RequestStream,
     ResponseStream,
     Server,
     ServerInterceptor,
@@ -123,6 +125,9 @@ class Network(MemoryNetwork):
 class StreamWorld:
     """A server that streams and a channel, in memory."""
 
+    #: What the server is told besides its address, when it listens.
+    listening: ClassVar[dict[str, Any]] = {}
+
     def __init__(
         self,
         handler: Handler = count,
@@ -151,7 +156,7 @@ class StreamWorld:
             interceptors=interceptors,
             debug=debug,
         )
-        server.listen(ADDRESS)
+        server.listen(ADDRESS, **self.listening)
         self.server = server
         return server
 
@@ -189,6 +194,27 @@ class StreamWorld:
         self.network.cut(ADDRESS)
         self.network.cut(PUBLISHER)
 
+    def vanish(self, channel: Channel) -> None:
+        """Close a channel, and let nobody hear that it says goodbye."""
+        self.network.faults = Faults(loss=1)
+        channel.close()
+        self.network.run()
+        self.network.faults = Faults()
+
+    def frames(self, address: str) -> list[bytes]:
+        """What is published there from now on."""
+        publisher = self.network.publisher(address)
+        assert publisher is not None
+        frames: list[bytes] = []
+        publish = publisher.publish
+
+        def noted(frame: bytes) -> None:
+            frames.append(frame)
+            publish(frame)
+
+        publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
+        return frames
+
     def close(self) -> None:
         """End everything, and check that nothing is left behind."""
         self.channel.close()
@@ -196,3 +222,102 @@ class StreamWorld:
         self.network.advance(3)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
+        assert leftovers(self.channel, self.server) == []
+
+
+Worlds = Callable[..., StreamWorld]
+
+
+class Endless:
+    """Gives items for ever, one each time the test says so, and notes how it ends."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+        self.given = 0
+        self.ends: list[str] = []
+        self.running = 0
+
+    async def __call__(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        self.running += 1
+        context.cancelled.addCallback(self.ends.append)
+        try:
+            while True:
+                self.waiting.append(Deferred(self.waiting.remove))
+                await self.waiting[-1]
+                yield text(str(self.given))
+        finally:
+            self.running -= 1
+
+    def give(self) -> None:
+        self.given += 1
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+def returning(result: object) -> Handler:
+    def handler(request: StringValue, context: Context) -> object:
+        return result
+
+    return handler
+
+
+def raising(error: Exception) -> Handler:
+    def handler(request: StringValue, context: Context) -> object:
+        raise error
+
+    return handler
+
+
+def waiting_for_ever(request: StringValue, context: Context) -> Deferred[list[StringValue]]:
+    return Deferred()
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def streams_of(world: StreamWorld) -> Any:
+    """What the server has of streams; there is no other place to look."""
+    server: Any = world.server
+    return server._dispatcher.streams
+
+
+async def join(requests: RequestStream[StringValue], context: Context) -> StringValue:
+    """Answers with all requests, when there are no more."""
+    return text(",".join([request.value async for request in requests]))
+
+
+async def echo(
+    requests: RequestStream[StringValue], context: Context
+) -> AsyncIterator[StringValue]:
+    """Answers each request with itself."""
+    async for request in requests:
+        yield request
+
+
+def texts(count: int) -> list[StringValue]:
+    return [text(str(number)) for number in range(count)]
+
+
+class Source:
+    """Gives items when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: Deferred[StringValue | None] | None = None
+        self.closed = False
+
+    async def __call__(self) -> AsyncIterator[StringValue]:
+        try:
+            while True:
+                self.waiting = Deferred()
+                item = await self.waiting
+                if item is None:
+                    return
+                yield item
+        finally:
+            self.closed = True
+
+    def give(self, value: str | None) -> None:
+        assert self.waiting is not None
+        self.waiting.callback(None if value is None else text(value))

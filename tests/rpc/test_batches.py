@@ -9,7 +9,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World
+from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World, closing
 from txzmq.rpc import Channel, NotFound, ResourceExhausted, Server, ServerLimits
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH
 from txzmq.rpc.transport import (
@@ -77,7 +77,11 @@ class TappedWorld(World):
 
     def greet(self) -> None:
         """A first call, by which client and server get to know each other."""
-        assert self.network.result(self.call("first")).value == "first"
+        first = self.call("first")
+        self.network.run()
+        if isinstance(self.service, Waiting):
+            self.service.results.pop().callback(StringValue(value="first"))
+        assert self.network.result(first).value == "first"
         self.tap.requests.clear()
         self.tap.replies.clear()
 
@@ -89,11 +93,7 @@ class TappedWorld(World):
 
 @pytest.fixture
 def worlds() -> Iterator[list[World]]:
-    """What is put in is closed, and nothing may be left of it."""
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
+    yield from closing()
 
 
 def test_calls_of_one_turn_travel_together_once_both_sides_know(worlds: list[World]) -> None:
@@ -136,12 +136,7 @@ def test_enough_calls_do_not_wait_for_the_end_of_the_turn(worlds: list[World]) -
     service = Waiting()
     world = TappedWorld(service)
     worlds.append(world)
-    first = world.call("first")
-    world.network.run()
-    service.results.pop().callback(StringValue(value="first"))
-    assert world.network.result(first).value == "first"
-    world.tap.requests.clear()
-    world.tap.replies.clear()
+    world.greet()
     answers = [world.call(str(number)) for number in range(EARLY_BATCH)]
     assert len(world.tap.requests) == 1  # the turn has not ended
     answers.append(world.call("one more"))
@@ -207,10 +202,7 @@ def test_a_reply_may_lead_to_the_end_of_a_call_whose_reply_came_with_it(
     service = Waiting()
     world = TappedWorld(service)
     worlds.append(world)
-    first = world.call("first")
-    world.network.run()
-    service.results.pop().callback(StringValue(value="first"))
-    assert world.network.result(first).value == "first"
+    world.greet()
     one, two, three = (world.call(name) for name in ("1", "2", "3"))
     ends: list[str] = []
 
@@ -260,10 +252,7 @@ def test_replies_wait_for_a_slow_client_up_to_a_limit(worlds: list[World]) -> No
     service = Waiting()
     world = TappedWorld(service, limits=ServerLimits(backlog=100))
     worlds.append(world)
-    first = world.call("first")
-    world.network.run()
-    service.results.pop().callback(StringValue(value="first"))
-    assert world.network.result(first).value == "first"
+    world.greet()
     answers = [world.call(str(number)) for number in range(3)]
     world.network.run()
     world.tap.full = True

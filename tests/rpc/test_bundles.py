@@ -14,12 +14,7 @@ from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, Reader, StreamWorld
 from txzmq.rpc import Channel, Context
-from txzmq.rpc._wire.headers import (
-    OpenStream,
-    RequestHead,
-    decode_response,
-    encode_request,
-)
+from txzmq.rpc._wire.headers import OpenStream, RequestHead, decode_response, encode_request
 from txzmq.rpc._wire.streams import SEPARATOR, decode_bundle, topic_of
 from txzmq.testing import Faults
 

@@ -15,10 +15,19 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.raw import Deaf
 from tests.rpc.service import ADDRESS, text
-from tests.rpc.streaming import CHAT, COUNT, PUBLISHER, RESUME, TICKS, Reader, StreamWorld
-from tests.rpc.test_multicast_streams import Group
-from tests.rpc.test_streams import Deaf, streams_of
+from tests.rpc.sharing import Group
+from tests.rpc.streaming import (
+    CHAT,
+    COUNT,
+    PUBLISHER,
+    RESUME,
+    TICKS,
+    Reader,
+    StreamWorld,
+    streams_of,
+)
 from tests.support import examples
 from txzmq.rpc import Context, ServerLimits, Unavailable
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, decode_response

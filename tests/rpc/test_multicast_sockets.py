@@ -1,6 +1,6 @@
-"""Shared streams over PGM, on the loopback interface; needs a libzmq that has it.
+"""Shared streams over sockets: by tcp, and by PGM on the loopback interface.
 
-``make test-multicast`` runs these on one.
+PGM needs a libzmq that has it; ``make test-multicast`` runs these on one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ def group() -> str:
     return f"epgm://127.0.0.1;{next(_groups)}:{port}"
 
 
+@pytest.fixture(params=["tcp", pytest.param("pgm", marks=needs_pgm)])
+def multicast(request: pytest.FixtureRequest, group: str) -> str | None:
+    """The group that shared streams are sent to, or none."""
+    return group if request.param == "pgm" else None
+
+
 class Events:
     """A shared stream that gives what the test gives, and counts its runs."""
 
@@ -72,12 +78,14 @@ class Events:
             self.more.callback(None)
 
 
-def world(loop: Loop, group: str, clients: int) -> tuple[Events, list[ZmqFactory], list[Any]]:
+def world(
+    loop: Loop, multicast: str | None, clients: int
+) -> tuple[Events, list[ZmqFactory], list[Any]]:
     """A server and channels, each with sockets of its own."""
     events = Events()
     factories = [ZmqFactory(loop.reactor) for _ in range(clients + 1)]
     server = Server(factories[0], [Streaming(events)], socket_options=FAST)
-    endpoint = server.listen("tcp://127.0.0.1:*", multicast=group, insecure=True)
+    endpoint = server.listen("tcp://127.0.0.1:*", multicast=multicast, insecure=True)
     channels = [Channel(factory, endpoint, socket_options=FAST) for factory in factories[1:]]
     return events, factories, [server, *channels]
 
@@ -90,10 +98,9 @@ async def end(factories: list[ZmqFactory], server: Server, channels: list[Channe
         factory.shutdown()
 
 
-@needs_pgm
-def test_all_clients_get_all_items_once_and_in_order(loop: Loop, group: str) -> None:
+def test_all_clients_get_all_items_once_and_in_order(loop: Loop, multicast: str | None) -> None:
     async def main() -> None:
-        events, factories, (server, *channels) = world(loop, group, 3)
+        events, factories, (server, *channels) = world(loop, multicast, 3)
         readers = [Reader(channel.unary_stream(TICKS, text("x"))) for channel in channels]
         readers += [Reader(channels[0].unary_stream(TICKS, text("x")))]
         private = Reader(channels[0].unary_stream(COUNT, text("1000")))
@@ -152,10 +159,9 @@ def test_the_items_do_travel_over_multicast(one_loop: Loop, group: str) -> None:
     one_loop.run(main)
 
 
-@needs_pgm
-def test_a_client_that_comes_late_gets_what_is_kept(one_loop: Loop, group: str) -> None:
+def test_a_client_that_comes_late_gets_what_is_kept(one_loop: Loop, multicast: str | None) -> None:
     async def main() -> None:
-        events, factories, (server, *channels) = world(one_loop, group, 2)
+        events, factories, (server, *channels) = world(one_loop, multicast, 2)
         first = Reader(channels[0].unary_stream(TICKS, text("x")))
         await one_loop.until(lambda: events.runs)
         for number in range(30):

@@ -2,82 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
-from tests.rpc.service import ADDRESS, text
+from tests.rpc.service import ADDRESS, made, text
+from tests.rpc.sharing import GROUP, Group, Ticker, Worlds, numbers
 from tests.rpc.streaming import PUBLISHER, Reader
-from tests.rpc.test_shared_streams import Ticker, World, numbers
-from txzmq.rpc import (
-    Context,
-    FailedPrecondition,
-    InsecureBindError,
-    NotFound,
-    Server,
-    ServerInterceptor,
-    Unavailable,
-)
+from txzmq.rpc import Context, FailedPrecondition, InsecureBindError, Server
 from txzmq.rpc._net.addresses import announced, is_multicast, reachable
-from txzmq.testing import Faults, MemoryNetwork
-
-GROUP = "epgm://239.192.1.1:5555"
-
-
-class Group(World):
-    """Its server sends shared streams to a group."""
-
-    def serve(self, interceptors: Any = (), *, debug: bool = False) -> Server:
-        chain: list[ServerInterceptor] = list(interceptors)
-        server = Server(
-            self.network, [self.service], limits=self.limits, interceptors=chain, debug=debug
-        )
-        server.listen(ADDRESS, multicast="epgm://lo;239.192.1.1:5555", insecure=True)
-        self.server = server
-        return server
-
-    def die(self) -> None:
-        """With what it sent to the group."""
-        super().die()
-        self.network.die(GROUP)
-
-    def frames(self, address: str) -> list[bytes]:
-        """What is published there from now on."""
-        publisher = self.network.publisher(address)
-        assert publisher is not None
-        frames: list[bytes] = []
-        publish = publisher.publish
-
-        def noted(frame: bytes) -> None:
-            frames.append(frame)
-            publish(frame)
-
-        publisher.publish = noted  # type: ignore[method-assign]  # there is no other place to look
-        return frames
-
-
-Groups = Callable[..., Group]
+from txzmq.testing import MemoryNetwork
 
 
 @pytest.fixture
-def make() -> Generator[Groups]:
-    worlds: list[Group] = []
-
-    def build(*arguments: Any, **options: Any) -> Group:
-        worlds.append(Group(*arguments, **options))
-        return worlds[-1]
-
-    yield build
-    for world in worlds:
-        world.close()
-        assert leftovers(world.channel, world.server) == []
+def make() -> Iterator[Worlds]:
+    yield from made(Group)
 
 
-def test_an_item_is_sent_once_to_the_group(make: Groups) -> None:
+def test_an_item_is_sent_once_to_the_group(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
     group, others = world.frames(GROUP), world.frames(PUBLISHER)
@@ -93,7 +37,7 @@ def test_an_item_is_sent_once_to_the_group(make: Groups) -> None:
     assert len(items) == 10
 
 
-def test_a_stream_of_ones_own_does_not_go_to_the_group(make: Groups) -> None:
+def test_a_stream_of_ones_own_does_not_go_to_the_group(make: Worlds) -> None:
     world = make(Ticker())
     shared = world.subscribe()
     group, others = world.frames(GROUP), world.frames(PUBLISHER)
@@ -111,33 +55,7 @@ def test_a_stream_of_ones_own_does_not_go_to_the_group(make: Groups) -> None:
     assert not shared.has_ended
 
 
-def test_who_comes_late_gets_the_last_items(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    world.subscribe()
-    for _ in range(30):
-        ticker.give()
-        world.network.run()
-    late = [world.subscribe(channel=world.another()), world.subscribe()]
-    for reader in late:
-        assert reader.items == numbers(20, 30)
-    ticker.give()
-    world.network.run()
-    for reader in late:
-        assert reader.items == numbers(20, 31)
-
-
-def test_the_run_begins_when_somebody_listens(make: Groups) -> None:
-    async def at_once(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
-        for number in range(100):
-            yield text(str(number))
-        await Deferred()
-
-    world = make(at_once)
-    assert world.subscribe().items == numbers(0, 100)
-
-
-def test_the_run_begins_though_the_first_word_of_it_is_lost(make: Groups) -> None:
+def test_the_run_begins_though_the_first_word_of_it_is_lost(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
     world.network.run()
@@ -162,128 +80,7 @@ def test_the_run_begins_though_the_first_word_of_it_is_lost(make: Groups) -> Non
     assert reader.items == ["0"]
 
 
-def test_a_run_that_nobody_listens_to_ends_with_its_call(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    world.network.run()
-    stream = world.watch()
-    stream.cancel()
-    world.network.run()
-    assert not ticker.runs
-    assert not world.server.running
-
-
-def test_the_last_one_that_leaves_ends_the_run(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    readers = [world.subscribe(channel=world.another()) for _ in range(2)] + [world.subscribe()]
-    for reader in readers:
-        assert ticker.running == 1
-        reader.stream.cancel()
-        world.network.run()
-    assert not ticker.running
-    world.subscribe()
-    assert ticker.runs == ["x", "x"]
-
-
-def test_a_run_ends_when_its_clients_have_died(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    channel = world.another()
-    world.subscribe(channel=channel)
-    world.network.faults = Faults(loss=1)
-    channel.close()
-    world.network.run()
-    world.network.faults = Faults()
-    world.network.advance(4.9)
-    assert ticker.running == 1
-    world.network.advance(0.2)
-    assert not ticker.running
-
-
-def test_a_client_that_comes_back_is_in_the_run_again(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    readers = [world.subscribe(), world.subscribe()]
-    for _ in range(3):
-        world.cut()
-        world.network.advance(20)
-    ticker.give()
-    world.network.run()
-    assert ticker.runs == ["x"]
-    for reader in readers:
-        assert reader.items == ["0"]
-        assert ticker.running == 1
-        reader.stream.cancel()
-        world.network.advance(6)
-    assert not ticker.running
-
-
-def test_a_gap_is_closed_by_the_server(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    reader = world.subscribe()
-    ticker.give()
-    world.network.run()
-    world.network.faults = Faults(loss=1)
-    ticker.give(5)
-    world.network.run()
-    world.network.faults = Faults()
-    world.network.advance(10)
-    assert reader.items == numbers(0, 6)
-
-
-def test_the_end_reaches_all(make: Groups) -> None:
-    ticker = Ticker()
-    world = make(ticker)
-    readers = [world.subscribe(channel=world.another()) for _ in range(3)] + [world.subscribe()]
-    ticker.give()
-    world.network.faults = Faults(loss=1)
-    ticker.fail()
-    world.network.run()
-    world.network.faults = Faults()
-    world.network.advance(3)
-    for reader in readers:
-        assert reader.items == ["0"]
-        assert isinstance(reader.ended, NotFound)
-
-
-def test_a_server_that_dies_is_told(make: Groups) -> None:
-    world = make(Ticker())
-    reader = world.subscribe()
-    world.die()
-    world.network.advance(10)
-    assert isinstance(reader.ended, Unavailable)
-
-
-def test_a_restarted_server_is_told_as_such(make: Groups) -> None:
-    world = make(Ticker())
-    reader = world.subscribe()
-    world.die()
-    world.serve()
-    world.network.advance(10)
-    assert isinstance(reader.ended, Unavailable)
-    assert "was restarted" in reader.ended.message
-
-
-def test_an_idle_stream_costs_no_control_calls(make: Groups) -> None:
-    world = make(Ticker())
-    world.subscribe()
-    sent: list[list[bytes]] = []
-    listener = world.network.listener(ADDRESS)
-    assert listener is not None
-    send = listener.send_message
-
-    def noted(message: list[bytes]) -> Any:
-        sent.append(message)
-        return send(message)
-
-    listener.send_message = noted  # type: ignore[method-assign]  # there is no other place to look
-    world.network.advance(60)
-    assert len(sent) <= 6  # answers to pings
-
-
-def test_a_group_is_left_with_its_last_stream(make: Groups) -> None:
+def test_a_group_is_left_with_its_last_stream(make: Worlds) -> None:
     world = make(Ticker())
     publisher = world.network.publisher(GROUP)
     assert publisher is not None
@@ -296,7 +93,7 @@ def test_a_group_is_left_with_its_last_stream(make: Groups) -> None:
     assert not world.subscribe().has_ended
 
 
-def test_a_client_that_cannot_join_is_told(make: Groups) -> None:
+def test_a_client_that_cannot_join_is_told(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
     subscribe = world.network.subscribe

@@ -1,4 +1,4 @@
-"""Service configs on a channel: retries, hedging, timeouts and limits, in memory."""
+"""Calls that are made again by a service config's retry and hedging policies, in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, PLAIN, RETRY, Field, config
 from tests.rpc.service import Echo, Waiting, text
 from txzmq.rpc import (
     Aborted,
@@ -19,48 +20,14 @@ from txzmq.rpc import (
     Code,
     Context,
     DeadlineExceeded,
-    IdempotencyLevel,
-    Method,
-    ResourceExhausted,
     ResponseMetadata,
     RpcError,
     Server,
-    ServerLimits,
-    ServiceConfigError,
     UnaryResult,
     Unavailable,
 )
 from txzmq.rpc._wire.headers import ResponseHead, decode_request, encode_response
 from txzmq.testing import MemoryNetwork
-
-IDEMPOTENT = Method(
-    "/test.Echo/Echo",
-    "echo",
-    StringValue,
-    StringValue,
-    idempotency_level=IdempotencyLevel.IDEMPOTENT,
-)
-PLAIN = Method("/test.Echo/Echo", "echo", StringValue, StringValue)
-RETRY: dict[str, Any] = {
-    "retryPolicy": {
-        "maxAttempts": 4,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-}
-HEDGE: dict[str, Any] = {
-    "hedgingPolicy": {
-        "maxAttempts": 3,
-        "hedgingDelay": "0.5s",
-        "nonFatalStatusCodes": ["UNAVAILABLE"],
-    }
-}
-
-
-def config(policy: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"methodConfig": [{"name": [{"service": "test.Echo"}], **policy}], **more}
 
 
 class Failing(Echo):
@@ -76,43 +43,6 @@ class Failing(Echo):
         if len(self.seen) <= self.failures:
             raise self.error()
         return text(request.value)
-
-
-class Field:
-    """Servers in memory and a channel to all of them; nothing may be left at the end."""
-
-    def __init__(
-        self, services: list[Any], service_config: Any, limits: ServerLimits | None = None
-    ) -> None:
-        self.network = MemoryNetwork()
-        self.services = services
-        self.servers = [Server(self.network, [service], limits=limits) for service in services]
-        self.addresses = [f"inproc://{number}" for number in range(len(services))]
-        for server, address in zip(self.servers, self.addresses, strict=True):
-            server.listen(address)
-        self.channel = Channel(self.network, self.addresses, service_config=service_config)
-        self.network.run()
-
-    def call(
-        self, method: Method[StringValue, StringValue] = IDEMPOTENT, **options: Any
-    ) -> Deferred[Any]:
-        deferred = self.channel.unary_unary(method, text("x"), **options)
-        return deferred.addErrback(the_error)
-
-    @property
-    def seen(self) -> int:
-        return sum(len(service.seen) for service in self.services)
-
-    def close(self) -> None:
-        self.channel.close()
-        for server in self.servers:
-            server.stop(0)
-        self.network.advance(1)
-        assert not self.network.clock.getDelayedCalls()
-
-
-def the_error(failure: Any) -> Any:
-    return failure.value
 
 
 def unavailable() -> Exception:
@@ -425,47 +355,6 @@ def test_attempts_have_one_key_until_one_is_answered() -> None:
     assert keys[3] == b""
     channel.close()
     network.run()
-
-
-def test_timeouts_waiting_and_sizes_come_from_the_config() -> None:
-    settings = {
-        "timeout": "2s",
-        "waitForReady": True,
-        "maxRequestMessageBytes": 100,
-        "maxResponseMessageBytes": 10,
-    }
-    field = Field([Echo()], config(settings))
-    field.network.result(field.call(PLAIN))
-    field.network.result(field.call(PLAIN, timeout=1))
-    field.network.result(field.call(PLAIN, timeout=60))
-    left = [context.time_remaining() for context in field.services[0].contexts]
-    assert left == pytest.approx([2, 1, 2])
-    with pytest.raises(ResourceExhausted, match="maxRequestMessageBytes"):
-        field.network.result(field.channel.unary_unary(PLAIN, text("x" * 100)))
-    with pytest.raises(ResourceExhausted, match="response"):
-        field.network.result(field.channel.unary_unary(PLAIN, text("x" * 20)))
-    field.close()
-    lonely = Channel(field.network, "inproc://nobody", service_config=config(settings))
-    field.network.run()
-    waits = lonely.unary_unary(PLAIN, text("x"))
-    field.network.run()
-    assert not waits.called
-    waits.addErrback(lambda _: None)
-    lonely.close()
-    field.network.advance(1)
-
-
-def test_the_config_names_the_balancing_policy() -> None:
-    field = Field([Echo(), Echo()], '{"loadBalancingConfig": [{"pick_first": {}}]}')
-    for _ in range(10):
-        field.network.result(field.call())
-    assert sorted(len(service.seen) for service in field.services) == [0, 10]
-    field.close()
-
-
-def test_a_config_that_is_wrong_is_refused() -> None:
-    with pytest.raises(ServiceConfigError, match="methodConfig"):
-        Channel(MemoryNetwork(), "inproc://x", service_config={"methodConfig": 1})
 
 
 def test_interceptors_see_one_call() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, config
 from tests.rpc.service import ECHO, Echo, Waiting, World, text
-from tests.rpc.test_repeated_calls import HEDGE, IDEMPOTENT, config
 from tests.support import Loop, gather
 from txzmq import ZmqFactory
 from txzmq._budget import TRACKED, ByteBudget

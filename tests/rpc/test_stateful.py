@@ -10,26 +10,23 @@ from __future__ import annotations
 import gc
 import re
 from collections import Counter
-from collections.abc import Generator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.rpc.acting import LEAVES, NESTED, Actor, Crash, Job, answer
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ECHO, text
 from tests.support import Logged, error_of, examples
 from txzmq.rpc import (
-    Aborted,
     Channel,
     ClientCall,
     ClientProceed,
@@ -40,7 +37,6 @@ from txzmq.rpc import (
     Server,
     ServerLimits,
     ServerProceed,
-    Service,
 )
 from txzmq.testing import Faults, MemoryNetwork
 
@@ -48,10 +44,6 @@ OUTER, INNER = "inproc://outer", "inproc://inner"
 #: Where the channels of the test's own go; a third one is the outer server's, to the inner one.
 CHANNELS: list[list[str]] = [[OUTER], [OUTER, INNER]]
 LIMITS = ServerLimits(running=4, running_per_peer=3, queued=4, queued_per_peer=3, message_size=1000)
-
-#: What handlers do.
-LEAVES = ["value", "error", "crash", "large", "wrong", "later", "coroutine", "never", "stubborn"]
-NESTED = ["nested-coroutine", "nested-generator", "nested-deferred"]
 #: What a call may end with beside what any call may, by what its handler does.
 CODES: dict[str, set[Code]] = {
     "error": {Code.NOT_FOUND},
@@ -102,122 +94,6 @@ class Call:
     cancelled: bool = False
     outcomes: list[object] = field(default_factory=list[object])
     ended_at: float = 0.0
-
-
-@dataclass(eq=False)
-class Job:
-    """A handler that runs."""
-
-    name: str
-    behaviour: str
-    server: Server
-    #: What it waits for now, and may be given by the test.
-    step: Deferred[StringValue] | None = None
-
-
-class Actor:
-    """A service whose handlers do what the request says: its name, and what to do."""
-
-    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
-
-    def __init__(self, game: Calls) -> None:
-        self.game = game
-        self.server: Server | None = None
-
-    def echo(self, request: StringValue, context: Context) -> Any:
-        # Any: a wrong type is one of the results.
-        name, behaviour, *inner = request.value.split()
-        assert self.server is not None
-        job = Job(name, behaviour, self.server)
-        self.game.executed[name] += 1
-        if behaviour == "value":
-            return answer(name)
-        if behaviour == "error":
-            raise NotFound(name)
-        if behaviour == "crash":
-            raise Crash
-        if behaviour == "large":
-            return text("x" * 2_000)
-        if behaviour == "wrong":
-            return Int64Value(value=1)
-        self.game.jobs.append(job)
-        if behaviour == "coroutine":
-            return self.coroutine(job)
-        if behaviour == "stubborn":
-            return self.stubborn(job)
-        if behaviour == "nested-coroutine":
-            return self.nested_coroutine(job, inner[0])
-        if behaviour == "nested-generator":
-            return self.nested_generator(job, inner[0])
-        if behaviour == "nested-deferred":
-            nested = self.nested(job, inner[0])
-            nested.addCallbacks(partial(enclosed, name), wrapped)
-            return nested.addBoth(self.done, job)
-        job.step = Deferred()
-        return job.step.addBoth(self.done, job)
-
-    def done(self, result: object, job: Job) -> object:
-        self.game.jobs.remove(job)
-        return result
-
-    def nested(self, job: Job, behaviour: str) -> Deferred[StringValue]:
-        return self.game.nested.unary_unary(ECHO, text(f"{job.name}-inner {behaviour}"))
-
-    async def coroutine(self, job: Job) -> StringValue:
-        try:
-            job.step = Deferred()
-            return await job.step
-        finally:
-            self.game.jobs.remove(job)
-
-    async def stubborn(self, job: Job) -> StringValue:
-        try:
-            while True:
-                job.step = Deferred()
-                with suppress(CancelledError):
-                    return await job.step
-        finally:
-            self.game.jobs.remove(job)
-
-    async def nested_coroutine(self, job: Job, behaviour: str) -> StringValue:
-        try:
-            reply = await self.nested(job, behaviour)
-            return enclosed(job.name, reply)
-        except RpcError as error:
-            raise Aborted(f"nested: {error}") from error
-        finally:
-            self.game.jobs.remove(job)
-
-    @inlineCallbacks
-    def nested_generator(
-        self, job: Job, behaviour: str
-    ) -> Generator[Deferred[Any], Any, StringValue]:
-        try:
-            reply: StringValue = yield self.nested(job, behaviour)
-            return enclosed(job.name, reply)
-        except RpcError as error:
-            raise Aborted(f"nested: {error}") from error
-        finally:
-            self.game.jobs.remove(job)
-
-
-class Crash(Exception):
-    """What a handler did not expect."""
-
-
-def answer(name: str) -> StringValue:
-    return text(f"answer to {name}")
-
-
-def enclosed(name: str, reply: StringValue) -> StringValue:
-    return answer(f"{name} {reply.value}")
-
-
-def wrapped(failure: Failure) -> Failure:
-    error = error_of(failure)
-    if isinstance(error, RpcError):
-        raise Aborted(f"nested: {error}")
-    return failure
 
 
 class Calls(RuleBasedStateMachine):

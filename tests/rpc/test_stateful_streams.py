@@ -17,10 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.retried_streams import config
 from tests.rpc.service import ADDRESS, text
+from tests.rpc.sharing import Group
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, RESUME, TICKS, Reader, StreamWorld
-from tests.rpc.test_multicast_streams import Group
-from tests.rpc.test_repeated_streams import config
 from tests.support import captured_log, error_of, examples
 from txzmq.rpc import (
     Code,

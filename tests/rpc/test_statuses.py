@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import defer, error
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.logger import LogEvent, formatEvent, textFileLogObserver
+from twisted.internet.defer import CancelledError
+from twisted.logger import formatEvent, textFileLogObserver
 
-from tests.rpc.service import ECHO, OTHER, Echo, Stubborn, World, text
+from tests.rpc.raising import SECRET, Raising, everything, logged_under, outcome
+from tests.rpc.service import ECHO, OTHER, Echo, Stubborn, World, closing, text
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import (
@@ -29,14 +30,16 @@ from txzmq.rpc import (
     ResourceExhausted,
     RpcError,
     Server,
-    UnaryResult,
-    Unavailable,
     Unknown,
 )
 from txzmq.rpc.interceptors import ClientProceed
-from txzmq.testing import FakeCaller
 
-SECRET = "the password is swordfish"
+
+@pytest.fixture
+def worlds() -> Iterator[list[World]]:
+    yield from closing()
+
+
 #: What a stranger might send to forge a line of the log, or to move a terminal's cursor.
 HOSTILE = "x\n2026-01-01T00:00:00+0000 [-] all is well\r\x1b[2J{log_time}%s\u2028"
 
@@ -59,51 +62,7 @@ class Unreadable(NotFound):
         return super().__getattribute__(name)
 
 
-class Raising(Echo):
-    """Raises what a test gives it: at once, from a coroutine, or by a Deferred."""
-
-    def __init__(self, make: Callable[[], BaseException], style: str = "at once") -> None:
-        super().__init__()
-        self.make = make
-        self.style = style
-
-    def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
-        if self.style == "coroutine":
-            return self.coroutine()
-        if self.style == "deferred":
-            return fail(self.make())
-        raise self.make()
-
-    async def coroutine(self) -> StringValue:
-        raise self.make()
-
-
 STYLES = ["at once", "coroutine", "deferred"]
-
-
-@pytest.fixture
-def worlds() -> Iterator[list[World]]:
-    """To put worlds in; at the end nothing of them may be left."""
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
-
-
-def outcome(world: World, **kwargs: Any) -> RpcError:
-    with pytest.raises(RpcError) as caught:
-        world.network.result(world.call(**kwargs))
-    return caught.value
-
-
-def everything(error: RpcError) -> str:
-    """All that the caller got, as text."""
-    return f"{error} {error.details} {error.metadata} {vars(error)}"
-
-
-def logged_under(logged: Logged, error: RpcError) -> LogEvent:
-    (event,) = [e for e in logged if "identifier" in e and e["identifier"] in error.message]
-    return event
 
 
 # -- what a handler chooses --------------------------------------------------------------------
@@ -280,168 +239,6 @@ def test_a_stranger_cannot_forge_a_line_of_the_log(worlds: list[World], logged: 
     lines = file.getvalue().split("\n")
     assert lines[0].endswith(formatEvent(event))
     assert all(line.startswith("\t") for line in lines[1:] if line)
-
-
-# -- calls to others ---------------------------------------------------------------------------
-
-
-class Front(Echo):
-    """Asks another server before it answers."""
-
-    def __init__(self, style: str) -> None:
-        super().__init__()
-        self.style = style
-        self.back: Channel | None = None
-
-    def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
-        return self.ask(request) if self.style == "deferred" else self.coroutine(request)
-
-    def ask(self, request: StringValue) -> Deferred[StringValue]:
-        assert self.back is not None
-        return self.back.unary_unary(ECHO, request, wait_for_ready=request.value == "wait")
-
-    async def coroutine(self, request: StringValue) -> StringValue:
-        try:
-            return await self.ask(request)
-        except RpcError as error:
-            if self.style == "passes it on":
-                raise RpcError(error.code, error.message, details=error.details) from error
-            raise
-
-
-class Chain:
-    """A client's world whose handler calls a second server."""
-
-    def __init__(self, style: str, back: Echo, *, debug: bool = False) -> None:
-        self.front = Front(style)
-        self.world = World(self.front, debug=debug)
-        self.server = Server(self.world.network, [back])
-        self.front.back = Channel(self.world.network, self.server.listen("inproc://back"))
-
-    def close(self) -> None:
-        assert self.front.back is not None
-        self.front.back.close()
-        self.server.stop(0)
-        self.world.close()
-
-
-@pytest.fixture
-def chain(request: pytest.FixtureRequest) -> Iterator[Callable[..., Chain]]:
-    made: list[Chain] = []
-
-    def make(style: str, back: Echo, **kwargs: Any) -> Chain:
-        made.append(Chain(style, back, **kwargs))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def secretive() -> NotFound:
-    return NotFound(SECRET, details=[text(SECRET)], metadata={"token": SECRET})
-
-
-@pytest.mark.parametrize("style", ["deferred", "coroutine"])
-def test_the_outcome_of_a_call_to_another_server_does_not_leave(
-    chain: Callable[..., Chain], logged: Logged, style: str
-) -> None:
-    it = chain(style, Raising(secretive))
-    error = outcome(it.world)
-    assert type(error) is Unknown
-    assert SECRET not in everything(error)
-    cause = logged_under(logged, error)["log_failure"].value
-    assert isinstance(cause, NotFound)
-    assert (cause.message, cause.method) == (SECRET, ECHO.path)
-    debugged = chain(style, Raising(secretive), debug=True)
-    assert f"NotFound: NOT_FOUND: {SECRET}" in outcome(debugged.world).message
-
-
-def test_a_handler_passes_it_on_by_a_new_error(chain: Callable[..., Chain]) -> None:
-    it = chain("passes it on", Raising(secretive))
-    error = outcome(it.world)
-    assert (type(error), error.message) == (NotFound, SECRET)
-    assert error.detail(StringValue) == text(SECRET)
-    assert error.metadata == ()
-
-
-@pytest.mark.parametrize("style", ["deferred", "coroutine"])
-def test_where_another_server_is_does_not_leave_either(
-    chain: Callable[..., Chain], logged: Logged, style: str
-) -> None:
-    it = chain(style, Echo())
-    it.world.network.run()
-    it.server.stop(0)
-    it.world.network.advance(1)
-    error = outcome(it.world)
-    assert type(error) is Unknown, "UNAVAILABLE would say of this server to try again"
-    assert "inproc" not in everything(error)
-    assert isinstance(logged_under(logged, error)["log_failure"].value, Unavailable)
-
-
-@pytest.mark.parametrize("style", ["deferred", "coroutine"])
-@pytest.mark.parametrize("timeout", [0.25, 1.0, 1 / 3, 2.0005])
-@pytest.mark.parametrize("value", ["x", "wait"])
-def test_time_that_is_up_is_told_as_such_through_all_hops(
-    chain: Callable[..., Chain], style: str, timeout: float, value: str
-) -> None:
-    it = chain(style, Stubborn())
-    it.world.network.run()
-    if value == "wait":
-        it.server.stop(0)
-        it.world.network.advance(0.5)
-    # With time of its own, so that the server's answer counts and not the client's deadline.
-    patient = it.world.channel
-    answer = patient.unary_unary(ECHO, text(value), timeout=timeout)
-    it.world.network.advance(timeout + 0.01)
-    with pytest.raises(DeadlineExceeded):
-        it.world.network.result(answer)
-
-
-@pytest.mark.parametrize("before", [0.0, 0.001])
-def test_the_nested_call_may_notice_first_that_time_is_up(
-    worlds: list[World], before: float
-) -> None:
-    class Late(Echo):
-        def echo(self, request: StringValue, context: Context) -> Deferred[StringValue]:
-            answer: Deferred[StringValue] = Deferred()
-            error = DeadlineExceeded(SECRET)
-            error.method = "/other.Service/Method"
-            left = context.time_remaining()
-            assert left is not None
-            world.network.clock.callLater(left - before, answer.errback, error)
-            return answer
-
-    world = World(Late())
-    worlds.append(world)
-    answer = world.call(timeout=1)
-    world.network.advance(1)
-    with pytest.raises(DeadlineExceeded) as caught:
-        world.network.result(answer)
-    assert SECRET not in everything(caught.value)
-
-
-def test_another_servers_deadline_is_not_this_ones(worlds: list[World], logged: Logged) -> None:
-    def late() -> DeadlineExceeded:
-        error = DeadlineExceeded("it allows a second only")
-        error.method = "/other.Service/Method"
-        return error
-
-    world = World(Raising(late))
-    worlds.append(world)
-    assert type(outcome(world, timeout=10)) is Unknown
-    assert logged.failures()
-
-
-def test_a_fake_client_fails_as_a_real_one_does(worlds: list[World], logged: Logged) -> None:
-    class Faked(Echo):
-        def echo(self, request: StringValue, context: Context) -> UnaryResult[StringValue]:
-            return FakeCaller({"other": secretive()}).unary_unary(OTHER, request)
-
-    world = World(Faked())
-    worlds.append(world)
-    assert type(outcome(world)) is Unknown
-    assert logged.failures()
 
 
 def test_every_error_of_a_call_says_which_call(worlds: list[World]) -> None:

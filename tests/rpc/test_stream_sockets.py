@@ -9,8 +9,19 @@ import pytest
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.rpc.service import text
-from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS, Reader, Streaming, count
-from tests.rpc.test_request_streams import echo, join, numbers, texts
+from tests.rpc.streaming import (
+    CHAT,
+    COLLECT,
+    COUNT,
+    TICKS,
+    Reader,
+    Streaming,
+    count,
+    echo,
+    join,
+    numbers,
+    texts,
+)
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Context, Server, SocketOptions

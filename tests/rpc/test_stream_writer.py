@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +13,9 @@ from zope.interface.verify import (  # pyright: ignore[reportMissingTypeStubs]  
     verifyObject,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from tests.rpc.service import text
-from tests.rpc.streaming import Handler, Reader, StreamWorld
-from tests.rpc.test_request_streams import join
+from tests.rpc.service import made, text
+from tests.rpc.streaming import Handler, Reader, StreamWorld, Worlds, join
 from txzmq.rpc import Context, NotFound, StreamWriter
-
-Worlds = Callable[..., StreamWorld]
 
 
 @pytest.fixture
@@ -27,19 +24,14 @@ def writer() -> StreamWriter[StringValue]:
 
 
 @pytest.fixture
-def make(writer: StreamWriter[StringValue]) -> Generator[Worlds]:
-    worlds: list[StreamWorld] = []
-
+def make(writer: StreamWriter[StringValue]) -> Iterator[Worlds]:
     def handler(request: StringValue, context: Context) -> StreamWriter[StringValue]:
         return writer
 
     def build(handler: Handler = handler, **options: Any) -> StreamWorld:
-        worlds.append(StreamWorld(handler, **options))
-        return worlds[-1]
+        return StreamWorld(handler, **options)
 
-    yield build
-    for world in worlds:
-        world.close()
+    yield from made(build)
 
 
 class Producer:

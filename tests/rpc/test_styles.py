@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -65,6 +65,20 @@ def test_callbacks(loop: Loop, world: World) -> None:
     loop.run(main)
 
 
+async def called_and_cancelled(
+    loop: Loop, world: World, call: Callable[[], Deferred[list[str]]]
+) -> None:
+    """Let a call end; cancel another one while it waits for its third answer."""
+    assert await call() == ["other 1", "other 2", "late"]
+    cancelled = call()
+    await loop.until(lambda: len(world.service.seen) == 6)
+    cancelled.cancel()
+    with pytest.raises(CancelledError):
+        await cancelled
+    await loop.until(lambda: not world.server.running)
+    world.factory.shutdown()
+
+
 def test_inline_callbacks(loop: Loop, world: World) -> None:
     @inlineCallbacks
     def call() -> Generator[Deferred[Any], Any, list[str]]:
@@ -78,17 +92,7 @@ def test_inline_callbacks(loop: Loop, world: World) -> None:
             answers.append("late")
         return answers
 
-    async def main() -> None:
-        assert await call() == ["other 1", "other 2", "late"]
-        cancelled = call()
-        await loop.until(lambda: len(world.service.seen) == 6)
-        cancelled.cancel()
-        with pytest.raises(CancelledError):
-            await cancelled
-        await loop.until(lambda: not world.server.running)
-        world.factory.shutdown()
-
-    loop.run(main)
+    loop.run(lambda: called_and_cancelled(loop, world, call))
 
 
 def test_coroutines(loop: Loop, world: World) -> None:
@@ -100,17 +104,7 @@ def test_coroutines(loop: Loop, world: World) -> None:
             answers.append("late")
         return answers
 
-    async def main() -> None:
-        assert await call() == ["other 1", "other 2", "late"]
-        cancelled = Deferred.fromCoroutine(call())
-        await loop.until(lambda: len(world.service.seen) == 6)
-        cancelled.cancel()
-        with pytest.raises(CancelledError):
-            await cancelled
-        await loop.until(lambda: not world.server.running)
-        world.factory.shutdown()
-
-    loop.run(main)
+    loop.run(lambda: called_and_cancelled(loop, world, lambda: Deferred.fromCoroutine(call())))
 
 
 # -- asyncio -----------------------------------------------------------------------------------

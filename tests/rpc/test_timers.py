@@ -9,7 +9,8 @@ from txzmq._timer import ResettableTimer
 
 
 def test_a_timer_calls_once_for_each_start() -> None:
-    clock, calls = Clock(), []
+    clock = Clock()
+    calls: list[float] = []
     timer = ResettableTimer(clock, lambda: calls.append(clock.seconds()))
     timer.start(2)
     clock.pump([1, 1, 1])
@@ -21,7 +22,8 @@ def test_a_timer_calls_once_for_each_start() -> None:
 
 
 def test_a_timer_is_moved_both_ways() -> None:
-    clock, calls = Clock(), []
+    clock = Clock()
+    calls: list[float] = []
     timer = ResettableTimer(clock, lambda: calls.append(clock.seconds()))
     timer.start(2)
     clock.advance(1)
@@ -35,7 +37,8 @@ def test_a_timer_is_moved_both_ways() -> None:
 
 
 def test_a_timer_that_is_stopped_leaves_nothing() -> None:
-    clock, calls = Clock(), []
+    clock = Clock()
+    calls: list[float] = []
     timer = ResettableTimer(clock, lambda: calls.append(clock.seconds()))
     timer.stop()
     timer.start(1)

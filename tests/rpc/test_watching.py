@@ -9,8 +9,8 @@ from twisted.logger import LogLevel
 
 from tests.programs import ROOT
 from tests.rpc.leftovers import leftovers
+from tests.rpc.lines import CONNECTING, FAILED, IDLE, READY, SHUTDOWN, Lines, Told
 from tests.rpc.service import ECHO, Waiting, text
-from tests.rpc.test_endpoints import CONNECTING, FAILED, IDLE, READY, SHUTDOWN, Lines, Told
 from tests.support import Logged
 from txzmq.rpc import (
     Channel,

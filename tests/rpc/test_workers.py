@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.programs import Program, running
 from tests.rpc.raw import RawClient
+from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, config
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, text
-from tests.rpc.test_repeated_calls import HEDGE, IDEMPOTENT, config
 from tests.support import Loop, gather
 from txzmq import ZmqFactory
 from txzmq.rpc import (
@@ -77,17 +77,29 @@ async def call_until(
             await channel.unary_unary(method, text("x"), timeout=0.5)
 
 
+async def workers(
+    channel: Channel,
+    factory: ZmqFactory,
+    proxy: Proxy,
+    services: Sequence[Echo],
+    method: Method[StringValue, StringValue] = ECHO,
+) -> list[Server]:
+    """Servers that dial out, each of which has had a call of the channel."""
+    servers = [Server(factory, [service]) for service in services]
+    for server in servers:
+        server.connect(proxy.servers)
+    await call_until(channel, lambda: all(service.seen for service in services), method)
+    return servers
+
+
 def test_calls_pass_through_a_proxy_to_workers(one_loop: Loop, stack: contextlib.ExitStack) -> None:
     proxy = Proxy(stack)
     factory = ZmqFactory(one_loop.reactor)
     services = [Echo(), Echo()]
 
     async def main() -> None:
-        servers = [Server(factory, [service]) for service in services]
         channel = Channel(factory, proxy.clients)
-        for server in servers:
-            server.connect(proxy.servers)
-        await call_until(channel, lambda: all(service.seen for service in services))
+        servers = await workers(channel, factory, proxy, services)
         before = sum(len(service.seen) for service in services)
         calls = [channel.unary_unary(ECHO, text(str(i))) for i in range(1_000)]
         assert [answer.value for answer in await gather(list(calls))] == [
@@ -146,11 +158,8 @@ def test_a_hedge_finds_another_worker(one_loop: Loop, stack: contextlib.ExitStac
     services = [Waiting(), Waiting()]
 
     async def main() -> None:
-        servers = [Server(factory, [service]) for service in services]
         channel = Channel(factory, proxy.clients, service_config=config(HEDGE))
-        for server in servers:
-            server.connect(proxy.servers)
-        await call_until(channel, lambda: all(service.seen for service in services), OTHER)
+        servers = await workers(channel, factory, proxy, services, OTHER)
         answer = channel.unary_unary(IDEMPOTENT, text("x"), timeout=20)
         await one_loop.until(lambda: all(service.results for service in services))
         services[1].results[0].callback(text("second"))
@@ -170,11 +179,8 @@ def test_a_worker_that_shuts_down_finishes_and_the_others_take_over(
     services = [Waiting(), Waiting()]
 
     async def main() -> None:
-        servers = [Server(factory, [service]) for service in services]
         channel = Channel(factory, proxy.clients)
-        for server in servers:
-            server.connect(proxy.servers)
-        await call_until(channel, lambda: all(service.seen for service in services), OTHER)
+        servers = await workers(channel, factory, proxy, services, OTHER)
         running = [channel.unary_unary(ECHO, text("y"), timeout=20) for _ in range(2)]
         await one_loop.until(lambda: all(service.results for service in services))
         stopped = servers[0].stop(20)

@@ -1,0 +1,214 @@
+"""When a server gives up a client that says nothing any more about its streams, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.rpc.raw import Deaf
+from tests.rpc.service import ADDRESS, made, text
+from tests.rpc.streaming import COUNT, PUBLISHER, Endless, Reader, StreamWorld, Worlds
+from txzmq.rpc import Channel, Code, Context, Liveness, ServerLimits, Unavailable
+from txzmq.rpc._wire.headers import RequestHead
+from txzmq.testing import Faults
+
+
+@pytest.fixture
+def make() -> Iterator[Worlds]:
+    yield from made(StreamWorld)
+
+
+def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    world.run()
+    # As if the process had died: the channel does nothing any more.
+    other = Channel(world.network, ADDRESS)
+    reader = Reader(other.unary_stream(COUNT, text("1")))
+    world.network.run()
+    assert endless.running == 2
+    world.vanish(other)
+    world.network.advance(4.9)
+    assert endless.running == 2
+    world.network.advance(0.2)
+    assert endless.running == 1
+    assert endless.ends == ["nobody subscribes to it"]
+    assert isinstance(reader.ended, CancelledError)
+
+
+def test_a_client_that_never_subscribes_is_forgotten(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.read()
+    world.network.publisher(PUBLISHER).close()  # type: ignore[union-attr]  # there is one
+    world.network.advance(10)
+    assert isinstance(reader.ended, Unavailable)
+    assert not world.server.running
+    assert not endless.running
+
+
+def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:
+    world = make(limits=ServerLimits(stream_silence=20), stream_window=2)
+    stream = world.open(10)
+    world.network.run()
+    # Heartbeats are answered even when nobody reads ...
+    world.network.advance(100)
+    assert world.server.running == 1
+    # ... but not by a process that is stopped.
+    world.network.faults = Faults(loss=1)
+    world.network.advance(40)
+    world.network.faults = Faults()
+    assert not world.server.running
+    assert world.server.counters["silent subscriber"] == 1
+    stream.cancel()
+
+
+async def one_and_silence(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    yield text("first")
+    await Deferred()
+
+
+def hold(world: StreamWorld) -> Callable[[], None]:
+    """Let nothing arrive, as if a process were stopped; until the result is called."""
+    held: list[Callable[[], None]] = []
+    carry = world.network.carry
+
+    def keep(arrive: Callable[[], None]) -> None:
+        held.append(arrive)
+
+    world.network.carry = keep  # type: ignore[method-assign]  # connections stay as they are
+
+    def release() -> None:
+        world.network.carry = carry  # type: ignore[method-assign]  # as it was
+        for arrive in held:
+            world.network.clock.callLater(0, arrive)
+
+    return release
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_s5_an_idle_client_that_says_nothing_is_given_up(make: Worlds, count: int) -> None:
+    # Without pings the client does not notice; a stopped one would not either.
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(count)]
+    world.network.advance(30)  # everything is acknowledged
+    hold(world)
+    world.network.advance(9)
+    assert world.server.running == count
+    world.network.advance(16)
+    assert world.server.running == 0
+    assert world.server.counters["silent subscriber"] == count
+    assert [reader.items for reader in readers] == [["first"]] * count
+
+
+def test_a_client_that_was_stopped_learns_that_it_was_given_up(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30)
+    release = hold(world)
+    world.network.advance(60)
+    release()
+    world.network.advance(10)
+    for reader in readers:
+        assert isinstance(reader.ended, Unavailable)
+        assert "has given up the stream" in reader.ended.message
+
+
+def test_a_client_that_was_stopped_learns_of_all_where_timers_are_late(make: Worlds) -> None:
+    """It is looked at before three quarters of the time that it may be silent, and after all."""
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    clock: Any = world.network.clock
+    call_later = clock.callLater
+    # The server looks every 5.1 s, at 30.6 s for instance.
+
+    def late(seconds: float, *rest: Any) -> Any:
+        return call_later(seconds + 0.1 if seconds == 5 else seconds, *rest)
+
+    clock.callLater = late
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30.6 + 0.35)
+    readers.append(world.run())  # a sign of life; it is silent for 14.95 s, and then for 20.05
+    release = hold(world)
+    world.network.advance(60)
+    assert world.server.running == 0
+    release()
+    world.network.advance(10)
+    for reader in readers:
+        assert isinstance(reader.ended, Unavailable)
+
+
+@pytest.mark.parametrize("ping_interval", [10, None])
+def test_an_idle_client_is_not_given_up(make: Worlds, ping_interval: float | None) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=ping_interval))
+    readers = [world.run() for _ in range(100)]
+    world.network.advance(30)
+    published = world.frames(PUBLISHER)
+    world.network.advance(600)
+    assert world.server.running == 100
+    assert not any(reader.has_ended for reader in readers)
+    # One stream speaks for all of them.
+    assert len(published) <= 61
+
+
+def test_a_server_that_stood_still_gives_nobody_up_for_it(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    world.network.advance(30)
+    world.network.clock.advance(60)  # all timers come late, and before what has arrived is read
+    world.network.advance(60)
+    assert world.server.running == 3
+    assert not any(reader.has_ended for reader in readers)
+
+
+def test_a_stopped_client_is_given_up_though_the_server_stood_still(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    for _ in range(3):
+        world.run()
+    world.network.advance(30)
+    hold(world)
+    world.network.clock.advance(60)
+    world.network.advance(30)
+    assert world.server.running == 0
+    assert world.server.counters["silent subscriber"] == 3
+
+
+def test_a_client_that_pings_is_not_given_up(make: Worlds) -> None:
+    """Its heartbeats may be lost on their way, while it waits for other calls."""
+    world = make(Endless())
+    deaf = Deaf(world)
+    world.network.run()
+    assert deaf.open().code is Code.OK
+    for _ in range(10):
+        deaf.raw.request(RequestHead("/txzmq.rpc.v1.Control/Ping", None, ()))
+        world.network.advance(10)
+    assert world.server.running == 1
+    world.network.advance(30)
+    assert world.server.running == 0
+    deaf.close()
+
+
+def test_a_server_that_stood_still_waits_for_acknowledgements(make: Worlds) -> None:
+    world = make(stream_window=2)
+    stream = world.open(1000)  # is not read, so that items wait
+    world.network.advance(5)
+    world.network.clock.advance(60)
+    world.network.advance(60)
+    assert world.server.running == 1
+    assert Reader(stream).ended is None
+
+
+def test_a_client_that_came_back_speaks_for_its_streams(make: Worlds) -> None:
+    world = make(one_and_silence, liveness=Liveness(ping_interval=None))
+    readers = [world.run() for _ in range(3)]
+    for _ in range(5):
+        world.cut()
+        world.network.advance(60)
+    assert world.server.running == 3
+    assert not any(reader.has_ended for reader in readers)
+    hold(world)
+    world.network.advance(25)
+    assert world.server.running == 0

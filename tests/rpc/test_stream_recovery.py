@@ -1,0 +1,147 @@
+"""Streams of responses over connections and servers that break, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+
+from tests.rpc.service import made, text
+from tests.rpc.streaming import RESUME, Endless, Reader, StreamWorld, Worlds, numbers
+from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
+from txzmq.testing import Faults
+
+
+@pytest.fixture
+def make() -> Iterator[Worlds]:
+    yield from made(StreamWorld)
+
+
+def test_a_stream_survives_a_broken_connection(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    for _ in range(20):
+        world.cut()
+        endless.give()
+        world.network.advance(0.05)
+        endless.give()
+        world.network.advance(2)
+    assert reader.items == [str(number) for number in range(1, 41)]
+    assert world.server.counters["replay"]
+    reader.stream.cancel()
+
+
+def test_the_end_survives_a_broken_connection(make: Worlds) -> None:
+    release: Deferred[None] = Deferred()
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("a")
+        await release
+        context.set_trailing_metadata({"k": "v"})
+        raise NotFound("gone")
+
+    world = make(handler)
+    reader = world.run()
+    world.cut()
+    release.callback(None)
+    world.network.advance(3)
+    assert isinstance(reader.ended, NotFound)
+    assert reader.stream.trailing_metadata == (("k", "v"),)
+    world.network.advance(1)
+
+
+def test_a_restarted_server_is_told_as_such(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.die()
+    world.network.advance(0.1)
+    assert not reader.has_ended
+    world.serve()
+    world.network.advance(2)
+    assert isinstance(reader.ended, Unavailable)
+    assert "was restarted" in reader.ended.message
+    assert not world.run(timeout=1).has_ended
+
+
+def test_a_restart_is_told_where_the_question_for_the_streams_is_lost(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    world.die()
+    world.network.advance(0.1)
+    world.serve()
+    world.network.faults = Faults(loss=1)
+    world.network.advance(2)  # connected, and asked in vain
+    world.network.faults = Faults()
+    world.network.advance(60)
+    assert isinstance(reader.ended, Unavailable)
+    assert "was restarted" in reader.ended.message
+
+
+def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    world.die()
+    world.network.advance(4.9)
+    assert not reader.has_ended  # it could come back
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, Unavailable)
+    assert "connection" in reader.ended.message
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_loss_doubles_and_delay_change_nothing(make: Worlds, seed: int) -> None:
+    faults = Faults(seed=seed, loss=0.2, duplication=0.2, delay=0.3)
+    world = make(faults=faults, stream_window=8)
+    reader = world.read(100)
+    while reader.ended != "well":
+        world.network.advance(200)
+        if isinstance(reader.ended, RpcError):
+            reader = world.read(100)  # the call that opens it was lost
+    assert reader.items == numbers(100)
+    assert reader.ended == "well"
+
+
+async def count_on(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    """Count slowly, from wherever another one left off."""
+    for number in range(context.first_item - 1, int(request.value)):
+        yield text(str(number))
+        if number % 3 == 2:
+            await sleep_of[context.method](0.2)
+
+
+sleep_of: dict[str, Callable[[float], Deferred[None]]] = {}
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+def test_a_stream_goes_on_elsewhere_where_its_method_may(make: Worlds, how: str) -> None:
+    world = make(count_on)
+    sleep_of[RESUME.path] = world.sleep
+    reader = Reader(world.channel.unary_stream(RESUME, text("60")))
+    for _ in range(3):
+        world.network.advance(0.7)
+        assert not reader.has_ended
+        if how == "dies":
+            world.die()
+        else:
+            world.server.stop(0)
+        world.network.advance(0.1)
+        world.serve()
+        world.network.advance(1)
+    world.network.advance(30)
+    assert reader.items == numbers(60)
+    assert reader.ended == "well"
+    assert world.channel.counters["stream resumed"] == 3
+
+    # What the dead servers still run has lost its clients, too.
+
+
+def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) -> None:
+    world = make()
+    calls: Any = world.channel._calls  # pyright: ignore[reportPrivateUsage]  # another client may
+    calls._window = calls._window._replace(sequence=5)
+    assert isinstance(world.run().ended, FailedPrecondition)
