@@ -87,13 +87,14 @@ def _wire() -> Layer:
     epoch = new_epoch()
     head = RequestHead(_ECHO.path, 60_000_000, ())
     body = StringValue(value=_TEXT).SerializeToString()
+    counters, empty = range(EARLY_BATCH), [b""] * EARLY_BATCH
 
     def work() -> None:
         header = encode_request(head)
-        requests = pack(epoch, [(number, header, body) for number in range(EARLY_BATCH)])
+        requests = pack(epoch, counters, [header] * EARLY_BATCH, [body] * EARLY_BATCH)
         headers, messages = unpack(requests[2])
         decode_request(headers[0])
-        replies = pack(epoch, [(number, b"", body) for number, _, _ in messages])
+        replies = pack(epoch, [number for number, _, _ in messages], empty, [body] * EARLY_BATCH)
         _, messages = unpack(replies[2])
         for _ in messages:
             pass
@@ -111,7 +112,7 @@ def _pyzmq(context: zmq.Context[zmq.Socket[bytes]]) -> Layer:
     here.bind("inproc://layers")
     there.connect("inproc://layers")
     body = StringValue(value=_TEXT).SerializeToString()
-    message = pack(new_epoch(), [(number, b"", body) for number in range(EARLY_BATCH)])
+    message = pack(new_epoch(), range(EARLY_BATCH), [b""] * EARLY_BATCH, [body] * EARLY_BATCH)
 
     def work() -> None:
         for sender, receiver in ((here, there), (there, here)):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import WIRE
-from txzmq.rpc._wire.batches import MAX_BATCH, BadBatch, Packed, is_batch, pack, unpack
+from txzmq.rpc._wire.batches import MAX_BATCH, BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, encode_request
 from txzmq.rpc._wire.server import CallKey, Request, ServerWire
 from txzmq.rpc.v1.batch_pb2 import Batch
 
 PEER = b"\0\0\0\0\1"
+
+Message: TypeAlias = tuple[int, bytes, bytes]
 
 packed = st.tuples(
     st.integers(0, 2**64 - 1),
@@ -30,10 +34,15 @@ almost_batches = st.builds(
 )
 
 
+def columns(messages: list[Message]) -> tuple[list[int], list[bytes], list[bytes]]:
+    counters, headers, bodies = zip(*messages, strict=True)
+    return list(counters), list(headers), list(bodies)
+
+
 @WIRE
 @given(st.binary(min_size=8, max_size=8), st.lists(packed, min_size=1, max_size=MAX_BATCH))
-def test_what_is_packed_is_unpacked(epoch: bytes, messages: list[Packed]) -> None:
-    parts = pack(epoch, messages)
+def test_what_is_packed_is_unpacked(epoch: bytes, messages: list[Message]) -> None:
+    parts = pack(epoch, *columns(messages))
     assert is_batch(parts)
     headers, unpacked = unpack(parts[2])
     assert [(counter, headers[index], body) for counter, index, body in unpacked] == messages
@@ -112,7 +121,7 @@ def test_a_batch_of_another_source_ends_no_call() -> None:
     client: ClientWire[str] = ClientWire()
     epoch = client.request("call", b"", b"")[0][:8]
     for stranger in (b"8 bytes.", epoch[::-1], epoch[:7], b""):
-        _, empty, frame = pack(epoch, [(1, b"", b"")])
+        _, empty, frame = pack(epoch, [1], [b""], [b""])
         assert list(client.receive_batch([stranger, empty, frame])) == []
     assert (client.dropped, len(client)) == ({"unknown reply": 4}, 1)
     assert [call for call, _, _ in client.receive_batch([epoch, empty, frame])] == ["call"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -16,7 +16,6 @@ __all__ = [
     "MAX_BATCHED_SIZE",
     "MAX_BATCH_SIZE",
     "BadBatch",
-    "Packed",
     "is_batch",
     "pack",
     "unpack",
@@ -33,9 +32,6 @@ MAX_BATCHED_SIZE: Final = 32 * 1024
 #: Bytes of headers and bodies of a batch; the message that reaches them is its last.
 MAX_BATCH_SIZE: Final = 128 * 1024
 
-#: A message in a batch: the second half of its request id, its header frame, its body.
-Packed: TypeAlias = tuple[int, bytes, bytes]
-
 
 class BadBatch(ValueError):
     """A batch cannot be parsed, or its parts do not fit together."""
@@ -46,15 +42,23 @@ def is_batch(parts: list[bytes]) -> bool:
     return len(parts) == 3 and len(parts[0]) == EPOCH_SIZE and not parts[1]
 
 
-def pack(epoch: bytes, messages: list[Packed]) -> list[bytes]:
-    """The message that carries *messages*, whose ids all begin with *epoch*."""
-    indexes: dict[bytes, int] = {}
-    batch = Batch(
-        counters=[message[0] for message in messages],
-        header_indexes=[indexes.setdefault(message[1], len(indexes)) for message in messages],
-        headers=indexes,
-        bodies=[message[2] for message in messages],
-    )
+def pack(
+    epoch: bytes, counters: Sequence[int], headers: Sequence[bytes], bodies: Sequence[bytes]
+) -> list[bytes]:
+    """The message that carries several messages: each has a counter, a header frame and a body.
+
+    :param epoch: the first half of all their ids.
+    """
+    # Columns, not rows: a row for each message would cost more than all the rest.
+    first = headers[0]
+    if headers.count(first) == len(headers):  # most batches have one header
+        table: Iterable[bytes] = (first,)
+        indexes = [0] * len(headers)
+    else:
+        known: dict[bytes, int] = {}
+        indexes = [known.setdefault(header, len(known)) for header in headers]
+        table = known
+    batch = Batch(counters=counters, header_indexes=indexes, headers=table, bodies=bodies)
     return [epoch, b"", batch.SerializeToString()]
 
 

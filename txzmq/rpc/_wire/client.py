@@ -74,18 +74,23 @@ class ClientWire(Generic[C]):
 
     def batch(self, requests: Sequence[tuple[C, bytes, bytes]]) -> list[bytes]:
         """Begin several calls in this order; returns the one message to send."""
-        begin = self._begin
-        return pack(self._epoch, [(begin(call), header, body) for call, header, body in requests])
+        calls, headers, bodies = zip(*requests, strict=True)
+        first = self._latest + 1
+        self._latest += len(calls)
+        counters = range(first, self._latest + 1)
+        self._waiting.update(zip(counters, calls, strict=True))
+        return pack(self._epoch, counters, headers, bodies)
 
     def unanswered(self, header: bytes, bodies: Sequence[bytes]) -> list[bytes]:
         """The message that makes calls without replies, which have one header."""
         first = self._latest + 1
         self._latest += len(bodies)
-        for counter in range(first, self._latest + 1):
+        counters = range(first, self._latest + 1)
+        for counter in counters:
             self._give_up(counter)
         if len(bodies) == 1:
             return [self.id_of(first), b"", header, bodies[0]]
-        return pack(self._epoch, [(first + i, header, body) for i, body in enumerate(bodies)])
+        return pack(self._epoch, counters, [header] * len(bodies), bodies)
 
     def _begin(self, call: C) -> int:
         self._latest = counter = self._latest + 1

@@ -207,11 +207,13 @@ class ServerWire(Generic[C]):
         One, unless the peer's ids have several random parts.
         """
         peer_id = replies[0][0][0]
-        by_epoch: dict[bytes, list[tuple[int, bytes, bytes]]] = {}
-        for (_, id_), header, body in replies:
-            counter = int.from_bytes(id_[EPOCH_SIZE:], "big")
-            by_epoch.setdefault(id_[:EPOCH_SIZE], []).append((counter, header, body))
-        return [[peer_id, *pack(epoch, messages)] for epoch, messages in by_epoch.items()]
+        by_epoch = {reply[0][1][:EPOCH_SIZE]: replies for reply in replies}
+        if len(by_epoch) > 1:
+            by_epoch = {
+                epoch: [reply for reply in replies if reply[0][1].startswith(epoch)]
+                for epoch in by_epoch
+            }
+        return [[peer_id, *_pack(epoch, some)] for epoch, some in by_epoch.items()]
 
     def start(self, key: CallKey, call: C) -> bool:
         """Note that *call* serves a request, until :meth:`finish`.
@@ -273,6 +275,13 @@ class ServerWire(Generic[C]):
             self._staying.discard(peer_id)
         peer = self._peers.pop(peer_id, None)
         return [] if peer is None else list(peer.calls.values())
+
+
+def _pack(epoch: bytes, replies: Sequence[tuple[CallKey, bytes, bytes]]) -> list[bytes]:
+    keys, headers, bodies = zip(*replies, strict=True)
+    number = int.from_bytes
+    counters = [number(request_id[EPOCH_SIZE:], "big") for _, request_id in keys]
+    return pack(epoch, counters, headers, bodies)
 
 
 def _decode(header: bytes) -> RequestHead | BadHeader:
