@@ -33,10 +33,7 @@ PENDING = {
     "txzmq.rpc._client.response_stream",
     "txzmq.rpc._client.stream_control",
     "txzmq.rpc._client.subchannel",
-    "txzmq.rpc._server.dispatcher",
-    "txzmq.rpc._server.streams",
     "txzmq.rpc.channel",
-    "txzmq.rpc.server",
 }
 
 
