@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Generic, TypeAlias, TypeVar
 
+from txzmq._ordered_set import OrderedSet
 from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["Admission", "Place"]
 
 C = TypeVar("C")
 
-# An ordered set. Not a dict, which takes ever longer to find its first item when that is always the
-# one to go; and not a deque, because a client may cancel thousands at once from anywhere in it.
-_Queue: TypeAlias = "OrderedDict[C, None]"
+# Not a deque: a client may cancel thousands of calls at once that stand anywhere in it.
+_Queue: TypeAlias = OrderedSet[C]
 
 
 #: Whose call, and of which method: the peer's routing id, and the method's path. A plain tuple:
@@ -103,13 +103,13 @@ class Admission(Generic[C]):
         """Have a call wait."""
         peer, path = place
         paths = self._queues.setdefault(peer, {})
-        paths.setdefault(path, OrderedDict())[call] = None
+        paths.setdefault(path, OrderedSet())[call] = None
         self._queued += 1
         self._queued_of_peer[peer] += 1
         self._queued_of_path[path] += 1
 
     def waited_in_vain(self) -> None:
-        """The time of a call is up that has waited, or waits no more."""
+        """The time of a call is up that waits, or has waited."""
         self._newest_first = self._queued > 0
 
     def remove(self, place: Place, call: C) -> None:

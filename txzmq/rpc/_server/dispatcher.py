@@ -199,7 +199,7 @@ class Dispatcher:
             self._queue(call)
 
     def _is_first(self, call: ServedCall) -> bool:
-        """Whether to execute a request that may come again; if not, it gets another's reply."""
+        """Whether to execute a request that has a key; if not, it gets the reply of another."""
         joined = self._replies.join(call.cache_key, call, self.clock.seconds())
         if joined is Join.RUN:
             self._runners[call.cache_key] = call
@@ -235,7 +235,7 @@ class Dispatcher:
         self._admission.enqueue(call.place, call)
 
     def _serve_queue(self) -> None:
-        """Start what may run now that something has ended."""
+        """Start calls that wait: one that ran has ended."""
         if self._serving:
             return  # a handler that this has started has ended at once
         self._serving = True
@@ -278,21 +278,22 @@ class Dispatcher:
     def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
         timeout = limits.default_timeout if timeout_us is None else from_us(timeout_us)
-        if limits.max_timeout is not None:
-            timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        longest = limits.max_timeout
+        if longest is not None and (timeout is None or timeout > longest):
+            timeout = longest
         return None if timeout is None else arrived + timeout
 
     def _stream_deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         timeout = None if timeout_us is None else from_us(timeout_us)
-        limit = self.limits.stream_timeout
-        if limit is not None:
-            timeout = limit if timeout is None else min(timeout, limit)
+        longest = self.limits.stream_timeout
+        if longest is not None and (timeout is None or timeout > longest):
+            timeout = longest
         return None if timeout is None else arrived + timeout
 
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
         if call.deadline is not None and call.deadline <= self.clock.seconds():
-            # While other handlers kept the reactor from saying so.
+            # Other handlers have kept the reactor from calling _too_late().
             self.count("late request")
             self._answer(call, _WAITED_TOO_LONG)
             if call.waited:
@@ -323,7 +324,7 @@ class Dispatcher:
         if not isinstance(result, Deferred):
             self._succeed(call, result)
         elif result.called and not result.paused and not isinstance(result.result, Failure):
-            # It was there at once, behind interceptors or from a coroutine that waited for nothing.
+            # Of interceptors, or of a coroutine that had nothing to wait for.
             self._succeed(call, result.result)
         else:
             self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
@@ -346,11 +347,11 @@ class Dispatcher:
     def _ended(
         self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
     ) -> None:
-        """The handler has ended, answered already or not: give back what the call holds."""
+        """The handler has ended: answer, unless the call was settled, and free its place."""
         if self._guard.hands_over(self._ended, call, self._fail):
             return  # the handler's Deferred was fired in another thread
         if not call.handler_ended(self._deadlines):
-            finish(call, result)  # of a coroutine that had nothing to wait for
+            finish(call, result)  # it was there at once, and the call has no place
             return
         self._admission.ended(call.place)
         if not call.answered:
@@ -404,7 +405,7 @@ class Dispatcher:
             self._answer_all(call, head, body)
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
-        """Answer a request that may come again, and those that have come again."""
+        """Answer a request that has a key, and those with the same key that wait."""
         if self._runners.get(call.cache_key) is not call:
             call.listener.answer(call.key, head, body)  # it waited for another one's reply
             self._leave(call, "nobody waits for it any more")
@@ -419,7 +420,7 @@ class Dispatcher:
             waiting.listener.answer(waiting.key, head, body)
 
     def _leave(self, call: ServedCall, reason: str) -> None:
-        """A request does not wait any more for the reply that others may wait for, too."""
+        """A request with a key does not wait any more; the last one ends the handler."""
         runner = self._runners[call.cache_key]
         if not self._replies.leave(call.cache_key, call):
             if runner is call:
@@ -445,7 +446,7 @@ class Dispatcher:
             self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
-        """Have a call end that has been answered, or whose answer nobody wants."""
+        """Have a call end that is settled."""
         if call.queued:
             call.leave_queue()
             self._admission.remove(call.place, call)

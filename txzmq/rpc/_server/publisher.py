@@ -122,7 +122,7 @@ class Publisher:
         while self._fresh:
             self._publish(self._fresh.popitem(last=False)[0])
         while self._filled:
-            self._publish_bundle(self._filled.first())
+            self._publish_bundle(next(iter(self._filled)))
 
     def publish(self, stream: ServedStream) -> None:
         """Publish what a stream has now."""
