@@ -136,31 +136,25 @@ class Publisher:
         """Publish what a stream has, or put it into its bundle."""
         if stream.gone:
             return  # it has ended since publish_soon()
-        sender = stream.sender
+        sender, transport = stream.sender, self._transport
         size = sender.size
         publication = stream.take()
-        if publication is not None and self._transport is not None:
+        if publication is not None and transport is not None:
             frame = encode(stream.topic, publication)
             bundle = stream.bundle
             if bundle is None or not bundle.subscribers:
-                self._transport.publish(frame)
+                transport.publish(frame)
+            elif len(frame) > MAX_BATCHED_SIZE:
+                self._publish_bundle(bundle)  # or the frame would overtake what is in it
+                transport.publish(frame)
             else:
-                self._publish_in_bundle(bundle, frame, self._transport)
+                self._filled[bundle] = None
+                if bundle.add(frame):
+                    self._publish_bundle(bundle)
         if sender.size != size:
             # What a shared stream keeps no longer. It may let its handler go on, which may publish
             # more: that has to come after the frame.
             stream.released(size - sender.size)
-
-    def _publish_in_bundle(
-        self, bundle: Bundle, frame: bytes, transport: PublisherTransport
-    ) -> None:
-        if len(frame) > MAX_BATCHED_SIZE:
-            self._publish_bundle(bundle)  # or the frame would overtake what is in it
-            transport.publish(frame)
-            return
-        self._filled[bundle] = None
-        if bundle.add(frame):
-            self._publish_bundle(bundle)
 
     def _publish_bundle(self, bundle: Bundle) -> None:
         self._filled.pop(bundle, None)

@@ -164,7 +164,7 @@ class StreamOwner(Protocol):
         """Streams of which something that was published is not acknowledged."""
         ...
 
-    def count(self, reason: str) -> None:
+    def count(self, reason: str, /) -> None:
         """Count something that was refused or dropped."""
         ...
 
