@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -114,8 +114,6 @@ class Dispatcher:
         self._control = ControlServices(self, self.streams)
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
         self._keeps_replies = limits.reply_cache is not None
-        # By key, the call that runs, or waits for a place, for all requests with the key.
-        self._runners: dict[Hashable, ServedCall] = {}
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -202,7 +200,6 @@ class Dispatcher:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""
         joined = self._replies.join(call.cache_key, call, self.clock.seconds())
         if joined is Join.RUN:
-            self._runners[call.cache_key] = call
             return True
         self.count("repeated request")
         if joined is Join.WAIT:
@@ -406,11 +403,10 @@ class Dispatcher:
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
         """Answer a request that has a key, and those with the same key that wait."""
-        if self._runners.get(call.cache_key) is not call:
+        if self._replies.runner(call.cache_key) is not call:
             call.listener.answer(call.key, head, body)  # it waited for another one's reply
             self._leave(call, "nobody waits for it any more")
             return
-        del self._runners[call.cache_key]
         keep = head.code in _KEPT and not head.not_executed
         reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
         now = self.clock.seconds()
@@ -421,14 +417,13 @@ class Dispatcher:
 
     def _leave(self, call: ServedCall, reason: str) -> None:
         """A request with a key does not wait any more; the last one ends the handler."""
-        runner = self._runners[call.cache_key]
-        if not self._replies.leave(call.cache_key, call):
-            if runner is call:
-                call.detach()
-            return
-        del self._runners[call.cache_key]
-        runner.settle(self._deadlines)
-        self._interrupt(runner, reason)
+        runner = self._replies.runner(call.cache_key)
+        if self._replies.leave(call.cache_key, call):
+            assert runner is not None, "the run had not ended"
+            runner.settle(self._deadlines)
+            self._interrupt(runner, reason)
+        elif runner is call:
+            call.detach()
 
     # -- ends that come from outside ---------------------------------------------------------
 
@@ -441,7 +436,7 @@ class Dispatcher:
                 call.settle(self._deadlines)
                 self._interrupt(call, reason)
                 continue
-            if self._runners[call.cache_key] is not call:
+            if self._replies.runner(call.cache_key) is not call:
                 call.settle(self._deadlines)
             self._leave(call, reason)
 

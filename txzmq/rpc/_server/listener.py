@@ -120,7 +120,7 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
-        # Of all that came together: the first ones' handlers use up the others' time.
+        # One time for all requests of a batch: the handlers of the first use up time of the others.
         arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             accept = self.owner.accept
@@ -190,7 +190,7 @@ class Listener:
             self.transport.flush_soon()
 
     def flush(self) -> None:
-        """The reactor's turn ends: send what there is."""
+        """The reactor's turn ends: publish what streams have, and send the replies."""
         if self.publisher is not None:
             self.publisher.flush()
         if self.multicast is not None:
@@ -201,7 +201,7 @@ class Listener:
         self.owner.settled()
 
     def _send_or_keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
-        """Send replies to one peer; what it has no room for stays, and what follows behind it."""
+        """Send replies to one peer; what it has no room for waits, and later replies behind it."""
         if peer in self._backlogs:
             self._keep(peer, replies)
             return

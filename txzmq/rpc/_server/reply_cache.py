@@ -118,6 +118,11 @@ class ReplyCache(Generic[W]):
         run.waiting[waiter] = None
         return Join.WAIT
 
+    def runner(self, key: Hashable) -> W | None:
+        """The request for which the run with a key was started; None if there is no such run."""
+        run = self._running.get(key)
+        return None if run is None else run.runner
+
     def leave(self, key: Hashable, waiter: W) -> bool:
         """A request was cancelled, or its peer was lost.
 
