@@ -167,14 +167,15 @@ class Server:
         listener.publish_by(publisher)
 
     def connect(self, address: str, *, insecure: bool = False) -> None:
-        """Serve what a proxy at *address* has to give; may be called for more addresses.
+        """Serve the requests that a proxy at *address* passes on; may be called for more addresses.
 
-        The proxy is a plain one of a ROUTER, for the clients, and a DEALER, for servers: those of
-        ``zmq_proxy()`` for instance. It gives each request to one of the servers that are connected
-        to it, in turn, and says nothing of anything else: see the guide's page on proxies for what
-        that means. A connection that is lost is made anew; its calls end. Unary calls only.
+        The proxy has a ROUTER for clients and a DEALER for servers, as ``zmq_proxy()`` makes one.
+        It gives each request to one of the servers that are connected to it, in turn, and does not
+        tell them which clients there are and which have gone: see the guide's page on proxies for
+        what that means. When the connection is lost, its calls end, and another one is made. Only
+        unary calls are served.
 
-        :param address: such as ``tcp://127.0.0.1:5001``. Nothing need listen there yet.
+        :param address: such as ``tcp://127.0.0.1:5001``. The proxy may start later.
         :param insecure: connect even where strangers could be.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it is no address.
@@ -190,14 +191,14 @@ class Server:
 
     @property
     def _options(self) -> dict[str, int]:
-        # As large as a message may be with its header; what is larger ends the connection.
+        # The largest message with its header; a larger one ends the connection.
         return {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
 
     @property
     def counters(self) -> Counter[str]:
-        """What was refused or dropped, by reason, over all endpoints.
+        """How many requests, replies and streams were refused or dropped, over all endpoints.
 
-        :class:`~txzmq.rpc.Count` has the names and what they mean.
+        By reason: :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
@@ -247,7 +248,7 @@ class Server:
         self._stop_timer.start(seconds)
 
     def _closed(self) -> None:
-        """A socket was closed under the server, with its factory: stop at once."""
+        """The factory has closed a socket: stop at once."""
         self.stop(0)
         self._stop_now()
 

@@ -25,10 +25,9 @@ Place: TypeAlias = tuple[bytes, str]
 class Admission(Generic[C]):
     """Counts calls that run and keeps those that wait, each peer's in a queue of its own.
 
-    Peers take turns, and so do the methods of one peer; within those, first come, first served.
-    Unless calls wait in vain: where more come than can be served, the oldest have no time left for
-    being served, and to begin with them would be to finish none. So from then on the newest goes
-    first, until none waits.
+    Peers take turns, and so do the methods of one peer. Of one method, the oldest call goes first.
+    When a call's time is up while it waits, more calls come than can be served, and the oldest have
+    too little time left to finish. From then on the newest goes first, until none waits.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
@@ -56,7 +55,7 @@ class Admission(Generic[C]):
     def may_run(self, place: Place) -> bool:
         """Whether a call may run at once.
 
-        It overtakes nobody who could run, if :meth:`next_call` was asked whenever one had ended.
+        It overtakes no call that could run if :meth:`next_call` was called whenever one had ended.
         """
         limits, (peer, path) = self._limits, place
         return (
@@ -134,7 +133,7 @@ class Admission(Generic[C]):
         return None
 
     def _to_the_end(self, place: Place) -> None:
-        """Whoever had a turn gets the next one last."""
+        """The peer and the method that had a turn get their next one last."""
         peer, path = place
         paths = self._queues.pop(peer)
         self._queues[peer] = paths
