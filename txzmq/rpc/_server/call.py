@@ -49,7 +49,6 @@ class ServedCall:
 
     __slots__ = (
         "_tick",
-        "answered",
         "body",
         "cache_key",
         "context",
@@ -63,6 +62,7 @@ class ServedCall:
         "place",
         "queued",
         "registered",
+        "settled",
         "waited",
     )
 
@@ -89,13 +89,13 @@ class ServedCall:
         self.body = body
         self.cache_key = cache_key
         self.place: Place = (key[0], method.path)
-        #: Of the handler's result, while it is awaited.
+        #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
-        #: Whether it is settled.
-        self.answered = False
+        #: Whether it is answered, or nobody waits for its answer any more.
+        self.settled = False
         #: Whether the handler's result is there.
         self.ended = False
-        #: Whether only others wait for its result, which asked for the same.
+        #: Whether its client waits no more, but others with the same key do.
         self.detached = False
         #: Whether it waits in the queue, and whether it ever did.
         self.queued = False
@@ -157,12 +157,12 @@ class ServedCall:
 
     def settle(self, deadlines: Deadlines[ServedCall]) -> None:
         """It is answered, or nobody waits for its answer any more."""
-        self.answered = True
+        self.settled = True
         if self.registered and self.deferred is None:
             self._unregister(deadlines)
 
     def detach(self) -> None:
-        """Its own client does not wait any more, but others that asked for the same do."""
+        """Its client waits no more, but others with the same key do."""
         self.detached = True
         self.listener.wire.finish(self.key)
 

@@ -351,7 +351,7 @@ class Dispatcher:
             finish(call, result)  # it was there at once, and the call has no place
             return
         self._admission.ended(call.place)
-        if not call.answered:
+        if not call.settled:
             finish(call, result)
         elif isinstance(result, Failure):
             log_late_failure(result, call.context)
@@ -430,7 +430,7 @@ class Dispatcher:
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
         """End calls whose result nobody wants; a place is free when its handler has ended."""
         for call in _waiting_first(calls):
-            if call.answered or call.detached:
+            if call.settled or call.detached:
                 continue
             if call.cache_key is None:
                 call.settle(self._deadlines)
@@ -448,7 +448,7 @@ class Dispatcher:
         call.interrupt(reason, self._deadlines)
 
     def _too_late(self, call: ServedCall) -> None:
-        if call.answered:
+        if call.settled:
             return
         executed = "was not executed" if call.queued else "may have been executed"
         self._answer(
@@ -473,7 +473,7 @@ class Dispatcher:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
         for call in _waiting_first(calls):
-            if not call.answered:
+            if not call.settled:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
         self.streams.end()
@@ -497,7 +497,7 @@ def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Conte
 
 
 def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
-    """The order in which to end calls, or the end of what runs would make room for the others."""
+    """Calls in the order in which to end them: the end of one that runs starts one that waits."""
     return sorted(calls, key=lambda call: not call.queued)
 
 
