@@ -201,6 +201,10 @@ def test_only_sockets_import_zmq(module: str) -> None:
         assert not {name for name in imports(module) if name.partition(".")[0] == "zmq"}
 
 
+def test_no_module_is_part_of_a_circle() -> None:
+    assert circles({module: ours(imports(module)) for module in SOURCES}) == []
+
+
 def test_no_room_is_part_of_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for module in SOURCES:

@@ -27,9 +27,6 @@ ALLOWED = {
 #: Modules that are still to be brought to this rule.
 PENDING = {
     "txzmq.monitor",
-    "txzmq.rpc._server.dispatcher",
-    "txzmq.rpc._server.streams",
-    "txzmq.rpc.server",
 }
 
 

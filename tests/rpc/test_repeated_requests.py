@@ -266,4 +266,4 @@ def test_nothing_is_kept_after_the_end() -> None:
     world.close()
     dispatcher: Any = world.server._dispatcher  # pyright: ignore[reportPrivateUsage]  # its tables
     replies = dispatcher._replies
-    assert len(replies) == replies.size == replies.running == len(dispatcher._runners) == 0
+    assert len(replies) == replies.size == replies.running == 0

@@ -99,6 +99,20 @@ def test_the_last_one_that_leaves_ends_the_run(make: Worlds) -> None:
     assert ticker.runs == ["x", "x"]
 
 
+def test_a_run_that_has_ended_leaves_the_next_one_to_be_shared(make: Worlds) -> None:
+    """It is kept for a while, for those who missed its end, and then removed."""
+    ticker = Ticker()
+    world = make(ticker, limits=ServerLimits(stream_grace=5.0))
+    first = world.subscribe()
+    ticker.fail()
+    world.network.run()
+    assert isinstance(first.ended, NotFound)
+    world.subscribe()
+    world.network.advance(6)
+    world.subscribe()
+    assert ticker.runs == ["x", "x"]
+
+
 def test_a_run_ends_when_its_subscribers_have_died(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)

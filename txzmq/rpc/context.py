@@ -47,15 +47,17 @@ class Context:
         *,
         clock: Clock,
         deadline: float | None = None,
+        first_item: int = 1,
     ) -> None:
         """
         :param clock: tells the time.
         :param deadline: when the call's time is up, in the clock's seconds; None for never.
+        :param first_item: the number of the first item of a stream of responses.
         """
         self.method = method
         self.metadata = metadata
         self.peer = peer
-        self.first_item = 1
+        self.first_item = first_item
         #: What goes back with the response, before it and after it.
         self.initial_metadata: Metadata = ()
         self.trailing_metadata: Metadata = ()

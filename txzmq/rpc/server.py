@@ -8,7 +8,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from txzmq._reactor import Timer
+from txzmq._timer import ResettableTimer
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
@@ -17,7 +17,7 @@ from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
 from txzmq.rpc._server.listener import Listener
-from txzmq.rpc._server.methods import entries
+from txzmq.rpc._server.methods import served_methods
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.worker import Worker
 from txzmq.rpc.interceptors import ServerInterceptor
@@ -29,8 +29,8 @@ from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
-#: Seconds that clients have to say that they have had their last reply. A round trip is enough, but
-#: for those that know nothing of it.
+#: Seconds that clients have to say that they have had their last reply. A round trip is enough;
+#: clients that do not know this part of the protocol say nothing.
 _LEAVING: Final = 2.0
 
 
@@ -76,8 +76,8 @@ class Server:
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         self._watch = Notifier(self._clock, observer)
-        methods = entries(services, interceptors)
-        self._publishes = any(entry.response_streaming for entry in methods.values())
+        methods = served_methods(services, interceptors)
+        self._publishes = any(method.response_streaming for method in methods.values())
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -91,10 +91,11 @@ class Server:
         )
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
-        self._stop_timer: Timer | None = None
+        self._stop_timer = ResettableTimer(self._clock, self._stop_now)
         self._stop_at = 0.0
-        # Until clients are not waited for any more, and whether they are not.
-        self._leaving: Timer | None = None
+        self._is_stopped = False
+        # Runs while clients have time to leave; afterwards they are not waited for.
+        self._leaving = ResettableTimer(self._clock, self._wait_no_more)
         self._waited = False
         self._watch.start(self)
 
@@ -143,40 +144,38 @@ class Server:
             if publisher is not None:
                 check_endpoint(publisher)
         listener = Listener(self._dispatcher)
-        transport = listener.transport = self._network.listen(address, listener, self._options)
+        transport = self._network.listen(address, listener, self._options)
+        listener.opened(transport)
         if self._publishes:
             try:
                 self._publish(listener, publisher or beside(address), advertise or "")
                 if multicast is not None:
-                    self._multicast(listener, multicast)
+                    self._publish(listener, multicast, announced(multicast), multicast=True)
             except BaseException:
                 listener.close()
-                if listener.publisher is not None:
-                    listener.publisher.close()
                 raise
         self._listeners.append(listener)
         return transport.endpoint
 
-    def _publish(self, listener: Listener, address: str, advertised: str) -> None:
-        publisher = Publisher(self._dispatcher.streams, listener, advertised)
-        publisher.transport = self._network.publish(address, publisher, {})
-        listener.publisher = publisher
-
-    def _multicast(self, listener: Listener, address: str) -> None:
-        streams = self._dispatcher.streams
-        publisher = Publisher(streams, listener, announced(address), multicast=True)
-        publisher.transport = self._network.publish(address, publisher, {})
-        listener.multicast = publisher
+    def _publish(
+        self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
+    ) -> None:
+        publisher = Publisher(
+            self._dispatcher.streams, listener.flush_soon, advertised, multicast=multicast
+        )
+        publisher.opened(self._network.publish(address, publisher, {}))
+        listener.publish_by(publisher)
 
     def connect(self, address: str, *, insecure: bool = False) -> None:
-        """Serve what a proxy at *address* has to give; may be called for more addresses.
+        """Serve the requests that a proxy at *address* passes on; may be called for more addresses.
 
-        The proxy is a plain one of a ROUTER, for the clients, and a DEALER, for servers: those of
-        ``zmq_proxy()`` for instance. It gives each request to one of the servers that are connected
-        to it, in turn, and says nothing of anything else: see the guide's page on proxies for what
-        that means. A connection that is lost is made anew; its calls end. Unary calls only.
+        The proxy has a ROUTER for clients and a DEALER for servers, as ``zmq_proxy()`` makes one.
+        It gives each request to one of the servers that are connected to it, in turn, and does not
+        tell them which clients there are and which have gone: see the guide's page on proxies for
+        what that means. When the connection is lost, its calls end, and another one is made. Only
+        unary calls are served.
 
-        :param address: such as ``tcp://127.0.0.1:5001``. Nothing need listen there yet.
+        :param address: such as ``tcp://127.0.0.1:5001``. The proxy may start later.
         :param insecure: connect even where strangers could be.
         :raises InsecureBindError: if strangers can reach *address*.
         :raises zmq.ZMQError: if it is no address.
@@ -192,14 +191,14 @@ class Server:
 
     @property
     def _options(self) -> dict[str, int]:
-        # As large as a message may be with its header; what is larger ends the connection.
+        # The largest message with its header; a larger one ends the connection.
         return {"MAXMSGSIZE": max(self.limits.message_size, MESSAGE_SIZE) + 65_536}
 
     @property
     def counters(self) -> Counter[str]:
-        """What was refused or dropped, by reason, over all endpoints.
+        """How many requests, replies and streams were refused or dropped, over all endpoints.
 
-        :class:`~txzmq.rpc.Count` has the names and what they mean.
+        By reason: :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
@@ -234,32 +233,35 @@ class Server:
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()
-            self._dispatcher.draining = True
-            self._stop_at = self._clock.seconds() + grace
-            self._stop_timer = self._clock.callLater(grace, self._stop_now)
+            self._dispatcher.drain()
+            self._stop_in(grace)
             for listener in self._listeners:
                 listener.drain()
             self._stop_if_idle()
-        elif self._stop_timer is not None and grace < self._stop_at - self._clock.seconds():
-            self._stop_at = self._clock.seconds() + grace
-            self._stop_timer.cancel()
-            self._stop_timer = self._clock.callLater(grace, self._stop_now)
+        elif not self._is_stopped and grace < self._stop_at - self._clock.seconds():
+            self._stop_in(grace)
         self._stopping.addCallback(lambda _: waiting.callback(None))
         return waiting
 
+    def _stop_in(self, seconds: float) -> None:
+        self._stop_at = self._clock.seconds() + seconds
+        self._stop_timer.start(seconds)
+
     def _closed(self) -> None:
-        """A socket was closed under the server, with its factory: stop at once."""
+        """The factory has closed a socket: stop at once."""
         self.stop(0)
         self._stop_now()
 
     def _wait_no_more(self) -> None:
-        self._leaving = None
+        """Clients have had the time to leave."""
         self._waited = True
         self._stop_if_idle()
 
     def _stop_if_idle(self) -> None:
+        """Stop, if that is asked for, when nothing runs and the clients have left."""
         if (
-            self._stop_timer is None
+            self._stopping is None
+            or self._is_stopped
             or self.running
             or self.queued
             or len(self._dispatcher.streams)
@@ -267,30 +269,22 @@ class Server:
         ):
             return
         if self._waited or all(listener.is_left for listener in self._listeners):
-            # In a turn of its own: whoever ended last may be in the middle of its work.
-            self._stop_at = self._clock.seconds()
-            self._stop_timer.cancel()
-            self._stop_timer = self._clock.callLater(0, self._stop_now)
-        elif self._leaving is None:
+            # In a turn of its own: what ended last may be in the middle of its work.
+            self._stop_in(0)
+        elif not self._leaving.is_running:
             # A client's socket forgets replies that it has received and not handed out when the
             # connection ends.
-            self._leaving = self._clock.callLater(_LEAVING, self._wait_no_more)
+            self._leaving.start(_LEAVING)
 
     def _stop_now(self) -> None:
-        if self._stop_timer is None or self._stopping is None:
+        if self._stopping is None or self._is_stopped:
             return
-        if self._stop_timer.active():
-            self._stop_timer.cancel()
-        self._stop_timer = None
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
+        self._is_stopped = True
+        self._stop_timer.stop()
+        self._leaving.stop()
         self._dispatcher.end(self._listeners)
         for listener in self._listeners:
             listener.close()
-            for publisher in (listener.publisher, listener.multicast):
-                if publisher is not None:
-                    publisher.close()
         self._dispatcher.close()
         self._watch.stop()
         self._stopping.callback(None)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Generic, TypeAlias, TypeVar
 
+from txzmq._ordered_set import OrderedSet
 from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["Admission", "Place"]
 
 C = TypeVar("C")
 
-# An ordered set. Not a dict, which takes ever longer to find its first item when that is always the
-# one to go; and not a deque, because a client may cancel thousands at once from anywhere in it.
-_Queue: TypeAlias = "OrderedDict[C, None]"
+# Not a deque: a client may cancel thousands of calls at once that stand anywhere in it.
+_Queue: TypeAlias = OrderedSet[C]
 
 
 #: Whose call, and of which method: the peer's routing id, and the method's path. A plain tuple:
@@ -25,10 +25,9 @@ Place: TypeAlias = tuple[bytes, str]
 class Admission(Generic[C]):
     """Counts calls that run and keeps those that wait, each peer's in a queue of its own.
 
-    Peers take turns, and so do the methods of one peer; within those, first come, first served.
-    Unless calls wait in vain: where more come than can be served, the oldest have no time left for
-    being served, and to begin with them would be to finish none. So from then on the newest goes
-    first, until none waits.
+    Peers take turns, and so do the methods of one peer. Of one method, the oldest call goes first.
+    When a call's time is up while it waits, more calls come than can be served, and the oldest have
+    too little time left to finish. From then on the newest goes first, until none waits.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
@@ -56,7 +55,7 @@ class Admission(Generic[C]):
     def may_run(self, place: Place) -> bool:
         """Whether a call may run at once.
 
-        It overtakes nobody who could run, if :meth:`next_call` was asked whenever one had ended.
+        It overtakes no call that could run if :meth:`next_call` was called whenever one had ended.
         """
         limits, (peer, path) = self._limits, place
         return (
@@ -103,13 +102,13 @@ class Admission(Generic[C]):
         """Have a call wait."""
         peer, path = place
         paths = self._queues.setdefault(peer, {})
-        paths.setdefault(path, OrderedDict())[call] = None
+        paths.setdefault(path, OrderedSet())[call] = None
         self._queued += 1
         self._queued_of_peer[peer] += 1
         self._queued_of_path[path] += 1
 
     def waited_in_vain(self) -> None:
-        """The time of a call is up that has waited, or waits no more."""
+        """The time of a call is up that waits, or has waited."""
         self._newest_first = self._queued > 0
 
     def remove(self, place: Place, call: C) -> None:
@@ -134,7 +133,7 @@ class Admission(Generic[C]):
         return None
 
     def _to_the_end(self, place: Place) -> None:
-        """Whoever had a turn gets the next one last."""
+        """The peer and the method that had a turn get their next one last."""
         peer, path = place
         paths = self._queues.pop(peer)
         self._queues[peer] = paths

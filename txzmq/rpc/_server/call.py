@@ -1,31 +1,54 @@
-"""A method that a server has, and a call of it from arrival to answer."""
+"""One call on the server, from its arrival to its answer."""
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._server.admission import Place
-from txzmq.rpc._server.methods import Entry
-from txzmq.rpc._server.request_stream import ServedRequests
+from txzmq.rpc._server.methods import ServedMethod
+from txzmq.rpc._server.request_stream import ReceivedRequests, Replies
+from txzmq.rpc._server.response_stream import StreamPublisher
 from txzmq.rpc._wire.headers import OpenStream
-from txzmq.rpc._wire.server import CallKey
+from txzmq.rpc._wire.server import CallKey, ServerWire
 from txzmq.rpc.context import Context
 
-if TYPE_CHECKING:
-    from txzmq.rpc._server.listener import Listener
+__all__ = ["CallListener", "ServedCall", "StreamCall"]
 
-__all__ = ["ServedCall", "StreamCall"]
+
+class CallListener(Replies, Protocol):
+    """What a call needs of the listener that it came by."""
+
+    @property
+    def wire(self) -> ServerWire[ServedCall]:
+        """The calls that came by it."""
+        ...
+
+    @property
+    def publisher(self) -> StreamPublisher | None:
+        """Publishes the streams that are opened by it; None if it has none."""
+        ...
+
+    @property
+    def multicast(self) -> StreamPublisher | None:
+        """Publishes those that are shared, in place of the other; None if it has none."""
+        ...
 
 
 class ServedCall:
-    """A call that the server has taken on."""
+    """A call that the server has taken on.
+
+    It waits in the queue or runs at once. It is settled when it is answered, or when nobody waits
+    for its answer any more; its handler may end later than that, and keeps its place until then.
+    """
 
     __slots__ = (
-        "answered",
+        "_tick",
         "body",
         "cache_key",
         "context",
@@ -33,49 +56,76 @@ class ServedCall:
         "deferred",
         "detached",
         "ended",
-        "entry",
         "key",
         "listener",
+        "method",
         "place",
         "queued",
         "registered",
-        "tick",
+        "settled",
         "waited",
     )
 
     def __init__(
         self,
-        listener: Listener,
+        listener: CallListener,
         key: CallKey,
-        entry: Entry,
+        method: ServedMethod,
         context: Context,
         deadline: float | None,
         body: bytes,
+        cache_key: Hashable | None = None,
     ) -> None:
+        """
+        :param deadline: when its time is up, by the clock; None for never.
+        :param body: the serialised request; given up when the handler starts.
+        :param cache_key: under which its reply may be asked for again; None if it may not.
+        """
         self.listener = listener
         self.key = key
-        self.entry = entry
+        self.method = method
         self.context = context
         self.deadline = deadline
-        #: The serialised request; given up when the handler starts.
         self.body = body
-        #: Of the handler's result, while it is awaited.
+        self.cache_key = cache_key
+        self.place: Place = (key[0], method.path)
+        #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
-        #: Nobody waits for the handler's result any more.
-        self.answered = False
-        #: The handler's result is there.
+        #: Whether it is answered, or nobody waits for its answer any more.
+        self.settled = False
+        #: Whether the handler's result is there.
         self.ended = False
-        #: Under which its reply may be asked for again.
-        self.cache_key: Hashable | None = None
-        #: Its own client does not wait any more, but others that asked for the same do.
+        #: Whether its client waits no more, but others with the same key do.
         self.detached = False
-        self.place: Place = (key[0], entry.path)
+        #: Whether it waits in the queue, and whether it ever did.
         self.queued = False
-        #: Whether it is or was.
         self.waited = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
-        self.tick = 0
+        self._tick = 0
+
+    def wait_in_queue(self, deadlines: Deadlines[ServedCall]) -> None:
+        """It waits for a place."""
+        self.queued = self.waited = True
+        self.register(deadlines)
+
+    def leave_queue(self) -> None:
+        """It waits for a place no longer."""
+        self.queued = False
+
+    def register(self, deadlines: Deadlines[ServedCall]) -> None:
+        """Have cancellation, loss of the peer and the deadline find the call."""
+        if self.registered:
+            return
+        self.registered = True
+        self.listener.wire.start(self.key, self)
+        if self.deadline is not None:
+            self._tick = deadlines.set(self, self.deadline)
+
+    def _unregister(self, deadlines: Deadlines[ServedCall]) -> None:
+        self.registered = False
+        deadlines.remove(self, self._tick)
+        self.listener.wire.finish(self.key)
 
     def take_request(self) -> Any:
         """What the handler gets; the serialised request is given up.
@@ -83,54 +133,90 @@ class ServedCall:
         :raises DecodeError: if it cannot be parsed; on PyPy also UnicodeDecodeError.
         """
         body, self.body = self.body, b""
-        return self.entry.request_type.FromString(body)
+        return self.method.request_type.FromString(body)
 
     @property
     def surroundings(self) -> contextvars.Context:
         """What the handler runs in."""
         return contextvars.copy_context()
 
+    def wait_for(self, result: Deferred[Any], deadlines: Deadlines[ServedCall]) -> None:
+        """The handler has started, and its result is not there yet."""
+        self.deferred = result
+        self.register(deadlines)
+
+    def handler_ended(self, deadlines: Deadlines[ServedCall]) -> bool:
+        """The handler's result is there; whether it was waited for, and the call had a place."""
+        self.ended = True
+        if self.deferred is None:
+            return False
+        self.deferred = None
+        if self.registered:
+            self._unregister(deadlines)
+        return True
+
+    def settle(self, deadlines: Deadlines[ServedCall]) -> None:
+        """It is answered, or nobody waits for its answer any more."""
+        self.settled = True
+        if self.registered and self.deferred is None:
+            self._unregister(deadlines)
+
+    def detach(self) -> None:
+        """Its client waits no more, but others with the same key do."""
+        self.detached = True
+        self.listener.wire.finish(self.key)
+
+    def interrupt(self, reason: str, deadlines: Deadlines[ServedCall]) -> None:
+        """Have the handler end; the call has been answered, or nobody wants its answer."""
+        self.context.cancel(reason)
+        if self.deferred is not None:
+            cancel(self.deferred, f"the handler of {self.method.path}")
+        elif self.registered:
+            self._unregister(deadlines)
+
 
 class StreamCall(ServedCall):
     """A call in which requests or responses stream."""
 
-    __slots__ = ("_answered", "_surroundings", "open_stream", "requests")
+    __slots__ = ("_surroundings", "open_stream", "requests")
 
     def __init__(
         self,
-        listener: Listener,
+        listener: CallListener,
         key: CallKey,
-        entry: Entry,
+        method: ServedMethod,
         context: Context,
         deadline: float | None,
         body: bytes,
         open_stream: OpenStream,
+        requests: ReceivedRequests | None,
     ) -> None:
-        #: What the client streams, until the call has ended or a stream of responses has it.
-        self.requests: ServedRequests | None = None
-        super().__init__(listener, key, entry, context, deadline, body)
+        """
+        :param open_stream: what the client wants.
+        :param requests: what the client streams; None if it does not.
+        """
+        super().__init__(listener, key, method, context, deadline, body)
         self.open_stream = open_stream
+        self.requests = requests
         self._surroundings = super().surroundings
-
-    # A property in place of the attribute: whatever ends the call ends its stream of requests.
-    @property
-    def answered(self) -> bool:
-        """Nobody waits for the handler's result any more."""
-        return self._answered
-
-    @answered.setter
-    def answered(self, answered: bool) -> None:
-        self._answered = answered
-        if answered:
-            requests, self.requests = self.requests, None
-            if requests is not None:
-                requests.close()
 
     def take_request(self) -> Any:
         """What the handler gets: a request, or the stream of them."""
-        return self.requests if self.entry.request_streaming else super().take_request()
+        return self.requests if self.method.request_streaming else super().take_request()
+
+    def hand_over_requests(self) -> ReceivedRequests | None:
+        """The stream of requests, which lives as long as the stream of responses from now on."""
+        requests, self.requests = self.requests, None
+        return requests
 
     @property
     def surroundings(self) -> contextvars.Context:
         """What the handler runs in, when it is called and when it is asked for items."""
         return self._surroundings
+
+    def settle(self, deadlines: Deadlines[ServedCall]) -> None:
+        """As of any call; its stream of requests ends with it."""
+        super().settle(deadlines)
+        requests = self.hand_over_requests()
+        if requests is not None:
+            requests.close()  # last: its reader may be the handler, which goes on at once

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -14,47 +14,49 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
-from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.admission import Admission
 from txzmq.rpc._server.call import ServedCall, StreamCall
-from txzmq.rpc._server.listener import Listener, encode_reply
-from txzmq.rpc._server.methods import Entry
+from txzmq.rpc._server.control import ControlServices
+from txzmq.rpc._server.listener import Listener
+from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
-from txzmq.rpc._server.status import log_late_failure, status_of
-from txzmq.rpc._server.streams import ServedStreams
-from txzmq.rpc._wire.headers import OK, OpenStream, RequestHead, ResponseHead, decode_response
-from txzmq.rpc._wire.server import CallKey, Request
+from txzmq.rpc._server.status import (
+    encode_reply,
+    log_late_failure,
+    status_of,
+    too_much_metadata,
+)
+from txzmq.rpc._server.streams import StreamRegistry
+from txzmq.rpc._wire.headers import (
+    OK,
+    OpenStream,
+    RequestHead,
+    ResponseHead,
+    decode_response,
+    from_us,
+)
+from txzmq.rpc._wire.server import Request
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
-from txzmq.rpc.limits import MAX_CANCELLED, ServerLimits
+from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
-from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["Dispatcher"]
 
 _log = Logger()
-_CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
-_PING: Final = "/txzmq.rpc.v1.Control/Ping"
-_LEAVE: Final = "/txzmq.rpc.v1.Control/Leave"
-#: Seconds that a client has to let pass between two pings on a connection.
-_PING_PAUSE: Final = 5.0
-_US: Final = 1_000_000
 _WAITED_TOO_LONG: Final = ResponseHead(
     Code.DEADLINE_EXCEEDED,
     "the call's time was up on the server; it was not executed",
     not_executed=True,
 )
-#: What follows the call may be given to another worker.
+#: The proxy may give what follows the call to another worker.
 _NOT_THROUGH_A_PROXY: Final = ResponseHead(
     Code.UNIMPLEMENTED, "streams do not go through a proxy that has workers", not_executed=True
 )
-_PINGS_TOO_OFTEN: Final = ResponseHead(
-    Code.RESOURCE_EXHAUSTED, f"a client may ping every {_PING_PAUSE:g} s"
-)
-#: Answers that stay the same when a call is repeated. Of the others a client may hope that they do
-#: not, and repeats the call for that.
+#: Answers that are kept for calls that come again. A client repeats a call that got another one in
+#: the hope of a better one.
 _KEPT: Final = frozenset(
     {
         Code.OK,
@@ -71,16 +73,13 @@ _KEPT: Final = frozenset(
 
 
 class Dispatcher:
-    """Serves the requests of all listeners of a server (a :class:`ListenerOwner`).
-
-    :ivar draining: whether no more requests are taken on.
-    """
+    """Serves the requests of all listeners of a server (a :class:`ListenerOwner`)."""
 
     def __init__(
         self,
         clock: Clock,
         guard: Guard,
-        entries: Mapping[str, Entry],
+        methods: Mapping[str, ServedMethod],
         limits: ServerLimits,
         *,
         debug: bool,
@@ -96,7 +95,7 @@ class Dispatcher:
         self.clock = clock
         self.limits = limits
         self.batching = batching
-        self.draining = False
+        self._draining = False
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
@@ -104,21 +103,17 @@ class Dispatcher:
         self._watch = watch
         self._guard = guard
         self._debug = debug
-        self._entries = entries
-        self.streams = ServedStreams(
+        self._by_path = methods
+        self.streams = StreamRegistry(
             clock, guard, limits, debug=debug, count=self.count, settled=settled
         )
         self.peer_lost = self.streams.peer_lost
         self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
-        # When each client pinged last, of those that did within the pause; the oldest first. Not a
-        # dict, which takes ever longer to find its first item when that is always the one to go.
-        self._pings: OrderedDict[CallKey, float] = OrderedDict()
+        self._control = ControlServices(self, self.streams)
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
-        self._heeds_keys = limits.reply_cache is not None
-        # The calls that run, or wait for a place, for all requests with one key.
-        self._runners: dict[Hashable, ServedCall] = {}
+        self._keeps_replies = limits.reply_cache is not None
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -140,53 +135,38 @@ class Dispatcher:
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
-        entry = self._entries.get(head.path)
-        if entry is None and self._control(listener, key, head.path, body):
+        method = self._by_path.get(head.path)
+        if method is None and self._control.serve(listener, key, head.path, body):
             return
         cache_key = None
-        if head.request_key and self._heeds_keys and head.open_stream is None:
+        if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
             self._replies.expire(self.clock.seconds())
-        # What is refused was not executed, which cannot be said where an earlier attempt was.
+        # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
-        refusal = None if is_repeat else self._refusal(entry, request)
-        if entry is None or refusal is not None:
+        refusal = None if is_repeat else self._refusal(method, request)
+        if method is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         if head.open_stream is not None:
-            self._accept_stream(listener, request, entry, head.open_stream, arrived)
+            self._accept_stream(listener, request, method, head.open_stream, arrived)
             return
         deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
         context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
-        call = ServedCall(listener, key, entry, context, deadline, body)
-        if cache_key is not None:
-            call.cache_key = cache_key
-            if not self._is_first(call):
-                return
+        call = ServedCall(listener, key, method, context, deadline, body, cache_key)
+        if cache_key is not None and not self._is_first(call):
+            return
         if self._admission.may_run(call.place):
             self._run(call)
         else:
             self._queue(call)
 
-    def _control(self, listener: Listener, key: CallKey, path: str, body: bytes) -> bool:
-        """Serve a request of the control services; whether it is one."""
-        if path == _CANCEL:
-            self._cancel(listener, key, body)
-        elif path == _PING:
-            listener.answer(key, self._ping(key))
-        elif path == _LEAVE:
-            listener.wire.leave(key)
-            listener.answer(key, OK)
-        else:
-            return self.streams.control(listener, key, path, body)
-        return True
-
     def _accept_stream(
         self,
         listener: Listener,
         request: Request,
-        entry: Entry,
+        method: ServedMethod,
         open_stream: OpenStream,
         arrived: float,
     ) -> None:
@@ -195,30 +175,35 @@ class Dispatcher:
         if listener.for_proxy:
             listener.answer(key, _NOT_THROUGH_A_PROXY)
             return
-        if entry.response_streaming:
+        if method.response_streaming:
             deadline = self._stream_deadline(head.timeout_us, arrived)
         else:
             deadline = self._deadline(head.timeout_us, arrived)
-        address = listener.peer_address(key[0])
-        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
-        context.first_item = open_stream.sequence or 1
-        call = StreamCall(listener, key, entry, context, deadline, body, open_stream)
-        if entry.request_streaming:
-            self.streams.receive(call)
+        context = Context(
+            head.path,
+            head.metadata,
+            listener.peer_address(key[0]),
+            clock=self.clock,
+            deadline=deadline,
+            first_item=open_stream.sequence or 1,
+        )
+        requests = None
+        if method.request_streaming:
+            requests = self.streams.receive(method, open_stream.requests)
+        call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
         if self._admission.may_run(call.place):
             self._run(call)
         else:
             self._queue(call)
 
     def _is_first(self, call: ServedCall) -> bool:
-        """Whether to execute a request that may come again; if not, what it gets is seen to."""
+        """Whether to execute a request that has a key; if not, it gets the reply of another."""
         joined = self._replies.join(call.cache_key, call, self.clock.seconds())
         if joined is Join.RUN:
-            self._runners[call.cache_key] = call
             return True
         self.count("repeated request")
         if joined is Join.WAIT:
-            self._register(call)
+            call.register(self._deadlines)
         elif joined is Join.REFUSE:
             status = ResponseHead(
                 Code.RESOURCE_EXHAUSTED,
@@ -243,47 +228,32 @@ class Dispatcher:
                 ),
             )
             return
-        call.queued = call.waited = True
-        self._register(call)
+        call.wait_in_queue(self._deadlines)
         self._admission.enqueue(call.place, call)
 
-    def _register(self, call: ServedCall) -> None:
-        if call.registered:
-            return
-        call.registered = True
-        call.listener.wire.start(call.key, call)
-        if call.deadline is not None:
-            call.tick = self._deadlines.set(call, call.deadline)
-
-    def _forget(self, call: ServedCall) -> None:
-        if call.registered:
-            call.registered = False
-            self._deadlines.remove(call, call.tick)
-            call.listener.wire.finish(call.key)
-
     def _serve_queue(self) -> None:
-        """Start what may run now that something has ended."""
+        """Start calls that wait: one that ran has ended."""
         if self._serving:
-            return  # further up in the stack: a handler that ended at once
+            return  # a handler that this has started has ended at once
         self._serving = True
         try:
             while (call := self._admission.next_call()) is not None:
-                call.queued = False
+                call.leave_queue()
                 self._run(call)
         finally:
             self._serving = False
 
-    def _refusal(self, entry: Entry | None, request: Request) -> ResponseHead | None:
+    def _refusal(self, method: ServedMethod | None, request: Request) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
         head = request.head
-        if self.draining:
+        if self._draining:
             return ResponseHead(
                 Code.UNAVAILABLE, "the server is shutting down; the call was not executed"
             )
-        if entry is None:
+        if method is None:
             return _unknown_method(head)
-        if entry.unary is not (head.open_stream is None):
-            what = "does not stream" if entry.unary else "streams"
+        if method.unary is not (head.open_stream is None):
+            what = "does not stream" if method.unary else "streams"
             return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
         if head.timeout_us == 0:
             self.count("late request")
@@ -293,46 +263,40 @@ class Dispatcher:
         if len(request.body) > self.limits.message_size:
             return _too_large("request", len(request.body), self.limits.message_size)
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
-            return self._too_much_metadata("request")
+            return too_much_metadata("request", self.limits.metadata_size)
         stream = head.open_stream
         if stream is not None:
-            if entry.request_streaming is not bool(stream.requests):
-                what = "streams" if entry.request_streaming else "does not stream"
+            if method.request_streaming is not bool(stream.requests):
+                what = "streams" if method.request_streaming else "does not stream"
                 return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
-            return self.streams.may_open(head, entry)
+            return self.streams.may_open(head, method)
         return None
-
-    def _too_much_metadata(self, what: str) -> ResponseHead:
-        return ResponseHead(
-            Code.RESOURCE_EXHAUSTED,
-            f"the metadata of the {what} is over the server's limit of "
-            f"{self.limits.metadata_size} bytes (ServerLimits.metadata_size)",
-        )
 
     def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
-        timeout = limits.default_timeout if timeout_us is None else timeout_us / _US
-        if limits.max_timeout is not None:
-            timeout = limits.max_timeout if timeout is None else min(timeout, limits.max_timeout)
+        timeout = limits.default_timeout if timeout_us is None else from_us(timeout_us)
+        longest = limits.max_timeout
+        if longest is not None and (timeout is None or timeout > longest):
+            timeout = longest
         return None if timeout is None else arrived + timeout
 
     def _stream_deadline(self, timeout_us: int | None, arrived: float) -> float | None:
-        timeout = None if timeout_us is None else timeout_us / _US
-        limit = self.limits.stream_timeout
-        if limit is not None:
-            timeout = limit if timeout is None else min(timeout, limit)
+        timeout = None if timeout_us is None else from_us(timeout_us)
+        longest = self.limits.stream_timeout
+        if longest is not None and (timeout is None or timeout > longest):
+            timeout = longest
         return None if timeout is None else arrived + timeout
 
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
         if call.deadline is not None and call.deadline <= self.clock.seconds():
-            # While other handlers kept the reactor from saying so.
+            # Other handlers have kept the reactor from calling _too_late().
             self.count("late request")
             self._answer(call, _WAITED_TOO_LONG)
             if call.waited:
                 self._admission.waited_in_vain()
             return
-        entry = call.entry
+        method = call.method
         try:
             request = call.take_request()
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
@@ -340,14 +304,14 @@ class Dispatcher:
                 call,
                 ResponseHead(
                     Code.INTERNAL,
-                    f"the request to {entry.path} cannot be parsed",
+                    f"the request to {method.path} cannot be parsed",
                     not_executed=True,
                 ),
             )
             return
         try:
             # What a handler does to context variables is seen by nobody else.
-            result = call.surroundings.run(_handle, entry.handler, request, call.context)
+            result = call.surroundings.run(_handle, method.handler, request, call.context)
         except KeyboardInterrupt:
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             raise
@@ -357,7 +321,7 @@ class Dispatcher:
         if not isinstance(result, Deferred):
             self._succeed(call, result)
         elif result.called and not result.paused and not isinstance(result.result, Failure):
-            # It was there at once, behind interceptors or from a coroutine that waited for nothing.
+            # Of interceptors, or of a coroutine that had nothing to wait for.
             self._succeed(call, result.result)
         else:
             self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
@@ -369,8 +333,7 @@ class Dispatcher:
         result.addCallbacks(self._has_succeeded, self._has_failed, arguments, errbackArgs=arguments)
         if not call.ended:
             self._admission.started(call.place)
-            call.deferred = result
-            self._register(call)
+            call.wait_for(result, self._deadlines)
 
     def _has_succeeded(self, response: object, call: ServedCall) -> None:
         self._ended(call, self._succeed, response)
@@ -381,17 +344,14 @@ class Dispatcher:
     def _ended(
         self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
     ) -> None:
-        """The handler has ended, answered already or not: give back what the call holds."""
+        """The handler has ended: answer, unless the call was settled, and free its place."""
         if self._guard.hands_over(self._ended, call, self._fail):
             return  # the handler's Deferred was fired in another thread
-        call.ended = True
-        if call.deferred is None:  # a coroutine that had nothing to wait for
-            finish(call, result)
+        if not call.handler_ended(self._deadlines):
+            finish(call, result)  # it was there at once, and the call has no place
             return
-        call.deferred = None
         self._admission.ended(call.place)
-        self._forget(call)
-        if not call.answered:
+        if not call.settled:
             finish(call, result)
         elif isinstance(result, Failure):
             log_late_failure(result, call.context)
@@ -399,16 +359,16 @@ class Dispatcher:
         self.settled()
 
     def _succeed(self, call: ServedCall, response: object) -> None:
-        entry = call.entry
-        if entry.response_streaming and isinstance(call, StreamCall):
+        method = call.method
+        if method.response_streaming and isinstance(call, StreamCall):
             self._answer(call, self.streams.open(call, response))
             return
-        if not isinstance(response, entry.response_type):
+        if not isinstance(response, method.response_type):
             _log.error(
                 "{path} returned {actual}, not {expected}",
-                path=entry.path,
+                path=method.path,
                 actual=type(response).__qualname__,
-                expected=entry.response_type.__qualname__,
+                expected=method.response_type.__qualname__,
             )
             self._answer(call, ResponseHead(Code.INTERNAL, "the handler returned a wrong type"))
             return
@@ -434,72 +394,61 @@ class Dispatcher:
                 trailing=(*context.trailing_metadata, *head.trailing),
             )
             if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
-                head, body = self._too_much_metadata("response"), b""
-        call.answered = True
-        if call.deferred is None:
-            self._forget(call)  # otherwise it keeps its place until the handler has ended
+                head, body = too_much_metadata("response", self.limits.metadata_size), b""
+        call.settle(self._deadlines)
         if call.cache_key is None:
             call.listener.answer(call.key, head, body)
         else:
             self._answer_all(call, head, body)
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
-        """Answer a request that may come again, and those that have come again."""
-        if self._runners.get(call.cache_key) is not call:
+        """Answer a request that has a key, and those with the same key that wait."""
+        if self._replies.runner(call.cache_key) is not call:
             call.listener.answer(call.key, head, body)  # it waited for another one's reply
             self._leave(call, "nobody waits for it any more")
             return
-        del self._runners[call.cache_key]
         keep = head.code in _KEPT and not head.not_executed
         reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
         now = self.clock.seconds()
         for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
             if waiting is not call:
-                waiting.answered = True
-                self._forget(waiting)
+                waiting.settle(self._deadlines)
             waiting.listener.answer(waiting.key, head, body)
 
     def _leave(self, call: ServedCall, reason: str) -> None:
-        """A request does not wait any more for the reply that others may wait for, too."""
-        runner = self._runners[call.cache_key]
-        if not self._replies.leave(call.cache_key, call):
-            if runner is call:
-                call.detached = True
-                call.listener.wire.finish(call.key)
-            return
-        del self._runners[call.cache_key]
-        runner.answered = True
-        self._interrupt(runner, reason)
+        """A request with a key does not wait any more; the last one ends the handler."""
+        runner = self._replies.runner(call.cache_key)
+        if self._replies.leave(call.cache_key, call):
+            assert runner is not None, "the run had not ended"
+            runner.settle(self._deadlines)
+            self._interrupt(runner, reason)
+        elif runner is call:
+            call.detach()
 
     # -- ends that come from outside ---------------------------------------------------------
 
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
         """End calls whose result nobody wants; a place is free when its handler has ended."""
         for call in _waiting_first(calls):
-            if call.answered or call.detached:
+            if call.settled or call.detached:
                 continue
             if call.cache_key is None:
-                call.answered = True
+                call.settle(self._deadlines)
                 self._interrupt(call, reason)
                 continue
-            if self._runners[call.cache_key] is not call:
-                call.answered = True
-                self._forget(call)
+            if self._replies.runner(call.cache_key) is not call:
+                call.settle(self._deadlines)
             self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
-        """Have a call end that has been answered, or whose answer nobody wants."""
+        """Have a call end that is settled."""
         if call.queued:
-            call.queued = False
+            call.leave_queue()
             self._admission.remove(call.place, call)
-        call.context.cancel(reason)
-        if call.deferred is None:
-            self._forget(call)
-        else:
-            cancel(call.deferred, f"the handler of {call.entry.path}")
+        call.interrupt(reason, self._deadlines)
 
     def _too_late(self, call: ServedCall) -> None:
-        if call.answered:
+        if call.settled:
             return
         executed = "was not executed" if call.queued else "may have been executed"
         self._answer(
@@ -514,46 +463,17 @@ class Dispatcher:
         if call.waited:
             self._admission.waited_in_vain()
 
-    def _cancel(self, listener: Listener, key: CallKey, body: bytes) -> None:
-        try:
-            request = CancelRequest.FromString(body)
-        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
-            listener.answer(key, ResponseHead(Code.INTERNAL, "the request cannot be parsed"))
-            return
-        if len(request.request_ids) > MAX_CANCELLED:
-            reason = f"one Cancel ends {MAX_CANCELLED} calls at most"
-            listener.answer(key, ResponseHead(Code.INVALID_ARGUMENT, reason))
-            return
-        found: list[ServedCall] = []
-        for request_id in request.request_ids:
-            call = listener.wire.find((*key[:-1], request_id))
-            if call is not None:
-                found.append(call)
-            else:
-                self.streams.unopened((*key[:-1], request_id))
-        self.abandon(found, "the client cancelled it")
-        listener.answer(key, OK)
-
-    def _ping(self, key: CallKey) -> ResponseHead:
-        """The answer to a sign of life; to one that comes too soon it is a refusal."""
-        self.streams.heard(key[0])
-        route, now = key[:-1], self.clock.seconds()
-        pings = self._pings
-        while pings and now - next(iter(pings.values())) >= _PING_PAUSE:
-            pings.popitem(last=False)
-        if route in pings:
-            self.count("ping too soon")
-            return _PINGS_TOO_OFTEN
-        pings[route] = now
-        return OK
-
     # -- the end -----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no more requests on."""
+        self._draining = True
 
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
         for call in _waiting_first(calls):
-            if not call.answered:
+            if not call.settled:
                 self._answer(call, _shut_down(executed=not call.queued))
             self._interrupt(call, "the server shuts down")
         self.streams.end()
@@ -561,7 +481,7 @@ class Dispatcher:
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
         self._deadlines.close()
-        self._pings.clear()
+        self._control.close()
         self.streams.close()
         self._replies.clear()
 
@@ -577,7 +497,7 @@ def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Conte
 
 
 def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
-    """The order in which to end calls, or the end of what runs would make room for the others."""
+    """Calls in the order in which to end them: the end of one that runs starts one that waits."""
     return sorted(calls, key=lambda call: not call.queued)
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
-from twisted.logger import Logger
-
-from txzmq._reactor import Clock, Timer
+from txzmq._reactor import Clock
+from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
 from txzmq.rpc._server.call import ServedCall
+from txzmq.rpc._server.publisher import Publisher
+from txzmq.rpc._server.status import encode_reply
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 
-if TYPE_CHECKING:
-    from txzmq.rpc._server.publisher import Publisher
+__all__ = ["Listener", "ListenerOwner"]
 
-__all__ = ["Listener", "ListenerOwner", "encode_reply"]
-
-_log = Logger()
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
 
@@ -30,10 +27,20 @@ _RETRY: Final = 0.02
 class ListenerOwner(Protocol):
     """What a listener hands its requests to."""
 
-    clock: Clock
-    limits: ServerLimits
-    #: Whether several replies may travel as one message to clients that understand it.
-    batching: bool
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def limits(self) -> ServerLimits:
+        """The limits of the server."""
+        ...
+
+    @property
+    def batching(self) -> bool:
+        """Whether several replies may travel as one message to clients that understand it."""
+        ...
 
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
@@ -90,19 +97,30 @@ class Listener:
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
-        #: Publishes those of them that are shared, to all at once; None where that is not wanted.
+        #: Publishes those of them that are shared, to all clients at once; None if there is none.
         self.multicast: Publisher | None = None
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}
-        self._retry: Timer | None = None
+        self._retry = ResettableTimer(owner.clock, self._try_again)
         self._addresses: dict[bytes, str] = {}
+
+    def opened(self, transport: ServerTransport) -> None:
+        """It has a socket."""
+        self.transport = transport
+
+    def publish_by(self, publisher: Publisher) -> None:
+        """Have a publisher publish the streams that are opened here; closed with the listener."""
+        if publisher.multicast:
+            self.multicast = publisher
+        else:
+            self.publisher = publisher
 
     # -- requests ----------------------------------------------------------------------------
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
-        # Of all that came together: the first ones' handlers use up the others' time.
+        # One time for all requests of a batch: the handlers of the first use up time of the others.
         arrived = self.owner.clock.seconds()
         if self.wire.is_batch(message):
             accept = self.owner.accept
@@ -172,7 +190,7 @@ class Listener:
             self.transport.flush_soon()
 
     def flush(self) -> None:
-        """The reactor's turn ends: send what there is."""
+        """The reactor's turn ends: publish what streams have, and send the replies."""
         if self.publisher is not None:
             self.publisher.flush()
         if self.multicast is not None:
@@ -183,7 +201,7 @@ class Listener:
         self.owner.settled()
 
     def _send_or_keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
-        """Send replies to one peer; what it has no room for stays, and what follows behind it."""
+        """Send replies to one peer; what it has no room for waits, and later replies behind it."""
         if peer in self._backlogs:
             self._keep(peer, replies)
             return
@@ -247,11 +265,10 @@ class Listener:
         return result
 
     def _retry_later(self) -> None:
-        if self._retry is None:
-            self._retry = self.owner.clock.callLater(_RETRY, self._try_again)
+        if not self._retry.is_running:
+            self._retry.start(_RETRY)
 
     def _try_again(self) -> None:
-        self._retry = None
         for peer, backlog in list(self._backlogs.items()):
             messages = backlog.messages
             while messages and self._send(messages[0]) is not SendResult.BLOCKED:
@@ -278,11 +295,10 @@ class Listener:
 
     @property
     def is_left(self) -> bool:
-        """Whether all clients have done so, or are gone."""
-        # inproc does not tell of a client that has gone, and none of its clients outlives a
-        # restart of the process.
+        """Whether all clients have said that they send no more calls, or are gone."""
+        # inproc does not tell of a client that has gone; none of its clients outlives the process.
         inproc = self.transport is not None and not self.transport.tells_of_loss
-        # Nor does a proxy know of it; it needs a moment to take what it has been sent.
+        # A proxy says nothing of its clients; it needs a moment to take what it has been sent.
         return inproc or (self.wire.all_left and not self.for_proxy)
 
     def closed(self) -> None:
@@ -291,26 +307,16 @@ class Listener:
         self.owner.closed()
 
     def close(self) -> None:
-        """Send what can be sent, and stop listening."""
+        """Send what can be sent, and close the socket and those of the publishers."""
         self.flush()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._retry.stop()
         self._backlogs.clear()
         if self.transport is not None:
             self.transport.close()
             self.transport = None
-
-
-def encode_reply(head: ResponseHead, body: bytes) -> tuple[bytes, bytes]:
-    """Header and body of a reply, whatever a handler put in."""
-    try:
-        return encode_response(head), body
-    except Exception:  # noqa: BLE001 - whatever a handler put in, its caller gets an answer
-        # Without the head: what cannot be sent may be a secret all the same.
-        _log.failure("a handler's status or its metadata cannot be sent")
-        status = ResponseHead(Code.INTERNAL, "the handler's status or metadata cannot be sent")
-        return encode_response(status), b""
+        for publisher in (self.publisher, self.multicast):
+            if publisher is not None:
+                publisher.close()
 
 
 def _size(message: list[bytes]) -> int:

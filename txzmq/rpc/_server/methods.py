@@ -13,11 +13,11 @@ from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.method import Kind, Method, ServiceHandler
 
-__all__ = ["Entry", "entries"]
+__all__ = ["ServedMethod", "served_methods"]
 
 
-class Entry:
-    """A method that the server has."""
+class ServedMethod:
+    """A method that the server has, with its handler behind the interceptors."""
 
     __slots__ = (
         "handler",
@@ -42,14 +42,14 @@ class Entry:
         self.response_streaming = method.kind.response_streaming
 
 
-def entries(
+def served_methods(
     services: Sequence[ServiceHandler], interceptors: Sequence[ServerInterceptor]
-) -> dict[str, Entry]:
+) -> dict[str, ServedMethod]:
     """The methods of all services by their paths, each handler behind the interceptors.
 
     :raises ValueError: if two services have one path.
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, ServedMethod] = {}
     for service in services:
         for method in service.__txzmq_service__.methods:
             if method.path in found:
@@ -58,5 +58,5 @@ def entries(
             if is_shared(method):
                 handler = share(method, handler)
             handler = chain_server(interceptors, handler)
-            found[method.path] = Entry(method, handler)
+            found[method.path] = ServedMethod(method, handler)
     return found

@@ -1,10 +1,10 @@
 """What a server answered, for requests that come again.
 
 A client that repeats a call gives all its attempts the same key, 16 random bytes. The server runs
-the handler for the first that arrives; one that comes while it runs waits for its reply, and one
-that comes later gets the reply that is kept. What is kept is bounded in number, bytes and age, so
-this is no promise that nothing is ever executed twice: whatever is out of the cache, or went to
-another server, is executed again.
+the handler for the first that arrives. A request that comes while it runs waits for its reply; one
+that comes later gets the kept reply. Kept replies are bounded in number, bytes and age. So a
+request may be executed twice: when its reply is not kept any more, or when it goes to another
+server.
 """
 
 from __future__ import annotations
@@ -49,12 +49,15 @@ class _Kept(NamedTuple):
 
 
 class _Run(Generic[W]):
-    """A run of a handler: for whom it was started, and who waits, in the order of arrival."""
+    """A run of a handler."""
 
     __slots__ = ("runner", "waiting")
 
     def __init__(self, runner: W) -> None:
+        #: The request for which it was started.
         self.runner = runner
+        #: The requests that wait for its end, in the order of arrival. An ordered set; a plain
+        #: dict is made faster, and few wait.
         self.waiting: dict[W, None] = {runner: None}
 
 
@@ -64,16 +67,15 @@ class ReplyCache(Generic[W]):
     The key is anything hashable: a server takes the client's key, which nobody guesses, together
     with the method's path.
 
-    Time is passed in, in seconds of any clock that does not go back. What is too old goes when
-    anything happens; :meth:`expire` makes it go where nothing does.
+    Time is passed in, in seconds of any clock that does not go back. :meth:`join` and
+    :meth:`finish` remove replies that are too old, and so does :meth:`expire`.
     """
 
     def __init__(self, limits: ReplyCacheLimits | None = None) -> None:
         """:param limits: None for the defaults."""
         self.limits = limits or ReplyCacheLimits()
         self._running: dict[Hashable, _Run[W]] = {}
-        # In the order in which they were answered, and so in that of their age. A plain dict is
-        # slow to find its first key after many first keys went.
+        # Oldest first. A plain dict is slow to find its first key after many first keys went.
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._size = 0
 
@@ -118,12 +120,17 @@ class ReplyCache(Generic[W]):
         run.waiting[waiter] = None
         return Join.WAIT
 
+    def runner(self, key: Hashable) -> W | None:
+        """The request for which the run with a key was started; None if there is no such run."""
+        run = self._running.get(key)
+        return None if run is None else run.runner
+
     def leave(self, key: Hashable, waiter: W) -> bool:
         """A request was cancelled, or its peer was lost.
 
-        :return: whether nobody waits any more for a run that has not ended. Then the handler may
-            be cancelled: what :meth:`finish` says of it is not kept, and a request with that key
-            that comes now is a first one again. False also where nothing is known of the request.
+        :return: whether it was the last that waited for its run. Then the handler may be cancelled:
+            its reply is not kept, and the next request with that key is a first one again. False
+            also where the request does not wait.
         """
         run = self._running.get(key)
         if run is None or waiter not in run.waiting:
@@ -140,10 +147,10 @@ class ReplyCache(Generic[W]):
         """A run has ended.
 
         :param runner: the request for which it was started.
-        :param keep: whether it answers those too that come later. Not a failure after which clients
-            try again: they would get it again.
+        :param keep: whether the reply answers later requests, too. A failure after which clients
+            try again should not: they would get it again.
         :return: all that wait, in the order of their arrival, *runner* among them unless it left.
-            None do where :meth:`leave` has said so; then nothing is kept either.
+            If all have left, none do, and nothing is kept.
         """
         run = self._running.get(key)
         if run is None or run.runner != runner:

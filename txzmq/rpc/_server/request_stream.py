@@ -1,4 +1,4 @@
-"""The server's end of a stream of requests: what has come, and who waits for it."""
+"""A stream of requests on the server: the items that have arrived, and the handler that reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from txzmq.rpc.method import Method
 from txzmq.rpc.streams import RequestStream
 from txzmq.rpc.v1 import streams_pb2
 
-__all__ = ["Replies", "ServedRequests"]
+__all__ = ["ReceivedRequests", "Replies"]
 
 T = TypeVar("T")
 _NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "items before these have not come")
@@ -31,7 +31,7 @@ class Replies(Protocol):
         ...
 
 
-class ServedRequests(RequestStream[Any]):
+class ReceivedRequests(RequestStream[Any]):
     """The requests of one call, as its handler reads them."""
 
     __slots__ = (
@@ -54,11 +54,11 @@ class ServedRequests(RequestStream[Any]):
         method: Method[Any, Any],
         id: bytes,
         message_size: int,
-        close: Callable[[ServedRequests], None],
+        close: Callable[[ReceivedRequests], None],
     ) -> None:
         """
         :param message_size: bytes that an item may have.
-        :param close: called when the stream is of no use any more.
+        :param close: called when the stream is closed.
         """
         self.id = id
         self._method = method
@@ -69,10 +69,10 @@ class ServedRequests(RequestStream[Any]):
         # The number of the item that comes next.
         self._next = 1
         self._taken = 0
-        # How the stream ended: well, or not; None while it has not.
+        # What the reader gets behind the last item; None while more items may come.
         self._end: Exception | None = None
         self._waiter: Deferred[None] | None = None
-        # Whom to answer when so many items were taken.
+        # Requests to answer, each when so many items were taken.
         self._acknowledgements: deque[tuple[int, Replies, CallKey]] = deque()
 
     # -- what the client sends ---------------------------------------------------------------
@@ -91,7 +91,7 @@ class ServedRequests(RequestStream[Any]):
             self._size += sum(map(len, items))
             if request.end:
                 self._end = StopAsyncIteration()
-            self._look(items)
+            self._check(items)
         if request.acknowledge:
             last = request.sequence + len(request.items) - 1
             if last <= self._taken:
@@ -101,8 +101,8 @@ class ServedRequests(RequestStream[Any]):
         if items or request.end:
             self._wake()
 
-    def _look(self, items: list[bytes]) -> None:
-        """See that the client keeps to what was agreed."""
+    def _check(self, items: list[bytes]) -> None:
+        """Fail the stream if its client exceeds a limit."""
         for item in items:
             if len(item) > self._message_size:
                 self._fail(
@@ -171,7 +171,7 @@ class ServedRequests(RequestStream[Any]):
             waiter.callback(None)
 
     def close(self) -> None:
-        """The call has ended: nobody is to send any more, and nobody to read."""
+        """The call has ended: acknowledge what was sent, and end the stream for its reader."""
         self._close(self)
         while self._acknowledgements:
             _, replies, key = self._acknowledgements.popleft()

@@ -1,107 +1,624 @@
-"""One call in which requests or responses stream, and one stream of responses."""
+"""One stream of responses on the server: its state, and everything that changes it.
+
+A stream lives from the answer to its opening call until its client has had its end. Its handler is
+asked for items when the client has subscribed, and while the window has room. What is published is
+kept until the client acknowledges it, the end like any item.
+"""
 
 from __future__ import annotations
 
 import contextvars
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Iterable
+from typing import Any, Final, Protocol
 
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from txzmq.rpc._core.coroutines import CoroutineRunner
-from txzmq.rpc._server.request_stream import ServedRequests
-from txzmq.rpc._server.shared import SharedKey
+from txzmq._guard import Guard
+from txzmq._ordered_set import OrderedSet
+from txzmq._reactor import Clock
+from txzmq.rpc._core.coroutines import CoroutineRunner, close_source
+from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.interceptors import start
+from txzmq.rpc._server.bundle import Bundle
+from txzmq.rpc._server.request_stream import ReceivedRequests
+from txzmq.rpc._server.shared import SharedKey, SharedRequest, SharedRuns
+from txzmq.rpc._server.status import (
+    encode_reply,
+    log_late_failure,
+    status_of,
+    too_much_metadata,
+)
+from txzmq.rpc._wire.headers import OK, ResponseHead
 from txzmq.rpc._wire.server import CallKey
-from txzmq.rpc._wire.streams import Sender, new_topic
-from txzmq.rpc.context import Context
+from txzmq.rpc._wire.streams import Publication, Sender, new_topic
+from txzmq.rpc.context import Context, set_current
+from txzmq.rpc.errors import Code, ResourceExhausted
+from txzmq.rpc.limits import ServerLimits
+from txzmq.rpc.metadata import check_size
 from txzmq.rpc.method import Method
 
-if TYPE_CHECKING:
-    from txzmq.rpc._server.publisher import Bundle, Publisher
+__all__ = ["KeptBytes", "ServedStream", "StreamOwner", "StreamPublisher", "is_source"]
 
-__all__ = ["ServedStream"]
+_NO_SURROUNDINGS: Final = contextvars.Context()
+#: Seconds. Not 0: virtual time would stand still while a handler gives items without end.
+_NEXT_TURN: Final = 1e-6
+#: The pauses between heartbeats double up to so many of the first.
+_MAX_PAUSE: Final = 8
+
+
+class KeptBytes:
+    """Bytes of items that are not acknowledged, over all streams; they have a limit.
+
+    Past it, no handler is asked for an item until there are fewer.
+    """
+
+    __slots__ = ("_waiting", "limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self._waiting: OrderedSet[ServedStream] = OrderedSet()
+
+    def release(self, size: int) -> None:
+        """So many bytes are not kept any more."""
+        self.size -= size
+        if self._waiting and self.size < self.limit:
+            for stream in list(self._waiting):
+                stream.make_room()
+
+    def wait(self, stream: ServedStream) -> None:
+        """Have a stream go on when there are fewer bytes."""
+        self._waiting.add(stream)
+
+    def forget(self, stream: ServedStream) -> None:
+        """A stream does not wait any more."""
+        self._waiting.discard(stream)
+
+
+class StreamPublisher(Protocol):
+    """Where a stream is published."""
+
+    @property
+    def multicast(self) -> bool:
+        """Whether it reaches all at once, and is not told of subscriptions."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect to."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a socket."""
+        ...
+
+    def publish_soon(self, stream: ServedStream) -> None:
+        """Publish what a stream has when the turn ends, or before."""
+        ...
+
+    def publish(self, stream: ServedStream) -> None:
+        """Publish what a stream has now."""
+        ...
+
+    def heartbeat(self, stream: ServedStream) -> None:
+        """Tell the client how much has been published."""
+        ...
+
+    def bundle(self, client: CallKey) -> Bundle:
+        """Have one more stream of a client published together with its others."""
+        ...
+
+    def unbundle(self, bundle: Bundle) -> None:
+        """A stream of a bundle has ended."""
+        ...
+
+
+class StreamOwner(Protocol):
+    """What a stream needs of the server, the same for all streams."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def guard(self) -> Guard:
+        """The thread in which streams change."""
+        ...
+
+    @property
+    def limits(self) -> ServerLimits:
+        """The limits of the server."""
+        ...
+
+    @property
+    def debug(self) -> bool:
+        """Whether clients get the text of unexpected exceptions."""
+        ...
+
+    @property
+    def kept(self) -> KeptBytes:
+        """The bytes that are not acknowledged."""
+        ...
+
+    @property
+    def deadlines(self) -> Deadlines[ServedStream]:
+        """When streams have to end: :meth:`ServedStream.time_is_up`."""
+        ...
+
+    @property
+    def graces(self) -> Deadlines[ServedStream]:
+        """How long streams wait for a subscriber: :meth:`ServedStream.grace_is_over`."""
+        ...
+
+    @property
+    def shared(self) -> SharedRuns[ServedStream]:
+        """The streams that calls share."""
+        ...
+
+    @property
+    def unacknowledged(self) -> OrderedSet[ServedStream]:
+        """Streams of which something that was published is not acknowledged."""
+        ...
+
+    def count(self, reason: str, /) -> None:
+        """Count something that was refused or dropped."""
+        ...
+
+    def claimed(self, key: CallKey) -> None:
+        """The client has subscribed to the stream of this opening call."""
+        ...
+
+    def published(self, stream: ServedStream) -> None:
+        """A stream gets into :attr:`unacknowledged`."""
+        ...
+
+    def handler_ended(self, stream: ServedStream) -> None:
+        """The handler of a stream has ended."""
+        ...
+
+    def removed(self, stream: ServedStream) -> None:
+        """A stream has come to its end on both sides, or was cancelled."""
+        ...
+
+    def settled(self) -> None:
+        """Something has ended for which a server that stops may wait."""
+        ...
 
 
 class ServedStream:
-    """A stream of responses, from the opening call until the client has had its end."""
+    """A stream of responses, from the opening call until the client has had its end.
+
+    Its transitions, in the order of its life: :meth:`open`, :meth:`start` with the first
+    subscriber, items while there is room, :meth:`finish` when the handler ends or must end,
+    :meth:`remove` when the client has acknowledged the end. :meth:`cancel` ends it at any time for
+    good. A shared stream that has ended is kept for a while: nobody acknowledges it.
+    """
 
     __slots__ = (
-        "alarm",
-        "begun",
+        "_begun",
+        "_deadline_tick",
+        "_grace_tick",
+        "_method",
+        "_owner",
+        "_pause",
+        "_quiet",
+        "_requests",
+        "_room",
+        "_runner",
+        "_source",
+        "_surroundings",
         "bundle",
         "context",
-        "deadline",
         "gone",
         "heard",
         "key",
-        "method",
         "opener",
-        "pause",
         "peer",
         "publisher",
-        "pump",
-        "quiet",
-        "requests",
-        "room",
         "running",
         "sender",
         "shared",
-        "source",
         "started",
         "subscribers",
-        "surroundings",
-        "tick",
         "topic",
     )
 
     def __init__(
         self,
+        owner: StreamOwner,
+        publisher: StreamPublisher,
         # Any: a server has methods of any messages.
         method: Method[Any, Any],
-        key: CallKey,
         context: Context,
-        deadline: float | None,
-        surroundings: contextvars.Context,
-        publisher: Publisher,
         source: object,
         sender: Sender,
+        surroundings: contextvars.Context,
+        *,
+        key: CallKey = (),
+        requests: ReceivedRequests | None = None,
+        bundle: Bundle | None = None,
+        shared: SharedKey | None = None,
     ) -> None:
-        self.method = method
-        #: Of the opening call, until its client has subscribed; empty if it is shared.
-        self.key = key
-        #: Who opened it, and who spoke of it last; empty if it is shared.
-        self.opener = self.peer = key[0] if key else b""
-        self.context = context
-        self.deadline = deadline
-        self.surroundings = surroundings
+        """
+        :param source: what the handler returned.
+        :param sender: the window, and what is not acknowledged.
+        :param surroundings: what the handler runs in.
+        :param key: of the opening call; empty if the stream is shared.
+        :param requests: what the client streams.
+        :param bundle: the streams of the client with which it may be published.
+        :param shared: what calls with the same request have in common; None of a private stream.
+        """
+        self._owner = owner
         self.publisher = publisher
-        #: What calls with the same request have in common; None of a private stream.
-        self.shared: SharedKey | None = None
-        #: Whether the handler has not ended, be it that it has not begun.
-        self.running = True
-        #: Whether the handler has been asked for items.
-        self.started = False
+        self._method = method
+        self.context = context
+        #: Given up when the handler is asked for items, and so are its surroundings.
+        self._source: Any = source
+        self._surroundings = surroundings
         self.topic = new_topic()
         self.sender = sender
-        #: What the handler returned; given up when it is asked for items.
-        self.source = source
-        #: Of the coroutine that asks the handler for items, while it runs.
-        self.pump: CoroutineRunner[ServedStream] | None = None
-        #: While the handler has to wait.
-        self.room: Deferred[None] | None = None
-        #: What the client streams.
-        self.requests: ServedRequests | None = None
-        #: With which others of its client it may be published.
-        self.bundle: Bundle | None = None
+        #: Of the opening call, until its client has subscribed.
+        self.key = key
+        #: The peer that opened it, and the one that spoke of it last; empty if it is shared.
+        self.opener = self.peer = key[0] if key else b""
+        self._requests = requests
+        self.bundle = bundle
+        self.shared = shared
         self.subscribers = 0
-        #: Whether anything was published.
-        self.begun = False
-        #: Nobody wants what the handler has yet to say.
+        #: Whether the handler has not ended; also before it is asked for the first item.
+        self.running = True
+        #: Whether the handler has been asked for items, or never will be.
+        self.started = False
+        #: Whether the server does not have the stream any more.
         self.gone = False
-        self.tick = 0
-        #: When it ends because nobody subscribes to it; 0 while somebody does.
-        self.alarm = 0
+        # Whether anything was published.
+        self._begun = False
+        # Runs the coroutine that asks the handler for items, while it runs.
+        self._runner: CoroutineRunner[ServedStream] | None = None
+        # Fires when another item may come; None while the handler does not wait.
+        self._room: Deferred[None] | None = None
+        # What removes the stream from its owner's deadlines and graces; 0 while it is not there.
+        self._deadline_tick = 0
+        self._grace_tick = 0
         #: When the client gave a sign of life last, while one is waited for.
         self.heard = 0.0
-        #: Beats that have passed since the last heartbeat or publication, and how many have to.
-        self.quiet = 0
-        self.pause = 1
+        # Ticks since the last heartbeat or publication, and with how many the next one is due.
+        self._quiet = 0
+        self._pause = 1
+
+    @property
+    def is_multicast(self) -> bool:
+        """Whether its publisher reaches all at once, and is not told of subscriptions."""
+        return self.publisher.multicast
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is a shared stream that has ended: nobody acknowledges the end."""
+        return self.shared is not None and self.sender.ended
+
+    # -- opening, and who subscribes ---------------------------------------------------------
+
+    def open(self, deadline: float | None) -> None:
+        """The opening call is answered: wait for the first subscriber.
+
+        :param deadline: when the stream has to end, by the clock; None for never.
+        """
+        if deadline is not None:
+            self._deadline_tick = self._owner.deadlines.set(self, deadline)
+        self._wait_for_subscriber()
+
+    def _wait_for_subscriber(self) -> None:
+        owner = self._owner
+        until = owner.clock.seconds() + owner.limits.stream_grace
+        self._grace_tick = owner.graces.set(self, until)
+
+    def subscribed(self) -> None:
+        """A client is ready for what is published."""
+        self.subscribers += 1
+        if self.subscribers == 1 and not self.is_kept:
+            self._owner.graces.remove(self, self._grace_tick)
+            self._grace_tick = 0
+        if self.started:
+            # Not the first time: what was published meanwhile has not arrived.
+            self.publisher.heartbeat(self)
+        elif not self.publisher.multicast:
+            self.start()
+
+    def unsubscribed(self) -> None:
+        """A client has gone, or its connection is broken for a while."""
+        self.subscribers -= 1
+        if self.subscribers == 0 and not self.is_kept:
+            self._wait_for_subscriber()
+            if self.shared is not None:
+                self._owner.shared.end_if_unused(self)
+
+    def grace_is_over(self) -> None:
+        """Nobody has subscribed in time; or the end was kept long enough."""
+        owner = self._owner
+        if self.is_kept:
+            self.remove()
+            owner.settled()
+            return
+        owner.count("stream without subscriber")
+        self.cancel("nobody subscribes to it")
+
+    # -- items -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Ask the handler for items from now on."""
+        self.started = True
+        self._owner.claimed(self.key)
+        self.key = ()
+        source, self._source = self._source, None
+        surroundings, self._surroundings = self._surroundings, _NO_SURROUNDINGS
+        if self.shared is not None:
+            surroundings.run(set_current, self.context)
+        self._runner = CoroutineRunner(self._run(source), surroundings, _handler_ended, self)
+        self._runner.start()
+
+    # Any: whatever a handler returned.
+    async def _run(self, source: Any) -> None:
+        """Ask the handler for items, as long as there is room for them."""
+        if isinstance(source, SharedRequest):
+            source = await start(source.handler, self.context, source.request)
+            if not is_source(source):
+                raise TypeError(f"{self._method.path} returned no iterable")
+        try:
+            if isinstance(source, AsyncIterable):
+                items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
+                async for item in items:
+                    full = self._add(item)
+                    del item  # or it is kept until there is another
+                    if full:
+                        await self._wait_for_room()
+            else:
+                await self._run_iterable(source)
+        except GeneratorExit:
+            raise  # the process ends, and nothing can be waited for
+        except BaseException:
+            await close_source(source)
+            raise
+        await close_source(source)
+
+    # Any: of items, or of Deferreds of them.
+    async def _run_iterable(self, source: Iterable[Any]) -> None:
+        for item in source:
+            if isinstance(item, Deferred):
+                waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
+                full = self._add(await waited)
+                del waited
+            else:
+                full = self._add(item)
+            del item  # or it is kept until there is another
+            if full:
+                await self._wait_for_room()
+
+    def _add(self, item: Message) -> bool:
+        """Take an item of the handler; whether the next one has to wait."""
+        expected = self._method.response_type
+        if type(item) is not expected:
+            name = type(item).__qualname__
+            raise TypeError(f"{self._method.path} gave {name}, not {expected.__qualname__}")
+        data = item.SerializeToString()
+        size = len(data)
+        owner = self._owner
+        if size > owner.limits.message_size:
+            raise ResourceExhausted(
+                f"an item of the stream has {size} bytes, over the server's limit of "
+                f"{owner.limits.message_size} (ServerLimits.message_size)"
+            )
+        kept, sender = owner.kept, self.sender
+        kept.size += size
+        if sender.add(data):
+            self.publisher.publish(self)
+            if self.shared is not None:
+                return True  # no client makes it wait, but others are to be served in between
+        else:
+            self.publisher.publish_soon(self)
+        return sender.is_full or kept.size >= kept.limit
+
+    def _wait_for_room(self) -> Deferred[None]:
+        """Fires when another item may come."""
+        owner = self._owner
+        self._room = Deferred()
+        if self.shared is not None and owner.kept.size < owner.kept.limit:
+            owner.clock.callLater(_NEXT_TURN, self.make_room)
+        elif not self.sender.is_full:
+            owner.kept.wait(self)
+        return self._room
+
+    def make_room(self) -> None:
+        """Let the handler go on if it waits and there is room for another item."""
+        room = self._room
+        if room is None or self.sender.is_full:
+            return
+        kept = self._owner.kept
+        if kept.size >= kept.limit:
+            kept.wait(self)
+            return
+        self._room = None
+        kept.forget(self)
+        room.callback(None)
+
+    def take(self) -> Publication | None:
+        """What is to be published now; None if there is nothing new."""
+        if not self._begun:
+            self._begin()
+        self._quiet = 0
+        self._pause = 1
+        owner = self._owner
+        if self not in owner.unacknowledged:
+            self.heard = owner.clock.seconds()
+            owner.published(self)
+        return self.sender.take()
+
+    def _begin(self) -> None:
+        """The initial metadata goes out with the first item."""
+        self._begun = True
+        initial = self.context.initial_metadata
+        if initial and check_size(initial, self._owner.limits.metadata_size):
+            self.sender.start(encode_reply(ResponseHead(initial=initial))[0])
+
+    def released(self, size: int) -> None:
+        """So many bytes of it are not kept any more."""
+        self._owner.kept.release(size)
+
+    # -- what its clients say ----------------------------------------------------------------
+
+    def acknowledge(self, sequence: int, peer: bytes) -> None:
+        """A client has everything before an item."""
+        owner, sender = self._owner, self.sender
+        if self.shared is None:
+            self.peer = peer
+        self.heard = owner.clock.seconds()
+        size = sender.size
+        if not sender.acknowledge(sequence):
+            return
+        owner.kept.release(size - sender.size)
+        if not len(sender):
+            owner.unacknowledged.discard(self)
+            self.heard = 0.0
+        if sender.is_done:
+            self.remove()
+            owner.settled()
+        else:
+            self.make_room()
+
+    def replay(self, sequence: int) -> Publication:
+        """What a client asks for again, from an item on."""
+        if self.publisher.multicast and not self.started:
+            self.start()  # who asks for a replay has joined the group
+        self.publisher.publish(self)
+        self.heard = self._owner.clock.seconds()
+        self._owner.count("replay")
+        return self.sender.replay(sequence)
+
+    def hear(self, now: float) -> None:
+        """Count a moment as a sign of life of the client."""
+        self.heard = now
+
+    def tick(self) -> None:
+        """Another second without acknowledgement has passed: send a heartbeat if one is due."""
+        self._quiet += 1
+        if self._quiet >= self._pause:
+            self._quiet = 0
+            self._pause = min(2 * self._pause, _MAX_PAUSE)
+            self.publisher.heartbeat(self)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def handler_ended(self, result: object) -> None:
+        """The handler has ended, by itself or because it was interrupted.
+
+        :param result: a Failure, or anything else for success.
+        """
+        owner = self._owner
+        if owner.guard.hands_over(self.handler_ended):
+            return
+        self._runner = None
+        self._room = None
+        self._close_requests()
+        self.running = False
+        owner.kept.forget(self)
+        owner.handler_ended(self)
+        if self.gone or self.sender.ended:
+            if isinstance(result, Failure):
+                log_late_failure(result, self.context)
+        elif isinstance(result, Failure):
+            self.finish(status_of(result, self.context, debug=owner.debug))
+        else:
+            self.finish(OK)
+        owner.settled()
+
+    def _close_requests(self) -> None:
+        requests, self._requests = self._requests, None
+        if requests is not None:
+            requests.close()
+
+    def finish(self, head: ResponseHead) -> None:
+        """Publish the end; the stream is kept until the client has it."""
+        owner, context = self._owner, self.context
+        head = head._replace(trailing=(*context.trailing_metadata, *head.trailing))
+        limit = owner.limits.metadata_size
+        if not check_size((*head.trailing, *head.initial), limit):
+            head = too_much_metadata("response", limit)
+        self.sender.end(encode_reply(head)[0])
+        owner.deadlines.remove(self, self._deadline_tick)
+        if self.shared is not None:
+            # Nobody acknowledges it, so it is kept for a while.
+            owner.shared.end(self.publisher, self.shared, self)
+            owner.graces.remove(self, self._grace_tick)
+            self._wait_for_subscriber()
+        self.publisher.publish_soon(self)
+
+    def time_is_up(self) -> None:
+        """Its deadline has passed."""
+        if self.sender.ended or self.gone:
+            return
+        status = ResponseHead(
+            Code.DEADLINE_EXCEEDED, "the stream's time was up on the server; it was cut short"
+        )
+        self.finish(status)
+        self._interrupt("its deadline has passed")
+
+    def shut_down(self) -> None:
+        """The server shuts down."""
+        if not self.sender.ended and not self.gone:
+            self.finish(ResponseHead(Code.UNAVAILABLE, "the server shut down", draining=True))
+        self._interrupt("the server shuts down")
+
+    def cancel(self, reason: str) -> None:
+        """Nobody wants the stream any more."""
+        if self.gone:
+            return
+        self.remove()
+        self._interrupt(reason)
+        self._owner.settled()
+
+    def give_up(self) -> None:
+        """The client has been silent for too long."""
+        self._owner.count("silent subscriber")
+        self.cancel("the client has stopped answering")
+
+    def _interrupt(self, reason: str) -> None:
+        """Have the handler end."""
+        self.context.cancel(reason)
+        self._close_requests()
+        if self._runner is not None:
+            self._runner.cancel()
+        elif self._source is not None:  # nobody has subscribed
+            source, self._source = self._source, None
+            self.started = True
+            closing = Deferred.fromCoroutine(close_source(source))
+            closing.addBoth(self.handler_ended)
+
+    def remove(self) -> None:
+        """The client has had the end, or nobody wants it: nothing is kept or published any more."""
+        if self.gone:
+            return
+        self.gone = True
+        owner = self._owner
+        owner.removed(self)
+        if self.shared is not None:
+            owner.shared.end(self.publisher, self.shared, self)
+        bundle, self.bundle = self.bundle, None
+        if bundle is not None:
+            self.publisher.unbundle(bundle)
+        owner.deadlines.remove(self, self._deadline_tick)
+        owner.graces.remove(self, self._grace_tick)
+        owner.kept.forget(self)
+        owner.kept.release(self.sender.size)
+
+
+# One function for all streams, in place of a bound method for each.
+def _handler_ended(result: Failure | None, stream: ServedStream) -> None:
+    stream.handler_ended(result)
+
+
+def is_source(value: object) -> bool:
+    """Whether a handler may return it: something that gives items."""
+    return isinstance(value, (AsyncIterable, Iterable))

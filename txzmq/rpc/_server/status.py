@@ -1,4 +1,4 @@
-"""What a caller sees of what ended its handler: everything that leaves gets its status here.
+"""The status that a caller gets when its handler has failed, and how replies are encoded.
 
 What a handler raises by its own choice, an RpcError, is the answer. Everything else is logged with
 an id, and the caller gets the id. That holds too for the outcome of a call that the handler made
@@ -17,13 +17,16 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txzmq.rpc._wire.headers import ResponseHead
+from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError, to_code
 
-__all__ = ["log_late_failure", "status_of"]
+__all__ = ["encode_reply", "log_late_failure", "status_of", "too_much_metadata"]
 
 _log = Logger()
+_CANNOT_BE_SENT: Final = ResponseHead(
+    Code.INTERNAL, "the handler's status or metadata cannot be sent"
+)
 _CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 #: Seconds. Deadlines are met in steps of a thousandth, so one of two equal ones may come first.
 _SAME_TIME: Final = 0.002
@@ -75,6 +78,29 @@ def log_late_failure(failure: Failure, context: Context) -> None:
         failure,
         method=context.method,
         peer=context.peer or "a peer without address",
+    )
+
+
+def encode_reply(head: ResponseHead, body: bytes = b"") -> tuple[bytes, bytes]:
+    """Header and body of a reply. Never raises: a head that cannot be encoded becomes INTERNAL."""
+    try:
+        return encode_response(head), body
+    except Exception:  # noqa: BLE001 - handlers set metadata and details of any type
+        # The log does not show the head, which may hold secrets.
+        _log.failure("a handler's status or its metadata cannot be sent")
+        return encode_response(_CANNOT_BE_SENT), b""
+
+
+def too_much_metadata(what: str, limit: int) -> ResponseHead:
+    """The status for metadata over the limit.
+
+    :param what: "request" or "response".
+    :param limit: bytes.
+    """
+    return ResponseHead(
+        Code.RESOURCE_EXHAUSTED,
+        f"the metadata of the {what} is over the server's limit of {limit} bytes "
+        "(ServerLimits.metadata_size)",
     )
 
 

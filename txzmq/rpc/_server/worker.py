@@ -7,7 +7,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from txzmq._reactor import Timer
+from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._server.listener import Listener, ListenerOwner
@@ -40,9 +40,9 @@ class Worker(Listener):
         self._address = address
         self._options = options
         self._backoff = Backoff(_FIRST_BACKOFF, _MAX_BACKOFF, network.random)
-        self._timer: Timer | None = None
+        self._redial = ResettableTimer(network.clock, self._dial_again)
         self._is_closed = False
-        self.transport = network.dial_out(address, self, options)
+        self.opened(network.dial_out(address, self, options))
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests: the proxy works."""
@@ -50,7 +50,7 @@ class Worker(Listener):
         super().received(message)
 
     def failed(self, reason: str) -> None:
-        """The connection was lost, or came to nothing: end its calls, make another."""
+        """The connection was lost or could not be made: end its calls, and make another."""
         if self._is_closed:
             return
         transport, self.transport = self.transport, None
@@ -59,15 +59,14 @@ class Worker(Listener):
         self.owner.count("connection to a proxy lost")
         if not self._backoff.failures:  # once, not with each attempt
             _log.warn("{address}: {reason}", address=self._address, reason=reason)
-        self._timer = self.owner.clock.callLater(self._backoff.next(), self._dial_again)
+        self._redial.start(self._backoff.next())
         for peer in self.wire.peers:
             self.peer_lost(peer)
 
     def _dial_again(self) -> None:
-        self._timer = None
         try:
-            self.transport = self._network.dial_out(self._address, self, self._options)
-        except Exception as error:  # noqa: BLE001 - whatever a socket lacks, it may have later
+            self.opened(self._network.dial_out(self._address, self, self._options))
+        except Exception as error:  # noqa: BLE001 - what a socket lacks now it may have later
             self.failed(str(error))
 
     def closed(self) -> None:
@@ -82,6 +81,4 @@ class Worker(Listener):
 
     def _stop(self) -> None:
         self._is_closed = True
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        self._redial.stop()

@@ -1,0 +1,170 @@
+"""Which clients of streams are alive: heartbeats, and the watch for silent clients.
+
+Of a stream with items that are not acknowledged, :class:`Heartbeats` tells the client every now and
+then how much was published, so that it asks for what it misses. Of a stream with nothing to
+acknowledge, :class:`Keepalive` sends a heartbeat when the client has said nothing for a while. A
+client that answers neither is given up: its private streams are cancelled. A shared stream is not
+given up for one client's silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from txzmq._ordered_set import OrderedSet
+from txzmq._reactor import Clock
+from txzmq._timer import ResettableTimer
+from txzmq.rpc._server.response_stream import ServedStream
+
+__all__ = ["Heartbeats", "Keepalive"]
+
+#: Seconds from what was published to the first heartbeat that names its number.
+_HEARTBEAT: Final = 1.0
+#: How many times clients are looked at while one may be silent.
+_LOOKS: Final = 4
+
+
+class Heartbeats:
+    """Sends heartbeats on streams until everything is acknowledged."""
+
+    def __init__(self, clock: Clock, silence: float) -> None:
+        """:param silence: seconds that a client may say nothing while it has to acknowledge."""
+        self._clock = clock
+        self._silence = silence
+        #: Those of which something that was published is not acknowledged.
+        self.streams: OrderedSet[ServedStream] = OrderedSet()
+        self._timer = ResettableTimer(clock, self._tick)
+        self._due = 0.0
+
+    def watch(self, stream: ServedStream) -> None:
+        """Something of a stream is published."""
+        self.streams.add(stream)
+        if not self._timer.is_running:
+            self._tick_later()
+
+    def forget(self, stream: ServedStream) -> None:
+        """A stream has ended."""
+        self.streams.discard(stream)
+        if not self.streams:
+            self._timer.stop()
+
+    def close(self) -> None:
+        """Leave nothing in the reactor."""
+        self._timer.stop()
+
+    def _tick_later(self) -> None:
+        self._timer.start(_HEARTBEAT)
+        self._due = self._clock.seconds() + _HEARTBEAT
+
+    def _tick(self) -> None:
+        now = self._clock.seconds()
+        silent_since = now - self._silence
+        # Then acknowledgements may have arrived that are not read yet.
+        reactor_was_blocked = now - self._due > _HEARTBEAT
+        for stream in list(self.streams):
+            if reactor_was_blocked:
+                stream.hear(now)
+            elif stream.heard < silent_since and stream.shared is None:
+                stream.give_up()
+                continue
+            stream.tick()
+        if self.streams:
+            self._tick_later()
+
+
+class Keepalive:
+    """Gives up the streams of clients that have stopped, of which everything is acknowledged.
+
+    A client that has said nothing for half the time that it may be silent is sent a heartbeat on
+    one of its streams, which it answers. After three quarters it is sent one on each stream, so
+    that it learns which are given up, should it go on later. Only then is it given up.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        silence: float,
+        streams: Mapping[bytes, ServedStream],
+        unacknowledged: OrderedSet[ServedStream],
+    ) -> None:
+        """
+        :param silence: seconds that a client may say nothing.
+        :param streams: all streams, by topic.
+        :param unacknowledged: those on which :class:`Heartbeats` are sent.
+        """
+        self._clock = clock
+        self._silence = silence
+        self._streams = streams
+        self._unacknowledged = unacknowledged
+        self._timer = ResettableTimer(clock, self._look)
+        self._due = 0.0
+        self._is_watching = False
+        # When each client said something last that has streams of its own.
+        self._heard: dict[bytes, float] = {}
+        # Clients that were sent a heartbeat on each of their streams, and are given up next.
+        self._warned: set[bytes] = set()
+
+    def start(self) -> None:
+        """There are private streams: watch their clients."""
+        self._is_watching = True
+        if not self._timer.is_running:
+            self._look_later()
+
+    def stop(self) -> None:
+        """There are no private streams any more."""
+        self._is_watching = False
+        self._timer.stop()
+        self._heard.clear()
+        self._warned.clear()
+
+    def heard(self, peer: bytes) -> None:
+        """A client has said something."""
+        if self._timer.is_running:
+            self._heard[peer] = self._clock.seconds()
+
+    def _look_later(self) -> None:
+        pause = self._silence / _LOOKS
+        self._timer.start(pause)
+        self._due = self._clock.seconds() + pause
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        if now - self._due > self._silence / _LOOKS:
+            self._heard.clear()  # the reactor was blocked: what has arrived is not read yet
+        heard: dict[bytes, float] = {}
+        asked: set[bytes] = set()
+        warned, self._warned = self._warned, set()
+        for stream in list(self._streams.values()):
+            if stream.shared is None and stream.started:
+                last = heard[stream.peer] = self._heard.get(stream.peer, now)
+                if stream not in self._unacknowledged:
+                    self._check(stream, now - last, asked, warned)
+        if self._is_watching:
+            self._heard = heard
+            self._look_later()
+        else:
+            self._heard.clear()
+            self._warned.clear()
+
+    def _check(
+        self, stream: ServedStream, silent: float, asked: set[bytes], warned: set[bytes]
+    ) -> None:
+        """Ask the client of a stream for a sign of life, or give it up, if it is silent.
+
+        :param silent: seconds since it said something.
+        :param asked: the clients that have been asked this time.
+        :param warned: the clients that were asked on each of their streams last time.
+        """
+        peer, silence = stream.peer, self._silence
+        if silent < silence / 2:
+            return
+        if silent >= silence and peer in warned:
+            stream.give_up()
+            return
+        if silent >= silence * 3 / 4:
+            self._warned.add(peer)
+        elif peer in asked:
+            return
+        asked.add(peer)
+        stream.publisher.heartbeat(stream)
