@@ -214,6 +214,7 @@ class ClientStream:
         "_ack_items",
         "_attempts",
         "_control",
+        "_from_string",
         "_joined",
         "_on_opened",
         "_opened_by",
@@ -258,6 +259,8 @@ class ClientStream:
         self._spec = spec
         self._response_size = response_size
         self._window = window
+        # Any: the method types what a stream gives.
+        self._from_string: Callable[[bytes], Any] = spec.method.response_type.FromString
         # Cancelled with the call whose handler made this one, if one did.
         self._with_parent: Deferred[Any] | None = None
         self.receiver = Receiver(window.window_items)
@@ -547,7 +550,7 @@ class ClientStream:
             error: RpcError = too_large("item of the stream", len(item), self._response_size)
         else:
             try:
-                return self._spec.method.response_type.FromString(item)
+                return self._from_string(item)
             except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
                 error = Internal(f"an item of {self._spec.method.path} cannot be parsed")
         self.cancel(error)
