@@ -51,7 +51,7 @@ class Guard:
             any thread may use.
         """
         #: The reactor's thread as far as it is known. Hot code compares it with ``get_ident()``
-        #: and calls :meth:`look` where they differ.
+        #: and calls :meth:`check_anew` where they differ.
         self.thread: int | None = None
         self._reactor = reactor
         self._forked = False
@@ -73,9 +73,9 @@ class Guard:
         :raises ForkedError: if this is a forked child.
         """
         if self.thread != get_ident():
-            self.look()
+            self.check_anew()
 
-    def look(self) -> None:
+    def check_anew(self) -> None:
         """As :meth:`check`, without the short cut."""
         if self._forked:
             raise ForkedError(

@@ -19,8 +19,7 @@ from twisted.internet.error import ConnectionDone
 from txzmq._backend import frameProperty, recv
 from txzmq._ids import request_ids
 from txzmq._reactor import Timer
-from txzmq.connection import NOBLOCK, Part, ZmqConnection, ZmqEndpoint, toBytes
-from txzmq.factory import ZmqFactory
+from txzmq.connection import NOBLOCK, Factory, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.monitor import SocketEvent, ZmqMonitor
 
 __all__ = [
@@ -59,7 +58,7 @@ class ZmqREQConnection(ZmqConnection):
 
     def __init__(
         self,
-        factory: ZmqFactory,
+        factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
     ) -> None:
@@ -220,7 +219,7 @@ class ZmqREPConnection(ZmqConnection):
 
     def __init__(
         self,
-        factory: ZmqFactory,
+        factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
     ) -> None:
@@ -434,7 +433,7 @@ class ZmqREPConnection(ZmqConnection):
 class ZmqXREPConnection(ZmqREPConnection):
     """The name that :class:`ZmqREPConnection` had before txZMQ 0.6; deprecated."""
 
-    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+    def __init__(self, factory: Factory, *endpoints: ZmqEndpoint) -> None:
         """As :class:`ZmqREPConnection`, with any number of endpoints."""
         warnings.warn(
             "ZmqXREPConnection is deprecated, use ZmqREPConnection or ZmqRouterConnection",
@@ -448,7 +447,7 @@ class ZmqXREPConnection(ZmqREPConnection):
 class ZmqXREQConnection(ZmqREQConnection):
     """The name that :class:`ZmqREQConnection` had before txZMQ 0.6; deprecated."""
 
-    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+    def __init__(self, factory: Factory, *endpoints: ZmqEndpoint) -> None:
         """As :class:`ZmqREQConnection`, with any number of endpoints."""
         warnings.warn(
             "ZmqXREQConnection is deprecated, use ZmqREQConnection or ZmqDealerConnection",

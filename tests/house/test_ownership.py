@@ -26,7 +26,6 @@ ALLOWED = {
 }
 #: Modules that are still to be brought to this rule.
 PENDING = {
-    "txzmq.monitor",
     "txzmq.rpc._client.attempts",
     "txzmq.rpc._client.call",
     "txzmq.rpc._client.pool",
