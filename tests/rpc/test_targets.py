@@ -129,7 +129,7 @@ def test_a_target_chooses_its_resolver() -> None:
     [
         ([], "needs an endpoint"),
         ("localhost:5000", "'localhost:5000' is no endpoint: .*dns:///host:port"),
-        (["tcp://a:1", "dns:b:1"], "'dns:b:1' is looked up"),
+        (["tcp://a:1", "dns:b:1"], "'dns:b:1' is a DNS name"),
     ],
 )
 def test_static_addresses_that_are_none(addresses: str | list[str], reason: str) -> None:
