@@ -121,7 +121,8 @@ class Guard:
     def is_owner(self) -> bool:
         """Whether the current thread is the reactor's, or no thread is."""
         me = get_ident()
-        # First, as to look the reactor up may install one, which the application should do.
+        # Before self._reactor(), which installs a reactor if there is none: only the application
+        # should do that.
         last = _last_reactors_thread()
         if self._reactor is None or last is None:
             return True

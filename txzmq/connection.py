@@ -86,7 +86,7 @@ class ZmqEndpoint(NamedTuple):
 class Factory(Protocol):
     """What a connection needs of its factory; a :class:`~txzmq.ZmqFactory` is one.
 
-    The methods are for applications, which have them by ``connection.factory``.
+    The methods are there for applications, which reach the factory by ``connection.factory``.
     """
 
     #: Milliseconds for which a closed socket keeps unsent messages; -1 for ever.

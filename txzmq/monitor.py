@@ -56,7 +56,7 @@ class ZmqMonitor(ZmqConnection):
     """
 
     socketType = zmq.PAIR
-    #: No limit: at one, libzmq's I/O thread would wait for the reactor.
+    #: No limit, since libzmq's I/O thread would wait for the reactor when it is reached.
     highWaterMark = 0
 
     def __init__(
@@ -75,7 +75,7 @@ class ZmqMonitor(ZmqConnection):
         """
         factory, socket = watched.factory, watched.socket
         if factory is None or socket is None or watched.monitor is not None:
-            raise ValueError(f"{watched!r} cannot be monitored: it is closed, or is already")
+            raise ValueError(f"{watched!r} cannot be monitored: it is closed, or has a monitor")
         address = f"inproc://txzmq.monitor.{next(_names)}"
         self._watched = watched
         self._handler = handler
@@ -108,7 +108,7 @@ class ZmqMonitor(ZmqConnection):
                 _monitor(socket, None, 0)
 
     def catchUp(self) -> None:
-        """Tell the handler, now, of all that has happened so far.
+        """Tell the handler, now, of all events so far.
 
         Does nothing from within the handler.
         """

@@ -94,6 +94,8 @@ NEVER = {
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
 }
+#: Rooms whose modules still import each other in circles.
+STILL_CIRCULAR = {"_client", "_server"}
 #: Who imports zmq itself.
 USES_ZMQ = {"sockets"}
 
@@ -207,6 +209,11 @@ def test_no_room_is_part_of_a_circle() -> None:
         rooms = {room_of(name) for name in ours(imports(module)) if (module, name) not in BESIDES}
         graph.setdefault(room_of(module), set()).update(rooms - {room_of(module)})
     assert circles(graph) == []
+
+
+def test_no_module_is_part_of_a_circle() -> None:
+    groups = circles({module: ours(imports(module)) for module in SOURCES})
+    assert [group for group in groups if room_of(group[0]) not in STILL_CIRCULAR] == []
 
 
 def test_the_plan_has_no_circle_and_no_room_too_many() -> None:

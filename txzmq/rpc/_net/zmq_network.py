@@ -165,7 +165,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         super().__init__(factory)
         try:
             if _has_no_events(address):
-                self._reached = True  # and stays so until it is closed
+                self._reached = True  # to be told at once; it is not lost before it is closed
             else:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
@@ -374,7 +374,7 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
-            # A group has no events either. It stays reached until the socket is closed.
+            # Told at once, as there are no events; a group has none either.
             self._reached = multicast or _has_no_events(address)
             if not self._reached:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
