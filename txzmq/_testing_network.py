@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
+from txzmq._reactor import Timer
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import (
     ClientHandler,
@@ -54,6 +55,10 @@ class Faults:
     blocked: float = 0.0
 
 
+def _plan_nothing() -> None:
+    """What a socket that is closed does in place of planning a flush."""
+
+
 class _Socket(Generic[H]):
     """What all sockets of a network in memory have in common."""
 
@@ -61,18 +66,26 @@ class _Socket(Generic[H]):
         self.handler = handler
         self._network = network
         self._open = True
-        self._flush = ResettableTimer(network.clock, self._flush_now)
+        # No ResettableTimer: a flush is planned for each message.
+        self._flush: Timer | None = None
+        self._plan_flush: Callable[[], Timer | None] = partial(
+            network.clock.callLater, 0, self._flush_now
+        )
 
     def flush_soon(self) -> None:
-        if self._open and not self._flush.is_running:
-            self._flush.start(0)
+        if self._flush is None:
+            self._flush = self._plan_flush()
 
     def _flush_now(self) -> None:
+        self._flush = None
         self.handler.flush()
 
     def close(self) -> None:
         self._open = False
-        self._flush.stop()
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        self._plan_flush = _plan_nothing
         # Later, so that messages sent before still arrive.
         self._network.clock.callLater(0, self.cut)
 
