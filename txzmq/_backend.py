@@ -1,4 +1,4 @@
-"""What pyzmq's two backends do differently: Cython's on CPython, cffi's on PyPy."""
+"""The differences between pyzmq's two backends: Cython on CPython, cffi on PyPy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import zmq.backend
 
 __all__ = ["frameProperty", "hasMulticast", "recv", "send"]
 
-# Bound once: called for every part of every message, and going through the connection's own socket
-# class would report each as a touch from outside. The backend's send is zmq.Socket's, which looks
-# for options of drafts first, and takes three times as long.
+# Bound once, as they are called for every part of every message. The connection's own socket class
+# would report each call as a touch from outside. zmq.Socket.send looks for draft options first, and
+# takes three times as long as the backend's.
 recv = zmq.Socket[bytes].recv
 send = zmq.backend.Socket.send
 
@@ -23,7 +23,7 @@ send = zmq.backend.Socket.send
 def _recvOnPyPy(
     socket: zmq.Socket[bytes], flags: int = 0, copy: bool = True, track: bool = False
 ) -> bytes | zmq.Frame:
-    """As ``zmq.Socket.recv``; the frames that cffi's makes never know that more follow."""
+    """As ``zmq.Socket.recv``, with ``frame.more`` set, which the cffi backend leaves out."""
     if copy:
         return zmq.Socket[bytes].recv(socket, flags)
     frame = zmq.Socket[bytes].recv(socket, flags, copy=False, track=track)
@@ -49,7 +49,7 @@ def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:
         return frame.get(name)
     except zmq.ZMQError:
         return None
-    except NotImplementedError:  # cffi's frames cannot, so libzmq itself is asked
+    except NotImplementedError:  # of cffi's frames; ask libzmq itself
         return _propertyOnPyPy(frame, name)
 
 
@@ -68,7 +68,7 @@ def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
 def _libzmq() -> tuple[Any, Any]:
     """The cffi backend, and the functions of pyzmq's own libzmq."""
     cffi = importlib.import_module("zmq.backend.cffi._cffi")
-    # The symbols of what a library depends on are found through it.
+    # A library's handle also finds the symbols of the libraries that it depends on.
     libzmq = ctypes.CDLL(cffi.__file__)
     libzmq.zmq_msg_get.argtypes = [ctypes.c_void_p, ctypes.c_int]
     libzmq.zmq_msg_gets.argtypes = [ctypes.c_void_p, ctypes.c_char_p]

@@ -1,4 +1,4 @@
-"""How many bytes libzmq may hold for each peer, beside how many messages."""
+"""A limit for the bytes that libzmq holds for each peer; its own limit counts messages."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from typing import Final, Protocol
 
 __all__ = ["TRACKED", "ByteBudget"]
 
-#: Bytes from which on a message counts. Smaller ones are bounded by the high-water mark.
+#: Messages of so many bytes or more count. The high-water mark bounds the smaller ones.
 TRACKED: Final = 64 * 1024
-#: How many peers are held something for before it is looked whether all that is still so.
+#: With so many peers, those for which libzmq holds nothing any more are searched and forgotten.
 _MOST_PEERS: Final = 1_000
 
 
 class Tracker(Protocol):
-    """Knows whether libzmq is done with a message: a ``zmq.MessageTracker``."""
+    """Tells whether libzmq is done with a message: a ``zmq.MessageTracker``."""
 
     @property
     def done(self) -> bool:
-        """Whether it is."""
+        """Whether libzmq is done with the message."""
         ...
 
 
 class ByteBudget:
-    """The large messages that libzmq holds, by peer.
+    """Counts the bytes of large messages that libzmq holds, by peer.
 
-    A high-water mark counts messages, be they of ten bytes or of four million; libzmq has no other
-    bound. But it tells when it is done with a message that it was not to copy. To be told costs
-    more than to send one of 64 KiB, so only one message in a sixteenth of the limit is tracked:
-    those to one peer go in order, and when one has gone, so have those before it.
+    libzmq's only bound, the high-water mark, counts messages, be they of ten bytes or of four
+    million. But libzmq tells when it is done with a message that it did not copy. To track a
+    message costs more than to send one of 64 KiB, so one message in each sixteenth of the limit is
+    tracked: messages to one peer are sent in order, and when a tracked one was sent, so were those
+    before it.
     """
 
     def __init__(self, limit: int) -> None:
-        """:param limit: bytes that it may hold for one peer; one message is taken in any case."""
+        """:param limit: bytes for one peer; one message has room in any case."""
         self.limit = limit
         self._step = limit // 16
-        # Tracked messages, each with the bytes from the one before up to itself, in the order of
-        # sending.
+        # By peer, the tracked messages in the order of sending. Each has the bytes of itself and of
+        # the messages since the tracked one before it.
         self._held: dict[bytes, deque[tuple[Tracker, int]]] = {}
-        # Bytes up to the last tracked one, and since.
+        # By peer, the bytes up to the last tracked message.
         self._sizes: dict[bytes, int] = {}
+        # By peer, the bytes since then.
         self._untracked: dict[bytes, int] = {}
         self._most_peers = _MOST_PEERS
 
@@ -47,19 +49,19 @@ class ByteBudget:
         return len(self._held)
 
     def has_room(self, peer: bytes, size: int) -> bool:
-        """Whether one more message of *size* bytes may be handed over."""
+        """Whether libzmq may be given one more message of *size* bytes."""
         self._release(peer)
         held = self._sizes.get(peer, 0)
         return not held or held + self._untracked.get(peer, 0) + size <= self.limit
 
     def wants_tracker(self, peer: bytes, size: int) -> bool:
-        """Whether a message that has room is to be tracked."""
+        """Whether the next message, of *size* bytes, is to be tracked."""
         return self._untracked.get(peer, 0) + size >= self._step
 
     def add(self, peer: bytes, size: int, tracker: Tracker | None) -> None:
-        """A message was handed over; *tracker* is None where it was not tracked."""
+        """Count a message that libzmq was given; *tracker* is None if it is not tracked."""
         if len(self._untracked) >= self._most_peers:
-            # Not all transports tell of a peer's end.
+            # Not every transport tells when a peer has gone.
             for other in list(self._untracked):
                 self._release(other)
                 if other not in self._held:
@@ -74,7 +76,7 @@ class ByteBudget:
         self._sizes[peer] = self._sizes.get(peer, 0) + size
 
     def forget(self, peer: bytes) -> None:
-        """A peer has gone."""
+        """Stop counting for a peer that has gone."""
         self._held.pop(peer, None)
         self._sizes.pop(peer, None)
         self._untracked.pop(peer, None)

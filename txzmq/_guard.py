@@ -1,8 +1,8 @@
 """Who may use a socket: the reactor's thread, in the process that made it.
 
-libzmq's sockets belong to one thread, and Twisted's reactor does, too; libzmq aborts the process
-where it notices that another one got in. In a forked child, libzmq's own threads are missing, and
-the descriptors are the parent's.
+A socket of libzmq belongs to one thread, as Twisted's reactor does; libzmq aborts the process where
+it notices the use from another. In a forked child, libzmq's own threads are missing, and the
+descriptors are shared with the parent.
 """
 
 from __future__ import annotations
@@ -21,62 +21,62 @@ __all__ = ["ForkedError", "Guard", "WrongThreadError"]
 
 
 class WrongThreadError(RuntimeError):
-    """Something of the reactor's was used in another thread; nothing was done.
+    """A factory, connection, channel or server was used outside of the reactor's thread.
 
-    Only the reactor's thread may use factories, connections, channels and servers. Others use
-    ``reactor.callFromThread``, or :class:`txzmq.rpc.Blocking` for calls.
+    Nothing was done. Other threads use ``reactor.callFromThread``, or
+    :class:`txzmq.rpc.Blocking` for calls.
     """
 
 
 class ForkedError(RuntimeError):
-    """Something was used in a forked child that its parent made; nothing was done.
+    """A forked child used a factory, or something made with it, of its parent.
 
-    The child makes a :class:`~txzmq.ZmqFactory`, and all that hangs on it, of its own.
+    Nothing was done. The child must make a :class:`~txzmq.ZmqFactory`, and its connections,
+    channels and servers, of its own.
     """
 
 
 class Guard:
-    """Says whether the current thread may go on.
+    """Tells whether the current thread may use what is guarded.
 
-    Any thread may until the reactor runs, because the one that it will run in is not known
-    before. From then on it is the reactor's, even when the reactor has stopped, for as long as
-    that thread lives.
+    Any thread may until the reactor runs, since nobody knows before which thread it will run in.
+    From then on only that thread may, for as long as it lives, even when the reactor has stopped.
     """
 
     __slots__ = ("_forked", "_reactor", "thread")
 
     def __init__(self, reactor: Callable[[], object] | None = None) -> None:
         """
-        :param reactor: gives the reactor; called when one has run in this process. None for what
-            any thread may use.
+        :param reactor: returns the reactor; called once one has run in this process. None to let
+            any thread pass.
         """
         #: The reactor's thread as far as it is known. Hot code compares it with ``get_ident()``
-        #: and calls :meth:`look` where they differ.
+        #: and calls :meth:`check_anew` where they differ.
         self.thread: int | None = None
         self._reactor = reactor
         self._forked = False
 
     @property
     def forked(self) -> bool:
-        """Whether this is a child of the process that this belongs to."""
+        """Whether this process is a forked child of the one that the guard was made in."""
         return self._forked
 
     def fork(self) -> None:
-        """Refuse everything from now on, in a child."""
+        """Refuse everything from now on; called in a forked child."""
         self._forked = True
         self.thread = None
 
     def check(self) -> None:
-        """Raise unless the current thread may go on.
+        """Raise unless the current thread may use what is guarded.
 
-        :raises WrongThreadError: if it is not the reactor's.
-        :raises ForkedError: if this is a forked child.
+        :raises WrongThreadError: in another thread than the reactor's.
+        :raises ForkedError: in a forked child.
         """
         if self.thread != get_ident():
-            self.look()
+            self.check_anew()
 
-    def look(self) -> None:
-        """As :meth:`check`, without the short cut."""
+    def check_anew(self) -> None:
+        """As :meth:`check`, without its short cut by :attr:`thread`."""
         if self._forked:
             raise ForkedError(
                 "this belongs to the parent of this forked process and cannot be used here: make "
@@ -89,12 +89,15 @@ class Guard:
                 "or for calls txzmq.rpc.Blocking"
             )
 
-    def hands_over(self, failed: Callable[..., object], *args: object) -> bool:
-        """Have the reactor go on where a Deferred of its was fired in another thread.
+    def report_wrong_thread(self, failed: Callable[..., object], *args: object) -> bool:
+        """Report that a user's Deferred was fired outside of the reactor's thread.
 
-        :param failed: called in the reactor's thread, with *args* and a Failure that tells it.
-        :return: whether this is another thread.
-        :raises ForkedError: if this is a forked child.
+        For callbacks, which do nothing more then. In the reactor's thread nothing is reported.
+
+        :param failed: called in the reactor's thread, with *args* and a Failure of
+            :class:`WrongThreadError`.
+        :return: whether this is the wrong thread.
+        :raises ForkedError: in a forked child.
         """
         try:
             self.check()
@@ -107,16 +110,17 @@ class Guard:
     def reactor(self) -> ThreadedReactor:
         """The reactor.
 
-        :raises ValueError: if there is none, as with connections in memory.
+        :raises ValueError: if there is none, as with a network in memory.
         """
         if self._reactor is None:
-            raise ValueError("there is no reactor here that has a thread")
+            raise ValueError("a network in memory has no reactor that runs in a thread")
         return cast("ThreadedReactor", self._reactor())
 
     def is_owner(self) -> bool:
         """Whether the current thread is the reactor's, or no thread is."""
         me = get_ident()
-        # Looking the reactor up installs one, which is the application's to do.
+        # Before self._reactor(), which installs a reactor if there is none: only the application
+        # should do that.
         last = _last_reactors_thread()
         if self._reactor is None or last is None:
             return True

@@ -17,7 +17,7 @@ ID_SIZE = 16
 def new_epoch() -> bytes:
     """The first half of the ids of one source: 8 random bytes.
 
-    They keep the replies to an earlier connection's requests apart from this one's.
+    They distinguish the replies to this source's requests from those to an earlier one's.
     """
     return os.urandom(EPOCH_SIZE)
 

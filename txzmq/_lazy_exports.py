@@ -1,6 +1,7 @@
-"""Packages whose names are imported when somebody asks for them (PEP 562).
+"""Packages that import each of their names when it is first asked for (PEP 562).
 
-A program that imports a generated client, and makes no channel, is not to wait for sockets.
+So a program that imports a generated client, and makes no channel, does not wait until the socket
+layer is loaded.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ __all__ = ["lazy_exports"]
 def lazy_exports(
     package: str, names: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """Make ``__getattr__`` and ``__dir__`` of a package.
 
-    :param names: what it exports, with spaces between, by the modules that define it. Those
-        modules of its own are its attributes, too, as if it had imported them.
+    :param names: by module, the names that the package exports from it, separated by spaces. The
+        package's own modules among them are its attributes, too, as if it had imported them.
     """
     module_of = {name: module for module, several in names.items() for name in several.split()}
     own = {module[len(package) + 1 :] for module in names if module.startswith(f"{package}.")}
@@ -26,7 +27,7 @@ def lazy_exports(
     def get_attribute(name: str) -> object:
         if name in module_of:
             value: object = getattr(import_module(module_of[name]), name)
-            setattr(sys.modules[package], name, value)  # the next one does not come here
+            setattr(sys.modules[package], name, value)  # found without this function from now on
             return value
         if name in own:
             return import_module(f"{package}.{name}")

@@ -1,4 +1,4 @@
-"""What the C library's allocator is told about large messages."""
+"""Keeps the C library's allocator from returning the memory of large messages to the kernel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LARGE_BLOCK: Final = 16 * 1024 * 1024
 
 @functools.cache
 def keep_large_blocks() -> None:
-    """Have freed memory kept for the next large message, up to 32 MiB of it per thread's heap.
+    """Have glibc keep up to 32 MiB of freed memory per heap for the next large message.
 
-    glibc gives the free end of a heap back to the kernel, and the next large message takes it
-    anew, page by page: half of all that a message of 1 MiB costs. How much is kept follows from the
-    largest block that was freed (``mallopt(3)``, ``M_MMAP_THRESHOLD``), and the one here is never
-    written to. ``MALLOC_TRIM_THRESHOLD_`` in the environment says otherwise, and other allocators
-    do as they like.
+    By default glibc returns the free end of a heap to the kernel, and the next large message has to
+    get it again, page by page: half of what a message of 1 MiB costs. glibc keeps twice the size of
+    the largest block that was freed so far (``mallopt(3)``, ``M_MMAP_THRESHOLD``), so this frees a
+    large block that was never written to. ``MALLOC_TRIM_THRESHOLD_`` in the environment overrides
+    it; other allocators are not affected.
     """
     bytes(_LARGE_BLOCK)

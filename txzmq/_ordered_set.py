@@ -13,8 +13,8 @@ T = TypeVar("T")
 class OrderedSet(OrderedDict[T, None]):
     """A set in the order of addition.
 
-    The items are the keys of a dict. It is no plain one: that takes ever longer to find its first
-    key where the first one is always the one to go.
+    The items are the keys of an OrderedDict, since a plain dict takes ever longer to find its first
+    key when the first is always the one to be removed.
     """
 
     __slots__ = ()

@@ -29,15 +29,15 @@ class Timer(Protocol):
     """
 
     def active(self) -> bool:
-        """Whether it has neither run nor been cancelled."""
+        """Whether the call was neither made nor cancelled."""
         ...
 
     def cancel(self) -> None:
-        """Do not run it."""
+        """Do not make the call."""
         ...
 
     def reset(self, secondsFromNow: float, /) -> None:
-        """Run it that many seconds from now instead."""
+        """Make the call that many seconds from now instead."""
         ...
 
 
@@ -80,11 +80,11 @@ class Reactor(Clock, Protocol):
 
 
 class ThreadedReactor(Protocol):
-    """What other threads may use of a reactor; test doubles do without."""
+    """The part of a reactor that other threads may use; test doubles lack it."""
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether the reactor runs."""
         ...
 
     def callFromThread(self, callable: Callable[..., Any], /, *args: object, **kw: object) -> Any:
@@ -102,8 +102,8 @@ def default_reactor() -> Reactor:
 class MonotonicClock:
     """A reactor's timers, by a clock that nobody sets.
 
-    Twisted's reactors tell the time of day. Where that is set forward, their timers run too early,
-    which whoever looks at this clock notices; where it is set back, they run late.
+    Twisted's reactors tell the time of day. When that is set forward, their timers run too early,
+    which those who compare with this clock notice; when it is set back, they run late.
     """
 
     def __init__(self, reactor: Clock) -> None:
@@ -120,5 +120,5 @@ class MonotonicClock:
 
 
 def monotonic(reactor: Clock) -> Clock:
-    """The clock of *reactor*, which goes only forward; that of a test as it is."""
+    """A clock of *reactor* that goes only forward; the clock of a test is returned as it is."""
     return MonotonicClock(reactor) if reactor.seconds is time.time else reactor

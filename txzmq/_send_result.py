@@ -1,4 +1,4 @@
-"""What became of a message that was to be sent."""
+"""The result of an attempt to send a message."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["SendResult"]
 
 
 class SendResult(enum.Enum):
-    """What became of a message given to :meth:`ZmqConnection.trySend`."""
+    """The result of :meth:`ZmqConnection.trySend`."""
 
-    #: libzmq has it.
+    #: libzmq has taken the message.
     SENT = enum.auto()
-    #: No room or no peer now; :meth:`ZmqConnection.readyToSend` tells when to try again.
+    #: There is no room or no peer now; :meth:`ZmqConnection.readyToSend` tells when to try again.
     BLOCKED = enum.auto()
-    #: The peer that it is for is not there (a ROUTER with ``ROUTER_MANDATORY``).
+    #: The message's peer is not connected (a ROUTER with ``ROUTER_MANDATORY``).
     UNREACHABLE = enum.auto()

@@ -1,4 +1,4 @@
-"""What a generated fake client runs on; public through :mod:`txzmq.testing`."""
+"""The base of generated fake clients; public through :mod:`txzmq.testing`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RecordedCall(Generic[Q]):
     """One call that was made on a fake client."""
 
     method: Method[Q, Any]
-    #: What was sent: one request, or those that the answer has read from the stream so far.
+    #: The request; of a stream, the requests that the answer has read so far.
     requests: list[Q] = field(default_factory=list[Q])
     timeout: float | None = None
     metadata: TrailingMetadata = ()
@@ -65,9 +65,9 @@ class RecordedCall(Generic[Q]):
 
     @property
     def request(self) -> Q:
-        """The one request of a unary call, the first one of a stream.
+        """The only request of a call, or the first one of a stream.
 
-        :raises IndexError: if none was read.
+        :raises IndexError: if the answer has read none of the stream.
         """
         return self.requests[0]
 
@@ -75,7 +75,7 @@ class RecordedCall(Generic[Q]):
 def calls(client: object, method: Method[Q, Any], /) -> list[RecordedCall[Q]]:
     """The calls of *method* on a fake client so far, in the order in which they were made.
 
-    ``calls(fake, GreeterMethods.say_hello)[0].request`` is a ``HelloRequest``, to type checkers
+    ``calls(fake, GreeterMethods.say_hello)[0].request`` is a ``HelloRequest``, for type checkers,
     too. The list is a copy.
 
     :raises TypeError: if *client* is no generated fake client.
@@ -84,7 +84,7 @@ def calls(client: object, method: Method[Q, Any], /) -> list[RecordedCall[Q]]:
     if not isinstance(caller, FakeCaller):
         raise TypeError(f"not a generated fake client: {client!r}")
     return [
-        # The method that was called is the same constant, so its requests have its type.
+        # The call has the same method, so its requests have the method's type.
         cast("RecordedCall[Q]", call)
         for call in caller.recorded
         if call.method is method
@@ -93,15 +93,15 @@ def calls(client: object, method: Method[Q, Any], /) -> list[RecordedCall[Q]]:
 
 @final
 class FakeCaller:
-    """Answers calls from given values and functions, at once and without a server.
+    """Answers calls by given values and functions, at once and without a server.
 
-    A :class:`~txzmq.rpc.Caller`; generated fake clients make theirs.
+    It is a :class:`~txzmq.rpc.Caller`; each generated fake client makes one.
     """
 
     def __init__(self, answers: Mapping[str, object], /) -> None:
         """
-        :param answers: how to answer, by the name of the Python method; None for methods that
-            fail with UNIMPLEMENTED. The generated constructor has checked their types.
+        :param answers: the answer of each method, by its Python name; a method whose answer is None
+            fails with UNIMPLEMENTED. The generated constructor has checked the types.
         """
         self._answers = answers
         #: Every call so far, in order.
@@ -182,7 +182,7 @@ class FakeCaller:
         self.recorded.append(call)
         return call
 
-    # Any: which answers fit which method is checked where the generated constructor is called.
+    # Any: the types of answers are checked where the generated constructor is called.
     def _answer(self, method: Method[Any, Any]) -> Any:
         answer = self._answers.get(method.name)
         if answer is None:
@@ -197,17 +197,17 @@ def _pairs(metadata: MetadataInput | None) -> TrailingMetadata:
     return tuple(metadata or ())
 
 
-# Any: what is inside an answer is the caller's to check, see FakeCaller._answer.
+# Any: the types of answers are checked elsewhere, see FakeCaller._answer.
 def _one(method: Method[Any, Any], answer: Any, request: object) -> Deferred[Any]:
-    """The result of an answer with one response; what it raises is a failure."""
+    """The response of an answer; the Deferred fails with what the answer raises."""
     return _result(answer, request).addErrback(_of_call, method)
 
 
 def _of_call(failure: Failure, method: Method[Any, Any]) -> Failure:
-    """An error that knows which call failed with it, as one of a real channel does."""
+    """Set the method of an error, as a real channel does."""
     error = cast("object", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
     if isinstance(error, RpcError):
-        error.method = method.path
+        error.of_call(method.path)
     return failure
 
 
@@ -215,7 +215,7 @@ def _result(answer: Any, request: object) -> Deferred[Any]:
     result: Any
     try:
         result = answer(request) if callable(answer) else answer
-    except Exception as error:  # noqa: BLE001 - whatever an answer raises is the call's outcome
+    except Exception as error:  # noqa: BLE001 - whatever an answer raises is the call's result
         return fail(error)
     if isinstance(result, Exception):
         return fail(result)
@@ -247,7 +247,7 @@ async def _items(items: StreamInput[T]) -> AsyncIterator[T]:
 
 
 class _FakeRequestStream(RequestStream[Q]):
-    """What the client sends, read as the answer asks for it, each request recorded."""
+    """The requests of a stream; each is recorded when the answer reads it."""
 
     __slots__ = ("_items", "_recorded")
 
@@ -262,7 +262,7 @@ class _FakeRequestStream(RequestStream[Q]):
 
 
 class _FakeResponseStream(ResponseStream[R]):
-    """The items of an answer, until cancelled."""
+    """The responses of an answer, until the stream is cancelled."""
 
     __slots__ = ("_cancelled", "_ended", "_items")
 
@@ -281,5 +281,5 @@ class _FakeResponseStream(ResponseStream[R]):
             raise
 
     def cancel(self) -> None:
-        """End the stream: reading on raises :class:`~twisted.internet.defer.CancelledError`."""
+        """End the stream; to read on raises :class:`~twisted.internet.defer.CancelledError`."""
         self._cancelled = not self._ended

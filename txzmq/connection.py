@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, cast
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias, cast
 
 import zmq
 from twisted.internet.interfaces import IFileDescriptor, IReadDescriptor
@@ -21,15 +21,15 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
 
 from txzmq._backend import recv, send
 from txzmq._budget import TRACKED, ByteBudget
-from txzmq._reactor import Timer
+from txzmq._guard import Guard
+from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
-
-if TYPE_CHECKING:
-    from txzmq.factory import ZmqFactory
-    from txzmq.monitor import ZmqMonitor
+from txzmq._timer import ResettableTimer
 
 __all__ = [
     "NOBLOCK",
+    "Factory",
+    "Monitor",
     "Part",
     "SendResult",
     "ZmqConnection",
@@ -43,7 +43,7 @@ Part: TypeAlias = str | bytes | bytearray | memoryview | zmq.Frame
 
 _log = Logger()
 
-# With its prefix in the log lines. Any: Twisted leaves it untyped.
+# Calls a function whose log lines get the connection's prefix. Any: Twisted leaves it untyped.
 _callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
 # Plain ints: pyzmq's enums cost more than the call that they are for.
 NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -52,19 +52,21 @@ _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].ge
 
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
-#: Bytes from which on a part goes to libzmq without a copy. To be told that libzmq is done with
-#: it costs more than to copy a smaller one.
+#: A part of so many bytes or more goes to libzmq without a copy. To copy a smaller one costs less
+#: than libzmq's notice that it is done with it.
 _NO_COPY: Final = 256 * 1024
-#: Seconds until the next try, where nothing tells when one is worth it.
+#: Seconds until a blocked send is tried again, at first and at most, on sockets whose events do
+#: not say which peer has room.
 _FIRST_RETRY: Final = 0.001
 _LAST_RETRY: Final = 0.02
+#: Seconds until receiving is tried again after an error.
 _RETRY_RECEIVE: Final = 0.1
 
 
 class ZmqEndpointType:
-    """How an endpoint comes to be: "bound" or "connected"."""
+    """How a socket is attached to an endpoint."""
 
-    #: Bind, listen for connections.
+    #: Bind, and listen for connections.
     bind: Final = "bind"
     #: Connect to another endpoint.
     connect: Final = "connect"
@@ -81,10 +83,76 @@ class ZmqEndpoint(NamedTuple):
     address: str
 
 
+class Factory(Protocol):
+    """What a connection needs of its factory; a :class:`~txzmq.ZmqFactory` is one.
+
+    The methods are there for applications, which reach the factory by ``connection.factory``.
+    """
+
+    #: Milliseconds for which a closed socket keeps unsent messages; -1 for ever.
+    lingerPeriod: int
+
+    @property
+    def guard(self) -> Guard:
+        """Says whether the current thread may use the factory's connections."""
+        ...
+
+    @property
+    def reactor(self) -> Reactor:
+        """The reactor of all its connections."""
+        ...
+
+    @property
+    def context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The ZeroMQ context, which makes the sockets."""
+        ...
+
+    @property
+    def connections(self) -> set[ZmqConnection]:
+        """All connections that are open; each adds and removes itself."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was shut down, so that it makes no more sockets."""
+        ...
+
+    def shutdown(self) -> None:
+        """Close all connections and the context."""
+        ...
+
+    def registerForShutdown(self) -> None:
+        """Have :meth:`shutdown` called when the reactor stops."""
+        ...
+
+    def callWhenClosed(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Have *callback* called by :meth:`shutdown`, before the connections are closed.
+
+        :return: a function that takes this back.
+        """
+        ...
+
+
+class Monitor(Protocol):
+    """What a connection needs of its monitor; a :class:`~txzmq.ZmqMonitor` is one."""
+
+    def shutdown(self) -> None:
+        """Stop watching the connection."""
+        ...
+
+    def collected(self) -> None:
+        """Stop libzmq's events, in any thread: the connection is garbage."""
+        ...
+
+    def catchUp(self) -> None:
+        """Tell the handler, now, of all events so far."""
+        ...
+
+
 def toBytes(part: Part) -> bytes:
     """The bytes of one message part; str becomes UTF-8.
 
-    Any buffer will do, as it does for pyzmq: an array, for instance.
+    Like pyzmq, it takes any buffer, such as an ``array.array``.
 
     :raises TypeError: if *part* is neither text nor a buffer.
     """
@@ -123,7 +191,7 @@ class _WatchedSocket(zmq.Socket[bytes]):
     connection: ZmqConnection | None = None
 
     def touched(self) -> None:
-        """Have the connection look for messages."""
+        """Have the connection look for messages, as the signal may be consumed."""
         if self.connection is not None:
             self.connection.scheduleRead()
 
@@ -133,13 +201,14 @@ class _WatchedSocket(zmq.Socket[bytes]):
             self.connection.guard.check()
 
     def __del__(self) -> None:
-        # With its connection, and in whatever thread; a child leaves its parent's socket alone.
+        # Its connection is garbage, too, and this may be any thread. In a forked child the socket
+        # is the parent's, and stays open.
         connection, self.connection = self.connection, None
         if connection is not None:
             if connection.guard.forked:
                 return
             connection.collected()
-            super().close()  # without zmq.Socket's warning: the factory's context has one for all
+            super().close()  # so that zmq.Socket does not warn: the factory's context warns for all
         super().__del__()
 
     def close(self, linger: int | None = None) -> None:
@@ -157,7 +226,7 @@ class _WatchedSocket(zmq.Socket[bytes]):
 
 
 def _reporting(name: str) -> Callable[..., Any]:
-    """The method *name* of ``zmq.Socket``, in the reactor's thread only; reports the touch."""
+    """The method *name* of ``zmq.Socket``; it checks the thread and reports the touch."""
     original = getattr(zmq.Socket, name)
 
     @functools.wraps(original)
@@ -195,7 +264,7 @@ class ZmqConnection:
 
     Subclasses set :attr:`socketType` and override :meth:`messageReceived`. Messages arrive in the
     order in which libzmq hands them out, one call of :meth:`messageReceived` each, never before
-    the subclass's ``__init__`` has returned. An exception in :meth:`messageReceived` is logged and
+    the subclass's ``__init__`` has returned. An exception in :meth:`messageReceived` is logged, and
     the next message is read.
 
     The class attributes are options of the socket; override them in a subclass, or on the class,
@@ -204,8 +273,8 @@ class ZmqConnection:
     :ivar factory: the :class:`~txzmq.ZmqFactory`; None after :meth:`shutdown`.
     :ivar socket: the ``zmq.Socket``; None after :meth:`shutdown`.
     :ivar endpoints: every :class:`ZmqEndpoint` bound or connected so far.
-    :ivar fd: the descriptor that libzmq signals; readable does not mean that a message waits.
-    :ivar queue: kept for subclasses that queue what they cannot send yet; unused here.
+    :ivar fd: the descriptor that libzmq signals. It may be readable while no message waits.
+    :ivar queue: for subclasses that queue what they cannot send yet; unused here.
     :ivar monitor: the :class:`~txzmq.ZmqMonitor` that watches this connection, or None; it is shut
         down with the connection.
     :ivar discarded: how many incoming messages were dropped, by reason.
@@ -213,7 +282,7 @@ class ZmqConnection:
 
     #: The type of the socket, such as ``zmq.PULL``; set by each subclass.
     socketType: ClassVar[int] = cast("int", None)
-    #: May multicast go back to its own host? libzmq 3 and later always loop it back.
+    #: Whether multicast may reach its own host. Without effect: libzmq 3 and later always allow it.
     allowLoopbackMulticast: bool = False
     #: Maximum rate of multicast, kilobits per second.
     multicastRate: int = 100
@@ -231,30 +300,30 @@ class ZmqConnection:
     reconnectInterval: int = 100
     #: Milliseconds that the growing interval may reach; 0 for a constant interval.
     reconnectIntervalMax: int = 0
-    #: What separates tag and message in the framing of PUB and SUB; one byte.
+    #: The byte that separates tag and message in the framing of PUB and SUB.
     topicSep: bytes = b"\0"
     #: Further options of the socket by libzmq's names, such as ``{"IMMEDIATE": 1}``; they are set
     #: last, before the first bind or connect.
     socketOptions: Mapping[str, int | bytes] = {}
     #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any.
     _byteBudget: ByteBudget | None = None
-    #: After so many messages, one :meth:`doRead` lets the rest of the reactor have its turn.
+    #: After so many messages, :meth:`doRead` returns, and reads on in the reactor's next turn.
     readMessageBudget: int = 1000
-    #: After so many seconds, one :meth:`doRead` lets the rest of the reactor have its turn.
+    #: After so many seconds, :meth:`doRead` returns, and reads on in the reactor's next turn.
     readTimeBudget: float = 0.01
 
     def __init__(
         self,
-        factory: ZmqFactory,
+        factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
     ) -> None:
         """Make the socket and attach it to *endpoint*; more may follow by :meth:`addEndpoints`.
 
-        :param factory: owns the ZeroMQ context, knows the reactor.
+        :param factory: a :class:`~txzmq.ZmqFactory`, which has the ZeroMQ context and the reactor.
         :param endpoint: where to bind or connect.
-        :param identity: the socket's routing id. Leave it alone unless you know how it works:
-            two peers with one identity steal each other's messages.
+        :param identity: the socket's routing id; None to have libzmq make one. Two peers with the
+            same identity get each other's messages.
         :raises ValueError: if the endpoint's type is neither bind nor connect.
         :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
             down. Nothing is left open after an exception.
@@ -263,23 +332,23 @@ class ZmqConnection:
         """
         self.guard = factory.guard
         self.guard.check()
-        self.factory: ZmqFactory | None = factory
+        self.factory: Factory | None = factory
         self.endpoints: list[ZmqEndpoint] = []
         self.identity = None if identity is None else toBytes(identity)
         self.queue: deque[Any] = deque()
         self.discarded: Counter[str] = Counter()
         self._readCall: Timer | None = None
-        self._retryCall: Timer | None = None
         self._retryDelay = 0.0
         self._reading = False
         self._sendBlocked = False
         self._sent = False
         self._turnEndWanted = False
-        self.monitor: ZmqMonitor | None = None
+        self.monitor: Monitor | None = None
 
         if factory.closed:
             raise zmq.ZMQError(zmq.ETERM)
-        # Made by the context, so that its destroy() knows the socket.
+        self._retryTimer = ResettableTimer(factory.reactor, self._retry)
+        # The context makes it, so that its destroy() knows the socket.
         socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
         self.socket: zmq.Socket[bytes] | None = socket
         try:
@@ -294,7 +363,7 @@ class ZmqConnection:
             raise
         socket.connection = self
         factory.connections.add(self)
-        # Not now: messages may wait already, and the subclass is not initialised yet.
+        # Later, since messages may wait already, and the subclass is not initialised yet.
         self.scheduleRead()
 
     def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
@@ -346,16 +415,16 @@ class ZmqConnection:
             raise ValueError(f"the type of {endpoint!r} must be 'bind' or 'connect'")
 
     def lastEndpoint(self) -> str:
-        """The address that was bound or connected last, with a wildcard port made real."""
+        """The address bound or connected last; a wildcard port is replaced by the real one."""
         return self._openSocket().get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def _openSocket(self) -> zmq.Socket[bytes]:
-        """The socket, in the reactor's thread.
+        """The socket, for use in the reactor's thread.
 
-        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, as libzmq says it of a closed one.
+        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, libzmq's error for a closed socket.
         """
         if self.guard.thread != get_ident():
-            self.guard.look()
+            self.guard.check_anew()
         if self.socket is None:
             raise zmq.ZMQError(zmq.ENOTSOCK)
         return self.socket
@@ -363,8 +432,8 @@ class ZmqConnection:
     def shutdown(self) -> None:
         """Close the socket and leave the reactor.
 
-        Unsent messages are kept for the factory's ``lingerPeriod``, in the background. May be
-        called from :meth:`messageReceived`, and again.
+        libzmq goes on sending in the background for the factory's ``lingerPeriod``. May be called
+        from :meth:`messageReceived`, and again.
         """
         factory, socket = self.factory, self.socket
         if factory is None or socket is None:
@@ -373,23 +442,39 @@ class ZmqConnection:
         if self.monitor is not None:
             # First: libzmq cannot close a context while a monitor's socket is open.
             self.monitor.shutdown()
-        for call in (self._readCall, self._retryCall):
-            if call is not None and call.active():
-                call.cancel()
-        self._readCall = self._retryCall = None
+        if self._readCall is not None and self._readCall.active():
+            self._readCall.cancel()
+        self._readCall = None
+        self._retryTimer.stop()
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
         self.factory = self.socket = None
-        socket.connection = None  # which its close() would shut down
+        socket.connection = None  # so that its close() does not shut this down again
         socket.close()
 
     def collected(self) -> None:
         """Called when the connection is garbage, and its socket is still open.
 
-        In any thread, so nothing of the reactor's may be used.
+        Called in any thread, so it must not use the reactor.
         """
         if self.monitor is not None:
             self.monitor.collected()
+
+    # -- its monitor -------------------------------------------------------------------------
+
+    def attachMonitor(self, monitor: Monitor) -> None:
+        """Have *monitor* shut down with this connection; for :class:`~txzmq.ZmqMonitor`."""
+        self.monitor = monitor
+
+    def detachMonitor(self, monitor: Monitor) -> bool:
+        """Undo :meth:`attachMonitor`.
+
+        :return: whether *monitor* was attached.
+        """
+        if self.monitor is not monitor:
+            return False
+        self.monitor = None
+        return True
 
     # -- IReadDescriptor, IFileDescriptor, ILoggingContext -----------------------------------
 
@@ -398,16 +483,16 @@ class ZmqConnection:
         return -1 if self.socket is None else self.fd
 
     def connectionLost(self, reason: Failure) -> None:
-        """Called by the reactor when it will not read the descriptor any more."""
+        """Called by the reactor when it stops reading the descriptor."""
         if self.factory is not None and not self.guard.forked:
             self.factory.reactor.removeReader(self)
 
     def logPrefix(self) -> str:
-        """How log lines from within the reader begin."""
+        """What log lines of the reader begin with."""
         return "ZMQ"
 
     def doRead(self) -> None:
-        """Receive what waits, until nothing does or the budget of this turn is spent.
+        """Receive messages until none waits, or the budget of this turn is spent.
 
         Called by the reactor when libzmq signals the descriptor. Never raises.
         """
@@ -416,32 +501,29 @@ class ZmqConnection:
     def scheduleRead(self) -> None:
         """Read in the reactor's next turn, whatever the descriptor says.
 
-        For after a touch of the socket, because almost any may have consumed the signal.
+        To be called after the socket was used, since almost any use may have consumed the signal.
         """
         if self._readCall is None and not self._reading and self.factory is not None:
             self.guard.check()
-            # As reactors call doRead.
+            # With the logger, as reactors call doRead.
             self._readCall = self.factory.reactor.callLater(0, _callWithLogger, self, self._read)
 
     def scheduleTurnEnd(self) -> None:
-        """Have :meth:`turnEnded` called once, in this turn if messages are being read, or the next.
+        """Have :meth:`turnEnded` called: in this turn if messages are being read, else in the next.
 
-        While messages are read that is after the first of them, and after the last.
+        While messages are read, it is called after the first of them and after the last.
         """
         self._turnEndWanted = True
         if self._readCall is None:
             self.scheduleRead()
 
     def _retryLater(self, delay: float) -> None:
-        """Read again after *delay* seconds, if nothing makes it happen before."""
-        if self._retryCall is None and self.factory is not None:
-            self._retryCall = self.factory.reactor.callLater(
-                delay, _callWithLogger, self, self._retry
-            )
+        """Read again after *delay* seconds, unless that is planned already."""
+        if self.factory is not None and not self._retryTimer.is_running:
+            self._retryTimer.start(delay)
 
     def _retry(self) -> None:
-        self._retryCall = None
-        self._read()
+        _callWithLogger(self, self._read)
 
     def _read(self, *, signalled: bool = False) -> None:
         if self._readCall is not None:
@@ -457,12 +539,12 @@ class ZmqConnection:
             waits = True
         else:
             self._endTurn()
-            # Cheaper than to fail to receive.
+            # To ask is cheaper than to fail to receive.
             waits = bool(self._events() & zmq.POLLIN)
         if waits:
             waits = not self._readSome()
             if self._endTurn() and not waits:
-                # What was sent may have consumed the signal of what arrived meanwhile.
+                # Sending may have consumed the signal of messages that arrived meanwhile.
                 waits = bool(self._events() & zmq.POLLIN)
         if waits:
             self.scheduleRead()
@@ -473,11 +555,14 @@ class ZmqConnection:
             self._callHook(self.drained)
 
     def _endTurn(self) -> bool:
-        """Call :meth:`turnEnded` if that is wanted; whether it was."""
+        """Call :meth:`turnEnded` if it was asked for.
+
+        :return: whether it was.
+        """
         if not self._turnEndWanted:
             return False
         self._turnEndWanted = False
-        self._reading = True  # whoever sends need not schedule a read
+        self._reading = True  # so that what is sent schedules no read: the caller looks again
         try:
             self._callHook(self.turnEnded)
         finally:
@@ -485,7 +570,7 @@ class ZmqConnection:
         return True
 
     def _readInChild(self) -> None:
-        # The reader stays: an epoll reactor would take it from the parent's.
+        # The reader stays: an epoll reactor would remove it from the parent's, too.
         self._reading = True
         _log.critical(
             "{connection} does nothing in this process, a forked child of the one that made it. "
@@ -496,7 +581,7 @@ class ZmqConnection:
     def _readSome(self) -> bool:
         """Dispatch messages now, as many as the budget of one turn allows.
 
-        :return: whether all that had arrived are dispatched.
+        :return: whether all messages that had arrived are dispatched.
         """
         self._reading = True
         try:
@@ -514,28 +599,30 @@ class ZmqConnection:
                 message = self._receive(self.socket)
             except zmq.Again:
                 return True
-            except BaseException as error:  # noqa: BLE001 - one that escapes ends all reading
+            except BaseException as error:  # noqa: BLE001 - one that escapes would end all reading
                 self._cannotReceive(error)
                 return True
             if self.factory is None:
-                break  # shut down by a hook in between
+                break  # a hook shut the connection down
             try:
                 self.messageReceived(message)
             except BaseException:  # noqa: BLE001 - as above; Twisted goes on after a SystemExit too
                 _log.failure("{connection} failed on a message", connection=self)
             if self._turnEndWanted and count == budget:
-                # A lone message's answer need not wait until it is known to be alone.
+                # The answer to a lone message does not wait until it is known to be alone.
                 self._turnEndWanted = False
                 self._callHook(self.turnEnded)
             count -= 1
             if count <= 0 or time.monotonic() >= end:
                 return False
             if count == budget - 1 and not self._events() & zmq.POLLIN:
-                return True  # cheaper than to fail to receive: most messages are alone
+                return (
+                    True  # most messages are alone, and to ask is cheaper than to fail to receive
+                )
         return True
 
     def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
-        """One whole message.
+        """Receive one message, as a list of its parts.
 
         :raises zmq.Again: if none waits.
         """
@@ -548,17 +635,17 @@ class ZmqConnection:
         return message
 
     def _cannotReceive(self, error: BaseException) -> None:
-        """Receiving failed, not for want of messages: make sure that it does not fail for ever."""
+        """Handle an error other than EAGAIN, so that the reactor does not spin on it."""
         errno = error.errno if isinstance(error, zmq.ZMQError) else None
         if errno in _SOCKET_GONE:
             # Somebody closed the socket or the context.
             self._callHook(self.shutdown)
             return
-        # Other than EAGAIN, an error leaves the signal on the descriptor, and the reactor would
-        # call without end. Asking for the events takes it away.
+        # Such an error leaves the signal on the descriptor, and the reactor would call doRead()
+        # without end. Asking for the events consumes the signal.
         events = self._events()
         if errno == zmq.EFSM:
-            return  # a REQ or REP socket of a user's own class, which is to send first
+            return  # a REQ or REP socket of a user's own class, which has to send first
         _log.failure(
             "{connection} cannot receive",
             Failure(error),  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
@@ -568,7 +655,7 @@ class ZmqConnection:
             self._retryLater(_RETRY_RECEIVE)
 
     def _events(self) -> int:
-        """What libzmq says may be done with the socket; nothing if that cannot be asked."""
+        """The socket's ``zmq.EVENTS``; 0 if libzmq cannot tell."""
         if self.socket is None:
             return 0
         try:
@@ -579,23 +666,22 @@ class ZmqConnection:
             return 0
 
     def _lookAtEvents(self, signalled: bool) -> None:
-        """Take the signal of a socket that cannot be read; go on with a send that had to stop."""
+        """Consume the signal of a socket that is not read; tell when a blocked send may go on."""
         events = self._events()
         if events & zmq.POLLIN and self.socketType not in _WRITE_ONLY:
-            # It arrived just now, and asking consumed its signal.
+            # A message arrived just now, and asking consumed its signal.
             self.scheduleRead()
         if not (self._sendBlocked and events & zmq.POLLOUT):
             return
-        if self._retryCall is not None:
+        if self._retryTimer.is_running:
             if not signalled:
                 return
-            self._retryCall.cancel()
-            self._retryCall = None
+            self._retryTimer.stop()
         self._sendBlocked = self._sent = False
         self._callHook(self.readyToSend)
         if self._sendBlocked and not self._sent:
-            # ROUTER and XPUB say that they can send when they can to any peer, so asking again at
-            # once would go on without end. The signal may come before the time is over.
+            # A ROUTER or XPUB reports POLLOUT when any peer has room, so to try again at once could
+            # go on without end. A signal may come before the delay is over.
             self._retryDelay = min(max(self._retryDelay * 2, _FIRST_RETRY), _LAST_RETRY)
             self._retryLater(self._retryDelay)
         else:
@@ -616,7 +702,7 @@ class ZmqConnection:
         :param message: bytes or str, or a sequence of them for a multipart message.
         :raises zmq.Again: if the high-water mark is reached or there is no peer; nothing is
             queued. :meth:`readyToSend` is called when it is worth trying again.
-        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`, or what else libzmq says.
+        :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`; other errors of libzmq.
         :raises TypeError: if a part is neither text nor bytes; nothing is sent.
         :raises ValueError: if *message* has no parts.
         """
@@ -632,7 +718,7 @@ class ZmqConnection:
             self.scheduleRead()
 
     def trySend(self, parts: Sequence[bytes]) -> SendResult:
-        """As :meth:`send`, for callers to whom a full queue is nothing exceptional.
+        """As :meth:`send`, but a full queue and a missing peer are results, not exceptions.
 
         :param parts: at least one part, bytes only.
         :raises zmq.ZMQError: ENOTSOCK after :meth:`shutdown`.
@@ -652,7 +738,7 @@ class ZmqConnection:
                 raise
             return SendResult.UNREACHABLE
         finally:
-            # To ask is cheaper than a turn that finds nothing.
+            # To ask for the events is cheaper than a turn that reads nothing.
             if (
                 self._readCall is None
                 and not self._reading
@@ -664,7 +750,10 @@ class ZmqConnection:
     def _sendLarge(
         self, socket: zmq.Socket[bytes], parts: Sequence[bytes], budget: ByteBudget
     ) -> None:
-        """Send a message whose last part is large, if the peer's share of memory has room."""
+        """Send a message whose last part is large.
+
+        :raises zmq.Again: if the byte budget of the peer has no room.
+        """
         peer = parts[0] if self.socketType == zmq.ROUTER else b""
         size = len(parts[-1])
         if not budget.has_room(peer, size):
@@ -676,12 +765,12 @@ class ZmqConnection:
     def _sendParts(
         cls, socket: zmq.Socket[bytes], parts: Sequence[bytes], *, track: bool = False
     ) -> Any:
-        """:return: of the last part, where *track* asks for it."""
+        """:return: the tracker of the last part if *track* is true, else None."""
         try:
             return cls._sendOnce(socket, parts, track)
         except zmq.Again:
-            # For a millisecond after it did so, a send does not look whether peers came or have
-            # made room. Asking for the events does.
+            # libzmq processes commands (a peer came, a peer has room) at most once in a
+            # millisecond when it sends, but always when it is asked for the events.
             if not _get(socket, zmq.EVENTS) & zmq.POLLOUT:
                 raise
             return cls._sendOnce(socket, parts, track)
@@ -700,8 +789,8 @@ class ZmqConnection:
                     send(socket, part, flags, copy=False)
             except zmq.Again:
                 if 0 < index < last:
-                    # The peer went away in mid-message: libzmq swallows all up to the last part
-                    # of a message, so without it the next message would be swallowed instead.
+                    # The peer went away in mid-message. libzmq drops everything up to the last part
+                    # of the message; without one it would drop the next message instead.
                     with suppress(zmq.ZMQError):
                         send(socket, b"", NOBLOCK)
                 raise
@@ -710,20 +799,20 @@ class ZmqConnection:
     def readyToSend(self) -> None:
         """Called when libzmq takes messages again after :meth:`send` raised ``zmq.Again``.
 
-        A ROUTER or XPUB cannot tell for which peer it does, so that sending may fail again; then
-        this is called again. Does nothing here; for subclasses that queue.
+        A ROUTER or XPUB does not tell for which peer, so sending may fail again; then this is
+        called again. Does nothing here; for subclasses that queue.
         """
 
     def turnEnded(self) -> None:
         """Called after :meth:`scheduleTurnEnd`.
 
-        Does nothing here; for subclasses that send what has come together, all at once.
+        Does nothing here; for subclasses that collect messages and send them together.
         """
 
     def drained(self) -> None:
         """Called when every message that had arrived has been received.
 
-        Does nothing here; for subclasses that have something to do in between.
+        Does nothing here; for subclasses.
         """
 
     def messageReceived(self, message: list[bytes]) -> None:
@@ -733,11 +822,11 @@ class ZmqConnection:
     def discard(self, reason: str) -> None:
         """Count an incoming message that was dropped.
 
-        :param reason: one of a few fixed words, a key of :attr:`discarded`.
+        :param reason: a key of :attr:`discarded`; one of a few fixed texts.
         """
         self.discarded[reason] += 1
         if self.discarded[reason] == 1:
-            # Once per connection: a peer must not be able to fill the log.
+            # Once per connection and reason: a peer must not be able to fill the log.
             _log.warn(
                 "{connection} dropped a message: {reason}; later ones are only counted",
                 connection=self,

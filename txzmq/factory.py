@@ -9,23 +9,23 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import zmq
 from twisted.logger import Logger
 
 from txzmq._guard import Guard
+from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Reactor, default_reactor
-
-if TYPE_CHECKING:
-    from txzmq.connection import ZmqConnection
+from txzmq.connection import ZmqConnection
 
 __all__ = ["ZmqFactory"]
 
 _log = Logger()
 
-#: Seconds beyond the linger period in which libzmq should have closed a context: it takes 5 ms, and
-#: 15 on a busy machine.
+#: Seconds beyond the linger period that libzmq gets to close a context. It takes 5 ms, and 15 on a
+#: busy machine.
 _CLOSING_TIME = 0.25
 
 
@@ -33,7 +33,7 @@ class _DefaultReactor:
     """``factory.reactor`` until somebody sets it: the process's reactor, looked up when used.
 
     Not a data descriptor, so that ``factory.reactor = r`` and ``reactor = r`` in a subclass
-    both win over it.
+    both override it.
     """
 
     def __get__(self, instance: object, owner: type) -> Reactor:
@@ -41,12 +41,12 @@ class _DefaultReactor:
 
 
 class _Context(zmq.Context[zmq.Socket[bytes]]):
-    """A context that may be forgotten, or be the parent's of a forked child."""
+    """A context that may become garbage, or belong to the parent of a forked child."""
 
     # Class attributes, because zmq.Context takes other names for options.
-    #: Whether a socket was made: only then libzmq has started its threads.
+    #: Whether a socket was made; libzmq starts its threads with the first one.
     used = False
-    #: Whether this is a child, which has not got these threads and leaves the context alone.
+    #: Whether this process is a forked child. It lacks libzmq's threads, and must not close this.
     forked = False
 
     def socket(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,20 +60,21 @@ class _Context(zmq.Context[zmq.Socket[bytes]]):
             self.term()
             return
         warnings.warn("a ZmqFactory was not shut down", ResourceWarning, stacklevel=2, source=self)
-        # Not here, as zmq.Context does: it waits for the sockets, which are garbage too, and may be
-        # closed only after this. Not a threading.Thread, whose locks may be held here.
+        # zmq.Context calls term() here, which waits for the sockets; they are garbage, too, and may
+        # be closed only after this returns. So a thread calls it, and not a threading.Thread, whose
+        # locks may be held while garbage is collected.
         _thread.start_new_thread(self.term, ())
 
 
 class ZmqFactory:
     """Owns a ZeroMQ context and keeps track of the connections that use it.
 
-    An application needs one. Set :attr:`ioThreads` in a subclass, the others there or on the
-    instance before making connections.
+    An application needs one. Set :attr:`ioThreads` in a subclass, and the other attributes there,
+    or on the instance before making connections.
 
     Once the reactor runs, only its thread may use a factory and its connections; others get
-    :class:`~txzmq.WrongThreadError`. A forked child gets :class:`~txzmq.ForkedError`, and makes a
-    factory of its own. A factory that has had no connection before the fork (such as that of a
+    :class:`~txzmq.WrongThreadError`. A forked child gets :class:`~txzmq.ForkedError`, and must make
+    a factory of its own. But a factory that had no connection before the fork (such as that of a
     ``.tac`` file, which twistd reads before it forks) can be used in the child.
 
     :ivar connections: all connections that are open.
@@ -103,8 +104,7 @@ class ZmqFactory:
         this = weakref.ref(self)
         self.guard = Guard(lambda: getattr(this(), "reactor", None))
         _factories.add(self)
-        # An ordered set.
-        self._callbacks: dict[Callable[[], None], None] = {}
+        self._callbacks: OrderedSet[Callable[[], None]] = OrderedSet()
 
     def __repr__(self) -> str:
         return "ZmqFactory()"
@@ -113,9 +113,9 @@ class ZmqFactory:
         """Close all connections and the context.
 
         Blocks for :attr:`lingerPeriod` milliseconds at most, and only if unsent messages are
-        left. Sockets that the application opened on :attr:`context` are closed too; for one that
-        libzmq knows and pyzmq does not, a quarter of a second more is waited, and a warning
-        logged. May be called from a callback, and again.
+        left. Sockets that the application opened on :attr:`context` are closed too. For one that
+        libzmq knows and pyzmq does not, this waits a quarter of a second more, and logs a warning.
+        May be called from a callback, and again.
         """
         self.guard.check()
         if self.closed:
@@ -138,8 +138,8 @@ class ZmqFactory:
         self._closeContext()
 
     def _closeContext(self) -> None:
-        # Not context.term() here: that waits without end for a socket that somebody left open, or
-        # closed with messages in it and no linger of its own.
+        # In a thread, since closing a context waits without end for a socket that somebody left
+        # open, or closed with messages in it and no linger of its own.
         closing = threading.Thread(
             target=self.context.destroy, kwargs={"linger": self.lingerPeriod}, daemon=True
         )
@@ -155,19 +155,15 @@ class ZmqFactory:
         try:
             self.reactor.removeSystemEventTrigger(trigger)
         except (KeyError, ValueError, TypeError):
-            pass  # the reactor is calling it right now
+            pass  # the trigger is being called right now
 
     def callWhenClosed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have *callback* called by :meth:`shutdown`, before the connections are closed.
 
         :return: a function that takes this back; it may be called again.
         """
-        self._callbacks[callback] = None
-
-        def take_back() -> None:
-            self._callbacks.pop(callback, None)
-
-        return take_back
+        self._callbacks.add(callback)
+        return partial(self._callbacks.discard, callback)
 
     def registerForShutdown(self) -> None:
         """Have :meth:`shutdown` called when the reactor stops; recommended for every factory."""
@@ -176,7 +172,7 @@ class ZmqFactory:
             self.trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._stopping)
 
     def _stopping(self) -> None:
-        if not self.guard.forked:  # a child that ends the reactor that it got from its parent
+        if not self.guard.forked:  # a child may stop the reactor that it has from its parent
             self.shutdown()
 
 
@@ -184,9 +180,9 @@ _factories: weakref.WeakSet[ZmqFactory] = weakref.WeakSet()
 
 
 def _forked(factory: ZmqFactory) -> None:
-    """Have a factory's child go on: with a new context if nothing was started in the old one."""
+    """In a child: give a factory a new context if the old one had no socket, else block it."""
     context = factory.context
-    if isinstance(context, _Context):  # an application may have set one of its own
+    if isinstance(context, _Context):  # the application may have set another
         context.forked = True
         if not context.used:
             factory.context = _Context(factory.ioThreads)

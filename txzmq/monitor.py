@@ -1,4 +1,4 @@
-"""What happens to a socket's connections: connected, disconnected, handshake failed, ..."""
+"""Events of a socket's connections: connected, disconnected, handshake failed, ..."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
 __all__ = ["CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
 
-#: What tells whether a peer can be talked to: a few events per connection, and none that a
-#: stranger or a lack of file descriptors makes come in thousands.
+#: The events that tell whether a peer can be reached: a few per connection, and none that a
+#: stranger or a lack of file descriptors can cause by the thousand.
 CONNECTION_EVENTS: Final[int] = int(
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -26,11 +26,11 @@ CONNECTION_EVENTS: Final[int] = int(
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 
-# Not that of the connection's own socket class, which asks the reactor.
+# Of zmq.Socket, as that of the connection's own class checks the thread and schedules a read.
 _monitor = zmq.Socket[bytes].monitor
 
-# Names of the sockets between libzmq and a monitor. A name of the watched socket, such as its
-# descriptor, would be free again only when libzmq's own end is closed, which is not at once.
+# For the names of the sockets between libzmq and a monitor. They are numbered, not named after the
+# watched socket's descriptor: libzmq closes its end late, and the name would still be taken.
 _names = itertools.count(1)
 
 
@@ -56,7 +56,7 @@ class ZmqMonitor(ZmqConnection):
     """
 
     socketType = zmq.PAIR
-    #: No limit: at one, libzmq's I/O thread would wait for the reactor.
+    #: No limit, since libzmq's I/O thread would wait for the reactor when it is reached.
     highWaterMark = 0
 
     def __init__(
@@ -75,43 +75,40 @@ class ZmqMonitor(ZmqConnection):
         """
         factory, socket = watched.factory, watched.socket
         if factory is None or socket is None or watched.monitor is not None:
-            raise ValueError(f"{watched!r} cannot be monitored: it is closed, or is already")
+            raise ValueError(f"{watched!r} cannot be monitored: it is closed, or has a monitor")
         address = f"inproc://txzmq.monitor.{next(_names)}"
         self._watched = watched
         self._handler = handler
-        # This end first: what sends events would wait for it, and so would taking them back.
+        # This end first: libzmq's end would wait for it with each event, and when it is disabled.
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
         try:
             socket.monitor(address, events)
         except BaseException:
             super().shutdown()
             raise
-        watched.monitor = self
+        watched.attachMonitor(self)
         factory.connections.discard(self)
 
     def shutdown(self) -> None:
         """Stop watching; the handler is not called any more."""
         self.guard.check()
-        if self._watched.monitor is self:
-            self._watched.monitor = None
-            if self._watched.socket is not None:
-                # While this end is open: libzmq sends a last event, and waits for ever to do so.
-                try:
-                    self._watched.socket.disable_monitor()
-                except zmq.ZMQError:
-                    pass  # somebody has closed the socket, or the context
+        if self._watched.detachMonitor(self) and self._watched.socket is not None:
+            # While this end is open: libzmq sends a last event, and waits for ever to do so.
+            try:
+                self._watched.socket.disable_monitor()
+            except zmq.ZMQError:
+                pass  # somebody has closed the socket, or the context
         super().shutdown()
 
     def collected(self) -> None:
         """Stop libzmq's events while this end is open, as in :meth:`shutdown`."""
         socket = self._watched.socket
-        if self._watched.monitor is self and socket is not None:
-            self._watched.monitor = None
+        if socket is not None and self._watched.detachMonitor(self):
             with suppress(zmq.ZMQError):
                 _monitor(socket, None, 0)
 
     def catchUp(self) -> None:
-        """Tell the handler, now, of all that has happened so far.
+        """Tell the handler, now, of all events so far.
 
         Does nothing from within the handler.
         """
@@ -120,6 +117,6 @@ class ZmqMonitor(ZmqConnection):
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Parse an event and pass it on."""
-        # An unsigned number of 16 bits and a signed one of 32, in the machine's own order.
+        # An unsigned number of 16 bits and a signed one of 32, in the machine's byte order.
         event, value = struct.unpack("=Hi", message[0])
         self._handler(SocketEvent(zmq.Event(event), value, message[1].decode(errors="replace")))

@@ -1,7 +1,7 @@
 """PUB and SUB, XPUB and XSUB.
 
-A published message is one frame: the tag, a zero byte, the message. One frame, because multicast
-sends each frame as a datagram of its own, and those of several publishers get mixed.
+A published message is one frame: the tag, a zero byte, the message. It is one frame because
+multicast sends each frame as a datagram of its own, and mixes those of several publishers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["ZmqPubConnection", "ZmqSubConnection", "ZmqXPubConnection", "ZmqXSub
 
 
 class ZmqPubConnection(ZmqConnection):
-    """Publishes to whoever subscribed."""
+    """Publishes messages to those who subscribed to their tags."""
 
     socketType = zmq.PUB
 
@@ -22,8 +22,8 @@ class ZmqPubConnection(ZmqConnection):
         """Publish *message* under *tag*.
 
         :param message: the data; str is sent as UTF-8.
-        :param tag: what subscribers choose by; it must not contain :attr:`topicSep`.
-        :raises ValueError: if it does.
+        :param tag: what subscribers select messages by; it must not contain :attr:`topicSep`.
+        :raises ValueError: if *tag* contains :attr:`topicSep`.
         """
         topic = toBytes(tag)
         if self.topicSep in topic:
@@ -32,7 +32,7 @@ class ZmqPubConnection(ZmqConnection):
 
 
 class ZmqSubConnection(ZmqConnection):
-    """Receives what was published under the tags that it subscribed to.
+    """Receives the messages published under the tags that it subscribed to.
 
     Override :meth:`gotMessage`, or assign it on the instance.
     """
@@ -42,8 +42,8 @@ class ZmqSubConnection(ZmqConnection):
     def subscribe(self, tag: Part) -> None:
         """Receive messages whose tag begins with *tag*; may be called for several tags.
 
-        Append :attr:`topicSep` to receive this tag only. Subscriptions are counted: two of one
-        tag need two calls of :meth:`unsubscribe`.
+        Append :attr:`topicSep` to receive this tag only. Subscriptions are counted: after two of
+        one tag, two calls of :meth:`unsubscribe` are needed.
         """
         self._openSocket().set(zmq.SUBSCRIBE, toBytes(tag))
 
@@ -52,7 +52,7 @@ class ZmqSubConnection(ZmqConnection):
         self._openSocket().set(zmq.UNSUBSCRIBE, toBytes(tag))
 
     def messageReceived(self, message: list[bytes]) -> None:
-        """Take a message apart; one of two parts is taken as tag and message."""
+        """Split a message into tag and data; one of two parts is taken as tag and data."""
         if len(message) == 2:
             self.gotMessage(message[1], message[0])
             return
@@ -70,14 +70,14 @@ class ZmqSubConnection(ZmqConnection):
 class ZmqXPubConnection(ZmqPubConnection):
     """A publisher that sees subscriptions.
 
-    libzmq tells of the first subscription and the last unsubscription of each tag, unless
-    ``XPUB_VERBOSE`` or ``XPUB_VERBOSER`` is set on the socket.
+    libzmq reports the first subscription and the last unsubscription of each tag; with
+    ``XPUB_VERBOSE`` or ``XPUB_VERBOSER`` set on the socket, it reports more of them.
     """
 
     socketType = zmq.XPUB
 
     def messageReceived(self, message: list[bytes]) -> None:
-        """Tell subscriptions from messages that an XSUB sent upstream."""
+        """Distinguish subscriptions from messages that an XSUB sent upstream."""
         first = message[0]
         if len(message) == 1 and first[:1] == b"\x01":
             self.gotSubscription(first[1:])
@@ -93,16 +93,17 @@ class ZmqXPubConnection(ZmqPubConnection):
         """Called when nobody subscribes to *tag* any more; does nothing unless overridden."""
 
     def acceptSubscription(self, tag: bytes) -> None:
-        """With ``XPUB_MANUAL``: have the subscription take effect that was just told.
+        """Make the subscription effective that was just reported, with ``XPUB_MANUAL`` set.
 
-        For within :meth:`gotSubscription`; *tag* may be another than the subscriber asked for.
+        To be called within :meth:`gotSubscription`; *tag* may differ from what the subscriber asked
+        for.
         """
         self._openSocket().set(zmq.SUBSCRIBE, tag)
 
     def acceptUnsubscription(self, tag: bytes) -> None:
-        """With ``XPUB_MANUAL``: have the unsubscription take effect that was just told.
+        """Make the unsubscription effective that was just reported, with ``XPUB_MANUAL`` set.
 
-        For within :meth:`gotUnsubscription`.
+        To be called within :meth:`gotUnsubscription`.
         """
         self._openSocket().set(zmq.UNSUBSCRIBE, tag)
 

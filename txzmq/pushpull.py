@@ -25,7 +25,7 @@ class ZmqPushConnection(ZmqConnection):
 
 
 class ZmqPullConnection(ZmqConnection):
-    """Receives what is pushed, fairly from all pushers.
+    """Receives messages from all pushers in turn.
 
     Override :meth:`onPull`, or assign it on the instance.
     """

@@ -1,8 +1,8 @@
 """Requests and replies, over DEALER and ROUTER.
 
 A request is ``[request id, b"", *parts]``, a reply the same with the request's id; a ROUTER in
-between puts its routing ids in front. So any number of requests may be under way, and be answered
-in any order.
+between puts its routing ids in front. So any number of requests may wait for their replies, which
+come in any order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from twisted.internet.error import ConnectionDone
 
 from txzmq._backend import frameProperty, recv
 from txzmq._ids import request_ids
+from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Timer
-from txzmq.connection import NOBLOCK, Part, ZmqConnection, ZmqEndpoint, toBytes
-from txzmq.factory import ZmqFactory
+from txzmq.connection import NOBLOCK, Factory, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.monitor import SocketEvent, ZmqMonitor
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Which say that a descriptor is in use for another connection, or not any more.
+# The events that tell when a connection begins to use a descriptor, and when it ends.
 _FD_EVENTS: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
 
 
@@ -47,9 +47,9 @@ class ZmqRequestTimeoutError(Exception):
 
 
 class ZmqREQConnection(ZmqConnection):
-    """Sends requests and hands each reply to whoever asked.
+    """Sends requests, and gives each reply to the one who asked.
 
-    A DEALER socket underneath: any number of requests may be waiting for their replies.
+    The socket is a DEALER, so any number of requests may wait for their replies.
     """
 
     socketType = zmq.DEALER
@@ -59,7 +59,7 @@ class ZmqREQConnection(ZmqConnection):
 
     def __init__(
         self,
-        factory: ZmqFactory,
+        factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
     ) -> None:
@@ -69,9 +69,9 @@ class ZmqREQConnection(ZmqConnection):
         super().__init__(factory, endpoint, identity)
 
     def _getNextId(self) -> Part:
-        """The id of the next request; no id is ever used twice.
+        """The id of the next request; no id is used twice.
 
-        May be overridden, or assigned on the instance, with the same promise.
+        May be overridden, or assigned on the instance. A replacement must not repeat ids either.
         """
         return self._makeId()
 
@@ -80,11 +80,11 @@ class ZmqREQConnection(ZmqConnection):
 
         :param messageParts: the parts of the request.
         :param timeout: seconds; None for :attr:`defaultRequestTimeout`.
-        :return: the parts of the reply. Fails with :class:`ZmqRequestTimeoutError`, and with
-            ``ConnectionDone`` when this connection is shut down first. Cancelling it forgets the
-            request.
+        :return: the parts of the reply. It fails with :class:`ZmqRequestTimeoutError` when the
+            time is up, and with ``ConnectionDone`` when this connection is shut down first.
+            Cancelling it forgets the request.
         :raises zmq.Again: if the request cannot be sent now; it is not queued.
-        :raises ValueError: if *timeout* is negative, or :meth:`_getNextId` gives the id of a
+        :raises ValueError: if *timeout* is negative, or :meth:`_getNextId` returned the id of a
             request that still waits; nothing is sent.
         """
         if timeout is None:
@@ -107,7 +107,7 @@ class ZmqREQConnection(ZmqConnection):
         return timer
 
     def _forget(self, requestId: bytes) -> Deferred[list[bytes]] | None:
-        """End waiting for a reply; whoever takes the Deferred must fire it."""
+        """Stop waiting for a reply; the caller must fire the Deferred that is returned."""
         deferred, timer = self._requests.pop(requestId, (None, None))
         if timer is not None and timer.active():
             timer.cancel()
@@ -123,13 +123,13 @@ class ZmqREQConnection(ZmqConnection):
             deferred.errback(ZmqRequestTimeoutError(requestId))
 
     def messageReceived(self, message: list[bytes]) -> None:
-        """Hand a reply to its request; one that nobody waits for is dropped and counted."""
+        """Fire the Deferred of a request; drop and count a reply that nobody waits for."""
         if len(message) < 2 or message[1]:
             self.discard("malformed")
             return
         deferred = self._forget(message[0])
         if deferred is None:
-            # Late (timed out or cancelled), a duplicate, or never asked for.
+            # The request timed out or was cancelled, or the reply is a duplicate or a forgery.
             self.discard("unexpected reply")
             return
         deferred.callback(message[2:])
@@ -146,12 +146,12 @@ class ZmqREQConnection(ZmqConnection):
 class RequestId(bytes):
     """The id of a request as :meth:`ZmqREPConnection.gotMessage` gets it.
 
-    Equal to the id on the wire, and besides knows the way back: two clients may choose the same
-    id, and each must get its own reply.
+    It equals the id on the wire, and also knows the way back: two clients may choose the same id,
+    and each must get its own reply.
 
     :ivar routing: the routing ids in front of the id, outermost first.
-    :ivar forgotten: whether the request went before its reply: with its peer's connection, or
-        because too many waited.
+    :ivar forgotten: whether the request was forgotten before its reply, because its peer's
+        connection was lost or too many requests waited.
     :ivar answered: whether it was replied to.
     """
 
@@ -167,77 +167,76 @@ class RequestId(bytes):
         return self
 
 
-# Requests by identity: equal ones may come twice.
+# Requests by their ``id()``, since equal ones may come twice.
 _Requests: TypeAlias = dict[int, RequestId]
 
 
 class _Peer:
-    """Somebody who sent a request: the connection it came by, and what waits for a reply."""
+    """A peer that sent a request: its connection, and its requests that wait for a reply."""
 
     __slots__ = ("address", "fd", "requests")
 
     def __init__(self) -> None:
-        #: The address that it connected from, as libzmq says it: an IP address, or nothing.
+        #: The IP address that it connected from, as libzmq reports it; empty if it does not.
         self.address = ""
-        #: None for inproc, and for a connection that was lost.
+        #: The descriptor of its connection; None for inproc, and once the connection is lost.
         self.fd: int | None = None
         self.requests: _Requests = {}
 
 
 def _isGenerated(peerId: bytes) -> bool:
-    """Whether libzmq made this routing id up: a zero byte and a counter of 32 bits.
+    """Whether libzmq generated this routing id: a zero byte and a counter of 32 bits.
 
-    No peer gets it a second time. One that a peer chose itself may come back.
+    No peer gets it a second time. A peer that chose its own routing id may come back with it.
     """
     return len(peerId) == 5 and peerId[0] == 0
 
 
 def _isOlder(peerId: bytes, other: bytes) -> bool:
-    """Whether *peerId* connected before *other*, as far as their generated ids tell."""
+    """Whether *peerId* connected before *other*; False unless both ids were generated."""
     if not (_isGenerated(peerId) and _isGenerated(other)):
         return False
     ahead = int.from_bytes(other[1:], "big") - int.from_bytes(peerId[1:], "big")
-    return ahead & 0xFFFFFFFF < 0x80000000  # the counter may begin anew
+    return ahead & 0xFFFFFFFF < 0x80000000  # the counter may wrap around
 
 
 class ZmqREPConnection(ZmqConnection):
     """Receives requests and answers them, in any order.
 
-    A ROUTER socket underneath. Override :meth:`gotMessage`, or assign it on the instance.
-    Requests of plain REQ sockets, which have no id, are taken too.
+    The socket is a ROUTER. Override :meth:`gotMessage`, or assign it on the instance. Requests of
+    plain REQ sockets, which have no id, are accepted, too.
 
     A request is forgotten when its peer's connection is lost, unless the peer chose its own
-    identity: it may come back, and gets its reply then. Over inproc there is no connection that
-    could be lost; there, only :attr:`maxPendingRequests` bounds what is kept.
+    identity: then it may come back, and gets its reply. inproc does not tell that a peer has gone;
+    there, only :attr:`maxPendingRequests` bounds how many requests are kept.
     """
 
     socketType = zmq.ROUTER
 
-    #: How many requests may wait for :meth:`reply`; past it the oldest are forgotten.
+    #: How many requests may wait for :meth:`reply`; beyond it the oldest are forgotten.
     maxPendingRequests: int = 100_000
-    #: Which events :meth:`gotEvent` gets, a mask of ``zmq.Event``.
+    #: The events that :meth:`gotEvent` gets, a mask of ``zmq.Event``.
     monitorEvents: int = int(zmq.EVENT_DISCONNECTED)
 
     def __init__(
         self,
-        factory: ZmqFactory,
+        factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
     ) -> None:
         """As :class:`ZmqConnection`."""
-        # The requests that wait for a reply, the oldest first; not a dict, which takes ever longer
-        # to find its first item when that is always the one to go.
+        # The requests that wait for a reply, the oldest first. In a plain dict it takes ever longer
+        # to find the first item when that is always the one to remove.
         self._waiting: OrderedDict[int, RequestId] = OrderedDict()
-        # The same per id and way back: nearly always one.
+        # The same by id and way back; there is nearly always one of each.
         self._pending: dict[bytes, dict[tuple[bytes, ...], _Requests]] = {}
         self._peers: dict[bytes, _Peer] = {}
-        # Of the connections that are up, as far as their peers have sent anything.
+        # By descriptor, the peers that are connected and have sent something.
         self._peerOfFd: dict[int, bytes] = {}
         # Descriptors whose last connection has ended, and no other has begun.
         self._endedFds: set[int] = set()
-        # Whose connection has ended, but not all that they sent before may have been read. An
-        # ordered set.
-        self._lostPeers: dict[bytes, None] = {}
+        # Peers whose connection has ended, while messages of theirs may be unread.
+        self._lostPeers: OrderedSet[bytes] = OrderedSet()
         # With several I/O threads, "accepted" may come after the first message of a connection.
         self._eventsInOrder = factory.context.get(zmq.IO_THREADS) == 1
         super().__init__(factory, None, identity)
@@ -246,13 +245,13 @@ class ZmqREPConnection(ZmqConnection):
             if endpoint:
                 self.addEndpoints([endpoint])
         except BaseException:
-            super().shutdown()  # a subclass's own may need what is not there yet
+            super().shutdown()  # a subclass's own may need attributes that are not set yet
             raise
 
     # -- requests ----------------------------------------------------------------------------
 
     def messageReceived(self, message: list[bytes]) -> None:
-        """Take a request apart, remember its way back, pass it on to :meth:`gotMessage`."""
+        """Remember the way back of a request, and pass its parts on to :meth:`gotMessage`."""
         try:
             delimiter = message.index(b"", 1)
         except ValueError:
@@ -269,7 +268,7 @@ class ZmqREPConnection(ZmqConnection):
     def reply(self, messageId: bytes, *messageParts: Part) -> None:
         """Answer a request, once. A reply to a peer that has gone is dropped and counted.
 
-        :param messageId: as :meth:`gotMessage` got it. A plain copy will do, unless two peers
+        :param messageId: as :meth:`gotMessage` got it. A plain copy is accepted unless two peers
             wait for a reply to the same id.
         :param messageParts: the parts of the reply.
         :raises KeyError: if no such request waits, or it was answered.
@@ -307,7 +306,7 @@ class ZmqREPConnection(ZmqConnection):
             self.discard("request never answered")
 
     def _find(self, messageId: bytes) -> RequestId | None:
-        """The request that waits for this reply; None if it was forgotten."""
+        """The request that a reply is for; None if it was forgotten."""
         routes = self._pending.get(messageId, {})
         if isinstance(messageId, RequestId):
             if messageId.forgotten:
@@ -325,7 +324,7 @@ class ZmqREPConnection(ZmqConnection):
         return _first(_first(routes))
 
     def _forget(self, requestId: RequestId) -> None:
-        """End waiting for the reply to a request that is pending."""
+        """Remove a request from those that wait for a reply."""
         requestId.forgotten = not requestId.answered
         del self._waiting[id(requestId)]
         routes = self._pending[requestId]
@@ -343,14 +342,14 @@ class ZmqREPConnection(ZmqConnection):
 
     # -- peers -------------------------------------------------------------------------------
     #
-    # A message says by which descriptor it came, and an event which descriptor was closed. Both
-    # come in their own time, by sockets of their own, and a descriptor may be in use again when
-    # either is read. Two rules keep them straight. Before a peer's first message counts, all
-    # events until now are read, so that those of the descriptor's earlier users are done with. And
-    # what a peer sent is read before its end counts.
+    # A message tells on which descriptor it came, and an event which descriptor was closed. They
+    # come through different sockets, in any order, and by the time that either is read another
+    # connection may use the descriptor. Two rules keep them apart. Before the first message of a
+    # peer is noted, all events so far are read, so that none is left of earlier users of the
+    # descriptor. And all that a peer sent is read before it is forgotten.
 
     def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
-        """One whole message; notes the connection by which a peer's first one came."""
+        """As of the base class; note the connection on which a peer's first message came."""
         peerId = recv(socket, NOBLOCK)
         # A ROUTER's message always has a second part.
         frame = second = recv(socket, NOBLOCK, copy=False)
@@ -366,7 +365,7 @@ class ZmqREPConnection(ZmqConnection):
     def _noteConnection(self, peerId: bytes, frame: zmq.Frame) -> None:
         fd = frameProperty(frame, zmq.SRCFD)
         if not isinstance(fd, int) or peerId in self._lostPeers:
-            return  # inproc: no connection that could be lost; or it is lost
+            return  # inproc, which has no descriptors; or the connection is lost already
         if self.monitor is not None:
             self.monitor.catchUp()
         peer = self._peers.setdefault(peerId, _Peer())
@@ -377,12 +376,12 @@ class ZmqREPConnection(ZmqConnection):
             self._lost(peerId)
             return
         if other is not None:
-            self._lost(other)  # its end went unseen
+            self._lost(other)  # the event of its end is missing
         peer.fd = fd
         self._peerOfFd[fd] = peerId
 
     def peerAddress(self, peerId: bytes) -> str:
-        """The address that a peer connected from; empty where the transport has none."""
+        """The IP address that a peer connected from; empty if the transport has none."""
         peer = self._peers.get(peerId)
         return "" if peer is None else peer.address
 
@@ -401,16 +400,17 @@ class ZmqREPConnection(ZmqConnection):
         """Called with each event of :attr:`monitorEvents`; does nothing here, for subclasses."""
 
     def _lost(self, peerId: bytes) -> None:
-        """Forget a peer, but only once the socket is drained: it may have sent more before."""
+        """Forget a peer once the socket is drained: messages of its may be unread."""
         self._peers[peerId].fd = None
-        self._lostPeers[peerId] = None
+        self._lostPeers.add(peerId)
         self.scheduleRead()
 
     def drained(self) -> None:
         """Forget the peers whose connections were lost; an override must call this."""
-        lost, self._lostPeers = self._lostPeers, {}
-        for peerId in lost:
-            self._forgetPeer(peerId)
+        if self._lostPeers:
+            lost, self._lostPeers = self._lostPeers, OrderedSet()
+            for peerId in lost:
+                self._forgetPeer(peerId)
 
     def _forgetPeer(self, peerId: bytes) -> None:
         peer = self._peers.get(peerId)
@@ -423,9 +423,9 @@ class ZmqREPConnection(ZmqConnection):
         self._callHook(self.peerLost, peerId)
 
     def peerLost(self, peerId: bytes) -> None:
-        """Called when the connection by which a peer sent requests was lost.
+        """Called when the connection of a peer that sent requests was lost.
 
-        All that it sent before has been received. Does nothing here; for subclasses.
+        All messages that it sent have been received. Does nothing here; for subclasses.
 
         :param peerId: its routing id.
         """
@@ -434,7 +434,7 @@ class ZmqREPConnection(ZmqConnection):
 class ZmqXREPConnection(ZmqREPConnection):
     """The name that :class:`ZmqREPConnection` had before txZMQ 0.6; deprecated."""
 
-    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+    def __init__(self, factory: Factory, *endpoints: ZmqEndpoint) -> None:
         """As :class:`ZmqREPConnection`, with any number of endpoints."""
         warnings.warn(
             "ZmqXREPConnection is deprecated, use ZmqREPConnection or ZmqRouterConnection",
@@ -448,7 +448,7 @@ class ZmqXREPConnection(ZmqREPConnection):
 class ZmqXREQConnection(ZmqREQConnection):
     """The name that :class:`ZmqREQConnection` had before txZMQ 0.6; deprecated."""
 
-    def __init__(self, factory: ZmqFactory, *endpoints: ZmqEndpoint) -> None:
+    def __init__(self, factory: Factory, *endpoints: ZmqEndpoint) -> None:
         """As :class:`ZmqREQConnection`, with any number of endpoints."""
         warnings.warn(
             "ZmqXREQConnection is deprecated, use ZmqREQConnection or ZmqDealerConnection",

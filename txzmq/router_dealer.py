@@ -15,8 +15,8 @@ __all__ = ["ZmqBase", "ZmqDealerConnection", "ZmqRouterConnection"]
 class ZmqBase(ZmqConnection):
     """A uniform interface: ``sendMsg``, ``sendMultipart`` and ``gotMessage``.
 
-    Subclasses override them with the signatures that their kind of socket needs, which is why
-    parameters are typed loosely here.
+    Parameters are typed loosely, since subclasses override these methods with the signatures that
+    their kind of socket needs.
     """
 
     def sendMsg(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class ZmqBase(ZmqConnection):
 
 
 class ZmqDealerConnection(ZmqBase):
-    """Raw DEALER: sends to its peers in turn, receives from all of them fairly."""
+    """Raw DEALER: sends to its peers in turn, and receives from all of them in turn."""
 
     socketType = zmq.DEALER
 
@@ -59,7 +59,7 @@ class ZmqDealerConnection(ZmqBase):
 
 
 class ZmqRouterConnection(ZmqBase):
-    """Raw ROUTER: says who sent each message, sends to the peer that is named.
+    """Raw ROUTER: tells who sent each message, and sends to the peer that is named.
 
     :meth:`gotMessage` gets the sender's routing id, then the parts.
     """

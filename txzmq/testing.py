@@ -1,4 +1,4 @@
-"""For tests of services and of code that calls them."""
+"""Helpers for tests of services, and of code that calls services."""
 
 from txzmq._testing_fakes import (
     FakeCaller,

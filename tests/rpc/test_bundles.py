@@ -70,7 +70,7 @@ class World:
         return [tag for subscriber in self.publisher.subscribers for tag in subscriber.tags]
 
     def is_bundle(self, tag: bytes) -> bool:
-        return self.publisher._handler._find_bundle(tag) is not None
+        return self.publisher.handler._find_bundle(tag) is not None
 
     def take_frames(self) -> list[bytes]:
         frames, self.frames = self.frames, []
@@ -201,7 +201,7 @@ def test_they_go_on_together_by_another_connection(world: World) -> None:
 
 def test_what_is_published_at_once_is_published_with_its_bundle(world: World) -> None:
     world.open(2)
-    publisher = world.publisher._handler
+    publisher = world.publisher.handler
     (stream,) = [
         stream
         for tag in world.tags
@@ -215,7 +215,7 @@ def test_what_is_published_at_once_is_published_with_its_bundle(world: World) ->
 def test_what_is_too_large_does_not_overtake_what_is_together(world: World) -> None:
     """Where a stream is published again before its bundle is."""
     readers = world.open(2)
-    publisher = world.publisher._handler
+    publisher = world.publisher.handler
     (stream,) = [
         stream
         for tag in world.tags

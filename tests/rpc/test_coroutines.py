@@ -128,7 +128,7 @@ def test_what_is_no_deferred_cannot_be_awaited(ends: Ends) -> None:
         await Yielding(None)
 
     ends.run(wait())
-    assert caught == ["a handler can await Deferreds, not what gives a int"]
+    assert caught == ["a handler can await Deferreds, not an object that yields int"]
     assert [type(error) for error in ends.errors] == [TypeError]
 
 

@@ -42,7 +42,7 @@ def test_targets_as_grpc_spells_them(target: str, parsed: tuple[object, ...]) ->
         ("dns:host", "the port is missing"),
         ("dns:///", "the port is missing"),
         ("dns:///:80", "the name is missing"),
-        ("dns://host:80", "three slashes"),
+        ("dns://host:80", "must follow the DNS server"),
         ("dns://localhost/host:80", "'localhost' is no IP address"),
         ("dns://192.0.2.53:x/host:80", "'x' is no port"),
         ("dns:host:", "'' is no port"),
@@ -63,7 +63,7 @@ def test_targets_as_grpc_spells_them(target: str, parsed: tuple[object, ...]) ->
         ("dns:bücher.example:80", "not in ASCII"),
         ("dns+srv:", "the name is missing"),
         ("dns+srv:_a._tcp.x:80", "name the ports themselves"),
-        ("dns+srv://_a._tcp.x", "three slashes"),
+        ("dns+srv://_a._tcp.x", "must follow the DNS server"),
         ("tcp://a:80", "no target for DNS"),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_target_chooses_its_resolver() -> None:
     [
         ([], "needs an endpoint"),
         ("localhost:5000", "'localhost:5000' is no endpoint: .*dns:///host:port"),
-        (["tcp://a:1", "dns:b:1"], "'dns:b:1' is looked up"),
+        (["tcp://a:1", "dns:b:1"], "'dns:b:1' is a DNS name"),
     ],
 )
 def test_static_addresses_that_are_none(addresses: str | list[str], reason: str) -> None:

@@ -301,7 +301,7 @@ def test_a_flood_of_dropped_messages_logs_little(logged: Logged) -> None:
     assert lines_of(logged)[1:] == [told] * 4
     network.advance(31)
     handler.received([b"i" * 16, b"", b"", b""])
-    assert lines_of(logged)[5:] == [f"{told}, and 996 since the last of these lines"]
+    assert lines_of(logged)[5:] == [f"{told}, and 996 more since the last such line"]
     channel.close()
 
 

@@ -1,4 +1,4 @@
-"""Calls from threads other than the reactor's, which wait for the answer."""
+"""Calls from other threads than the reactor's, which wait for the response."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ __all__ = ["Blocking"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds between looks at whether the reactor still runs.
+#: Seconds after which a waiting thread checks again whether the reactor runs.
 _POLL: Final = 0.1
-#: Seconds between questions to the reactor, at most.
+#: Seconds after which a waiting thread checks again whether the reactor is blocked.
 _ASK: Final = 1.0
 
 
 class Blocking:
-    """Makes calls in the reactor's thread for other threads, which wait for the answer::
+    """Makes calls in the reactor's thread for other threads, which wait for the response::
 
         blocking = Blocking(channel)
         reply = blocking(client.say_hello, HelloRequest(name="x"), timeout=1.5)
 
-    Any number of threads may share one. The call is made in a copy of the thread's
-    context, as of ``contextvars``.
+    Any number of threads may share one. The call is made in a copy of the calling thread's
+    ``contextvars`` context.
     """
 
     def __init__(self, owner: Channel | ZmqFactory, *, patience: float | None = None) -> None:
         """
-        :param owner: knows the reactor.
-        :param patience: seconds for which a reactor that is blocked is waited for: beyond the
-            call's own ``timeout``, or since the reactor last did anything where the call has none.
-            None for a second and a tenth of the timeout, and 30 s for calls without one.
+        :param owner: the channel or factory in whose reactor the calls are made.
+        :param patience: how many seconds to wait for a reactor that is blocked. For a call with a
+            ``timeout`` they begin when that is over, for one without when the reactor last did
+            anything. None for a second and a tenth of the timeout, and for 30 s without a timeout.
         """
         self._guard = owner.guard
         self._patience = patience
@@ -58,18 +58,18 @@ class Blocking:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Call *function* in the reactor's thread and wait for what its Deferred gives.
+        """Call *function* in the reactor's thread, and wait for the result of its Deferred.
 
-        It always ends: by the call's own deadline or, where the reactor is blocked or stops, by
-        the bounds of this class. An interrupted wait (Ctrl-C) cancels the call.
+        The wait ends even if the reactor is blocked or stops. When it is interrupted (Ctrl-C), the
+        call is cancelled.
 
-        :param function: a method of a client; or any function that returns a Deferred, and any
-            coroutine function. If it is called with a ``timeout``, that is taken as seconds.
+        :param function: a method of a client; or any other function that returns a Deferred or a
+            coroutine. If *kwargs* have a ``timeout``, it must be in seconds.
         :return: the response.
-        :raises RpcError: what the call fails with. DEADLINE_EXCEEDED, too, if the reactor is
-            blocked for longer than the call's timeout, and UNAVAILABLE if the reactor does not run,
-            stops meanwhile, or is blocked; the message says whether the call may have been
-            executed. Any other exception that *function* or its Deferred gives.
+        :raises RpcError: the error of the call. Also DEADLINE_EXCEEDED if the reactor is blocked
+            when the call's timeout is over, and UNAVAILABLE if the reactor does not run, stops
+            meanwhile, or is blocked; then the message says whether the call may have been executed.
+            Any other exception of *function* or its Deferred is raised, too.
         :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
         :raises ForkedError: in a forked child.
         """
@@ -85,12 +85,12 @@ class Blocking:
             )
         timeout = kwargs.get("timeout")
         bound = timeout if isinstance(timeout, (int, float)) and timeout < math.inf else None
-        work: _Work[T] = _Work(reactor, partial(function, *args, **kwargs))
-        return work.run(bound, self._patience)
+        call: _BlockingCall[T] = _BlockingCall(reactor, partial(function, *args, **kwargs))
+        return call.run(bound, self._patience)
 
 
-class _Work(Generic[T]):
-    """A call on its way from a thread to the reactor and back."""
+class _BlockingCall(Generic[T]):
+    """One call: made in the reactor's thread, waited for in another."""
 
     def __init__(
         self, reactor: ThreadedReactor, function: Callable[[], Deferred[T] | Coroutine[Any, Any, T]]
@@ -98,13 +98,14 @@ class _Work(Generic[T]):
         self._reactor = reactor
         self._function = function
         self._context = contextvars.copy_context()
-        # Whoever comes first decides whether the call is made.
+        # Held to start the call, or to abandon it: a call that was abandoned first is not made.
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._done = threading.Event()
         self._deferred: Deferred[T] | None = None
         self._results: list[T] = []
         self._error: BaseException | None = None
+        # Whether the reactor has run a function since it was last asked to.
         self._answered = False
 
     # -- in the thread that waits ------------------------------------------------------------
@@ -124,24 +125,25 @@ class _Work(Generic[T]):
             try:
                 raise self._error
             finally:
-                self._error = None  # it knows this frame by its traceback
+                self._error = None  # its traceback refers to this frame, which refers to it
         return self._results[0]
 
     def _wait_until_late(self, timeout: float, patience: float) -> None:
         end = time.monotonic() + timeout + patience
         while not self._done.wait(max(0.0, min(_POLL, end - time.monotonic()))):
-            self._must_run()
+            self._require_running()
             if time.monotonic() >= end:
                 self._give_up(
                     DeadlineExceeded,
-                    f"the call's {timeout} s were up {patience} s ago, and the reactor is blocked",
+                    f"the call's timeout of {timeout} s was over {patience} s ago, and the reactor "
+                    "is blocked",
                 )
 
     def _wait_while_alive(self, patience: float) -> None:
-        # The call itself is the first question that the reactor has to answer.
+        # The reactor answers first by making the call, which it was asked for just now.
         asked = time.monotonic()
         while not self._done.wait(min(_POLL, patience / 4)):
-            self._must_run()
+            self._require_running()
             now = time.monotonic()
             if not self._answered:
                 if now - asked > patience:
@@ -150,19 +152,22 @@ class _Work(Generic[T]):
                 asked, self._answered = now, False
                 self._reactor.callFromThread(self._answer)
 
-    def _must_run(self) -> None:
+    def _require_running(self) -> None:
         if not self._reactor.running:
             self._give_up(Unavailable, "the reactor has stopped")
 
     def _give_up(self, error: type[RpcError], reason: str) -> None:
         if self._done.is_set():
-            return  # just now
+            return  # the result has come just now
         started = self._abandon()
         executed = "the call may have been executed" if started else "the call was not made"
         raise cast("Callable[[str], RpcError]", error)(f"{reason}; {executed}")
 
     def _abandon(self) -> bool:
-        """Nobody waits any more; whether the call was made."""
+        """Cancel the call, or prevent it from being made.
+
+        :return: whether it was made.
+        """
         with self._lock:
             self._abandoned = True
             started = self._started
@@ -170,7 +175,7 @@ class _Work(Generic[T]):
             self._reactor.callFromThread(self._cancel)
         return started
 
-    # -- in the reactor's --------------------------------------------------------------------
+    # -- in the reactor's thread -------------------------------------------------------------
 
     def _start(self) -> None:
         with self._lock:
@@ -181,11 +186,11 @@ class _Work(Generic[T]):
         try:
             result: Any = self._context.run(self._function)
             if isinstance(result, CoroutineType):
-                # pyright knows nothing of what a coroutine awaits, and need not.
+                # pyright does not know what the coroutine awaits.
                 result = self._context.run(Deferred.fromCoroutine, result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
             self._deferred = result
             result.addCallbacks(self._succeed, self._fail)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the other thread waits for it
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self._error = error
             self._done.set()
 

@@ -1,4 +1,4 @@
-"""Where a channel's servers are, and where they have gone to."""
+"""Finds the addresses of a channel's servers, and tells when they change."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from twisted.logger import Logger
 from twisted.names import dns
 from twisted.names.error import DNSQueryTimeoutError
 
-from txzmq._reactor import Clock, Timer
-from txzmq.rpc._net.addresses import is_ip
+from txzmq._reactor import Clock
+from txzmq._timer import ResettableTimer
+from txzmq.rpc._net.addresses import ip_of, is_ip, split_tcp, tcp_address
 from txzmq.rpc._net.dns import Answer, SystemDns, is_absence
 from txzmq.rpc._net.targets import DnsTarget, is_dns, parse_dns_target
 from txzmq.rpc.errors import Unavailable
@@ -32,16 +33,17 @@ __all__ = [
 
 _log = Logger()
 
-#: Seconds that one resolution may take, with all its questions; gRPC's figure.
+#: Seconds that one resolution may take, with all its queries; as in gRPC.
 _PATIENCE: Final = 30.0
-#: Seconds until a failed resolution is tried again: gRPC's connection backoff.
+#: Seconds until a failed resolution is tried again, as in gRPC's connection backoff.
 _BACKOFF: Final = 1.0
 _BACKOFF_FACTOR: Final = 1.6
 _BACKOFF_MAX: Final = 120.0
 _BACKOFF_JITTER: Final = 0.2
-#: Part of an interval by which it may grow, so that clients that started together drift apart.
+#: The part of an interval that is added to it at random at most, so that clients that started
+#: together drift apart.
 _JITTER: Final = 0.1
-#: Hosts of one SRV answer that are asked for at one time.
+#: How many hosts of one SRV answer are looked up at the same time.
 _HOSTS_AT_ONCE: Final = 16
 
 
@@ -49,9 +51,9 @@ class ResolvedAddress(NamedTuple):
     """A server's address.
 
     :ivar address: what a socket connects to, such as ``tcp://127.0.0.1:5000``, ``tcp://[::1]:5000``.
-    :ivar priority: the lowest ones are to be used while any of them works (RFC 2782).
-    :ivar weight: how much of the load it should get, relative to others of its priority; 0 is
-        for "hardly any".
+    :ivar priority: servers of the lowest priority are used as long as any of them works (RFC 2782).
+    :ivar weight: the server's share of the load, relative to others of its priority; 0 for hardly
+        any.
     """
 
     address: str
@@ -60,42 +62,42 @@ class ResolvedAddress(NamedTuple):
 
 
 class ResolverListener(Protocol):
-    """What a resolver tells; a channel is one."""
+    """What a resolver tells; a channel listens."""
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
-        """These are all servers now; what was told before is void.
+        """These are all servers now, in place of those told before.
 
-        Without doubles, the lowest priority first, in an order that does not change from answer
-        to answer. Empty only where a resolver is sure that there is none.
+        :param addresses: each once, the lowest priority first, in an order that does not change
+            from answer to answer. Empty only if the resolver is sure that there is none.
         """
         ...
 
     def not_resolved(self, error: Unavailable) -> None:
-        """No address is known yet; attempts go on. Not called any more once there was one."""
+        """No address is known yet; attempts go on. Not called after :meth:`resolved`."""
         ...
 
 
 class Resolver(Protocol):
-    """Watches where the servers of one channel are.
+    """Finds the addresses of one channel's servers.
 
-    An object serves one channel, which starts it and closes it. Everything happens in the
-    reactor's thread.
+    The channel starts it and closes it. All methods are called in the reactor's thread, and so is
+    the listener.
     """
 
     def start(self, clock: Clock, listener: ResolverListener) -> None:
-        """Begin to watch, and tell *listener* of the addresses each time they change.
+        """Begin to resolve, and tell *listener* of the addresses each time they change.
 
         The listener may be called before this returns.
 
-        :param clock: the channel's reactor, or in tests a clock.
+        :param clock: the channel's reactor; in tests a clock.
         :raises RuntimeError: if it was started before.
         """
         ...
 
     def resolve_now(self) -> None:
-        """A hint that addresses may have changed, such as that one cannot be reached any more.
+        """Take a hint that addresses may have changed: one cannot be reached any more, for example.
 
-        It may be given often; how often it makes a resolver look is the resolver's to say.
+        A channel may give it often; the resolver decides how often it looks.
         """
         ...
 
@@ -105,28 +107,28 @@ class Resolver(Protocol):
 
 
 class DnsClient(Protocol):
-    """Asks the DNS: the part of ``twisted.names.client.Resolver`` that is used."""
+    """The part of ``twisted.names.client.Resolver`` that asks the DNS."""
 
     def lookupAddress(self, name: str) -> Deferred[Answer]:
-        """The A records of a name."""
+        """Look up the A records of a name."""
         ...
 
     def lookupIPV6Address(self, name: str) -> Deferred[Answer]:
-        """The AAAA records of a name."""
+        """Look up the AAAA records of a name."""
         ...
 
     def lookupService(self, name: str) -> Deferred[Answer]:
-        """The SRV records of a name."""
+        """Look up the SRV records of a name."""
         ...
 
 
 def resolver_for(target: str | Iterable[str] | Resolver) -> Resolver:
-    """The resolver that a target asks for.
+    """The resolver for a target.
 
     :param target: an address or several, such as ``tcp://127.0.0.1:5000``; or a name that is
-        looked up and watched: ``dns:///host:port``, ``dns+srv:_service._tcp.example.org``; or a
-        resolver, which is returned as it is.
-    :raises ValueError: if it is malformed, or names no address; the message says what is right.
+        looked up again and again: ``dns:///host:port``, ``dns+srv:_service._tcp.example.org``; or
+        a resolver, which is returned as it is.
+    :raises ValueError: if it is malformed, or has no address; the message says what to use.
     """
     if isinstance(target, str):
         return DnsResolver(target) if is_dns(target) else StaticResolver(target)
@@ -140,8 +142,8 @@ class StaticResolver:
 
     def __init__(self, addresses: str | Iterable[str]) -> None:
         """
-        :param addresses: one or many, in the order of preference; doubles count once.
-        :raises ValueError: if there is none, or one has no scheme or is to be looked up.
+        :param addresses: one or many, in the order of preference; duplicates are left out.
+        :raises ValueError: if there is none, if one has no scheme, or if one is a DNS name.
         """
         given = [addresses] if isinstance(addresses, str) else list(addresses)
         if not given:
@@ -149,50 +151,50 @@ class StaticResolver:
         for address in given:
             if is_dns(address):
                 raise ValueError(
-                    f"{address!r} is looked up, and cannot be one of several addresses; "
-                    "a channel has one name or some addresses"
+                    f"{address!r} is a DNS name, and cannot be one of several addresses: "
+                    "a channel has either one DNS name or addresses"
                 )
             if "://" not in address:
                 raise ValueError(
-                    f"{address!r} is no endpoint: tcp://host:port, ipc:///path and inproc://name "
-                    "are, and dns:///host:port for all addresses of a name"
+                    f"{address!r} is no endpoint: use tcp://host:port, ipc:///path or "
+                    "inproc://name, or dns:///host:port for all addresses of a name"
                 )
         self._addresses = tuple(ResolvedAddress(address) for address in dict.fromkeys(given))
         self._started = False
 
     def start(self, clock: Clock, listener: ResolverListener) -> None:
-        """Tell the addresses, at once."""
+        """Tell the listener of the addresses, at once."""
         if self._started:
             raise RuntimeError("a resolver serves one channel")
         self._started = True
         listener.resolved(self._addresses)
 
     def resolve_now(self) -> None:
-        """Nothing can have changed."""
+        """Do nothing, since the addresses do not change."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, since nothing is open."""
 
 
-#: A host and the kind of record that was asked for.
+#: A host name, and the type of the record that is looked up.
 _Question: TypeAlias = tuple[str, int]
 
 
-class _Absent(Exception):
-    """The DNS says that there is no address."""
+class _NoAddress(Exception):
+    """The DNS answers that there is no address."""
 
 
 class DnsResolver:
     """Looks a name up in the DNS, again and again (a :class:`Resolver`).
 
-    The answer's time to live says when it is asked for anew, within *min_interval* and
-    *max_interval*, and up to a tenth later, so that clients that started together drift apart.
-    A failed resolution is repeated after 1 s, and then after 1.6 times as long each time up to
-    120 s, give or take a fifth.
+    It looks the name up again when the answer's time to live is over, but not before *min_interval*
+    and not after *max_interval*, and up to a tenth later, so that clients that started together
+    drift apart. It repeats a failed resolution after 1 s, then each time after 1.6 times as long up
+    to 120 s, varied by a fifth.
 
-    What was once resolved stays while the DNS fails or says that there is nothing: servers that
-    are really gone are noticed by their connections, and a broken zone should not end what works.
-    *trust_empty* has it otherwise.
+    The last addresses stay in use while the DNS fails, or answers that there are none: the channel
+    notices by its connections when servers are really gone, and an error in a zone should not end
+    what works. *trust_empty* changes that for empty answers.
     """
 
     def __init__(
@@ -208,16 +210,15 @@ class DnsResolver:
         :param target: ``dns:///host:port`` for the A and AAAA records of a host,
             ``dns+srv:_service._tcp.example.org`` for SRV records, which have ports, priorities and
             weights; ``dns://192.0.2.53:53/host:port`` asks that DNS server, not the system's.
-        :param min_interval: seconds from an answer to the next question, whatever the time to
-            live is, and however often :meth:`resolve_now` is called.
-        :param max_interval: seconds after which an answer is asked for anew at the latest.
-        :param trust_empty: whether a name that has lost all its records means that there are no
-            servers any more, so that calls fail until there are; for services that are scaled to
-            nothing.
-        :param client: asks the DNS; None for a client of ``/etc/hosts`` and ``/etc/resolv.conf``,
-            or of the target's own DNS server.
-        :raises ValueError: if the target is malformed, or *min_interval* not above 0 or above
-            *max_interval*.
+        :param min_interval: seconds from an answer to the next lookup at least, whatever the time
+            to live is, and however often :meth:`resolve_now` is called.
+        :param max_interval: seconds from an answer to the next lookup at most, before the tenth.
+        :param trust_empty: whether a name without records means that there are no servers any more,
+            so that calls fail until there are some; for services that are scaled to zero.
+        :param client: asks the DNS; None for a client that uses ``/etc/hosts`` and
+            ``/etc/resolv.conf``, or the target's own DNS server.
+        :raises ValueError: if the target is malformed, or unless
+            0 < *min_interval* <= *max_interval*.
         """
         self.target = target
         self._parsed: DnsTarget = parse_dns_target(target)
@@ -234,16 +235,16 @@ class DnsResolver:
         self._clock: Clock
         self._listener: ResolverListener | None = None
         self._closed = False
-        self._timer: Timer | None = None
-        # When it runs.
+        self._timer: ResettableTimer | None = None  # None until start() gives the clock
+        # When the timer runs.
         self._due = 0.0
-        self._running: Deferred[Any] | None = None  # Any: it ends in nothing
-        # What the listener knows; None before it was told of any.
-        self._told: tuple[ResolvedAddress, ...] | None = None
+        self._running: Deferred[Any] | None = None  # Any: its result is not used
+        # The addresses that the listener was told of; None before the first.
+        self._current: tuple[ResolvedAddress, ...] | None = None
         self._failures = 0
-        #: When resolve_now may have its way at the earliest; infinite while backing off.
+        # When resolve_now() may start a resolution at the earliest; infinite after a failure.
         self._not_before = 0.0
-        # The last good addresses by question: one that fails is answered from here.
+        # By question, the last good addresses, which are used when it fails.
         self._known: dict[_Question, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
@@ -252,40 +253,39 @@ class DnsResolver:
     # -- Resolver ------------------------------------------------------------------------------
 
     def start(self, clock: Clock, listener: ResolverListener) -> None:
-        """Ask for the first time; see :class:`Resolver`."""
+        """Look the target up for the first time; see :class:`Resolver`."""
         if self._listener is not None or self._closed:
             raise RuntimeError("a resolver serves one channel")
         self._clock = clock
+        self._timer = ResettableTimer(clock, self._resolve)
         self._listener = listener
         self._client = self._given_client or SystemDns(clock, self._parsed.server)
         if is_ip(self._parsed.host):
-            self._tell((ResolvedAddress(_spell(self._parsed.host, self._parsed.port)),))
+            self._tell((ResolvedAddress(tcp_address(self._parsed.host, self._parsed.port)),))
         else:
             self._resolve()
 
     def resolve_now(self) -> None:
-        """Ask again, but not before *min_interval* is over, nor during the backoff of a failure."""
-        if self._timer is not None:
+        """Look it up again, but not before *min_interval*, nor during the backoff of a failure."""
+        if self._timer is not None and self._timer.is_running:
             now = self._clock.seconds()
             when = max(now, self._not_before)
             if when < self._due:
                 self._due = when
-                self._timer.reset(when - now)
+                self._timer.start(when - now)
 
     def close(self) -> None:
-        """Stop asking; see :class:`Resolver`."""
+        """Stop; see :class:`Resolver`."""
         self._closed = True
-        timer, self._timer = self._timer, None
         running, self._running = self._running, None
-        if timer is not None:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.stop()
         if running is not None:
             running.cancel()
 
     # -- when ----------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
-        self._timer = None
         look_up = self._look_up_services if self._parsed.port == 0 else self._look_up_host
         running = self._running = Deferred.fromCoroutine(look_up())
         clock: Any = self._clock  # a zope interface in Twisted's types
@@ -297,7 +297,7 @@ class DnsResolver:
         if self._closed:
             return
         addresses, ttl = result
-        if self._failures and self._told is not None:
+        if self._failures and self._current is not None:
             _log.info("{target} can be resolved again", target=self.target)
         self._failures = 0
         interval = min(max(ttl, self._min_interval), self._max_interval)
@@ -311,13 +311,13 @@ class DnsResolver:
         reason: BaseException = failure.value
         error = Unavailable(f"{self.target} cannot be resolved: {_describe(reason)}")
         backoff = min(_BACKOFF * _BACKOFF_FACTOR**self._failures, _BACKOFF_MAX)
-        self._failures = min(self._failures + 1, 100)  # the power of more would overflow, in a year
+        self._failures = min(self._failures + 1, 100)  # a higher power would overflow
         self._not_before = math.inf
         self._schedule(backoff * random.uniform(1 - _BACKOFF_JITTER, 1 + _BACKOFF_JITTER))
-        if self._told is None:
+        if self._current is None:
             assert self._listener is not None
             self._listener.not_resolved(error)
-        elif self._trust_empty and isinstance(reason, _Absent):
+        elif self._trust_empty and isinstance(reason, _NoAddress):
             self._tell(())
         elif self._failures == 1:
             _log.warn("{error}; the last answer stays in use", error=error.message)
@@ -325,11 +325,12 @@ class DnsResolver:
     def _schedule(self, delay: float) -> None:
         self._running = None
         self._due = self._clock.seconds() + delay
-        self._timer = self._clock.callLater(delay, self._resolve)
+        assert self._timer is not None
+        self._timer.start(delay)
 
     def _tell(self, addresses: tuple[ResolvedAddress, ...]) -> None:
-        if addresses != self._told:
-            self._told = addresses
+        if addresses != self._current:
+            self._current = addresses
             assert self._listener is not None
             self._listener.resolved(addresses)
 
@@ -342,16 +343,16 @@ class DnsResolver:
         if lookup.error is not None and (lookup.nothing_answered or not ips):
             raise lookup.error
         if not ips:
-            raise _Absent(f"{host} has no A or AAAA record")
+            raise _NoAddress(f"{host} has no A or AAAA record")
         self._known = lookup.known
-        return _in_order(ResolvedAddress(_spell(ip, port)) for ip in ips), lookup.ttl
+        return _in_order(ResolvedAddress(tcp_address(ip, port)) for ip in ips), lookup.ttl
 
     async def _look_up_services(self) -> tuple[tuple[ResolvedAddress, ...], float]:
         name = self._parsed.host
         lookup = _Lookup(self._client, self._known, self._min_interval)
         services, by_host = await lookup.services(name)
         if not services:
-            raise _Absent(f"{name} has no SRV record")
+            raise _NoAddress(f"{name} has no SRV record")
         semaphore = DeferredSemaphore(_HOSTS_AT_ONCE)
 
         async def ask(host: str) -> None:
@@ -363,24 +364,24 @@ class DnsResolver:
 
         hosts = {host for host, *_ in services}.difference(by_host)
         asked = [Deferred.fromCoroutine(ask(host)) for host in sorted(hosts)]
-        # Backwards, for they are cancelled in this order: those that wait for the semaphore must
-        # go before those that give it back.
+        # Backwards, since they are cancelled in this order: those that wait for the semaphore must
+        # be cancelled before those that release it.
         for success, _ in await DeferredList(asked[::-1], consumeErrors=True):
             if not success:
-                raise CancelledError  # the time was up before every host was asked
+                raise CancelledError  # the time was over before every host was looked up
         addresses = _in_order(
-            ResolvedAddress(_spell(ip, port), priority, weight)
+            ResolvedAddress(tcp_address(ip, port), priority, weight)
             for host, port, priority, weight in services
             for ip in by_host[host]
         )
         if not addresses:
-            raise lookup.error or _Absent(f"no host of {name} has an A or AAAA record")
+            raise lookup.error or _NoAddress(f"no host of {name} has an A or AAAA record")
         self._known = lookup.known
         return addresses, lookup.ttl
 
 
 class _Lookup:
-    """The questions of one resolution."""
+    """The lookups of one resolution."""
 
     def __init__(
         self, client: DnsClient, known: dict[_Question, tuple[str, ...]], retry: float
@@ -388,17 +389,17 @@ class _Lookup:
         self._client = client
         self._known_before = known
         self._retry = retry
-        #: The good answers, and those of before where there was none.
+        #: By question, the addresses; for a question that failed, those of the last resolution.
         self.known: dict[_Question, tuple[str, ...]] = {}
-        #: Seconds for which all that was used is good.
+        #: Seconds for which all answers are valid.
         self.ttl = math.inf
-        #: Why the last question failed that did.
+        #: The last error; None if no question failed.
         self.error: Exception | None = None
-        #: Whether no question was answered, be it with "no such name".
+        #: Whether no question was answered; "no such name" is an answer.
         self.nothing_answered = True
 
     async def ips(self, host: str) -> list[str]:
-        """The addresses of a host, of both families; those of before where asking failed."""
+        """Look up the IPv4 and IPv6 addresses of a host; where that fails, those known before."""
         # Any: a DeferredList holds results and failures alike.
         answers: Any = await DeferredList(
             [self._client.lookupAddress(host), self._client.lookupIPV6Address(host)],
@@ -417,7 +418,7 @@ class _Lookup:
             self.nothing_answered = False
             ips = ()
         else:
-            # What another question says is still of use: the addresses of before go with it.
+            # Other answers can still be used, together with the addresses known before.
             self.error = answer.value
             self.ttl = min(self.ttl, self._retry)
             ips = self._known_before.get(question, ())
@@ -427,19 +428,23 @@ class _Lookup:
     async def services(
         self, name: str
     ) -> tuple[list[tuple[str, int, int, int]], dict[str, list[str]]]:
-        """Host, port, priority and weight of each SRV record; and the addresses sent along."""
+        """Look up the SRV records of a name.
+
+        :return: host, port, priority and weight of each; and by host, addresses that were sent
+            along.
+        """
         try:
             answers, _, additional = await self._client.lookupService(name)
         except Exception as error:
             if is_absence(error):
-                raise _Absent(f"{name} does not exist") from error
+                raise _NoAddress(f"{name} does not exist") from error
             raise
         services: list[tuple[str, int, int, int]] = []
         for record in answers:
             if record.type == dns.SRV:
                 payload = record.payload
                 host = payload.target.name.decode("ascii", errors="replace").lower()
-                # The root says that the service is decidedly not there (RFC 2782).
+                # The root as host means that the service is not available (RFC 2782).
                 if host and host.isascii() and payload.port:
                     self.ttl = min(self.ttl, record.ttl)
                     services.append((host, payload.port, payload.priority, payload.weight))
@@ -466,14 +471,10 @@ def _ip_of(record: Any) -> str:
     return str(ipaddress.ip_address(record.payload.address))
 
 
-def _spell(ip: str, port: int) -> str:
-    return f"tcp://[{ip}]:{port}" if ":" in ip else f"tcp://{ip}:{port}"
-
-
 def _in_order(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ...]:
-    """Each address once, where it is best; an order that shuffled answers do not change.
+    """Each address once, at its best place; the order of the records in an answer has no effect.
 
-    IPv4 comes before IPv6: where one of the two does not work it is oftener the latter.
+    IPv4 comes before IPv6: where one of the two does not work, it is more often IPv6.
     """
     best: dict[str, ResolvedAddress] = {}
     for address in sorted(addresses, key=lambda a: (a.priority, -a.weight, _ordinal(a.address))):
@@ -482,19 +483,20 @@ def _in_order(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ..
 
 
 def _ordinal(address: str) -> tuple[int, bytes, int]:
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    ip = ipaddress.ip_address(host.strip("[]"))
+    host, port = split_tcp(address) or ("", "")
+    ip = ip_of(host)
+    assert ip is not None, f"{address} has no IP address"
     return ip.version, ip.packed, int(port)
 
 
 def _describe(error: BaseException) -> str:
     match error:
-        case _Absent():
+        case _NoAddress():
             return str(error)
         case DeferredTimeoutError() | DNSQueryTimeoutError():
             return "no DNS server answers"
         case ConnectionError() | OSError():
             return f"no DNS server can be reached ({error})"
         case _:
-            # twisted.names carries the whole message; the class says what it was.
+            # The text of an error of twisted.names is the whole DNS message; its class is enough.
             return f"the DNS server refuses or fails ({type(error).__name__})"

@@ -1,7 +1,7 @@
-"""How the RPC layer sets up its sockets: every default, and why it is that one.
+"""The options of the RPC layer's sockets: every default, and the reason for it.
 
-The socket layer keeps libzmq's and txZMQ's defaults; these are for channels and servers. They go on
-before the first bind or connect, for most act on later ones only.
+They are for channels and servers; the socket layer keeps the defaults of libzmq and txZMQ. They are
+set before the first bind or connect, since most affect only later ones.
 """
 
 from __future__ import annotations
@@ -15,73 +15,76 @@ __all__ = ["SocketOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SocketOptions:
-    """What may be changed of the sockets of a channel or server; times are in seconds.
+    """Options of the sockets of a channel or server; times are in seconds.
 
-    What is not here is fixed, since the promises of the RPC layer hang on it:
+    Other options are fixed, since the promises of the RPC layer depend on them:
 
-    - ``LINGER`` is 0.1 s on a channel, so that what it says of its streams when it is closed gets
-      out, if nothing is in the way; and 1 s on a server, for its last replies.
+    - ``LINGER`` is 0.1 s on a channel, so that a channel that is closed can still send what its
+      streams owe the server; and 1 s on a server, for its last replies.
     - ``IMMEDIATE`` is on where a socket connects: no request waits in libzmq for a server that is
       down, to be executed there much later.
     - ``ROUTER_MANDATORY`` is on where a server's socket sends: a reply that cannot be sent is an
-      error, not silence. ``ROUTER_HANDOVER`` is off: with it, a stranger could take over
-      another's replies. No routing ids are set, for the same reason.
+      error, and not dropped silently. ``ROUTER_HANDOVER`` is off: with it, a stranger could take
+      over another client's replies. No routing ids are set, for the same reason.
     - ``HEARTBEAT_IVL`` is off: with a bounded ``RCVHWM``, ZMTP's heartbeats can abort the process
       in libzmq 4.3.5. TCP's keepalive finds a dead machine, and ``Control.Ping`` a process that is
       stopped; see :class:`~txzmq.rpc.Liveness`.
-    - ``MAXMSGSIZE`` follows from the limit for messages, so that nobody has to receive what it
-      would refuse: 64 KiB more than that, or than 4 MiB, where that is more.
+    - ``MAXMSGSIZE`` follows from the limit for messages, so that libzmq does not receive a message
+      that would be refused: it is 64 KiB more than that limit or than 4 MiB, whichever is larger.
     - ``IPV6`` is on where an address has brackets: with it, libzmq resolves names to IPv6 first.
     """
 
-    #: ``SNDHWM``: messages that libzmq holds for each peer, on their way out. Never unbounded. A
-    #: message has the calls or replies of a turn of the reactor. Ten times as many of streams, for
-    #: each message has items of one.
+    #: ``SNDHWM``: how many messages to one peer libzmq holds. It is always bounded. A message has
+    #: the calls or replies of one turn of the reactor. A publisher holds ten times as many, since
+    #: each of its messages has items of one stream only.
     send_high_water_mark: int = 1_000
-    #: ``RCVHWM``: the same on their way in.
+    #: ``RCVHWM``: how many messages from one peer libzmq holds.
     receive_high_water_mark: int = 1_000
-    #: Bytes of large messages, of 64 KiB and more, that libzmq holds for each peer on their way
-    #: out, since a high-water mark bounds no bytes. The most that a peer costs is this, and
-    #: ``send_high_water_mark`` times 64 KiB of smaller ones. One message is sent in any case.
+    #: How many bytes of large messages (64 KiB or more) to one peer libzmq holds, since a
+    #: high-water mark does not bound bytes. A peer costs at most this, and ``send_high_water_mark``
+    #: times 64 KiB for smaller messages. One message is sent in any case.
     send_budget: int = 64 * 1024 * 1024
-    #: ``TCP_KEEPALIVE_IDLE``: after so long a silence the kernel asks whether the other machine is
-    #: there; None to leave it to the kernel, which does so after two hours.
+    #: ``TCP_KEEPALIVE_IDLE``: after how long a silence the kernel probes whether the other machine
+    #: is there; None to leave it to the kernel, which does so after two hours.
     keepalive_idle: int | None = 20
-    #: ``TCP_KEEPALIVE_INTVL``: until it asks again.
+    #: ``TCP_KEEPALIVE_INTVL``: how long after a probe the next one follows.
     keepalive_interval: int = 5
-    #: ``TCP_KEEPALIVE_CNT``: how often it asks in vain before the connection is lost. So a dead
-    #: machine is known after 35 s.
+    #: ``TCP_KEEPALIVE_CNT``: how many probes stay unanswered before the connection is lost. With
+    #: these defaults a dead machine is noticed after 35 s.
     keepalive_count: int = 3
-    #: ``TCP_MAXRT``: how long what was sent may stay unacknowledged. Keepalive does not see it.
+    #: ``TCP_MAXRT``: how long sent data may stay unacknowledged before the connection is lost.
+    #: Keepalive sends no probes meanwhile.
     retransmit_timeout: float = 30.0
-    #: ``CONNECT_TIMEOUT``, where a socket connects. The kernel's own attempts come ever less often
-    #: while nothing answers; new ones find a network that has healed within this.
+    #: ``CONNECT_TIMEOUT``, where a socket connects: how long one attempt may take. The kernel
+    #: repeats its own packets ever less often while nothing answers; with a new attempt, a network
+    #: that works again is noticed within this time.
     connect_timeout: float = 5.0
-    #: ``HANDSHAKE_IVL``: who has connected and does not speak ZMTP by then is dropped. None for 5 s
-    #: on a socket that connects, 10 s on one that listens.
+    #: ``HANDSHAKE_IVL``: how long the ZMTP handshake of a connection may take before it is dropped.
+    #: None for 5 s on a socket that connects, 10 s on one that listens.
     handshake_timeout: float | None = None
-    #: ``RECONNECT_IVL``: between attempts to connect where nobody listens, drawn between these for
-    #: each socket. libzmq's own backoff is the same in every process, and all clients of a server
-    #: that restarts would come back at once.
+    #: ``RECONNECT_IVL``: the time between attempts to connect where nobody listens; each socket
+    #: gets a random value between these two. libzmq's own backoff is the same in every process, so
+    #: that all clients of a server that restarts would come back at once.
     reconnect_interval: tuple[float, float] = (0.1, 0.3)
-    #: ``RECONNECT_IVL_MAX``: what that grows to, likewise. Below a second, so that a server is used
-    #: so soon after it listens again. After anything else than a refusal a channel makes a new
-    #: socket, with a backoff of its own (:attr:`Liveness.max_backoff`): libzmq does not connect
-    #: again after a breach of its protocol, and at once to a server that accepts and closes.
+    #: ``RECONNECT_IVL_MAX``: the value up to which that time grows, random likewise. It is below a
+    #: second, so that clients connect within a second after a server listens again. After any other
+    #: failure than a refused connection, a channel makes a new socket, with a backoff of its own
+    #: (:attr:`Liveness.max_backoff`): libzmq does not connect again after a protocol error, and
+    #: connects again at once to a server that accepts and closes.
     reconnect_interval_max: tuple[float, float] = (0.6, 0.9)
-    #: ``BACKLOG``, where a socket listens: connections that wait to be accepted. Enough for the
-    #: clients of a server that has restarted.
+    #: ``BACKLOG``, where a socket listens: how many connections may wait to be accepted. The
+    #: default is enough for the clients of a server that has restarted.
     backlog: int = 1_024
-    #: ``SNDBUF``: bytes of the kernel's buffer per connection; None for what the kernel finds good.
+    #: ``SNDBUF``: bytes of the kernel's send buffer per connection; None for the kernel's choice.
     send_buffer: int | None = None
-    #: ``RCVBUF``: likewise.
+    #: ``RCVBUF``: bytes of the kernel's receive buffer per connection; None likewise.
     receive_buffer: int | None = None
-    #: ``RATE``: kilobits per second that a server sends to a multicast group at most, on all of its
-    #: streams; its clients should have the same. libzmq keeps what was sent in the last 10 s of it,
-    #: which here is 12 MB.
+    #: ``RATE``: kilobits per second that a server sends to a multicast group at most, for all of
+    #: its streams; its clients should have the same value. libzmq keeps what was sent in the last
+    #: 10 s, which is 12 MB at the default rate.
     multicast_rate: int = 10_000
-    #: Where a channel joins multicast groups: the name of a network interface, or an address of it.
-    #: Empty for the one by which the server is reached.
+    #: On which network interface a channel joins multicast groups: its name, or an address of it.
+    #: Empty for the interface that leads to the server.
     multicast_interface: str = ""
 
     def __post_init__(self) -> None:
@@ -110,14 +113,14 @@ class SocketOptions:
         for name in ("reconnect_interval", "reconnect_interval_max"):
             least, most = getattr(self, name)
             if not 0 < least <= most:
-                raise ValueError(f"{name} must be two times above 0, the shorter one first")
+                raise ValueError(f"{name} must be two durations above 0, the shorter one first")
 
     def for_channel(self) -> Mapping[str, int]:
-        """A channel's socket, by libzmq's names."""
+        """The options of a channel's socket for calls, by libzmq's names."""
         return {**self._common(), **self._connecting(), "LINGER": 100}
 
     def for_server(self) -> Mapping[str, int]:
-        """A server's socket that listens."""
+        """The options of a server's socket that listens."""
         return {
             **self._common(),
             "LINGER": 1_000,
@@ -127,7 +130,7 @@ class SocketOptions:
         }
 
     def for_worker(self) -> Mapping[str, int]:
-        """A server's socket that connects.
+        """The options of a server's socket that connects to a proxy.
 
         With ``IMMEDIATE`` each connection is another peer, so that no reply goes to the clients of
         a proxy that has restarted.
@@ -140,11 +143,11 @@ class SocketOptions:
         }
 
     def for_publisher(self) -> Mapping[str, int]:
-        """A server's socket that publishes streams.
+        """The options of a server's socket that publishes streams.
 
-        ``XPUB_MANUAL``: nobody receives what the server has not allowed; a subscription to
-        everything would be one to all streams of others. The high-water mark counts messages to one
-        client, of all its streams; the windows of the streams bound their bytes.
+        With ``XPUB_MANUAL`` a subscription has no effect unless the server allows it; else a
+        subscription to everything would receive the streams of others. The high-water mark counts
+        the messages of all streams to one client; the windows of the streams bound their bytes.
         """
         return {
             **self._common(),
@@ -157,7 +160,7 @@ class SocketOptions:
         }
 
     def for_multicast(self) -> Mapping[str, int]:
-        """A server's socket that publishes shared streams to a multicast group."""
+        """The options of a server's socket that publishes shared streams to a multicast group."""
         return {
             **self._common(),
             "LINGER": 1_000,
@@ -166,7 +169,7 @@ class SocketOptions:
         }
 
     def for_subscriber(self) -> Mapping[str, int]:
-        """A channel's socket for a server's streams; it connects again by itself."""
+        """The options of a channel's socket for a server's streams."""
         return {
             **self._common(),
             **self._connecting(),

@@ -1,7 +1,8 @@
-"""Where messages travel: the seam between the RPC layer and the sockets.
+"""The seam between the RPC layer and the network.
 
-The protocols say what a network offers and what it is told; :class:`ZmqNetwork` is the real one,
-looked up when asked for, so that a network in memory (``txzmq.testing``) loads no ZeroMQ.
+The protocols say what a network does and what it tells. :class:`ZmqNetwork` is the network of
+ZeroMQ sockets. It is imported when it is first asked for, so that a network in memory
+(``txzmq.testing``) loads no ZeroMQ.
 """
 
 from typing import TYPE_CHECKING

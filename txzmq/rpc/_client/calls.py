@@ -93,7 +93,7 @@ class Calls:
         :param streams: whether *request* gives a stream of requests.
         """
         if self._guard.thread != get_ident():
-            self._guard.look()
+            self._guard.check_anew()
         try:
             spec = self._spec(
                 method, request, timeout, metadata, wait_for_ready, self._options.timeout

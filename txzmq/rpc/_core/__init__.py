@@ -1,1 +1,1 @@
-"""What both sides stand on: deadlines, backoff, running coroutines, telling observers."""
+"""What clients and servers share: deadlines, backoff, coroutines, interceptors, notifications."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect."""
+"""Delays between attempts to connect."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Backoff:
     Each is up to a half shorter or longer than computed, so that the clients of a server that
     restarts do not all come back at once. The factor is gRPC's (doc/connection-backoff.md).
 
-    :ivar failures: how many delays there were since the last :meth:`reset`.
+    :ivar failures: the number of delays since the last :meth:`reset`.
     """
 
     __slots__ = ("_first", "_most", "_random", "failures")
 
     def __init__(self, first: float, most: float, random: Random) -> None:
         """
-        :param first: seconds of the first delay.
-        :param most: seconds of the longest.
+        :param first: seconds of the first delay, before it is varied.
+        :param most: seconds of the longest delay, likewise.
         """
         self._first = first
         self._most = most
@@ -33,11 +33,11 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds until the next attempt."""
-        # The power of more would overflow some day.
+        # A higher power would overflow.
         delay = min(self._most, self._first * _FACTOR ** min(self.failures, 100))
         self.failures += 1
         return delay * self._random.uniform(1 - _JITTER, 1 + _JITTER)
 
     def reset(self) -> None:
-        """The server works."""
+        """Begin with the first delay again, since the server can be reached."""
         self.failures = 0

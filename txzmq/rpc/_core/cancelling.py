@@ -1,4 +1,4 @@
-"""Cancelling what users' code made."""
+"""Cancels Deferreds of users."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _log = Logger()
 
 
 def cancel(deferred: Deferred[Any], whose: str) -> None:
-    """Cancel a Deferred. An exception of its canceller is logged, and concerns nobody else.
+    """Cancel a Deferred; an exception of its canceller is logged, not raised.
 
-    Twisted leaves such a Deferred as it is: it may fire later, or never.
+    After such an exception the Deferred has not fired; it may fire later, or never.
 
     :param whose: for the log, as in "the handler of /service/Method".
     """
     try:
         deferred.cancel()
-    except Exception:  # noqa: BLE001 - whatever a canceller raises, others' calls go on
+    except Exception:  # noqa: BLE001 - whatever a canceller raises, other calls must go on
         _log.failure("{whose} could not be cancelled", whose=whose)

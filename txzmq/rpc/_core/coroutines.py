@@ -1,7 +1,7 @@
-"""What runs a coroutine for as long as a stream lives.
+"""Runs the coroutine of a stream's handler, in less memory than ``Deferred.fromCoroutine``.
 
-As ``Deferred.fromCoroutine`` does, but in a fraction of the memory: streams are many, and most of
-them are idle. One function is told the end, in place of a Deferred.
+A server has many streams, and most of them are idle. Instead of a Deferred that fires, one function
+is called when the coroutine ends.
 """
 
 from __future__ import annotations
@@ -19,51 +19,52 @@ T = TypeVar("T")
 
 
 class CoroutineRunner(Generic[T]):
-    """Runs a coroutine that awaits Deferreds, to its end."""
+    """Runs a coroutine, which may await Deferreds, until it ends."""
 
     __slots__ = (
-        "_at_once",
         "_awaited",
         "_cancelled",
+        "_context",
         "_coroutine",
         "_ended",
+        "_fired_result",
         "_subject",
-        "_surroundings",
     )
 
     def __init__(
         self,
-        # Any: what it sends is the result of what the coroutine awaits.
+        # Any: the coroutine is sent the results of the Deferreds that it awaits.
         coroutine: Coroutine[object, Any, None],
-        surroundings: contextvars.Context,
+        context: contextvars.Context,
         ended: Callable[[Failure | None, T], object],
         subject: T,
     ) -> None:
         """
-        :param surroundings: what the coroutine runs in, and nothing else at the same time.
-        :param ended: called once, with a Failure or None and with *subject*, in the thread where
-            the last Deferred was fired.
+        :param context: the context in which the coroutine runs; nothing else may run in it at the
+            same time.
+        :param ended: called once, with a Failure or None, and *subject*. It is called in the thread
+            where the last Deferred was fired.
         """
         self._coroutine = coroutine
-        self._surroundings = surroundings
+        self._context = context
         self._ended = ended
         self._subject = subject
         # What the coroutine waits for; None while it runs, and when it has ended.
         self._awaited: Deferred[Any] | None = None
-        # The result of what it did not have to wait for.
-        self._at_once: tuple[object] | None = None
-        # What it waits for next is to be cancelled.
+        # The result of a Deferred that had fired before the coroutine awaited it.
+        self._fired_result: tuple[object] | None = None
+        # Whether to cancel what the coroutine waits for next.
         self._cancelled = False
 
     def start(self) -> None:
-        """Run it until it waits for the first time."""
+        """Run the coroutine until it waits for the first time."""
         self._run(None)
 
     def cancel(self) -> None:
         """Cancel what the coroutine waits for; while it runs, what it waits for next.
 
-        Where a canceller raises, that counts as the end. The coroutine goes on should it be able
-        to, and nobody is told of its own end.
+        If a canceller raises, the coroutine counts as ended with that exception. It may go on
+        afterwards, but its own end is not reported.
         """
         awaited = self._awaited
         if awaited is None:
@@ -74,16 +75,19 @@ class CoroutineRunner(Generic[T]):
         except Exception:  # noqa: BLE001 - whatever a user's canceller raises
             self._end(Failure())  # type: ignore[no-untyped-call]  # Twisted's
 
-    # This is the callback itself, as a bound method for each would be more memory.
+    # The runner itself is the callback: a bound method for each Deferred would take more memory.
     def __call__(self, result: object) -> None:
-        """What the coroutine waits for is there."""
+        """Take the result of the Deferred that the coroutine awaits."""
         if self._awaited is None:
-            self._at_once = (result,)
+            self._fired_result = (result,)
         else:
             self._run(result)
 
     def _run(self, result: object) -> None:
-        """Run it until it has to wait; a loop, as what is there at once may follow without end."""
+        """Run the coroutine until it has to wait.
+
+        This is a loop, not a recursion, since any number of Deferreds may have fired already.
+        """
         self._awaited = None
         while True:
             try:
@@ -91,19 +95,18 @@ class CoroutineRunner(Generic[T]):
             except StopIteration:
                 self._end(None)
                 return
-            except BaseException:  # noqa: BLE001 - whatever a handler raises is how it ends
+            except BaseException:  # noqa: BLE001 - whatever a handler raises is its result
                 self._end(Failure())  # type: ignore[no-untyped-call]  # Twisted's
                 return
             if not isinstance(awaited, Deferred):
-                text = (
-                    f"a handler can await Deferreds, not what gives a {type(awaited).__qualname__}"
-                )
+                name = type(awaited).__qualname__
+                text = f"a handler can await Deferreds, not an object that yields {name}"
                 result = Failure(TypeError(text))  # type: ignore[no-untyped-call]  # Twisted's
                 continue
             awaited.addBoth(self)  # pyright: ignore[reportUnknownMemberType]  # a user's
-            if self._at_once is None:
+            if self._fired_result is None:
                 break
-            (result,), self._at_once = self._at_once, None
+            (result,), self._fired_result = self._fired_result, None
         self._awaited = awaited
         if self._cancelled:
             self._cancelled = False
@@ -111,10 +114,10 @@ class CoroutineRunner(Generic[T]):
 
     def _step(self, result: object) -> object:
         if isinstance(result, Failure):
-            # What Twisted has for it: the traceback shows where it comes from.
+            # Twisted's method keeps the traceback of the Failure.
             throw = cast("Callable[[object], object]", result.throwExceptionIntoGenerator)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-            return self._surroundings.run(throw, self._coroutine)
-        return self._surroundings.run(self._coroutine.send, result)
+            return self._context.run(throw, self._coroutine)
+        return self._context.run(self._coroutine.send, result)
 
     def _end(self, result: Failure | None) -> None:
         ended, self._ended = self._ended, _nobody
@@ -122,11 +125,11 @@ class CoroutineRunner(Generic[T]):
 
 
 def _nobody(result: Failure | None, subject: object) -> None:
-    """Nobody is told any more."""
+    """Do nothing: the end was reported already."""
 
 
 async def close_source(source: Any) -> None:
-    """Have what gave items clean up: a generator, for instance, that is not at its end."""
+    """Close an iterator that may not be at its end, such as a generator, so that it cleans up."""
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         await aclose()

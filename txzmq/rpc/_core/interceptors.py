@@ -1,4 +1,4 @@
-"""Chains of interceptors, with what they go around at the end."""
+"""Chains interceptors in front of a call or a handler."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _Handler: TypeAlias = Callable[[Any, Context], Any]
 def start(function: Callable[[Any, Any], Any], second: Any, first: Any) -> Deferred[Any]:
     """Call ``function(first, second)``: it may return a value, a Deferred or a coroutine, or raise.
 
-    Never raises but ``KeyboardInterrupt``.
+    Raises nothing but ``KeyboardInterrupt``.
     """
-    # Once per interceptor and call, so the parameters are as many as those take, the one that
-    # changes is the last for functools.partial, which adds no frame, and what most interceptors
-    # return is looked for first.
+    # Called once per interceptor and call. So it takes exactly the arguments of an interceptor; the
+    # one that differs from call to call is the last, for functools.partial, which adds no frame;
+    # and a Deferred, which most interceptors return, is looked for first.
     try:
         result = function(first, second)
         if isinstance(result, Deferred):
             return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call
         if isinstance(result, CoroutineType):
-            # pyright knows nothing of what it awaits, and need not.
+            # pyright does not know what it awaits.
             return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - whatever it is, it is the outcome
+    except BaseException:  # noqa: BLE001 - whatever it raises is the result of the call
         return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
     return succeed(result)
 
@@ -50,7 +50,8 @@ def chain_client(
 ) -> ClientProceed:
     """Put interceptors in front of *proceed*, the first one outermost.
 
-    With at least one, what is returned never raises but ``KeyboardInterrupt``.
+    With at least one interceptor, the function that is returned raises nothing but
+    ``KeyboardInterrupt``.
     """
     for interceptor in reversed(interceptors):
         proceed = partial(start, interceptor, proceed)

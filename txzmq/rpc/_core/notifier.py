@@ -1,4 +1,4 @@
-"""Tells an observer, and the log, what happens to one channel or server."""
+"""Tells an observer and the log of the changes of one channel or server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from txzmq._reactor import Clock, Timer
+from txzmq._reactor import Clock
+from txzmq._timer import ResettableTimer
 from txzmq.rpc.watching import (
     ClientLoss,
     ConnectivityState,
@@ -20,11 +21,11 @@ from txzmq.rpc.watching import (
 __all__ = ["Notifier"]
 
 _log = Logger()
-#: Lines that may be logged at once about one thing.
+#: How many lines about one subject may be logged at once.
 _BURST: Final = 4
-#: Seconds until there may be another.
+#: Seconds until one more line about it may be logged.
 _PAUSE: Final = 30.0
-#: What is logged when it is counted, for it tells of something that somebody should look at.
+#: The counts that are also logged, since somebody should look into them.
 _NOTEWORTHY: Final = frozenset(
     {
         Count.BACKLOG,
@@ -37,21 +38,25 @@ _NOTEWORTHY: Final = frozenset(
 )
 
 
-class _Limit:
-    """How many lines may be logged about one thing: some at once, then few."""
+class _RateLimit:
+    """A token bucket for the log lines about one subject: some at once, then few."""
 
-    __slots__ = ("_at", "_tokens", "clock", "kept_back")
+    __slots__ = ("_at", "_clock", "_suppressed", "_tokens")
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+        self._clock = clock
         self._tokens = float(_BURST)
+        # When the tokens were counted last.
         self._at = clock.seconds()
-        #: What was not logged since the last line.
-        self.kept_back = 0
+        # How many lines were suppressed since the last that was logged.
+        self._suppressed = 0
 
-    def allows(self) -> bool:
-        """Take a line, if there is one."""
-        now = self.clock.seconds()
+    def take(self) -> bool:
+        """Take a token for one line.
+
+        :return: whether there was one.
+        """
+        now = self._clock.seconds()
         self._tokens = min(_BURST, self._tokens + (now - self._at) / _PAUSE)
         self._at = now
         if self._tokens < 1:
@@ -59,42 +64,50 @@ class _Limit:
         self._tokens -= 1
         return True
 
+    def suppress(self) -> None:
+        """Count a line that is not logged, or not yet."""
+        self._suppressed += 1
+
+    def take_suppressed(self) -> int:
+        """How many lines were suppressed; they are counted from 0 again."""
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
+
     @property
     def wait(self) -> float:
-        """Seconds until the next line; never too few, whatever is lost in rounding."""
+        """Seconds until there is a token; a millisecond more makes up for rounding."""
         return (1 - self._tokens) * _PAUSE + 0.001
 
 
-class _Log:
-    """The lines about one endpoint. The last of them always tells the state that it is in."""
+class _EndpointLog:
+    """Logs the changes of one endpoint. The last line always has its present state."""
 
-    __slots__ = ("_last", "_limit", "_logged", "_timer")
+    __slots__ = ("_last", "_limit", "_timer")
 
     def __init__(self, clock: Clock) -> None:
-        self._limit = _Limit(clock)
-        self._logged = ConnectivityState.IDLE
+        self._limit = _RateLimit(clock)
         self._last: EndpointChange | None = None
-        self._timer: Timer | None = None
+        self._timer = ResettableTimer(clock, self._catch_up)
 
     def changed(self, change: EndpointChange) -> None:
+        """Log a change, now or when there is a token."""
         self._last = change
-        if self._timer is not None:
-            self._limit.kept_back += 1
-        elif self._limit.allows():
+        if self._timer.is_running:
+            self._limit.suppress()
+        elif self._limit.take():
             self._write(change)
         else:
-            self._limit.kept_back += 1
-            self._timer = self._limit.clock.callLater(self._limit.wait, self._catch_up)
+            self._limit.suppress()
+            self._timer.start(self._limit.wait)
 
     def _catch_up(self) -> None:
-        self._timer = None
-        if self._last is not None and self._limit.allows():
+        if self._last is not None and self._limit.take():
             self._write(self._last)
 
     def _write(self, change: EndpointChange) -> None:
-        missed, self._limit.kept_back = self._limit.kept_back, 0
-        # What is logged now is among those that were kept back.
-        more = f", after {missed - 1} changes that were not logged" if missed > 1 else ""
+        # The change that is logged now may have been counted among them.
+        missed = self._limit.take_suppressed() - 1
+        more = f", after {missed} changes that were not logged" if missed > 0 else ""
         write = _log.warn if change.state is ConnectivityState.TRANSIENT_FAILURE else _log.info
         write(
             "{address} is {state}{why}{more}",
@@ -106,32 +119,31 @@ class _Log:
 
     def close(self) -> None:
         """Leave nothing in the reactor."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        self._timer.stop()
 
 
 class Notifier:
-    """What one channel or server tells of itself."""
+    """Tells an observer and the log of the changes of one channel or server."""
 
     def __init__(self, clock: Clock, observer: Observer | None) -> None:
         self._clock = clock
         self._observer = observer
-        # None before it is made, and after it is closed.
+        # None before the channel or server is made, and after it is closed.
         self._source: Watched | None = None
-        # By address, and by name: as many as there are endpoints and counts.
-        self._logs: dict[str, _Log] = {}
-        self._limits: dict[str, _Limit] = {}
+        # By the address of the endpoint.
+        self._logs: dict[str, _EndpointLog] = {}
+        # By the name of the count.
+        self._limits: dict[str, _RateLimit] = {}
 
     def start(self, source: Watched) -> None:
-        """It is made: tell from now on."""
+        """Tell that the channel or server is made, and of its changes from now on."""
         observer = self._observer
         if observer is not None:
             self._source = source
             self._tell(lambda: observer.started(source))
 
     def stop(self) -> None:
-        """It is closed: tell nothing more."""
+        """Tell that it is closed, and nothing more."""
         observer, source = self._observer, self._source
         self._source = None
         for log in self._logs.values():
@@ -141,13 +153,13 @@ class Notifier:
             self._tell(lambda: observer.stopped(source))
 
     def channel(self, previous: ConnectivityState, state: ConnectivityState) -> None:
-        """The channel's state is another."""
+        """Tell that the channel's state has changed."""
         observer, source = self._observer, self._source
         if observer is not None and source is not None:
             self._tell(lambda: observer.channel_changed(source, previous, state))
 
     def endpoint(self, change: EndpointChange) -> None:
-        """A connection's state is another."""
+        """Tell, and log, that a connection's state has changed."""
         if change.state is ConnectivityState.SHUTDOWN:
             log = self._logs.pop(change.address, None)
             if log is not None:
@@ -155,39 +167,39 @@ class Notifier:
         elif change.reason or change.state is ConnectivityState.READY:
             log = self._logs.get(change.address)
             if log is None:
-                log = self._logs[change.address] = _Log(self._clock)
+                log = self._logs[change.address] = _EndpointLog(self._clock)
             log.changed(change)
         observer, source = self._observer, self._source
         if observer is not None and source is not None:
             self._tell(lambda: observer.endpoint_changed(source, change))
 
     def client_lost(self, address: str, calls: int) -> None:
-        """A client has gone."""
+        """Tell that a client has gone."""
         observer, source = self._observer, self._source
         if observer is not None and source is not None:
             loss = ClientLoss(address=address, calls=calls)
             self._tell(lambda: observer.client_lost(source, loss))
 
     def counted(self, name: str, where: str = "") -> None:
-        """Something was counted: log it if it is worth it, and has not been just now."""
+        """Log that something was counted, if it is noteworthy and the rate limit allows it."""
         if name not in _NOTEWORTHY:
             return
         limit = self._limits.get(name)
         if limit is None:
-            limit = self._limits[name] = _Limit(self._clock)
-        if not limit.allows():
-            limit.kept_back += 1
+            limit = self._limits[name] = _RateLimit(self._clock)
+        if not limit.take():
+            limit.suppress()
             return
-        missed, limit.kept_back = limit.kept_back, 0
+        missed = limit.take_suppressed()
         _log.warn(
             "dropped: {name}{where}{more}",
             name=name,
             where=f" ({where})" if where else "",
-            more=f", and {missed} since the last of these lines" if missed else "",
+            more=f", and {missed} more since the last such line" if missed else "",
         )
 
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()
         except Exception:  # noqa: BLE001 - whatever an observer raises, the channel goes on
-            _log.failure("an observer has failed")
+            _log.failure("an observer raised an exception")

@@ -1,7 +1,7 @@
-"""The seam between the RPC layer and whatever carries its messages.
+"""What the RPC layer needs of a network, and what a network tells the RPC layer.
 
-:class:`~txzmq.rpc.transport.ZmqNetwork` is the real network; ``txzmq.testing`` has another, in
-memory. Nothing here knows ZeroMQ.
+:class:`~txzmq.rpc.transport.ZmqNetwork` is the network of ZeroMQ sockets; ``txzmq.testing`` has one
+in memory. Nothing here imports ZeroMQ.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = [
 
 
 class Transport(Protocol):
-    """What all sockets can do."""
+    """What the RPC layer asks of every socket."""
 
     def flush_soon(self) -> None:
-        """Call the handler's ``flush()`` once, when what is being received has been dispatched."""
+        """Call the handler's ``flush()`` once, after the messages that are being received."""
         ...
 
     def close(self) -> None:
@@ -44,40 +44,40 @@ class Transport(Protocol):
 
 
 class Handler(Protocol):
-    """What all sockets tell."""
+    """What every socket tells."""
 
     def flush(self) -> None:
-        """As asked for by :meth:`Transport.flush_soon`."""
+        """The time has come that :meth:`Transport.flush_soon` asked for."""
         ...
 
     def closed(self) -> None:
-        """The socket was closed, not by :meth:`Transport.close`: with its factory."""
+        """The socket was closed with its factory, and not by :meth:`Transport.close`."""
         ...
 
 
 class ClientTransport(Transport, Protocol):
-    """A client's connection to one endpoint: attempts until one succeeds, and what comes of it."""
+    """A client's socket for one endpoint, which tries to connect until it succeeds."""
 
     def send_message(self, message: list[bytes]) -> SendResult:
-        """Hand over a message, or not at all; never raises for a full queue."""
+        """Send a message, now or not at all; a full queue is a result, not an exception."""
         ...
 
 
 class ClientHandler(Handler, Protocol):
-    """What a client's connection tells."""
+    """What a client's socket tells."""
 
     def received(self, message: list[bytes]) -> None:
         """A message arrived."""
         ...
 
     def connected(self) -> None:
-        """The server can be reached."""
+        """The connection is made: messages can be sent."""
         ...
 
     def disconnected(self) -> None:
-        """The connection was lost: what was sent will not be answered.
+        """The connection was lost: requests that were sent will not be answered.
 
-        It does not come back: close it, and make another.
+        The socket does not connect again: close it, and make another.
         """
         ...
 
@@ -86,11 +86,11 @@ class ClientHandler(Handler, Protocol):
         ...
 
     def failed(self, reason: str) -> None:
-        """Something answers that is no such server. Close this, and try another time."""
+        """The endpoint does not answer as a server does. Close the socket, and try again later."""
         ...
 
     def flush(self) -> None:
-        """As asked for, and after :attr:`SendResult.BLOCKED`: it is worth trying again."""
+        """As of :class:`Handler`; also when there is room after :attr:`SendResult.BLOCKED`."""
         ...
 
 
@@ -99,7 +99,7 @@ class ServerTransport(Transport, Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where it listens, with a wildcard port made real; or the proxy that it connects to."""
+        """Where it listens, with the real port for a wildcard; or the proxy that it connects to."""
         ...
 
     @property
@@ -108,11 +108,11 @@ class ServerTransport(Transport, Protocol):
         ...
 
     def send_message(self, message: list[bytes]) -> SendResult:
-        """Hand over a message to the peer that its first part names."""
+        """Send a message to the peer whose routing id is its first part."""
         ...
 
     def peer_address(self, peer: bytes) -> str:
-        """Where a peer connected from, for logs; empty if that is not known."""
+        """The address that a peer connected from, for logs; empty if it is not known."""
         ...
 
 
@@ -124,44 +124,44 @@ class ServerHandler(Handler, Protocol):
         ...
 
     def peer_lost(self, peer: bytes) -> None:
-        """A peer's connection was lost; it will not come back under this routing id."""
+        """A peer's connection was lost; the peer does not come back with this routing id."""
         ...
 
 
 class PublisherTransport(Transport, Protocol):
-    """A server's publisher."""
+    """The socket of a server's publisher."""
 
     @property
     def endpoint(self) -> str:
-        """Where it listens; a wildcard port has become a real one."""
+        """Where it listens, with the real port for a wildcard."""
         ...
 
     def publish(self, frame: bytes) -> None:
-        """Send to all whose subscription it begins with; a slow one may miss it."""
+        """Send a frame to those who subscribed to what it begins with; a slow one may miss it."""
         ...
 
 
 class PublisherHandler(Handler, Protocol):
-    """What a publisher tells."""
+    """What the socket of a publisher tells, and asks."""
 
     def allows(self, tag: bytes) -> bool:
-        """Whether a subscriber may have what begins with *tag*."""
+        """Whether a subscriber may receive frames that begin with *tag*."""
         ...
 
     def subscribed(self, tag: bytes) -> None:
-        """A subscriber has it from now on."""
+        """A subscriber receives frames that begin with *tag* from now on."""
         ...
 
     def unsubscribed(self, tag: bytes) -> None:
-        """A subscriber has it no more: it does not want it, or has gone."""
+        """A subscriber of *tag* has unsubscribed, or has gone."""
         ...
 
 
 class SubscriberTransport(Transport, Protocol):
-    """A client's connection to one publisher; it connects again by itself."""
+    """A client's socket for one publisher; it connects again by itself."""
 
     def subscribe(self, tag: bytes) -> None:
-        """Receive what begins with *tag*, also on later connections."""
+        """Receive frames that begin with *tag*, on later connections, too."""
         ...
 
     def unsubscribe(self, tag: bytes) -> None:
@@ -170,14 +170,14 @@ class SubscriberTransport(Transport, Protocol):
 
 
 class SubscriberHandler(Handler, Protocol):
-    """What a connection to a publisher tells."""
+    """What the socket of a subscriber tells."""
 
     def published(self, frame: bytes) -> None:
-        """Something arrived that was subscribed to."""
+        """A frame arrived that was subscribed to."""
         ...
 
     def connected(self) -> None:
-        """The publisher is reached, again perhaps."""
+        """The connection is made, for the first time or again."""
         ...
 
     def disconnected(self) -> None:
@@ -185,45 +185,45 @@ class SubscriberHandler(Handler, Protocol):
         ...
 
     def failed(self, reason: str) -> None:
-        """Something answers that is no publisher. Close this, and try another time."""
+        """The endpoint does not answer as a publisher does. Close the socket, try again later."""
         ...
 
 
 class WorkerHandler(ServerHandler, Protocol):
-    """What the socket of a server that dials out tells besides."""
+    """What the socket of a server tells that connects to a proxy."""
 
     def failed(self, reason: str) -> None:
-        """A connection of :meth:`Network.dial_out` was lost, or something else answers there.
+        """The connection was lost, or the endpoint does not answer as a proxy does.
 
-        It does not come back: close it, and make another.
+        The socket does not connect again: close it, and make another.
         """
         ...
 
 
 class Network(Protocol):
-    """Makes connections."""
+    """Makes sockets."""
 
     @property
     def clock(self) -> Clock:
-        """The time, for deadlines."""
+        """The clock of deadlines and timers."""
         ...
 
     @property
     def random(self) -> random.Random:
-        """What backoff, jitter and policies are drawn from."""
+        """The source of random numbers for backoff, jitter and balancing."""
         ...
 
     @property
     def guard(self) -> Guard:
-        """Who may use what is made here."""
+        """Tells whether the current thread may use the sockets."""
         ...
 
     def connect(
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
-        """Begin to connect to *address*; what cannot be reached is tried again until closed.
+        """Begin to connect to *address*; attempts go on until one succeeds or it is closed.
 
-        :param options: socket options by libzmq's names, over the defaults.
+        :param options: socket options by libzmq's names, which override the defaults.
         """
         ...
 
@@ -236,7 +236,7 @@ class Network(Protocol):
     def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """Begin to connect a server to *address*, where a proxy gives it requests."""
+        """Begin to connect a server to the proxy at *address*, which passes requests on to it."""
         ...
 
     def publish(
@@ -244,7 +244,7 @@ class Network(Protocol):
     ) -> PublisherTransport:
         """Listen for subscribers at *address*, or publish to the multicast group there.
 
-        Of who is in a group the handler is not told.
+        The handler is not told of the members of a group.
         """
         ...
 
@@ -255,7 +255,7 @@ class Network(Protocol):
         ...
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call *callback* when no connections can be made any more.
+        """Call *callback* when the network is closed, before its sockets are.
 
         :return: a function that takes this back.
         """

@@ -1,1 +1,1 @@
-"""Where messages travel for real: ZeroMQ sockets, addresses, DNS."""
+"""The network of ZeroMQ sockets, addresses and the DNS."""

@@ -1,24 +1,62 @@
-"""Where the publisher of a server listens, and where its clients find it."""
+"""Addresses of ZeroMQ: how they are taken apart and put together."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from typing import Final
 
-__all__ = ["announced", "beside", "ip_of", "is_ip", "is_multicast", "reachable"]
+__all__ = [
+    "announced",
+    "beside",
+    "ip_of",
+    "is_ip",
+    "is_multicast",
+    "on_interface",
+    "reachable",
+    "split_scheme",
+    "split_tcp",
+    "tcp_address",
+]
 
 _SUFFIX: Final = ".streams"
-#: The interface, which each side has its own of, and the group and its port.
-_MULTICAST: Final = re.compile(r"(e?pgm://)(?:([^;]*);)?(.*)")
-_TCP: Final = re.compile(r"(tcp://)(.*)(:[^:]*)")
-#: Hosts that mean all of a machine's addresses.
+_MULTICAST: Final = ("epgm://", "pgm://")
+#: Hosts that mean all addresses of a machine.
 _WILDCARDS: Final = ("*", "0.0.0.0", "[::]", "::")  # noqa: S104 - recognised, not bound
+
+# -- taking apart -------------------------------------------------------------------------------
+
+
+def split_scheme(address: str) -> tuple[str, str]:
+    """The scheme, and what follows ``://``; without that, the whole address and nothing."""
+    scheme, _, rest = address.partition("://")
+    return scheme, rest
+
+
+def split_tcp(address: str) -> tuple[str, str] | None:
+    """Host and port of a ``tcp://`` address, as they are written: an IPv6 address has its brackets.
+
+    :return: None for another scheme, and for an address without a colon before the port.
+    """
+    scheme, rest = split_scheme(address)
+    host, colon, port = rest.rpartition(":")
+    return (host, port) if scheme == "tcp" and colon else None
+
+
+def _split_group(address: str) -> tuple[str, str | None, str] | None:
+    """Scheme, interface (None if it has none), and group with port of a multicast address.
+
+    :return: None for another scheme.
+    """
+    if not address.startswith(_MULTICAST):
+        return None
+    scheme, rest = split_scheme(address)
+    interface, semicolon, group = rest.partition(";")
+    return (scheme, interface, group) if semicolon else (scheme, None, rest)
 
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a host is, brackets or not; None where it is a name."""
+    """The IP address that a host is, with or without brackets; None if it is a name."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -26,62 +64,76 @@ def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_ip(host: str, version: int | None = None) -> bool:
-    """Whether a host is an IP address, of a version if one is given; without brackets."""
+    """Whether a host is an IP address without brackets, of the version 4 or 6 if one is given."""
     ip = None if host.startswith("[") else ip_of(host)
     return ip is not None and version in (None, ip.version)
 
 
+def is_multicast(address: str) -> bool:
+    """Whether an address is a multicast group, whose members nobody knows."""
+    return _split_group(address) is not None
+
+
+# -- putting together -----------------------------------------------------------------------------
+
+
+def tcp_address(ip: str, port: int) -> str:
+    """The address of a port at an IP address, which has no brackets here."""
+    return f"tcp://[{ip}]:{port}" if ":" in ip else f"tcp://{ip}:{port}"
+
+
+def on_interface(address: str, interface: str) -> str:
+    """The address of a multicast group with the interface on which to join it."""
+    group = _split_group(address)
+    return address if group is None else f"{group[0]}://{interface};{group[2]}"
+
+
+def announced(address: str) -> str:
+    """A publisher's address for clients: of a multicast group, without the server's interface."""
+    group = _split_group(address)
+    return address if group is None else f"{group[0]}://{group[2]}"
+
+
 def beside(address: str) -> str:
-    """Where to publish the streams of a server that listens at *address*."""
-    match = _TCP.fullmatch(address)
-    if match is not None:
-        return f"tcp://{match[2]}:*"
+    """Where the publisher of a server that listens at *address* listens."""
+    tcp = split_tcp(address)
+    if tcp is not None:
+        return f"tcp://{tcp[0]}:*"
     if address in ("ipc://*", "ipc://"):
         return address
     return address + _SUFFIX
 
 
 def reachable(publisher: str, server: str) -> str:
-    """Where a client that is connected to *server* finds a publisher that says it is *publisher*.
+    """The address of a publisher for a client that is connected to *server*.
 
-    A wildcard becomes the host that the client has reached. A multicast group is joined on the
-    interface that leads there.
+    A wildcard host is replaced by the one that the client has reached. A multicast group without
+    an interface gets the one that leads to the server.
+
+    :param publisher: the address that the server announces.
     """
-    group = _MULTICAST.fullmatch(publisher)
-    if group is not None and group[2] is None:
+    group = _split_group(publisher)
+    if group is not None and group[1] is None:
         interface = _interface_towards(server)
-        return f"{group[1]}{interface};{group[3]}" if interface else publisher
-    match, reached = _TCP.fullmatch(publisher), _TCP.fullmatch(server)
-    if match is None or reached is None or match[2] not in _WILDCARDS:
+        return on_interface(publisher, interface) if interface else publisher
+    tcp, reached = split_tcp(publisher), split_tcp(server)
+    if tcp is None or reached is None or tcp[0] not in _WILDCARDS:
         return publisher
-    return f"tcp://{reached[2]}{match[3]}"
-
-
-def is_multicast(address: str) -> bool:
-    """Whether what is sent there reaches all at once, and nobody tells who they are."""
-    return _MULTICAST.fullmatch(address) is not None
-
-
-def announced(address: str) -> str:
-    """What clients are told of a multicast group: not on which interface the server sends."""
-    group = _MULTICAST.fullmatch(address)
-    return address if group is None else f"{group[1]}{group[3]}"
+    return f"tcp://{reached[0]}:{tcp[1]}"
 
 
 def _interface_towards(server: str) -> str:
-    """The address of this machine's own by which *server* is reached; empty if that is not known.
+    """The local IP address from which *server* is reached; empty if that is not known.
 
-    A name would have to be looked up, which may take its time.
+    It is not known for a host name, since to look one up may take long.
     """
-    match = _TCP.fullmatch(server)
-    if match is None:
-        return ""
-    host = ip_of(match[2])
+    tcp = split_tcp(server)
+    host = None if tcp is None else ip_of(tcp[0])
     if host is None:
         return ""
     family = socket.AF_INET if host.version == 4 else socket.AF_INET6
     try:
-        # Nothing is sent: the kernel looks at its routes.
+        # Sends nothing: the kernel only looks at its routes.
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((str(host), 9))
             return str(probe.getsockname()[0])

@@ -1,8 +1,8 @@
 """A client of the Domain Name System that can be stopped, over :mod:`twisted.names.dns`.
 
-``twisted.names.client.Resolver`` has what this has not, and misses what a long-lived channel
-needs: its timers cannot be cancelled, a refused port is waited out, and ``search`` in
-``/etc/resolv.conf``, without which Kubernetes' short names do not resolve, is not looked at.
+``twisted.names.client.Resolver`` lacks what a long-lived channel needs: its timers cannot be
+cancelled, it waits until the timeout when a port refuses, and it ignores ``search`` in
+``/etc/resolv.conf``, without which Kubernetes' short names do not resolve.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ from twisted.python.filepath import FilePath
 
 __all__ = ["Answer", "SystemDns", "is_absence"]
 
-# twisted.names is typed here and there, its payloads by a zope interface: one name of type Any is
-# plainer than a cast at each use.
+# twisted.names is typed in part, and its payloads by a zope interface: one name of type Any is
+# simpler than a cast at each use.
 _names: Any = dns
 _hosts: Any = hosts
-#: Answers, authorities, additional records, as all of twisted.names returns them.
+#: Answers, authorities and additional records, as the lookups of twisted.names return them.
 Answer: TypeAlias = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
 
-#: Seconds to wait for each server, round by round.
+#: Seconds to wait for each server, in the first, second and third round.
 _PATIENCE: Final = (1.0, 2.0, 4.0)
-#: Name servers that resolv.conf(5) allows.
+#: How many name servers of resolv.conf(5) are used.
 _MAX_SERVERS: Final = 3
+#: The time to live of an address in /etc/hosts, in seconds.
 _TTL_OF_FILE: Final = 60
 
 
 def is_absence(error: BaseException) -> bool:
-    """Whether a server said that there is no such name, rather than failed to say."""
+    """Whether an error is a server's answer that there is no such name or record."""
     return isinstance(error, DNSNameError | AuthoritativeDomainError) or type(error) is DomainError
 
 
 class _Config(NamedTuple):
-    """What resolv.conf(5) says."""
+    """The contents of resolv.conf(5)."""
 
     servers: list[str]
     search: list[str]
@@ -92,7 +93,7 @@ class _Datagrams(dns.DNSDatagramProtocol):
             deferred.errback(ConnectionRefusedError("nothing listens there"))
 
     def stopProtocol(self) -> None:
-        # Reactors on poll and epoll close the socket of a refused query, and say nothing.
+        # Reactors on poll and epoll close the socket of a refused query, and do not report it.
         self.connectionRefused()
         super().stopProtocol()
 
@@ -102,10 +103,10 @@ _exception_for: Any = ResolverBase().exceptionForCode  # type: ignore[no-untyped
 
 
 class SystemDns:
-    """Asks the servers of ``/etc/resolv.conf``, after ``/etc/hosts``; or those that it is given.
+    """Looks names up in ``/etc/hosts``, then asks the servers of ``/etc/resolv.conf``.
 
-    It keeps nothing between questions: the files are read for each. Cancelling a Deferred leaves
-    no timer and no descriptor behind.
+    It reads the files for each lookup. A Deferred that is cancelled leaves no timer and no
+    descriptor behind.
     """
 
     def __init__(
@@ -119,11 +120,11 @@ class SystemDns:
         port: int = dns.PORT,
     ) -> None:
         """
-        :param server: address and port of the only server to ask. No file is read then, and names
-            are taken as complete.
-        :param resolv_conf: names servers and domains to search, if *server* does not.
-        :param hosts_file: names with addresses; what it has is not asked for.
-        :param port: of the servers of *resolv_conf*.
+        :param server: address and port of the only server to ask; then no file is read, and names
+            are taken as complete. None for the files.
+        :param resolv_conf: the file with the servers and the domains to search.
+        :param hosts_file: the file with addresses of names, for which no server is asked.
+        :param port: the port of the servers in *resolv_conf*.
         """
         self._reactor = reactor
         self._server = server
@@ -153,8 +154,8 @@ class SystemDns:
         absence: Exception = DNSNameError(name)
         for candidate in _candidates(name, config):
             try:
-                # A name that exists ends the search, whether or not it has records of this kind:
-                # else the A records would be one name's, and the AAAA records another's.
+                # A name that exists ends the search even if it has no records of this kind. Else
+                # the A records could be those of one name, and the AAAA records of another.
                 return await self._ask(candidate, kind, servers)
             except DNSNameError as error:
                 absence = error
@@ -181,9 +182,9 @@ class SystemDns:
                 last = _exception_for(message.rCode)(message)
                 if message.rCode == dns.ENAME:
                     raise last
-                # Another server may know, or be allowed to say.
+                # Another server may know the name, or be allowed to answer.
             if not isinstance(last, DNSQueryTimeoutError):
-                break  # they answered: asking them again at once is of no use
+                break  # the last one has answered, and would at once answer the same
         raise last
 
     async def _exchange(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
@@ -193,8 +194,9 @@ class SystemDns:
         return message
 
     async def _by_udp(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
-        protocol: Any = _build_datagrams(_Strays(), reactor=self._reactor)
-        # The kernel draws the port; connected, only the server's datagrams arrive, and a refusal.
+        protocol: Any = _build_datagrams(_NoController(), reactor=self._reactor)
+        # The kernel chooses the port at random. A connected socket receives only the server's
+        # datagrams, and learns that the port refuses.
         port = self._reactor.listenUDP(
             0, protocol, interface="::" if isIPv6Address(server[0]) else "", maxPacketSize=65_535
         )
@@ -206,10 +208,10 @@ class SystemDns:
             port.stopListening()
 
     async def _by_tcp(self, query: dns.Query, server: tuple[str, int], seconds: float) -> Any:
-        # Any: its timeout is typed as a whole number, and the reactor takes any.
+        # Any: its timeout is typed as a whole number, though the reactor accepts fractions.
         build_endpoint: Any = TCP6ClientEndpoint if isIPv6Address(server[0]) else TCP4ClientEndpoint
         endpoint = build_endpoint(self._reactor, *server, timeout=seconds)
-        build: Any = partial(_names.DNSProtocol, _Strays(), reactor=self._reactor)
+        build: Any = partial(_names.DNSProtocol, _NoController(), reactor=self._reactor)
         factory: Any = Factory.forProtocol(build)
         factory.noisy = False
         protocol = await endpoint.connect(factory)
@@ -220,17 +222,17 @@ class SystemDns:
             protocol.transport.abortConnection()
 
 
-class _Strays:
-    """What a protocol tells its controller: nothing that matters to one query."""
+class _NoController:
+    """The controller that a protocol of twisted.names must have; one query needs none."""
 
     def connectionMade(self, protocol: object) -> None:
-        """Connected."""
+        """Ignore it."""
 
     def connectionLost(self, protocol: object) -> None:
-        """Disconnected; a query that waits runs into its timeout."""
+        """Ignore it: a query that waits fails with its timeout."""
 
     def messageReceived(self, message: object, protocol: object, address: object = None) -> None:
-        """An answer to nothing that was asked."""
+        """Ignore an answer that was not asked for."""
 
 
 def _forget_queries(protocol: Any) -> None:
@@ -250,7 +252,7 @@ def _records_of(name: str, kind: int, addresses: list[str]) -> list[Any]:
 
 
 def _candidates(name: str, config: _Config) -> Iterator[str]:
-    """The complete names to try for a name, as resolv.conf(5) has them."""
+    """The complete names to try for a name, by the rules of resolv.conf(5)."""
     if name.endswith("."):
         yield name[:-1]
         return

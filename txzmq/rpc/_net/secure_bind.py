@@ -1,4 +1,4 @@
-"""May strangers reach an address? A server without authentication must not listen there."""
+"""Refuses a server without authentication at an address that strangers can reach."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ import os
 import stat
 from pathlib import Path
 
-from txzmq.rpc._net.addresses import ip_of
+from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
 __all__ = ["InsecureBindError", "check_endpoint"]
 
 
 class InsecureBindError(ValueError):
-    """A server was to listen, or to connect to a proxy, where strangers could reach it."""
+    """A server without authentication was told to listen where strangers can reach it.
+
+    The same holds for a proxy that it was told to connect to.
+    """
 
 
 def check_endpoint(address: str, *, listens: bool = True) -> None:
     """Check that only this machine, or only this user, can reach *address*.
 
-    Loopback TCP, inproc, and ipc below a folder that only this user can enter pass.
+    Accepted are loopback TCP, inproc, and ipc below a folder that only this user can enter.
 
-    :param listens: whether a server is to listen there, or to connect to a proxy that does.
+    :param listens: whether the server listens there, or connects to a proxy that does.
     :raises InsecureBindError: for any other address; the message says why.
     """
-    scheme, _, rest = address.partition("://")
+    reason = _why_strangers_reach(address)
+    if reason:
+        what = "listen at" if listens else "connect to"
+        raise InsecureBindError(
+            f"refusing to {what} {address} without authentication: {reason}. "
+            "Pass insecure=True to do it all the same"
+        )
+
+
+def _why_strangers_reach(address: str) -> str:
+    """Empty if they do not."""
+    scheme, rest = split_scheme(address)
     if scheme == "inproc":
-        return
+        return ""
     if scheme == "tcp":
-        host = rest.rpartition(":")[0].strip("[]")
-        if _is_loopback(host):
-            return
-        reason = f"{host!r} is not a loopback address"
-    elif scheme == "ipc":
+        host = (split_tcp(address) or ("", ""))[0].strip("[]")
+        return "" if _is_loopback(host) else f"{host!r} is not a loopback address"
+    if scheme == "ipc":
         if _is_private(rest):
-            return
-        reason = "no folder above the socket keeps other users out (chmod 700 one of them)"
-    else:
-        reason = f"nothing is known of who reaches {scheme}://"
-    what = "listen at" if listens else "connect to"
-    raise InsecureBindError(
-        f"refusing to {what} {address} without authentication: {reason}. "
-        "Pass insecure=True to do it all the same"
-    )
+            return ""
+        return "no folder above the socket keeps other users out (chmod 700 one of them)"
+    return f"nothing is known of who reaches {scheme}://"
 
 
 def _is_loopback(host: str) -> bool:
@@ -53,12 +59,12 @@ def _is_loopback(host: str) -> bool:
 
 def _is_private(path: str) -> bool:
     if path.startswith("@"):
-        return False  # Linux's abstract sockets have no permissions
+        return False  # an abstract socket of Linux, which has no permissions
     for folder in Path(os.path.realpath(path)).parents:  # libzmq follows links, too
         try:
             status = folder.stat()
         except OSError:
-            continue  # it does not exist yet: bind() will tell
+            continue  # it does not exist, and bind() will fail
         others = stat.S_IXGRP | stat.S_IXOTH
         if status.st_uid == os.geteuid() and not status.st_mode & others:
             return True

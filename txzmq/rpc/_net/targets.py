@@ -1,4 +1,4 @@
-"""What the words that name a server mean: ``dns:///host:port`` and the like."""
+"""Targets that are looked up in the DNS: ``dns:///host:port``, ``dns+srv:_service._tcp.host``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_NAME: Final = 253
 
 
 class DnsTarget(NamedTuple):
-    """A target that DNS is asked for.
+    """A target, parsed.
 
     :ivar scheme: ``dns`` or ``dns+srv``.
     :ivar server: address and port of the DNS server to ask; None for the system's.
@@ -37,43 +37,45 @@ class DnsTarget(NamedTuple):
 
 
 def is_dns(target: str) -> bool:
-    """Whether a target's scheme is one of this module."""
+    """Whether a target is to be looked up in the DNS."""
     return target.partition(":")[0].lower() in _SCHEMES
 
 
 def parse_dns_target(target: str) -> DnsTarget:
-    """Take a target apart, as gRPC's page on names has it (doc/naming.md).
+    """Parse a target by gRPC's rules for names (doc/naming.md).
 
     :raises ValueError: if it is malformed; the message names the target and says what is right.
     """
     scheme, _, rest = target.partition(":")
     scheme = scheme.lower()
     if scheme not in _SCHEMES:
-        raise ValueError(f"{target!r} is no target for DNS: {_RIGHT['dns']}; {_RIGHT['dns+srv']}")
+        raise ValueError(
+            f"{target!r} is no target for DNS: use {_RIGHT['dns']}; {_RIGHT['dns+srv']}"
+        )
     parsing = _Parsing(target, scheme)
     server = None
     if rest.startswith("//"):
         authority, slash, rest = rest[2:].partition("/")
         if not slash:
-            parsing.refuse("nothing follows the DNS server; three slashes leave it out")
+            parsing.refuse("a slash and a name must follow the DNS server; dns:/// names no server")
         server = parsing.server(authority) if authority else None
     if scheme == "dns+srv":
         if ":" in rest:
-            parsing.refuse("SRV records name the ports themselves")
+            parsing.refuse("SRV records name the ports themselves; leave the port out")
         return DnsTarget(scheme, server, parsing.name(rest), 0)
     host, port = parsing.host_and_port(rest)
     return DnsTarget(scheme, server, host, port)
 
 
 class _Parsing:
-    """The steps, which share the target that their errors name."""
+    """The steps of parsing, whose errors name the target."""
 
     def __init__(self, target: str, scheme: str) -> None:
         self._target = target
         self._scheme = scheme
 
     def refuse(self, reason: str) -> NoReturn:
-        raise ValueError(f"{self._target!r}: {reason}. Right is {_RIGHT[self._scheme]}")
+        raise ValueError(f"{self._target!r}: {reason}. Use {_RIGHT[self._scheme]}")
 
     def server(self, authority: str) -> tuple[str, int]:
         host, port = self._split(authority)
@@ -88,11 +90,11 @@ class _Parsing:
         return (host if is_ip(host) else self.name(host)), self._port(port)
 
     def name(self, name: str) -> str:
-        """Check a host name; a dot at its end is kept, and says that it is complete."""
+        """Check a host name; it may end with a dot, which says that it is complete."""
         if not name:
             self.refuse("the name is missing")
         if not name.isascii():
-            self.refuse(f"the name {name!r} is not in ASCII (its xn-- form is)")
+            self.refuse(f"the name {name!r} is not in ASCII; use its xn-- form")
         bare = name.removesuffix(".")
         if len(bare) > _MAX_NAME or not all(_LABEL.fullmatch(part) for part in bare.split(".")):
             self.refuse(f"{name!r} is no host name")
@@ -110,7 +112,7 @@ class _Parsing:
         return host, port if colon else None
 
     def _port(self, text: str) -> int:
-        # Five digits at most: int() refuses strings of thousands in words of its own.
+        # Five digits at most: int() has an error of its own for thousands of digits.
         if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65_536:
             self.refuse(f"{text!r} is no port, a number from 1 to 65535")
         return int(text)

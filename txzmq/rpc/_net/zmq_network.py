@@ -1,4 +1,4 @@
-"""The real network: ZeroMQ sockets in the reactor, one class for each role of the RPC layer."""
+"""The network of ZeroMQ sockets in the reactor: one class for each role in the RPC layer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Final, Generic, TypeVar
 from txzmq._backend import hasMulticast
 from txzmq._budget import ByteBudget
 from txzmq._memory import keep_large_blocks
-from txzmq._reactor import Timer, monotonic
+from txzmq._reactor import Reactor, monotonic
 from txzmq._send_result import SendResult
+from txzmq._timer import ResettableTimer
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
@@ -30,33 +31,42 @@ from txzmq.rpc._core.transport import (
     SubscriberTransport,
     WorkerHandler,
 )
-from txzmq.rpc._net.addresses import announced, is_multicast
+from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc.socket_options import SocketOptions
 
 __all__ = ["ZmqNetwork"]
 
-#: Seconds beyond ``HANDSHAKE_IVL``, when libzmq itself gives up most handshakes.
+#: Seconds beyond ``HANDSHAKE_IVL``, within which libzmq itself gives up most handshakes.
 _HANDSHAKE_GRACE: Final = 0.5
 
 
 def _family(address: str) -> dict[str, int]:
-    """IPV6 only where an address needs it: with it, libzmq resolves names to IPv6 first."""
-    return {"IPV6": 1} if address.startswith("tcp://[") else {}
+    """IPV6 only for an address that needs it: with it, libzmq resolves names to IPv6 first."""
+    scheme, rest = split_scheme(address)
+    return {"IPV6": 1} if scheme == "tcp" and rest.startswith("[") else {}
+
+
+def _has_no_events(address: str) -> bool:
+    """Whether libzmq reports no events for connections to an address."""
+    return split_scheme(address)[0] == "inproc"
 
 
 def _reset_if_connected_to_itself(descriptor: int) -> bool:
-    """Whether a TCP connection had one end only; its port is free when it is closed.
+    """If both ends of a TCP connection are the same, have its port free once it is closed.
 
-    Where nobody listens at a port of the range that the kernel takes clients' ports from, a client
-    that tries often enough gets that port itself, and reaches itself. It would keep the port from
-    the server for ever. (libzmq sees to it in versions after 4.3.5.)
+    A port where nobody listens may be in the range from which the kernel takes clients' ports. A
+    client that tries to connect to it often enough gets that port for its own end, and is connected
+    to itself. It would occupy the server's port for ever. (Versions of libzmq after 4.3.5 prevent
+    it.)
+
+    :return: whether they are the same.
     """
     try:
-        # It is libzmq's, and may be closed by now, or already be something else.
+        # The descriptor is libzmq's: it may be closed by now, or belong to something else.
         with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as twin:
             if twin.getsockname() != twin.getpeername():
                 return False
-            # Otherwise its port would be taken for another minute after its end (TIME_WAIT).
+            # Otherwise the port would be occupied for another minute (TIME_WAIT).
             twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return True
     except OSError:
@@ -66,11 +76,11 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
 H = TypeVar("H", bound=Handler)
 
 
-class _Told(ZmqConnection, Generic[H]):
-    """A socket that tells a handler (a :class:`Transport`)."""
+class _TransportConnection(ZmqConnection, Generic[H]):
+    """A socket that tells a handler what happens to it (a :class:`Transport`)."""
 
     _handler: H
-    # While it is made, and when it is closed on purpose.
+    # Whether the handler must not be told of the end: while the socket is made, and in close().
     _closing: bool
 
     def flush_soon(self) -> None:
@@ -90,47 +100,48 @@ class _Told(ZmqConnection, Generic[H]):
             self._handler.closed()
 
 
-class _Handshake:
-    """Gives up who accepts a connection and does not show in time that it speaks ZMTP.
+class _HandshakeTimer:
+    """Reports a peer that accepts a connection and does not begin the ZMTP handshake in time.
 
-    libzmq takes what does not look like it for a peer of before 2011, with which there is no
-    handshake that could fail, or be waited for too long (``HANDSHAKE_IVL``).
+    ``HANDSHAKE_IVL`` does not cover it: libzmq takes a peer that sends something else for one of
+    before 2011, with which there is no handshake.
     """
 
     def __init__(
-        self, connection: ZmqConnection, address: str, failed: Callable[[str], None]
+        self,
+        reactor: Reactor,
+        address: str,
+        options: Mapping[str, int],
+        failed: Callable[[str], None],
     ) -> None:
-        self._connection = connection
+        """
+        :param options: the socket's; ``HANDSHAKE_IVL`` is among them.
+        :param failed: called with the reason.
+        """
         self._failed = failed
-        self._is_tcp = address.startswith("tcp:")
-        self._timer: Timer | None = None
+        self._is_tcp = split_scheme(address)[0] == "tcp"
+        self._seconds = options["HANDSHAKE_IVL"] / 1_000 + _HANDSHAKE_GRACE
+        self._timer = ResettableTimer(reactor, self._too_late)
 
-    def got(self, event: SocketEvent) -> None:
-        """Something happened to the connection."""
-        self.end()
+    def observe(self, event: SocketEvent) -> None:
+        """Start the timer when the connection is made; stop it with any other event."""
+        self.stop()
         if event.event.name != "CONNECTED":
             return
         if self._is_tcp and _reset_if_connected_to_itself(event.value):
             self._failed("nobody listens: the connection was made with itself")
-            return
-        factory = self._connection.factory
-        if factory is not None:
-            seconds = int(self._connection.socketOptions["HANDSHAKE_IVL"]) / 1_000
-            seconds += _HANDSHAKE_GRACE
-            self._timer = factory.reactor.callLater(seconds, self._too_late, seconds)
+        else:
+            self._timer.start(self._seconds)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Leave nothing in the reactor."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        self._timer.stop()
 
-    def _too_late(self, seconds: float) -> None:
-        self._timer = None
-        self._failed(f"it is no ZeroMQ socket, as far as {seconds:g} s have shown")
+    def _too_late(self) -> None:
+        self._failed(f"no ZeroMQ handshake within {self._seconds:g} s: it is no ZeroMQ socket")
 
 
-class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
+class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
     """A DEALER for one endpoint."""
 
     def __init__(
@@ -144,16 +155,17 @@ class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
         self._handler = handler
         self._closing = False
         self._ready = False
-        self._handshake = _Handshake(self, address, handler.failed)
-        # What the handler is told when the socket is drained: replies come before the loss.
+        # What to tell the handler once the socket is drained, so that replies come before the loss.
         self._lost = False
         self._reached = False
         self._byteBudget = ByteBudget(defaults.send_budget)
-        self.socketOptions = {**defaults.for_channel(), **_family(address), **options}
+        merged = {**defaults.for_channel(), **_family(address), **options}
+        self.socketOptions = merged
+        self._handshake = _HandshakeTimer(factory.reactor, address, merged, handler.failed)
         super().__init__(factory)
         try:
-            if address.startswith("inproc:"):
-                self._reached = True  # inproc tells nothing, and is not lost before it is closed
+            if _has_no_events(address):
+                self._reached = True  # to be told at once; it is not lost before it is closed
             else:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
@@ -168,7 +180,7 @@ class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
         return self.trySend(message)
 
     def shutdown(self) -> None:
-        self._handshake.end()
+        self._handshake.stop()
         super().shutdown()
 
     def readyToSend(self) -> None:
@@ -183,8 +195,8 @@ class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
             self._handler.connected()
 
     def _got_event(self, event: SocketEvent) -> None:
-        name = event.event.name or ""  # by name: zmq itself is the socket layer's
-        self._handshake.got(event)
+        name = event.event.name or ""  # by name, as only the socket layer imports zmq
+        self._handshake.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
@@ -200,7 +212,7 @@ class _ClientConnection(_Told[ClientHandler], ZmqREQConnection):
             self._handler.unreachable("connecting failed")
 
 
-class _ServerConnection(_Told[ServerHandler], ZmqREPConnection):
+class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     """A ROUTER that listens at one endpoint."""
 
     endpoint_type = ZmqEndpointType.bind
@@ -214,12 +226,12 @@ class _ServerConnection(_Told[ServerHandler], ZmqREPConnection):
         budget: int,
     ) -> None:
         self._handler = handler
-        self._closing = True  # until it is open: a failure to bind is told by the exception
+        self._closing = True  # until it is open: the exception tells of a failure to bind
         self._byteBudget = ByteBudget(budget)
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
-        self.tells_of_loss = not address.startswith("inproc:")
+        self.tells_of_loss = not _has_no_events(address)
         self._closing = False
 
     def messageReceived(self, message: list[bytes]) -> None:
@@ -252,14 +264,14 @@ class _WorkerConnection(_ServerConnection):
         budget: int,
     ) -> None:
         self._worker = handler
-        self._handshake = _Handshake(self, address, self._fail)
-        # What the handler is told when the socket is drained.
+        self._handshake = _HandshakeTimer(factory.reactor, address, options, self._fail)
+        # What to tell the handler once the socket is drained; empty for nothing.
         self._failure = ""
         super().__init__(factory, address, handler, options, budget)
 
     def gotEvent(self, event: SocketEvent) -> None:
-        name = event.event.name or ""  # by name: zmq itself is the socket layer's
-        self._handshake.got(event)
+        name = event.event.name or ""  # by name, as only the socket layer imports zmq
+        self._handshake.observe(event)
         if name == "DISCONNECTED":
             self._fail("the connection to the proxy was lost")
         elif name.startswith("HANDSHAKE_FAILED"):
@@ -270,7 +282,7 @@ class _WorkerConnection(_ServerConnection):
         self.scheduleRead()
 
     def shutdown(self) -> None:
-        self._handshake.end()
+        self._handshake.stop()
         super().shutdown()
 
     def drained(self) -> None:
@@ -280,8 +292,8 @@ class _WorkerConnection(_ServerConnection):
             self._worker.failed(self._failure)
 
 
-class _Publisher(_Told[PublisherHandler], ZmqXPubConnection):
-    """An XPUB that lets in whom its handler allows."""
+class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
+    """An XPUB that accepts the subscriptions that its handler allows."""
 
     def __init__(
         self,
@@ -291,7 +303,7 @@ class _Publisher(_Told[PublisherHandler], ZmqXPubConnection):
         options: Mapping[str, int],
     ) -> None:
         self._handler = handler
-        self._closing = True  # until it is open: a failure to bind is told by the exception
+        self._closing = True  # until it is open: the exception tells of a failure to bind
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
@@ -312,8 +324,8 @@ class _Publisher(_Told[PublisherHandler], ZmqXPubConnection):
         self.trySend([frame])
 
 
-class _Multicast(_Told[PublisherHandler], ZmqPubConnection):
-    """A PUB for all who are in a group."""
+class _Multicast(_TransportConnection[PublisherHandler], ZmqPubConnection):
+    """A PUB that sends to a multicast group."""
 
     def __init__(
         self,
@@ -324,7 +336,7 @@ class _Multicast(_Told[PublisherHandler], ZmqPubConnection):
     ) -> None:
         _check_multicast()
         self._handler = handler
-        self._closing = True  # until it is open: a failure is told by the exception
+        self._closing = True  # until it is open: the exception tells of a failure
         self.socketOptions = dict(options)
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
         self.endpoint = address
@@ -342,7 +354,7 @@ def _check_multicast() -> None:
         )
 
 
-class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
+class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
     """A SUB for one publisher. libzmq connects and subscribes again when a connection is lost."""
 
     def __init__(
@@ -357,13 +369,13 @@ class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
             _check_multicast()
         self._handler = handler
         self._closing = False
-        self._handshake = _Handshake(self, address, handler.failed)
+        self._handshake = _HandshakeTimer(factory.reactor, address, options, handler.failed)
         self._ready = False
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
-            # inproc tells nothing, and is not lost before it is closed; nor does a group.
-            self._reached = multicast or address.startswith("inproc:")
+            # Told at once, as there are no events; a group has none either.
+            self._reached = multicast or _has_no_events(address)
             if not self._reached:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
@@ -380,12 +392,12 @@ class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
         self._handler.published(message[0])
 
     def shutdown(self) -> None:
-        self._handshake.end()
+        self._handshake.stop()
         super().shutdown()
 
     def _got_event(self, event: SocketEvent) -> None:
-        name = event.event.name or ""  # by name: zmq itself is the socket layer's
-        self._handshake.got(event)
+        name = event.event.name or ""  # by name, as only the socket layer imports zmq
+        self._handshake.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = True
             self._handler.connected()
@@ -393,17 +405,17 @@ class _Subscriber(_Told[SubscriberHandler], ZmqSubConnection):
             self._ready = False
             self._handler.disconnected()
         elif name == "DISCONNECTED":
-            # libzmq does not come back from what is no ZeroMQ.
+            # libzmq does not connect again to a peer that does not speak ZMTP.
             self._handler.failed("the connection was closed before the handshake was done")
         elif name.startswith("HANDSHAKE_FAILED"):
             self._handler.failed(f"the handshake failed: {name}")
 
 
 class ZmqNetwork:
-    """Sockets of a :class:`~txzmq.ZmqFactory`."""
+    """Makes the RPC layer's sockets with a :class:`~txzmq.ZmqFactory`."""
 
     def __init__(self, factory: ZmqFactory, options: SocketOptions | None = None) -> None:
-        """:param options: None for the defaults."""
+        """:param options: of all its sockets; None for the defaults."""
         keep_large_blocks()
         self._factory = factory
         self._options = options or SocketOptions()
@@ -450,11 +462,10 @@ class ZmqNetwork:
         """A SUB connected to *address*."""
         merged = {**self._options.for_subscriber(), **options}
         interface = self._options.multicast_interface
-        if interface and is_multicast(address):
-            scheme, _, group = announced(address).partition("://")
-            address = f"{scheme}://{interface};{group}"
+        if interface:
+            address = on_interface(address, interface)
         return _Subscriber(self._factory, address, handler, merged)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call *callback* when the factory is shut down, before its connections are."""
+        """Call *callback* when the factory is shut down, before its connections are closed."""
         return self._factory.callWhenClosed(callback)

@@ -347,7 +347,7 @@ class Dispatcher:
         self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
     ) -> None:
         """The handler has ended: answer, unless the call was settled, and free its place."""
-        if self._guard.hands_over(self._ended, call, self._fail):
+        if self._guard.report_wrong_thread(self._ended, call, self._fail):
             return  # the handler's Deferred was fired in another thread
         if not call.handler_ended(self._deadlines):
             finish(call, result)  # it was there at once, and the call has no place

@@ -517,7 +517,7 @@ class ServedStream:
         :param result: a Failure, or anything else for success.
         """
         owner = self._owner
-        if owner.guard.hands_over(self.handler_ended):
+        if owner.guard.report_wrong_thread(self.handler_ended):
             return
         self._runner = None
         self._room = None
