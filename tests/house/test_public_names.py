@@ -16,7 +16,7 @@ import txzmq
 import txzmq.rpc
 
 ROOT = Path(__file__).parents[2]
-DOORS = [txzmq, txzmq.rpc]
+FACADES = [txzmq, txzmq.rpc]
 
 # What txZMQ's documentation names, and where old applications import it from.
 OLD_NAMES = {
@@ -73,7 +73,7 @@ def test_all_is_complete(name: str) -> None:
     assert defined <= set(exported(module))
 
 
-@pytest.mark.parametrize("name", [*(door.__name__ for door in DOORS), *public_modules()])
+@pytest.mark.parametrize("name", [*(facade.__name__ for facade in FACADES), *public_modules()])
 def test_all_names_what_there_is(name: str) -> None:
     module = importlib.import_module(name)
     missing = [name for name in exported(module) if not hasattr(module, name)]
@@ -81,12 +81,12 @@ def test_all_names_what_there_is(name: str) -> None:
     assert len(set(exported(module))) == len(exported(module))
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
-def test_a_door_exports_what_it_imports_and_nothing_else(door: ModuleType) -> None:
-    assert door.__file__ is not None
+@pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
+def test_a_facade_exports_what_it_imports_and_nothing_else(facade: ModuleType) -> None:
+    assert facade.__file__ is not None
     (lazily,) = [
         node
-        for node in ast.parse(Path(door.__file__).read_bytes()).body
+        for node in ast.parse(Path(facade.__file__).read_bytes()).body
         if isinstance(node, ast.If)
     ]
     assert ast.unparse(lazily.test) == "TYPE_CHECKING"
@@ -96,13 +96,13 @@ def test_a_door_exports_what_it_imports_and_nothing_else(door: ModuleType) -> No
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert set(imported) == set(exported(door))
+    assert set(imported) == set(exported(facade))
     for name, module in imported.items():
         assert module is not None
-        assert getattr(door, name) is getattr(importlib.import_module(module), name)
-    assert set(exported(door)) <= set(dir(door))
+        assert getattr(facade, name) is getattr(importlib.import_module(module), name)
+    assert set(exported(facade)) <= set(dir(facade))
     with pytest.raises(AttributeError, match="has no attribute 'Misspelt'"):
-        _ = door.Misspelt
+        _ = facade.Misspelt
 
 
 def test_who_imports_a_generated_client_does_not_wait_for_sockets() -> None:

@@ -18,10 +18,10 @@ from txzmq.rpc._client.request_stream import Requests, RequestsCall
 from txzmq.rpc._client.response_stream import (
     ClientStream,
     OpenResponseStream,
-    StreamOpener,
     opened,
 )
 from txzmq.rpc._client.retried_call import RetriedCall
+from txzmq.rpc._client.stream_opening import StreamOpener
 from txzmq.rpc._core.interceptors import chain_client
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, to_us
 from txzmq.rpc.client import CallSpec, ResponseMetadata, wanted_metadata

@@ -86,7 +86,7 @@ class InterceptedCall:
             # What an interceptor calls on its own is not what the caller wants to know about.
             surroundings.run(wanted_metadata.set, None)
         pending = surroundings.run(chain, call)
-        if pending is self._same and not _sees_to_outcome(pending):
+        if pending is self._same and not _has_callbacks(pending):
             self._returned = pending
             return pending
         self.deferred = Deferred(self._cancelled)
@@ -150,10 +150,11 @@ class InterceptedCall:
         return pending
 
 
-def _sees_to_outcome(deferred: Deferred[Any]) -> bool:
-    """Whether somebody waits for it already.
+def _has_callbacks(deferred: Deferred[Any]) -> bool:
+    """Whether an interceptor has added callbacks: it handles the outcome then.
 
-    By a name that is Twisted's own, from 25.5 on: where there is none, somebody may.
+    The name is private to Twisted, and not there before 25.5: then there may be some. Without
+    asking, each intercepted call would need a Deferred more, which is 13 % of its instructions.
     """
     return bool(getattr(deferred, "_callbacks", True))
 
