@@ -91,7 +91,7 @@ class Channel:
         :param timeout: seconds for calls that bring none of their own; None for no end.
         :param max_timeout: seconds that a call may take, whatever its caller says; None for no
             such limit.
-        :param wait_for_ready: what calls do that do not say.
+        :param wait_for_ready: for calls that do not set it; see :class:`~txzmq.rpc.Caller`.
         :param interceptors: go around every call, the first one outermost; see
             :mod:`txzmq.rpc.interceptors`.
         :param message_size: bytes that a serialised request or response may have.
@@ -247,7 +247,7 @@ class Channel:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was dropped of incoming messages, what befell the connections, and further attempts.
+        """What was dropped of incoming messages, events of the connections, and further attempts.
 
         :class:`~txzmq.rpc.Count` has the names and what they mean.
         """

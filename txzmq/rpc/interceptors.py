@@ -53,7 +53,7 @@ UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
 class InterceptedPort(Protocol):
-    """The call that the caller made, as what interceptors do with it is told."""
+    """The call that the caller made; it is told when interceptors go on with it."""
 
     @property
     def over(self) -> bool:

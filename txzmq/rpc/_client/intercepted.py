@@ -40,7 +40,7 @@ class InterceptedCall:
         "deferred",
     )
 
-    #: What the caller waits for, where that is this.
+    #: What the caller waits for if the interceptors do more than go on with the call.
     deferred: Deferred[Any]
 
     def __init__(self, registry: CallRegistry, spec: CallSpec) -> None:
@@ -48,9 +48,10 @@ class InterceptedCall:
         self._spec = spec
         self._expected: type[object] = object
         self._over = False
-        # What the interceptors went on with last, if it ends when this would.
+        # Of the call that the interceptors went on with last, if its deadline and parent are the
+        # same.
         self._same: Deferred[Any] | None = None
-        # What the caller waits for, where that is the same.
+        # That one, once the caller waits for it.
         self._returned: Deferred[Any] | None = None
         # Of the outermost interceptor; None before it is called, and when the call has ended.
         self._pending: Deferred[Any] | None = None

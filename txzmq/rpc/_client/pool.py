@@ -218,7 +218,7 @@ class SubchannelPool:
         self._tell(subchannel, previous)
 
     def count(self, event: str) -> None:
-        """Something happened."""
+        """Count an event."""
         self.counters[event] += 1
 
     def noticed(self, event: str, subchannel: Subchannel) -> None:

@@ -119,7 +119,8 @@ class ClientStream:
         self._on_opened: Callable[[Exception | None], None] | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
-        # Whether anything has arrived; what to do where something is lost.
+        # Whether an item has arrived since it was opened; whether gaps are skipped, and who is told
+        # of them.
         self._joined = False
         self._skips = False
         self._told: Callable[[int], object] | None = None
@@ -244,7 +245,7 @@ class ClientStream:
         return True
 
     def _commit(self) -> None:
-        """Its reader gets something: it is not opened again from its beginning any more."""
+        """Its reader gets metadata or an item: no policy opens it again from its beginning."""
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.succeeded()

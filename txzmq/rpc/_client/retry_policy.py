@@ -197,7 +197,8 @@ class AttemptPlan:
         self.sent = 1
         #: Whether a server's "not executed" has been answered with an attempt at once.
         self._refused = False
-        #: Whether nothing has ended it for good: a server's word, the deadline, a throttled hedge.
+        #: Whether further attempts are allowed: not after a server has forbidden them, where too
+        #: little time is left, after what must not be repeated, and after a throttled hedge.
         self._may_send = True
         self._error: RpcError | None = None
 

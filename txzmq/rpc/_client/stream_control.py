@@ -170,7 +170,8 @@ class StreamControl:
         self._to_replay: OrderedSet[ControlledStream] = OrderedSet()
         # Streams for which a replay was asked for, and has not brought anything yet.
         self._asked: set[ControlledStream] = set()
-        # Streams from multicast groups of which the server does not know yet that somebody listens.
+        # Streams from multicast groups whose first replay is not answered: only that tells the
+        # server of a subscriber.
         self._unheard: set[ControlledStream] = set()
         # Streams of requests, and whether something was sent of them; those that have something to
         # send, and those that have to send all once more.
@@ -359,7 +360,7 @@ class StreamControl:
     # -- saying it ---------------------------------------------------------------------------
 
     def send(self) -> None:
-        """The turn ends: say what there is to say, if the socket has room."""
+        """The turn ends: send the control calls that wait, until the socket is full."""
         if not self._owner.is_ready:
             return
         self._send_requests()
@@ -498,7 +499,7 @@ class StreamControl:
         stream.arrived(publication)
 
     def flush(self) -> None:
-        """What had arrived has been dispatched: say what follows from it."""
+        """All that had arrived is dispatched: send the control calls that follow from it."""
         self._owner.flush()
 
     def _flush_soon(self) -> None:
@@ -546,7 +547,11 @@ class StreamControl:
             self._look.start(_RETRY)
 
     def _look_after(self) -> None:
-        """Ask again for what is missing; and for the streams, while their publisher is away."""
+        """Ask again where nothing was answered.
+
+        For replays and acknowledgements of requests; and, while the publisher is away, whether the
+        server still has the streams.
+        """
         again = self._is_unreached
         self._asked.clear()
         for stream in self._all():

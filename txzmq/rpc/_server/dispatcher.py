@@ -268,7 +268,9 @@ class Dispatcher:
         if stream is not None:
             if method.request_streaming is not bool(stream.requests):
                 what = "streams" if method.request_streaming else "does not stream"
-                return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} requests here")
+                return ResponseHead(
+                    Code.UNIMPLEMENTED, f"{head.path} {what} requests on this server"
+                )
             return self.streams.may_open(head, method)
         return None
 

@@ -51,7 +51,7 @@ class ListenerOwner(Protocol):
         ...
 
     def count(self, reason: str) -> None:
-        """Something was dropped."""
+        """Count a message that was dropped."""
         ...
 
     def peer_lost(self, peer: bytes) -> None:

@@ -20,7 +20,7 @@ from txzmq.rpc.v1 import streams_pb2
 __all__ = ["ReceivedRequests", "Replies"]
 
 T = TypeVar("T")
-_NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "items before these have not come")
+_NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "earlier items of the stream are missing")
 
 
 class Replies(Protocol):

@@ -173,7 +173,7 @@ class StreamOwner(Protocol):
         ...
 
     def published(self, stream: ServedStream) -> None:
-        """A stream gets into :attr:`unacknowledged`."""
+        """Something of a stream is published: send heartbeats until it is acknowledged."""
         ...
 
     def handler_ended(self, stream: ServedStream) -> None:
@@ -185,7 +185,7 @@ class StreamOwner(Protocol):
         ...
 
     def settled(self) -> None:
-        """Something has ended for which a server that stops may wait."""
+        """A handler has ended or a stream was removed: a server that stops may be done."""
         ...
 
 
@@ -263,7 +263,8 @@ class ServedStream:
         self.sender = sender
         #: Of the opening call, until its client has subscribed.
         self.key = key
-        #: The peer that opened it, and the one that spoke of it last; empty if it is shared.
+        #: Routing ids of the connection that opened it, and of the one that acknowledged last;
+        #: empty if it is shared.
         self.opener = self.peer = key[0] if key else b""
         self._requests = requests
         self.bundle = bundle

@@ -1,7 +1,8 @@
 """Shared streams: calls with equal requests get the items of one run of the handler.
 
-The first call begins the run. It ends when the handler ends, or when the last call has left and
-nobody subscribes any more.
+The first call begins the run. It ends when the handler ends, when the last call has left and nobody
+subscribes any more, or when nobody has subscribed for ``ServerLimits.stream_grace`` (clients that
+crashed do not leave; see ``ServedStream.grace_is_over``).
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def is_shared(method: Method[Any, Any]) -> bool:
 def share(
     method: Method[Any, Any], handler: Callable[[Any, Context], Any]
 ) -> Callable[[Any, Context], Any]:
-    """In place of a handler, behind the interceptors: they see each call, the handler the first."""
+    """Wrap the handler of a shared method: each call gets a :class:`SharedRequest` in its place.
+
+    The handler itself is called once, when the run begins.
+    """
 
     def shared(request: Any, context: Context) -> SharedRequest:
         return SharedRequest(method, handler, request)

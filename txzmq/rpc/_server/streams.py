@@ -36,7 +36,9 @@ from txzmq.rpc.v1.streams_pb2 import Position
 __all__ = ["StreamRegistry"]
 
 _log = Logger()
-_NO_PUBLISHER: Final = ResponseHead(Code.UNAVAILABLE, "the server does not publish here")
+_NO_PUBLISHER: Final = ResponseHead(
+    Code.UNAVAILABLE, "this endpoint of the server has no publisher"
+)
 
 
 class StreamRegistry:
@@ -90,6 +92,8 @@ class StreamRegistry:
             clock, limits.stream_silence, self._streams, self.unacknowledged
         )
         self.heard = self._keepalive.heard
+        # A private stream outlives the connection of its client for a while: its subscription and
+        # its acknowledgements tell whether the client comes back.
         self.peer_lost = self.shared.peer_lost
 
     def __len__(self) -> int:
@@ -131,7 +135,9 @@ class StreamRegistry:
         if head.open_stream.sequence > 1 and not (options and options.resumable):
             return ResponseHead(Code.FAILED_PRECONDITION, f"{head.path} is not resumable")
         if head.open_stream.requests in self._requests:
-            return ResponseHead(Code.INVALID_ARGUMENT, "there is a stream with this id")
+            return ResponseHead(
+                Code.INVALID_ARGUMENT, "a stream of requests with this id is open already"
+            )
         return None
 
     # Any: whatever a handler returned.
