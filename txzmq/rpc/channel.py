@@ -216,10 +216,10 @@ class Channel:
     def close(self) -> None:
         """End all calls with ``CancelledError``, and all connections; may be called again."""
         self.guard.check()
-        if self._registry.end is not None:
+        if self._registry.is_closing:
             return
         error = CancelledError("the channel was closed")
-        self._registry.refuse(error)
+        self._registry.refuse()
         self._pool.close(error)
         self._registry.close(error)
 

@@ -62,7 +62,7 @@ class Attempted(Protocol):
 class Attempts:
     """The attempts of one call: makes those that its plan wants, when it wants them."""
 
-    __slots__ = ("_call", "_hedges", "_owner", "_plan", "_stopped", "_timer", "_used")
+    __slots__ = ("_call", "_hedges", "_owner", "_plan", "_timer", "_used")
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class Attempts:
             without having begun with it.
         """
         self._owner = owner
-        self._call = call
+        # None when it has ended: each has the other, and neither is to wait for the collector.
+        self._call: Attempted | None = call
         self._hedges = isinstance(policy, HedgingPolicy)
         self._plan = AttemptPlan(policy, method.idempotency_level, owner.throttle, owner.random)
         self._timer: ResettableTimer | None = None
-        self._stopped = False
         self._used: list[Any] = []
 
     def start(self) -> None:
@@ -91,7 +91,7 @@ class Attempts:
                 self._do(Send(attempts + 1, then))
             case wait:
                 self._do(wait)
-                self._call.attempt(1, self._used)
+                self._send(1)
 
     def failed(
         self,
@@ -115,7 +115,7 @@ class Attempts:
         decision = plan.failed(error, progress, left)
         if isinstance(decision, SendAgain):
             owner.count("sent again")
-            self._call.attempt(number or plan.sent, self._used)
+            self._attempt(number or plan.sent)
         else:
             self._do(decision)
 
@@ -129,9 +129,10 @@ class Attempts:
 
     def stop(self) -> None:
         """The call has ended: make no more attempts."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.stop()
+        self._call = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
 
     def _do(self, decision: Decision) -> None:
         match decision:
@@ -139,19 +140,23 @@ class Attempts:
                 self._set_timer(then)
                 last = self._plan.sent
                 for number in range(last - attempts + 1, last + 1):
-                    if not self._stopped:
-                        self._send(number)
+                    self._send(number)
             case Wait(delay):
                 self._set_timer(delay)
             case GiveUp(error):
-                self._call.attempts_ended(error)
+                if self._call is not None:
+                    self._call.attempts_ended(error)
             case SendAgain():
                 raise AssertionError("only a failed attempt is sent again")
 
     def _send(self, number: int) -> None:
-        if number > 1:
+        if number > 1 and self._call is not None:
             self._owner.count("hedge" if self._hedges else "retry")
-        self._call.attempt(number, self._used)
+        self._attempt(number)
+
+    def _attempt(self, number: int) -> None:
+        if self._call is not None:
+            self._call.attempt(number, self._used)
 
     def _set_timer(self, delay: float | None) -> None:
         if delay is not None:

@@ -76,7 +76,8 @@ class CallRegistry:
     :ivar start: gives a call to a connection.
     :ivar count: counts an event.
     :ivar size: bytes of the requests of the calls that wait.
-    :ivar end: with what all calls end, from when the channel is being closed.
+    :ivar end: with what all calls have ended, once the channel is closed.
+    :ivar is_closing: whether the channel is being closed: no call can be made any more.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class CallRegistry:
         self.count = count
         self.size = 0
         self.end: Exception | None = None
+        self.is_closing = False
         self._deadlines: Deadlines[Call | LogicalCall] = Deadlines(clock, _too_late)
         # Each with its tick among the deadlines, where it has one.
         self._logical: dict[LogicalCall, int] = {}
@@ -128,9 +130,9 @@ class CallRegistry:
         if tick:
             self._deadlines.remove(call, tick)
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self) -> None:
         """The channel is being closed: no call can be made any more."""
-        self.end = error
+        self.is_closing = True
 
     def close(self, error: Exception) -> None:
         """End the calls that no connection has, and leave nothing in the reactor."""
@@ -294,6 +296,8 @@ class Call:
         self._end()  # Twisted fires the Deferred
 
     def _end(self) -> None:
+        if self._attempts is not None:
+            self._attempts.stop()
         self.registry.ended(self)
         parent = self.spec.parent
         if parent is not None:

@@ -183,7 +183,7 @@ class Calls:
     # -- interceptors ------------------------------------------------------------------------
 
     def _intercept(self, chain: ClientProceed, spec: CallSpec) -> Deferred[Any]:
-        if self._registry.end is not None:
+        if self._registry.is_closing:
             raise Unavailable("the channel is closed")
         if spec.parent is not None:
             spec.parent.check()
@@ -333,7 +333,7 @@ class Calls:
         :raises TypeError: if the method takes other requests.
         :raises CancelledError: in a handler whose call is over.
         """
-        if self._registry.end is not None:
+        if self._registry.is_closing:
             raise Unavailable("the channel is closed")
         if spec.parent is not None:
             spec.parent.check()

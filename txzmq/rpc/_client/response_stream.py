@@ -256,12 +256,15 @@ class ClientStream:
     def _set_initial(self, metadata: Metadata) -> None:
         self._commit()
         self.initial = metadata
-        self._tell_metadata()
-
-    def _tell_metadata(self) -> None:
         wanted = self._spec.response_metadata
         if wanted is not None:
-            wanted.received(self.initial, self.trailing)
+            wanted.received(metadata, wanted.trailing)
+
+    def _set_trailing(self, metadata: Metadata) -> None:
+        self.trailing = metadata
+        wanted = self._spec.response_metadata
+        if wanted is not None:
+            wanted.received(wanted.initial, metadata)
 
     # -- arriving ----------------------------------------------------------------------------
 
@@ -339,8 +342,8 @@ class ClientStream:
             failure = RpcError(
                 head.code, head.message, details=head.details, metadata=head.trailing
             )
-        self.trailing = head.trailing
-        self._tell_metadata()
+        before = self.trailing
+        self._set_trailing(head.trailing)
         if self._is_resumable and head.code is Code.UNAVAILABLE and head.draining:
             self._leave_connection()  # which acknowledges the end
             self.receiver.take_back_end()
@@ -350,6 +353,8 @@ class ClientStream:
             self._finish(StopAsyncIteration())
         elif not self._retry(failure, Progress.UNKNOWN):
             self._finish(failure)
+        elif self.outcome is None:
+            self._set_trailing(before)  # nobody hears of an attempt that is followed by another
 
     @property
     def position(self) -> int:
@@ -516,6 +521,7 @@ class ClientStream:
             requests.stop()
         self._tell_opened()
         self._wake()
+        self._silence_timer = None  # which has this stream, as this has it
 
     def _leave_connection(self) -> None:
         """No connection has it any more; the one that had it acknowledges an end."""

@@ -15,7 +15,7 @@ from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._client.retry_policy import Progress, is_repeatable
 from txzmq.rpc._wire.headers import REQUEST_KEY_SIZE, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc.client import CallSpec, ResponseMetadata
-from txzmq.rpc.errors import RpcError
+from txzmq.rpc.errors import Code, RpcError
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy
 
 __all__ = ["Attempt", "RetriedCall"]
@@ -24,7 +24,7 @@ __all__ = ["Attempt", "RetriedCall"]
 class Attempt(Call):
     """One attempt of a logical call, which alone decides whether there is another."""
 
-    __slots__ = ("_not_executed", "_requests", "answered", "number")
+    __slots__ = ("_not_executed", "_requests", "answered", "number", "succeeded")
 
     def __init__(
         self,
@@ -44,8 +44,9 @@ class Attempt(Call):
         super().__init__(registry, spec, head, body, response_size, used)
         self.number = number
         self._requests = requests
-        #: Whether a server has said why it failed.
+        #: Whether a server has said why it failed, or that it did not.
         self.answered = False
+        self.succeeded = False
         self._not_executed = False
 
     def picked(self, subchannel: SubchannelPort) -> None:
@@ -53,6 +54,11 @@ class Attempt(Call):
         super().picked(subchannel)
         if self._requests is not None:
             self._requests.carried(subchannel.stream_control)
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The reply has arrived."""
+        self.succeeded = head.code is Code.OK
+        super().finish(head, body)
 
     def refused(self, head: ResponseHead, error: RpcError) -> None:
         """The reply is an error."""
@@ -72,6 +78,7 @@ class RetriedCall:
     __slots__ = (
         "_attempts",
         "_body",
+        "_has_begun",
         "_head",
         "_key",
         "_live",
@@ -101,6 +108,8 @@ class RetriedCall:
         self._response_size = response_size
         self._requests = requests
         self._attempts = Attempts(registry, spec.method, policy, self)
+        # Whether an attempt was made, so that less time is left for the next one.
+        self._has_begun = False
         # The attempts that are on their way.
         self._live: OrderedSet[Attempt] = OrderedSet()
         # By which a server tells that an attempt is another one of a call that it knows.
@@ -140,8 +149,9 @@ class RetriedCall:
             number,
             requests,
         )
-        if attempt.used:
+        if self._has_begun:
             attempt.has_waited(registry.clock.seconds())
+        self._has_begun = True
         self._live.add(attempt)
         registry.begun(attempt)
         attempt.deferred.addCallbacks(
@@ -162,7 +172,7 @@ class RetriedCall:
             return
         error: BaseException = failure.value
         self._keep_metadata(attempt)
-        if not isinstance(error, RpcError) or not self._may_be_made_again():
+        if not isinstance(error, RpcError) or not self._may_be_made_again(attempt):
             if self._end():
                 self.deferred.errback(failure)
             return
@@ -173,11 +183,17 @@ class RetriedCall:
             error, attempt.progress, attempt.route, self._spec.deadline, attempt.number
         )
 
-    def _may_be_made_again(self) -> bool:
-        """Whether the requests of the attempt that has failed can be sent again."""
+    def _may_be_made_again(self, attempt: Attempt) -> bool:
+        """Whether the requests of the attempt that has failed can be sent again.
+
+        Not after a response that only this client has refused: the server has had them all.
+        """
         requests = self._requests
         if requests is None:
             return True
+        if attempt.succeeded:
+            self._attempts.succeeded()
+            return False
         if not requests.are_held:
             return False
         requests.rewind()

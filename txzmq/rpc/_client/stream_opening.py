@@ -146,7 +146,7 @@ class StreamOpener:
 
         :raises Unavailable: if the channel is closed.
         """
-        if self._registry.end is not None:
+        if self._registry.is_closing:
             raise Unavailable("the channel is closed")
         self._registry.count("stream resumed")
         head = self._head
