@@ -207,6 +207,7 @@ def test_what_is_published_at_once_is_published_with_its_bundle(world: World) ->
         for tag in world.tags
         if (stream := publisher._streams.find(tag)) is not None and stream.bundle is not None
     ]
+    world.take_frames()  # the heartbeats that answered the subscriptions
     stream.sender.add(text("a").SerializeToString())
     publisher.publish(stream)
     assert [topic_of(frame) for frame in world.take_frames()] == [stream.topic]

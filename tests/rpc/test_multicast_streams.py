@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
 
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.sharing import GROUP, Group, Ticker, Worlds, numbers
@@ -129,3 +130,25 @@ def test_a_group_has_an_interface_on_each_side() -> None:
     assert reachable(GROUP, "tcp://example.org:1") == GROUP
     assert reachable(GROUP, "ipc:///tmp/x") == GROUP
     assert reachable("epgm://eth9;239.192.1.1:5555", "tcp://127.0.0.1:1").startswith("epgm://eth9;")
+
+
+def test_a_stream_that_is_cancelled_while_it_is_read_is_cancelled_on_the_server() -> None:
+    """The last stream of a group leaves it, and what is to be said must not leave with it."""
+    ticker = Ticker()
+    world = Group(ticker)
+    stream = world.watch()
+    items: list[str] = []
+
+    async def read() -> None:
+        async for item in stream:
+            items.append(item.value)
+            stream.cancel()
+
+    reading = Deferred.fromCoroutine(read())
+    reading.addErrback(lambda _: None)
+    world.network.advance(2)
+    ticker.give()
+    world.network.advance(1)
+    assert items == ["0"]
+    assert not ticker.running
+    world.close()

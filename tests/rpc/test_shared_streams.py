@@ -367,7 +367,7 @@ def test_a_server_that_dies_is_told(make: Worlds) -> None:
     assert isinstance(reader.ended, Unavailable)
 
 
-def test_an_idle_stream_costs_no_control_calls(make: Worlds) -> None:
+def test_an_idle_stream_costs_few_control_calls(make: Worlds) -> None:
     world = make(Ticker())
     world.subscribe()
     sent: list[list[bytes]] = []
@@ -381,4 +381,4 @@ def test_an_idle_stream_costs_no_control_calls(make: Worlds) -> None:
 
     listener.send_message = noted  # type: ignore[method-assign]  # there is no other place to look
     world.network.advance(60)
-    assert len(sent) <= 6  # answers to pings
+    assert len(sent) <= 10  # one sign of life each 10 s, and what opening it takes

@@ -174,6 +174,9 @@ class SocketOptions:
             **self._common(),
             **self._connecting(),
             "LINGER": 0,
+            # Of subscriptions, which libzmq would drop without a word past a limit: as many as
+            # there are streams.
+            "SNDHWM": 0,
             "RATE": self.multicast_rate,
         }
 

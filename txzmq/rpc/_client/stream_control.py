@@ -160,6 +160,7 @@ class StreamControl:
         self._streams: dict[bytes, ControlledStream] = {}
         # Of shared streams, those that have a topic besides the one above.
         self._others: dict[bytes, list[ControlledStream]] = {}
+        self._clock = network.clock
         self._epoch = b""
         self._grace = _GRACE
         # What the server is to be told: positions by topic, streams whose position has changed,
@@ -170,9 +171,11 @@ class StreamControl:
         self._to_replay: OrderedSet[ControlledStream] = OrderedSet()
         # Streams for which a replay was asked for, and has not brought anything yet.
         self._asked: set[ControlledStream] = set()
-        # Streams from multicast groups whose first replay is not answered: only that tells the
-        # server of a subscriber.
+        # Streams of which nothing has arrived since they were opened, or since the publisher's
+        # connection was lost: their subscription may be lost, so that they ask for a replay.
         self._unheard: set[ControlledStream] = set()
+        # Those of them that were so already when it was last looked.
+        self._long_unheard: set[ControlledStream] = set()
         # Streams of requests, and whether something was sent of them; those that have something to
         # send, and those that have to send all once more.
         self._requests: dict[ControlledRequests, bool] = {}
@@ -181,6 +184,8 @@ class StreamControl:
         # Until a lost connection is given up, and why it was lost.
         self._patience = ResettableTimer(network.clock, self._out_of_patience)
         self._reason = ""
+        # When it was first seen that the publisher is not connected; None while it is.
+        self._unreached_since: float | None = None
         # Until the streams are looked at that miss something, or whose publisher is away.
         self._look = ResettableTimer(network.clock, self._look_after)
         self._closed = False
@@ -196,22 +201,24 @@ class StreamControl:
         """Subscribe to a stream that the server has opened."""
         self._epoch = opened.epoch
         self._grace = opened.grace_ms / 1000 or _GRACE
+        self._unheard.add(stream)
         if stream.topic in self._streams:
             self._others.setdefault(stream.topic, []).append(stream)
-            self.replay(stream)  # the server does not hear of one more subscription
+            self.replay(stream)  # one subscription is enough for both
         else:
             self._streams[stream.topic] = stream
+            self._subscribe(stream, opened.publisher)
+        self._look_later()
+        self._flush_soon()  # or the connection would not be watched
+
+    def _subscribe(self, stream: ControlledStream, publisher: str) -> None:
         try:
-            from_group = self._subscriber.subscribe(stream.topic, stream.bundle, opened.publisher)
+            self._subscriber.subscribe(stream.topic, stream.bundle, publisher)
         except GroupError as error:
             stream.cancel(FailedPrecondition(str(error)))
-            from_group = False
-        if from_group:
-            self._unheard.add(stream)
-            self.replay(stream)
-        if self._is_unreached:
-            self._look_later()
-        self._flush_soon()  # or the connection would not be watched
+            return
+        if self._subscriber.is_from_group(stream.topic):
+            self.replay(stream)  # a group does not tell the server of a subscription
 
     @property
     def _is_unreached(self) -> bool:
@@ -220,8 +227,8 @@ class StreamControl:
         return not subscriber.is_connected and len(self._streams) > subscriber.group_topics
 
     def topics(self) -> list[bytes]:
-        """The topics of all open streams; one that several streams share comes once for each."""
-        return [stream.topic for stream in self._all()]
+        """The topics of all open streams, each once."""
+        return list(self._streams)
 
     def _all(self) -> list[ControlledStream]:
         streams = list(self._streams.values())
@@ -256,9 +263,10 @@ class StreamControl:
         self._to_replay.discard(stream)
         self._asked.discard(stream)
         self._unheard.discard(stream)
+        self._long_unheard.discard(stream)
         self._unread.pop(stream, None)
-        last = stream.topic not in self._streams
-        self._subscriber.unsubscribe(stream.topic, stream.bundle, last=last)
+        if stream.topic not in self._streams:
+            self._subscriber.unsubscribe(stream.topic, stream.bundle)
         if stream.receiver.end is not None and not stream.shared:
             self._positions[stream.topic] = stream.position
         self._flush_soon()
@@ -444,7 +452,9 @@ class StreamControl:
         if head is None or stream not in self._with(stream.topic):
             return  # asked again later, or ended
         if head.code is Code.NOT_FOUND:
-            self._unknown(stream.topic, b"")
+            # The answer to an acknowledgement says whether it is another server by now.
+            self._positions[stream.topic] = stream.position
+            self._flush_soon()
             return
         if head.code is not Code.OK:
             return
@@ -452,7 +462,6 @@ class StreamControl:
             response = streams_pb2.ReplayResponse.FromString(body)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             return
-        self._unheard.discard(stream)
         publication = from_message(response.publication)
         if publication.items:
             # What is still missing is asked for at once; not where there was nothing to be had.
@@ -491,12 +500,23 @@ class StreamControl:
             stream.cancel(Internal(str(error)))
             return
         if not publication.items and publication.end is None:
-            self.acknowledge(stream)  # the server asks for a sign of life
+            self._answer(stream)
+        if self._unheard:
+            self._unheard.difference_update(self._with(topic))
         others = self._others.get(topic) if stream.shared else None
         if others is not None:
             for other in list(others):
                 other.arrived(publication)
         stream.arrived(publication)
+
+    def _answer(self, stream: ControlledStream) -> None:
+        """A heartbeat asks for a sign of life: say how far the stream has been read."""
+        if stream.shared:
+            # The server does not use the number, only how many calls there are.
+            self._positions[stream.topic] = stream.position
+            self._flush_soon()
+        else:
+            self.acknowledge(stream)
 
     def flush(self) -> None:
         """All that had arrived is dispatched: send the control calls that follow from it."""
@@ -509,6 +529,8 @@ class StreamControl:
 
     def publisher_lost(self) -> None:
         """The connection to the publisher was lost; libzmq makes it anew."""
+        for stream in self._all():
+            self._unheard.add(stream)
         if self._streams:
             self._look_later()
 
@@ -553,11 +575,19 @@ class StreamControl:
         server still has the streams.
         """
         again = self._is_unreached
+        if again:
+            self._give_up_unreached()
+        else:
+            self._unreached_since = None
         self._asked.clear()
         for stream in self._all():
-            if stream.wants_replay or stream in self._unheard:
+            unheard = stream in self._unheard
+            if stream.wants_replay or unheard:
                 again = True
                 self.replay(stream)
+            if unheard and stream in self._long_unheard:
+                self._subscriber.subscribe_again(stream.topic)
+        self._long_unheard = self._unheard.copy()
         for requests in self._requests:
             if requests.is_unacknowledged:
                 again = True
@@ -568,6 +598,22 @@ class StreamControl:
             self._ask_for_all()
         if again:
             self._look_later()
+
+    def _give_up_unreached(self) -> None:
+        """Fail the streams whose publisher has not been reached for the grace of the server.
+
+        Replays alone would bring their items, but so slowly that it is better to say what is wrong.
+        """
+        now = self._clock.seconds()
+        if self._unreached_since is None:
+            self._unreached_since = now
+        if now - self._unreached_since < self._grace:
+            return
+        reason = f"the publisher at {self._subscriber.endpoint} was not reached"
+        for stream in self._all():
+            if not self._subscriber.is_from_group(stream.topic):
+                self.cancel(stream)
+                stream.fail(Unavailable(f"{reason}; the stream is cut short"))
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -581,7 +627,7 @@ class StreamControl:
         """The connection is about to be closed: tell the server which streams nobody wants."""
         if not self._owner.is_ready:
             return
-        topics = [*self._to_cancel, *self.topics()]
+        topics = [*self._to_cancel, *(stream.topic for stream in self._all())]
         for first in range(0, len(topics), MAX_CANCELLED):
             self._control.cancel_streams(topics[first : first + MAX_CANCELLED], wait=False)
 
@@ -597,6 +643,7 @@ class StreamControl:
         self._to_replay.clear()
         self._asked.clear()
         self._unheard.clear()
+        self._long_unheard.clear()
         self._requests.clear()
         self._fresh.clear()
         self._again.clear()

@@ -28,7 +28,7 @@ class SubscriberOwner(Protocol):
     """What a subscriber tells, and whom it asks."""
 
     def topics(self) -> list[bytes]:
-        """The topics of all open streams; one that several streams share comes once for each."""
+        """The topics of all open streams, each once."""
         ...
 
     def published(self, frame: bytes) -> None:
@@ -58,8 +58,8 @@ class _Group:
         self.endpoint = endpoint
         #: None before the group is joined, and when it is left.
         self.transport: SubscriberTransport | None = None
-        #: How many streams come from it.
-        self.streams = 0
+        #: How many topics come from it.
+        self.topics = 0
         self._subscriber = subscriber
 
     def published(self, frame: bytes) -> None:
@@ -142,32 +142,36 @@ class Subscriber:
         """Whether a topic is that of a bundle: its messages carry publications of streams."""
         return topic in self._bundles
 
-    def subscribe(self, topic: bytes, bundle: bytes, publisher: str) -> bool:
-        """Receive a stream.
+    def subscribe(self, topic: bytes, bundle: bytes, publisher: str) -> None:
+        """Receive a topic. Not for one that is subscribed to: libzmq would pass that on, too.
 
         :param bundle: the topic under which it may be published with others; empty for none.
         :param publisher: where the server says that it is published.
-        :return: whether it comes from a multicast group.
-        :raises GroupError: if the group cannot be joined; :meth:`unsubscribe` all the same.
+        :raises GroupError: if it comes from a multicast group that cannot be joined;
+            :meth:`unsubscribe` all the same.
         """
         endpoint = reachable(publisher, self._server)
         if bundle:
             self._bundles[bundle] += 1
         if is_multicast(endpoint):
             self._join(topic, endpoint)
-            return True
-        if self._transport is None or endpoint != self.endpoint:
+        elif self._transport is None or endpoint != self.endpoint:
             self.endpoint = endpoint
             self._connect()
         else:
             self._transport.subscribe(topic + SEPARATOR)
             if self._bundles[bundle] == 1:
                 self._transport.subscribe(bundle + SEPARATOR)
-        return False
+
+    def subscribe_again(self, topic: bytes) -> None:
+        """Ask the publisher for a topic once more: the first SUBSCRIBE may be lost."""
+        if self._transport is not None and self.is_connected and topic not in self._group_of:
+            self._transport.unsubscribe(topic + SEPARATOR)
+            self._transport.subscribe(topic + SEPARATOR)
 
     def _join(self, topic: bytes, endpoint: str) -> None:
         group = self._groups.get(endpoint) or _Group(self, endpoint)
-        group.streams += 1
+        group.topics += 1
         self._group_of[topic] = group
         if group.transport is None:
             try:
@@ -177,28 +181,25 @@ class Subscriber:
             self._groups[endpoint] = group
         group.transport.subscribe(topic + SEPARATOR)
 
-    def unsubscribe(self, topic: bytes, bundle: bytes, *, last: bool) -> None:
-        """A stream has ended.
-
-        :param last: whether no other stream has the topic.
-        """
-        group = self._group_of.get(topic)
+    def unsubscribe(self, topic: bytes, bundle: bytes) -> None:
+        """Receive a topic no more."""
+        group = self._group_of.pop(topic, None)
         if group is not None:
-            self._leave(topic, group, last)
+            self._leave(topic, group)
         elif self._transport is not None:
             self._transport.unsubscribe(topic + SEPARATOR)
         if bundle:
             self._unbundle(bundle)
 
-    def _leave(self, topic: bytes, group: _Group, last: bool) -> None:
-        group.streams -= 1
-        if last:
-            del self._group_of[topic]
-        if group.streams:
+    def _leave(self, topic: bytes, group: _Group) -> None:
+        group.topics -= 1
+        if group.topics:
             if group.transport is not None:
                 group.transport.unsubscribe(topic + SEPARATOR)
         else:
             self._groups.pop(group.endpoint, None)
+            if self._reading is group.transport:
+                self._reading = None  # it would not flush any more
             group.close()
 
     def _unbundle(self, bundle: bytes) -> None:

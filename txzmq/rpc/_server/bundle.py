@@ -40,7 +40,7 @@ class Bundle:
 
     def unsubscribed(self) -> None:
         """The client has given up a subscription, or has gone."""
-        self.subscribers -= 1
+        self.subscribers = max(0, self.subscribers - 1)  # a stranger may send one too many
 
     def add(self, frame: bytes) -> bool:
         """Take what a stream publishes; whether it is time to publish the bundle."""

@@ -161,7 +161,7 @@ class ControlServices:
         listener.answer(key, OK, response.SerializeToString())
 
     def _replay(self, listener: Listener, key: CallKey, request: ReplayRequest) -> None:
-        publication = self._streams.replay(request.topic, request.sequence)
+        publication = self._streams.replay(key[0], request.topic, request.sequence)
         if publication is None:
             listener.answer(key, _NO_STREAM)
             return

@@ -155,6 +155,11 @@ class StreamOwner(Protocol):
         ...
 
     @property
+    def returns(self) -> Deadlines[ServedStream]:
+        """How long lost clients may come back to: :meth:`ServedStream.return_is_over`."""
+        ...
+
+    @property
     def shared(self) -> SharedRuns[ServedStream]:
         """The streams that calls share."""
         ...
@@ -207,6 +212,7 @@ class ServedStream:
         "_pause",
         "_quiet",
         "_requests",
+        "_return_tick",
         "_room",
         "_runner",
         "_source",
@@ -223,7 +229,6 @@ class ServedStream:
         "sender",
         "shared",
         "started",
-        "subscribers",
         "topic",
     )
 
@@ -269,7 +274,6 @@ class ServedStream:
         self._requests = requests
         self.bundle = bundle
         self.shared = shared
-        self.subscribers = 0
         #: Whether the handler has not ended; also before it is asked for the first item.
         self.running = True
         #: Whether the handler has been asked for items, or never will be.
@@ -282,19 +286,16 @@ class ServedStream:
         self._runner: CoroutineRunner[ServedStream] | None = None
         # Fires when another item may come; None while the handler does not wait.
         self._room: Deferred[None] | None = None
-        # What removes the stream from its owner's deadlines and graces; 0 while it is not there.
+        # What removes the stream from its owner's deadlines, graces and returns; 0 while it is not
+        # there.
         self._deadline_tick = 0
         self._grace_tick = 0
+        self._return_tick = 0
         #: When the client gave a sign of life last, while one is waited for.
         self.heard = 0.0
         # Ticks since the last heartbeat or publication, and with how many the next one is due.
         self._quiet = 0
         self._pause = 1
-
-    @property
-    def is_multicast(self) -> bool:
-        """Whether its publisher reaches all at once, and is not told of subscriptions."""
-        return self.publisher.multicast
 
     @property
     def is_kept(self) -> bool:
@@ -318,32 +319,53 @@ class ServedStream:
         self._grace_tick = owner.graces.set(self, until)
 
     def subscribed(self) -> None:
-        """A client is ready for what is published."""
-        self.subscribers += 1
-        if self.subscribers == 1 and not self.is_kept:
-            self._owner.graces.remove(self, self._grace_tick)
-            self._grace_tick = 0
-        if self.started:
-            # Not the first time: what was published meanwhile has not arrived.
-            self.publisher.heartbeat(self)
-        elif not self.publisher.multicast:
+        """Somebody has subscribed: a sign that what is published will arrive.
+
+        Nothing but speed hangs on it: libzmq may lose it, and a stranger may send one.
+        """
+        self._stop_waiting()
+        if not self.started:
             self.start()
+        # So that the client hears that its subscription has arrived, and what it has missed.
+        self.publisher.heartbeat(self)
 
     def unsubscribed(self) -> None:
-        """A client has gone, or its connection is broken for a while."""
-        self.subscribers -= 1
-        if self.subscribers == 0 and not self.is_kept:
+        """Somebody does not subscribe any more: perhaps a client that has gone, perhaps a stranger.
+
+        Whoever still has the stream answers the heartbeat.
+        """
+        if not self.is_kept and not self._grace_tick:
             self._wait_for_subscriber()
-            if self.shared is not None:
-                self._owner.shared.end_if_unused(self)
+            self.publisher.heartbeat(self)
+
+    def _stop_waiting(self) -> None:
+        """There is a sign of a client that has the stream."""
+        if self._grace_tick and not self.is_kept:
+            self._owner.graces.remove(self, self._grace_tick)
+            self._grace_tick = 0
+
+    def wait_for_return(self) -> None:
+        """The connection of a client that shares the stream is lost: it may come back in time."""
+        owner = self._owner
+        owner.returns.remove(self, self._return_tick)
+        until = owner.clock.seconds() + owner.limits.stream_grace
+        self._return_tick = owner.returns.set(self, until)
+
+    def return_is_over(self) -> None:
+        """Clients that were lost have had the time to come back."""
+        self._return_tick = 0
+        self._owner.shared.return_is_over(self)
 
     def grace_is_over(self) -> None:
-        """Nobody has subscribed in time; or the end was kept long enough."""
+        """No client has given a sign that it has the stream; or the end was kept long enough."""
         owner = self._owner
+        self._grace_tick = 0
         if self.is_kept:
             self.remove()
             owner.settled()
             return
+        if self.shared is not None and owner.shared.is_used(self):
+            return  # those who share it are asked by themselves
         owner.count("stream without subscriber")
         self.cancel("nobody subscribes to it")
 
@@ -473,6 +495,7 @@ class ServedStream:
     def acknowledge(self, sequence: int, peer: bytes) -> None:
         """A client has everything before an item."""
         owner, sender = self._owner, self.sender
+        self._stop_waiting()
         if self.shared is None:
             self.peer = peer
         self.heard = owner.clock.seconds()
@@ -491,9 +514,11 @@ class ServedStream:
 
     def replay(self, sequence: int) -> Publication:
         """What a client asks for again, from an item on."""
-        if self.publisher.multicast and not self.started:
-            self.start()  # who asks for a replay has joined the group
+        self._stop_waiting()
+        if not self.started:
+            self.start()  # the subscription is late or lost, or a group does not tell of it
         self.publisher.publish(self)
+        self.publisher.heartbeat(self)  # whoever hears it has subscribed, and asks no more
         self.heard = self._owner.clock.seconds()
         self._owner.count("replay")
         return self.sender.replay(sequence)
@@ -580,6 +605,11 @@ class ServedStream:
         self._interrupt(reason)
         self._owner.settled()
 
+    def caller_gave_no_sign(self, peer: bytes) -> None:
+        """A client that shares the stream has been silent for too long."""
+        self._owner.count("silent subscriber")
+        self._owner.shared.give_up(self, peer)
+
     def give_up(self) -> None:
         """The client has been silent for too long."""
         self._owner.count("silent subscriber")
@@ -611,6 +641,7 @@ class ServedStream:
             self.publisher.unbundle(bundle)
         owner.deadlines.remove(self, self._deadline_tick)
         owner.graces.remove(self, self._grace_tick)
+        owner.returns.remove(self, self._return_tick)
         owner.kept.forget(self)
         owner.kept.release(self.sender.size)
 

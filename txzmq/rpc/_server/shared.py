@@ -1,14 +1,14 @@
 """Shared streams: calls with equal requests get the items of one run of the handler.
 
-The first call begins the run. It ends when the handler ends, when the last call has left and nobody
-subscribes any more, or when nobody has subscribed for ``ServerLimits.stream_grace`` (clients that
-crashed do not leave; see ``ServedStream.grace_is_over``).
+The first call begins the run. It ends when the handler ends, or when no call shares it any more:
+clients have said that they leave, are lost for longer than ``ServerLimits.stream_grace``, or have
+been silent for longer than ``ServerLimits.stream_silence`` (see ``Keepalive``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -66,22 +66,8 @@ def share(
 class SharedRun(Protocol):
     """What is needed of a stream that calls share."""
 
-    @property
-    def is_multicast(self) -> bool:
-        """Whether the publisher is not told of subscriptions: then each call counts as one."""
-        ...
-
-    @property
-    def subscribers(self) -> int:
-        """How many subscriptions it has."""
-        ...
-
-    def subscribed(self) -> None:
-        """Somebody subscribes to it."""
-        ...
-
-    def unsubscribed(self) -> None:
-        """Somebody does not subscribe to it any more."""
+    def wait_for_return(self) -> None:
+        """The connection of a client is lost: its calls are waited for, for a while."""
         ...
 
     def cancel(self, reason: str) -> None:
@@ -94,10 +80,16 @@ R = TypeVar("R")
 
 
 class SharedRuns(Generic[S]):
-    """The runs that calls can share, and the calls that do."""
+    """The runs that calls can share, and the calls that do.
 
-    def __init__(self) -> None:
-        self._callers: SharedCallers[S] = SharedCallers()
+    A run lives by its calls. They are known from the answer that opens their stream until the
+    client says that they leave, its connection is lost and does not come back in time, or it does
+    not say any more that it has them.
+    """
+
+    def __init__(self, grace: float) -> None:
+        """:param grace: seconds for which a lost client may come back."""
+        self._callers: SharedCallers[S] = SharedCallers(grace)
         # Those that have not ended, by publisher and key.
         self._runs: dict[tuple[object, SharedKey], S] = {}
 
@@ -108,6 +100,10 @@ class SharedRuns(Generic[S]):
     def of_peer(self, peer: bytes) -> int:
         """How many of them are a peer's."""
         return self._callers.of_peer(peer)
+
+    def is_used(self, run: S) -> bool:
+        """Whether calls share a run, absent ones included."""
+        return self._callers.of_run(run) > 0
 
     def find(self, publisher: object, key: SharedKey) -> S | None:
         """The run that a call can join; None if it has to begin one."""
@@ -123,56 +119,69 @@ class SharedRuns(Generic[S]):
             del self._runs[publisher, key]
         self._callers.dismiss(run)
 
-    def join(self, run: S, key: CallKey) -> None:
+    def join(self, run: S, key: CallKey, now: float) -> None:
         """A call shares a run."""
-        self._callers.join(run, key)
-        if run.is_multicast:
-            run.subscribed()
+        self._callers.join(run, key, now)
 
     def leave(self, run: S, peer: bytes) -> None:
         """A client says that one of its calls leaves a run."""
-        if self._callers.leave(run, peer):
-            self._left(run)
-        else:
-            self.end_if_unused(run)
+        self._callers.leave(run, peer)
+        self._end_if_unused(run)
 
     def cancelled(self, key: CallKey) -> None:
         """A client cancels a call, which leaves its run if it shares one."""
         run = self._callers.leave_by_call(key)
         if run is not None:
-            self._left(run)
-
-    def _left(self, run: S) -> None:
-        if run.is_multicast:
-            run.unsubscribed()
-        self.end_if_unused(run)
+            self._end_if_unused(run)
 
     def peer_lost(self, peer: bytes) -> None:
         """A client's connection is lost. It may come back by another one."""
         for run in self._callers.lost(peer):
-            if run.is_multicast:
-                run.unsubscribed()
+            run.wait_for_return()
 
-    def came_back(self, run: S, peer: bytes, calls: int) -> None:
-        """A client speaks for so many calls that share a run: its connection may be a new one."""
-        for _ in range(self._callers.came_back(run, peer, calls)):
-            if run.is_multicast:
-                run.subscribed()
+    def return_is_over(self, run: S) -> None:
+        """Clients that were lost have had the time to come back."""
+        self._callers.forget_absent(run)
+        self._end_if_unused(run)
 
-    def end_if_unused(self, run: S) -> None:
-        """End a run that no call shares, and to which nobody subscribes."""
-        if not run.subscribers and not self._callers.of_run(run):
-            run.cancel("nobody subscribes to it any more")
+    def heard(self, run: S, peer: bytes, now: float) -> None:
+        """A client has said something of a run."""
+        self._callers.heard(run, peer, now)
+
+    def claim(self, run: S, peer: bytes, calls: int, now: float, room: int) -> None:
+        """A client says how many of its calls share a run: its connection may be a new one.
+
+        :param room: how many more calls the limits allow.
+        """
+        self._callers.claim(run, peer, calls, now, room)
+        self._end_if_unused(run)
+
+    def silent_since(self, run: S) -> Mapping[bytes, float]:
+        """When each client that shares a run said last that it does."""
+        return self._callers.silent_since(run)
+
+    def give_up(self, run: S, peer: bytes) -> None:
+        """A client has said nothing for too long: its calls share the run no more."""
+        self._callers.forget(run, peer)
+        self._end_if_unused(run)
+
+    def _end_if_unused(self, run: S) -> None:
+        if not self._callers.of_run(run):
+            run.cancel("no call shares it any more")
 
 
 class SharedCallers(Generic[R]):
     """The calls that share runs: each from the answer that opens its stream until it leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = 0.0) -> None:
+        """:param grace: seconds that a client may need to learn of a call that it has opened."""
+        self._grace = grace
         # The run of each call, by peer.
         self._runs: dict[bytes, dict[_Name, R]] = {}
-        # The calls of each run, by peer, oldest first.
-        self._calls: dict[R, dict[bytes, list[_Name]]] = {}
+        # The calls of each run, by peer, oldest first, each with the time when it joined.
+        self._calls: dict[R, dict[bytes, dict[_Name, float]]] = {}
+        # When each of those peers said last that it shares the run.
+        self._heard: dict[R, dict[bytes, float]] = {}
         self._numbers = count()
         # How many calls of each run are absent: the connection of their peer is lost, and its
         # client may come back by another one.
@@ -191,26 +200,26 @@ class SharedCallers(Generic[R]):
         """How many calls share a run, absent ones included."""
         return sum(map(len, self._calls.get(run, {}).values())) + self._absent[run]
 
-    def join(self, run: R, key: CallKey) -> None:
+    def join(self, run: R, key: CallKey, now: float) -> None:
         """A call shares a run."""
         # A peer that breaks the protocol may use a key again.
         known = key in self._runs.get(key[0], ())
-        self._add(run, key[0], next(self._numbers) if known else key)
+        self._add(run, key[0], next(self._numbers) if known else key, now)
 
-    def _add(self, run: R, peer: bytes, name: _Name) -> None:
+    def _add(self, run: R, peer: bytes, name: _Name, now: float) -> None:
         self._runs.setdefault(peer, {})[name] = run
-        self._calls.setdefault(run, {}).setdefault(peer, []).append(name)
+        self._calls.setdefault(run, {}).setdefault(peer, {})[name] = now
+        self._heard.setdefault(run, {})[peer] = now
         self._count += 1
 
-    def leave(self, run: R, peer: bytes) -> bool:
-        """One of a peer's calls leaves a run; whether it was there, and not absent."""
+    def leave(self, run: R, peer: bytes) -> None:
+        """One of a peer's calls leaves a run; one that is absent, if the peer has none."""
         calls = self._calls.get(run, {}).get(peer)
         if calls:
             # The oldest: the peer may not have heard of the newest yet, and cancel it.
-            self._remove(run, peer, calls[0])
-            return True
-        self._one_less_absent(run)
-        return False
+            self._remove(run, peer, next(iter(calls)))
+        else:
+            self._one_less_absent(run)
 
     def _one_less_absent(self, run: R) -> None:
         if self._absent[run] > 1:
@@ -231,11 +240,11 @@ class SharedCallers(Generic[R]):
         if not self._runs[peer]:
             del self._runs[peer]
         calls = self._calls[run]
-        calls[peer].remove(name)
+        del calls[peer][name]
         if not calls[peer]:
-            del calls[peer]
+            del calls[peer], self._heard[run][peer]
         if not calls:
-            del self._calls[run]
+            del self._calls[run], self._heard[run]
 
     def lost(self, peer: bytes) -> list[R]:
         """A peer's connection is lost: its calls are absent.
@@ -248,19 +257,49 @@ class SharedCallers(Generic[R]):
             self._absent[run] += 1
         return [run for _, run in calls]
 
-    def came_back(self, run: R, peer: bytes, calls: int) -> int:
-        """A peer says that so many of its calls share a run; how many of them were absent."""
-        back = 0
-        present = len(self._calls.get(run, {}).get(peer, ()))
-        while self._absent[run] and present + back < calls:
-            self._one_less_absent(run)
-            self._add(run, peer, next(self._numbers))  # nobody cancels such a call by its key
-            back += 1
-        return back
+    def forget_absent(self, run: R) -> None:
+        """Lost peers do not come back to a run any more."""
+        del self._absent[run]
+
+    def heard(self, run: R, peer: bytes, now: float) -> None:
+        """A peer has said something of a run."""
+        peers = self._heard.get(run, {})
+        if peer in peers:
+            peers[peer] = now
+
+    def silent_since(self, run: R) -> Mapping[bytes, float]:
+        """When each peer that shares a run said last that it does."""
+        return self._heard.get(run, {})
+
+    def claim(self, run: R, peer: bytes, calls: int, now: float, room: int) -> None:
+        """A peer says how many of its calls share a run.
+
+        More than are known of it: absent ones are back, or ones that were given up, as many of
+        those as there is *room* for. Fewer: the others have left, and that was lost; but not those
+        that have joined within the grace, of which the peer may not know yet.
+        """
+        self.heard(run, peer, now)
+        known = self._calls.get(run, {}).get(peer, {})
+        for _ in range(calls - len(known)):
+            if self._absent[run]:
+                self._one_less_absent(run)
+            elif room <= 0:
+                break
+            else:
+                room -= 1
+            self._add(run, peer, next(self._numbers), now)  # nobody cancels it by its key
+        surplus = len(known) - calls
+        for name, joined in list(known.items())[: max(0, surplus)]:
+            if now - joined > self._grace:
+                self._remove(run, peer, name)
+
+    def forget(self, run: R, peer: bytes) -> None:
+        """The calls of a peer share a run no more."""
+        for name in list(self._calls.get(run, {}).get(peer, ())):
+            self._remove(run, peer, name)
 
     def dismiss(self, run: R) -> None:
         """A run has ended: forget its calls."""
-        for peer, calls in list(self._calls.get(run, {}).items()):
-            for name in list(calls):
-                self._remove(run, peer, name)
-        del self._absent[run]
+        for peer in list(self._calls.get(run, ())):
+            self.forget(run, peer)
+        self.forget_absent(run)

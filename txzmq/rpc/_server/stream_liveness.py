@@ -3,8 +3,8 @@
 Of a stream with items that are not acknowledged, :class:`Heartbeats` tells the client every now and
 then how much was published, so that it asks for what it misses. Of a stream with nothing to
 acknowledge, :class:`Keepalive` sends a heartbeat when the client has said nothing for a while. A
-client that answers neither is given up: its private streams are cancelled. A shared stream is not
-given up for one client's silence.
+client that answers neither is given up: its private streams are cancelled, and it does not share
+runs any more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._server.response_stream import ServedStream
+from txzmq.rpc._server.shared import SharedRuns
 
 __all__ = ["Heartbeats", "Keepalive"]
 
@@ -74,11 +75,12 @@ class Heartbeats:
 
 
 class Keepalive:
-    """Gives up the streams of clients that have stopped, of which everything is acknowledged.
+    """Gives up clients that have stopped: their private streams, and their share in shared ones.
 
-    A client that has said nothing for half the time that it may be silent is sent a heartbeat on
-    one of its streams, which it answers. After three quarters it is sent one on each stream, so
-    that it learns which are given up, should it go on later. Only then is it given up.
+    A client that has said nothing for half the time that it may be silent is sent a heartbeat,
+    which it answers: on one of its private streams of which everything is acknowledged, and on each
+    run that it shares. After three quarters it is sent one on each private stream, so that it
+    learns which are given up, should it go on later. Only then is it given up.
     """
 
     def __init__(
@@ -87,36 +89,39 @@ class Keepalive:
         silence: float,
         streams: Mapping[bytes, ServedStream],
         unacknowledged: OrderedSet[ServedStream],
+        shared: SharedRuns[ServedStream],
     ) -> None:
         """
         :param silence: seconds that a client may say nothing.
         :param streams: all streams, by topic.
         :param unacknowledged: those on which :class:`Heartbeats` are sent.
+        :param shared: who shares which of them.
         """
         self._clock = clock
         self._silence = silence
         self._streams = streams
         self._unacknowledged = unacknowledged
+        self._shared = shared
         self._timer = ResettableTimer(clock, self._look)
         self._due = 0.0
-        self._is_watching = False
         # When each client said something last that has streams of its own.
         self._heard: dict[bytes, float] = {}
-        # Clients that were sent a heartbeat on each of their streams, and are given up next.
+        # Clients that were sent a heartbeat on each of their streams, and those that were on a run
+        # which they share: they are given up next.
         self._warned: set[bytes] = set()
+        self._warned_of_run: set[tuple[ServedStream, bytes]] = set()
 
     def start(self) -> None:
-        """There are private streams: watch their clients."""
-        self._is_watching = True
+        """There are streams: watch their clients."""
         if not self._timer.is_running:
             self._look_later()
 
     def stop(self) -> None:
-        """There are no private streams any more."""
-        self._is_watching = False
+        """There are no streams any more."""
         self._timer.stop()
         self._heard.clear()
         self._warned.clear()
+        self._warned_of_run.clear()
 
     def heard(self, peer: bytes) -> None:
         """A client has said something."""
@@ -130,22 +135,25 @@ class Keepalive:
 
     def _look(self) -> None:
         now = self._clock.seconds()
-        if now - self._due > self._silence / _LOOKS:
-            self._heard.clear()  # the reactor was blocked: what has arrived is not read yet
+        # Then what has arrived is not read yet.
+        reactor_was_blocked = now - self._due > self._silence / _LOOKS
+        self._look_later()
+        if reactor_was_blocked:
+            self._heard.clear()
         heard: dict[bytes, float] = {}
         asked: set[bytes] = set()
         warned, self._warned = self._warned, set()
+        warned_of_run, self._warned_of_run = self._warned_of_run, set()
         for stream in list(self._streams.values()):
-            if stream.shared is None and stream.started:
+            if stream.shared is not None:
+                self._look_at_run(stream, now, reactor_was_blocked, warned_of_run)
+            elif stream.started:
                 last = heard[stream.peer] = self._heard.get(stream.peer, now)
                 if stream not in self._unacknowledged:
                     self._check(stream, now - last, asked, warned)
-        if self._is_watching:
-            self._heard = heard
-            self._look_later()
-        else:
-            self._heard.clear()
-            self._warned.clear()
+        self._heard = heard
+        if not self._streams:
+            self.stop()
 
     def _check(
         self, stream: ServedStream, silent: float, asked: set[bytes], warned: set[bytes]
@@ -168,3 +176,30 @@ class Keepalive:
             return
         asked.add(peer)
         stream.publisher.heartbeat(stream)
+
+    def _look_at_run(
+        self,
+        run: ServedStream,
+        now: float,
+        reactor_was_blocked: bool,
+        warned: set[tuple[ServedStream, bytes]],
+    ) -> None:
+        """Ask the clients that share a run whether they do, and give up those that are silent.
+
+        One heartbeat asks all of them.
+
+        :param warned: the clients that were asked last time, after three quarters.
+        """
+        silence, asks = self._silence, False
+        for peer, last in list(self._shared.silent_since(run).items()):
+            silent = now - last
+            if reactor_was_blocked:
+                self._shared.heard(run, peer, now)
+            elif silent >= silence and (run, peer) in warned:
+                run.caller_gave_no_sign(peer)
+            elif silent >= silence / 2:
+                asks = True
+                if silent >= silence * 3 / 4:
+                    self._warned_of_run.add((run, peer))
+        if asks and not run.gone:
+            run.publisher.heartbeat(run)

@@ -81,15 +81,16 @@ class StreamRegistry:
         # come to their end on both sides.
         self._running_of_peer: Counter[bytes] = Counter()
         self._kept_of_peer: Counter[bytes] = Counter()
-        self.shared: SharedRuns[ServedStream] = SharedRuns()
+        self.shared: SharedRuns[ServedStream] = SharedRuns(limits.stream_grace)
         self.kept = KeptBytes(limits.streams_bytes)
         self.deadlines: Deadlines[ServedStream] = Deadlines(clock, ServedStream.time_is_up)
         self.graces: Deadlines[ServedStream] = Deadlines(clock, ServedStream.grace_is_over)
+        self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
         self._heartbeats = Heartbeats(clock, limits.stream_silence)
         self.published = self._heartbeats.watch
         self.unacknowledged = self._heartbeats.streams
         self._keepalive = Keepalive(
-            clock, limits.stream_silence, self._streams, self.unacknowledged
+            clock, limits.stream_silence, self._streams, self.unacknowledged, self.shared
         )
         self.heard = self._keepalive.heard
         # A private stream outlives the connection of its client for a while: its subscription and
@@ -185,7 +186,6 @@ class StreamRegistry:
             requests=call.hand_over_requests(),
             bundle=publisher.bundle(call.key[:-1]) if together else None,
         )
-        self._keepalive.start()
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
         self._add(stream, call.deadline)
@@ -203,6 +203,7 @@ class StreamRegistry:
     def _add(self, stream: ServedStream, deadline: float | None) -> None:
         self._streams[stream.topic] = stream
         self._running += 1
+        self._keepalive.start()
         stream.open(deadline)
 
     def _opened(self, stream: ServedStream) -> ResponseHead:
@@ -239,7 +240,7 @@ class StreamRegistry:
             return self._refuse(refusal)
         if run is None:
             run = self._begin_run(publisher, wanted)
-        self.shared.join(run, call.key)
+        self.shared.join(run, call.key, self.clock.seconds())
         return self._opened(run)._replace(initial=run.context.initial_metadata)
 
     def _begin_run(self, publisher: StreamPublisher, wanted: SharedRequest) -> ServedStream:
@@ -285,12 +286,16 @@ class StreamRegistry:
     def _refusal_of_peer(self, peer: bytes) -> str:
         """As :meth:`_refusal`, of the limits that each client has for itself."""
         limit = self.limits.streams_per_peer
-        own = max(self._running_of_peer[peer], self._kept_of_peer[peer])
-        if own + self.shared.of_peer(peer) < limit:
+        if self._of_peer(peer) < limit:
             return ""
         return (
             f"{limit} streams of this client are open on the server (ServerLimits.streams_per_peer)"
         )
+
+    def _of_peer(self, peer: bytes) -> int:
+        """How many streams a client has."""
+        own = max(self._running_of_peer[peer], self._kept_of_peer[peer])
+        return own + self.shared.of_peer(peer)
 
     # -- what clients say --------------------------------------------------------------------
 
@@ -316,13 +321,25 @@ class StreamRegistry:
                 shared[stream] = shared.get(stream, 0) + 1
         self._keepalive.heard(peer)
         for stream, calls in shared.items():
-            self.shared.came_back(stream, peer, calls)
+            self.shared.claim(stream, peer, calls, self.clock.seconds(), self._room(peer))
         return unknown
 
-    def replay(self, topic: bytes, sequence: int) -> Publication | None:
+    def _room(self, peer: bytes) -> int:
+        """How many more calls of a client may share streams."""
+        limits = self.limits
+        return min(
+            limits.subscribers - len(self.shared),
+            limits.streams_per_peer - self._of_peer(peer),
+        )
+
+    def replay(self, peer: bytes, topic: bytes, sequence: int) -> Publication | None:
         """What a client asks for again, from an item on; None if there is no such stream."""
         stream = self._streams.get(topic)
-        return None if stream is None else stream.replay(sequence)
+        if stream is None:
+            return None
+        self._keepalive.heard(peer)
+        self.shared.heard(stream, peer, self.clock.seconds())
+        return stream.replay(sequence)
 
     def cancel(self, peer: bytes, topics: Iterable[bytes]) -> None:
         """A client does not want streams any more."""
@@ -347,12 +364,12 @@ class StreamRegistry:
         self._lingering.discard(stream)
         if stream.shared is None:
             _decrement(self._running_of_peer, stream.opener)
-            if not self._running_of_peer:
-                self._keepalive.stop()
 
     def removed(self, stream: ServedStream) -> None:
         """A stream has come to its end on both sides, or was cancelled."""
         del self._streams[stream.topic]
+        if not self._streams:
+            self._keepalive.stop()
         if stream.running:
             self._lingering.add(stream)
         if stream.shared is None:
@@ -373,6 +390,7 @@ class StreamRegistry:
             stream.remove()
         self.deadlines.close()
         self.graces.close()
+        self.returns.close()
         self._keepalive.stop()
         self._heartbeats.close()
 

@@ -1,0 +1,118 @@
+"""A stream lives by its calls: what becomes of SUBSCRIBE messages only makes it faster.
+
+Over real sockets, since what libzmq does with subscriptions is the point: it passes on each
+SUBSCRIBE of a socket and one UNSUBSCRIBE for all of them, and drops what is over the subscriber's
+send high-water mark without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+
+from tests.rpc.service import text
+from tests.rpc.streaming import COUNT, TICKS, Reader, Streaming
+from tests.support import Loop
+from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqXSubConnection
+from txzmq.rpc import Channel, Context, Server, ServerLimits
+
+
+class Waiting:
+    """Gives one item, and then none."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    async def __call__(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        self.running += 1
+        try:
+            yield text("0")
+            await Deferred()
+        finally:
+            self.running -= 1
+
+
+class Both:
+    """A server and a channel of it, over tcp."""
+
+    def __init__(self, loop: Loop, handler: Any, **limits: Any) -> None:
+        self.loop = loop
+        self.servers, self.clients = ZmqFactory(loop.reactor), ZmqFactory(loop.reactor)
+        options: Any = {"streams_per_peer": 16_384, **limits}
+        self.server = Server(self.servers, [Streaming(handler)], limits=ServerLimits(**options))
+        self.endpoint = self.server.listen("tcp://127.0.0.1:*", publisher="tcp://127.0.0.1:*")
+        self.channel = Channel(self.clients, self.endpoint)
+
+    async def close(self) -> None:
+        self.channel.close()
+        await self.loop.until(lambda: not self.server.running)
+        await self.server.stop(0)
+        self.clients.shutdown()
+        self.servers.shutdown()
+
+
+def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
+    async def main() -> int:
+        both = Both(one_loop, Waiting())
+        readers = [Reader(both.channel.unary_stream(COUNT, text("1"))) for _ in range(4_000)]
+        await one_loop.until(lambda: all(reader.items for reader in readers))
+        begun = len(readers)
+        await both.close()
+        return begun
+
+    assert one_loop.run(main) == 4_000
+
+
+def test_equal_streams_of_one_channel_end_their_run_when_both_have_left(one_loop: Loop) -> None:
+    async def main() -> None:
+        handler = Waiting()
+        both = Both(one_loop, handler)
+        first = Reader(both.channel.unary_stream(TICKS, text("x")))
+        await one_loop.until(lambda: first.items)
+        second = Reader(both.channel.unary_stream(TICKS, text("x")))
+        await one_loop.until(lambda: second.items)
+        assert handler.running == 1
+        first.stream.cancel()
+        second.stream.cancel()
+        await one_loop.until(lambda: not handler.running)
+        await both.close()
+
+    one_loop.run(main)
+
+
+class _Stranger(ZmqXSubConnection):
+    """Knows topics that are not its own."""
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        pass
+
+
+def test_an_unsubscribe_of_a_stranger_ends_no_stream(one_loop: Loop) -> None:
+    async def main() -> tuple[list[str], list[str]]:
+        handler = Waiting()
+        both = Both(one_loop, handler, stream_grace=0.3)
+        readers = [
+            Reader(both.channel.unary_stream(method, text("1"))) for method in (COUNT, TICKS)
+        ]
+        await one_loop.until(lambda: all(reader.items for reader in readers))
+        cores: list[Any] = [reader.stream for reader in readers]
+        topics = [core._core.topic for core in cores]
+        control = cores[0]._core._control
+        stranger = _Stranger(
+            both.clients,
+            ZmqEndpoint(ZmqEndpointType.connect, control._subscriber.endpoint),
+        )
+        for command in (b"\0", b"\0", b"\1", b"\0", b"\0"):
+            for topic in topics:
+                stranger.send(command + topic + b"\0")
+            await one_loop.sleep(0.2)
+        assert handler.running == 2
+        assert not any(reader.has_ended for reader in readers)
+        stranger.shutdown()
+        await both.close()
+        return readers[0].items, readers[1].items
+
+    assert one_loop.run(main) == (["0"], ["0"])
