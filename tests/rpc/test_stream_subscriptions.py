@@ -7,17 +7,20 @@ send high-water mark without a word.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
+from tests.field.proxy import Proxy
 from tests.rpc.service import text
 from tests.rpc.streaming import COUNT, TICKS, Reader, Streaming
 from tests.support import Loop
 from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqXSubConnection
-from txzmq.rpc import Channel, Context, Server, ServerLimits
+from txzmq.rpc import Channel, Context, Server, ServerLimits, SocketOptions
+from txzmq.rpc.transport import SubscriberHandler, SubscriberTransport, ZmqNetwork
 
 
 class Waiting:
@@ -35,6 +38,39 @@ class Waiting:
             self.running -= 1
 
 
+class OnDemand:
+    """Gives an item to each stream when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    async def __call__(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        for number in range(1_000):
+            self.waiting.append(Deferred(self.waiting.remove))
+            await self.waiting[-1]
+            yield text(str(number))
+
+    def give(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+class ProxiedPublishers(ZmqNetwork):
+    """Reaches publishers by a proxy, which the test can cut."""
+
+    def __init__(self, factory: ZmqFactory, options: SocketOptions) -> None:
+        super().__init__(factory, options)
+        self._reactor = factory.reactor
+        self.proxies: list[Proxy] = []
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> SubscriberTransport:
+        self.proxies.append(Proxy(self._reactor, address))
+        return super().subscribe(self.proxies[-1].endpoint, handler, options)
+
+
 class Both:
     """A server and a channel of it, over tcp."""
 
@@ -43,8 +79,10 @@ class Both:
         self.servers, self.clients = ZmqFactory(loop.reactor), ZmqFactory(loop.reactor)
         options: Any = {"streams_per_peer": 16_384, **limits}
         self.server = Server(self.servers, [Streaming(handler)], limits=ServerLimits(**options))
-        self.endpoint = self.server.listen("tcp://127.0.0.1:*", publisher="tcp://127.0.0.1:*")
-        self.channel = Channel(self.clients, self.endpoint)
+        self.endpoint = self.server.listen("tcp://127.0.0.1:*")
+        # So few messages, and no limit for subscriptions all the same.
+        self.network = ProxiedPublishers(self.clients, SocketOptions(send_high_water_mark=10))
+        self.channel = Channel(self.network, self.endpoint)
 
     async def close(self) -> None:
         self.channel.close()
@@ -52,6 +90,8 @@ class Both:
         await self.server.stop(0)
         self.clients.shutdown()
         self.servers.shutdown()
+        for proxy in self.network.proxies:
+            await proxy.close()
 
 
 def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
@@ -64,6 +104,27 @@ def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
         return begun
 
     assert one_loop.run(main) == 4_000
+
+
+def all_have(readers: list[Reader], items: list[str]) -> bool:
+    return all(reader.items == items for reader in readers)
+
+
+def test_many_streams_all_go_on_after_the_publishers_connection_was_cut(one_loop: Loop) -> None:
+    async def main() -> None:
+        handler = OnDemand()
+        both = Both(one_loop, handler)
+        readers = [Reader(both.channel.unary_stream(COUNT, text("1"))) for _ in range(1_500)]
+        await one_loop.until(lambda: len(handler.waiting) == 1_500)
+        for expected in (["0"], ["0", "1"], ["0", "1", "2"]):
+            handler.give()
+            await one_loop.until(partial(all_have, readers, expected))
+            await one_loop.until(lambda: len(handler.waiting) == 1_500)
+            for proxy in both.network.proxies:
+                proxy.cut()
+        await both.close()
+
+    one_loop.run(main)
 
 
 def test_equal_streams_of_one_channel_end_their_run_when_both_have_left(one_loop: Loop) -> None:
