@@ -503,6 +503,8 @@ class StreamControl:
             self._answer(stream)
         if self._unheard:
             self._unheard.difference_update(self._with(topic))
+            if not self._unheard:
+                self._unheard.clear()  # which gives back the memory of what it held
         others = self._others.get(topic) if stream.shared else None
         if others is not None:
             for other in list(others):
