@@ -44,6 +44,17 @@ def test_a_client_cannot_open_without_end(make: Worlds, limits: ServerLimits, na
     assert not any(reader.has_ended for reader in readers[1:])
 
 
+def test_a_run_takes_no_longer_than_a_stream_may(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker, limits=ServerLimits(stream_timeout=30))
+    reader = world.subscribe()
+    world.network.advance(29)
+    assert not reader.has_ended
+    world.network.advance(2)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert not ticker.running
+
+
 def test_calls_that_share_a_run_count_each(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker, limits=ServerLimits(streams_per_peer=3, subscribers=5))

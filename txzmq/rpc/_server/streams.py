@@ -258,7 +258,8 @@ class StreamRegistry:
             shared=wanted.key,
         )
         self.shared.begin(publisher, wanted.key, run)
-        self._add(run, None)
+        limit = self.limits.stream_timeout
+        self._add(run, None if limit is None else self.clock.seconds() + limit)
         return run
 
     # -- limits ------------------------------------------------------------------------------
