@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from tests.rpc.service import text
 from tests.rpc.streaming import Reader
+from tests.support import error_of
 from txzmq.rpc import (
     Channel,
     ClientCall,
@@ -178,7 +179,7 @@ def test_an_interceptor_may_go_on_again_while_the_channel_closes(world: World) -
     channel = world.channel(interceptors=[again])
     waiting = channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
     ends: list[Any] = []
-    waiting.addErrback(lambda failure: ends.append(failure.value))
+    waiting.addErrback(lambda failure: ends.append(error_of(failure)))
     world.network.advance(1)
     channel.close()
     assert over == [False]
