@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
+from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
@@ -164,6 +165,8 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def write(self, item: T) -> bool:
         """Add an item; after the end of the stream it is dropped.
 
+        A message is copied: what is done to it afterwards does not change the item.
+
         :return: whether there is room for more; if not, :meth:`ready` fires when there is.
         :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
@@ -171,6 +174,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             return False
         if len(self._items) >= self._limit:
             raise BufferError(f"{self._limit} items wait (StreamWriter's limit); wait for ready()")
+        if isinstance(item, Message):
+            # The caller may change it before the runtime reads it.
+            kept = type(item)()
+            kept.CopyFrom(item)
+            item = kept
         self._items.append(item)
         self._wake()
         if len(self._items) < self._enough:

@@ -74,6 +74,7 @@ class ClientStream:
         "shared",
         "topic",
         "trailing",
+        "unread",
     )
 
     def __init__(
@@ -100,6 +101,8 @@ class ClientStream:
         self.items = self.receiver.items
         #: How it ended: with an error, or well; None while it has not.
         self.outcome: Exception | None = None
+        #: Whether it has ended, and its deadline still holds for what was not read.
+        self.unread = False
         self.initial: Metadata = ()
         self.trailing: Metadata = ()
         self.topic = b""
@@ -447,8 +450,9 @@ class ClientStream:
         :param keep: whether what has arrived may be read before.
         """
         if self.outcome is not None:
-            if error is None and self._control is None:
+            if error is None:
                 self.items.clear()
+                self.read_to_end()
             return
         if not keep:
             self.items.clear()
@@ -493,12 +497,25 @@ class ClientStream:
             self._finish(error)
 
     def too_late(self) -> None:
-        """Its time is up."""
-        self.cancel(DeadlineExceeded("the stream's time was up"))
+        """Its time is up: what was not read is dropped."""
+        error = DeadlineExceeded("the stream's time was up")
+        if self.outcome is None:
+            self.cancel(error)
+        elif self.items:
+            self.items.clear()
+            self.outcome = outcome_of(error, self._spec.method)
+            self.read_to_end()
 
     def give_up(self, error: Exception) -> None:
-        """The channel is closed."""
+        """The channel is closed: what has arrived of a stream that has ended may still be read."""
         self.cancel(error)
+        self.read_to_end()
+
+    def read_to_end(self) -> None:
+        """Nothing of it is left to be read: its deadline holds no longer."""
+        if self.unread:
+            self.unread = False
+            self._registry.logical_ended(self)
 
     def _finish(self, outcome: Exception) -> None:
         self.outcome = outcome_of(outcome, self._spec.method)
@@ -506,7 +523,10 @@ class ClientStream:
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.stop()
-        self._registry.logical_ended(self)
+        if self.items and self.deadline is not None:
+            self.unread = True
+        else:
+            self._registry.logical_ended(self)
         parent = self._spec.parent
         if parent is not None and self._with_parent is not None:
             parent.release(self._with_parent)
@@ -538,6 +558,8 @@ class OpenResponseStream(ResponseStream[T]):
         while not self._items:
             outcome = core.outcome
             if outcome is not None:
+                if core.unread:
+                    core.read_to_end()
                 raise outcome
             try:
                 await core.more()
@@ -549,7 +571,7 @@ class OpenResponseStream(ResponseStream[T]):
 
     def __del__(self) -> None:
         core: ClientStream | None = getattr(self, "_core", None)
-        if core is not None and core.outcome is None:
+        if core is not None and (core.outcome is None or core.unread):
             core.forgotten()
 
     def cancel(self) -> None:

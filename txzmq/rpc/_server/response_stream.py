@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
@@ -413,6 +413,8 @@ class ServedStream:
                 f"{owner.limits.message_size} (ServerLimits.message_size)"
             )
         kept, sender = owner.kept, self.sender
+        if sender.ended or self.gone:
+            raise CancelledError("the stream has ended")
         kept.size += size
         if sender.add(data):
             self.publisher.publish(self)
