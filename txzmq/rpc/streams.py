@@ -264,17 +264,24 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             reader.callback(None)
 
     def _pull(self) -> None:
-        if self._producer is not None and not self._streaming:
-            self._producer.resumeProducing()
+        if not self._streaming:
+            self._resume()
 
     def _make_room(self) -> None:
         if self._paused:
             self._paused = False
-            if self._producer is not None:
-                self._producer.resumeProducing()
+            self._resume()
         waiting, self._room = self._room, []
         for deferred in waiting:
             deferred.callback(None)
+
+    def _resume(self) -> None:
+        if self._producer is None:
+            return
+        try:
+            self._producer.resumeProducing()
+        except StopAsyncIteration as error:  # which the reader would take for the end
+            raise RuntimeError("a producer raised StopAsyncIteration") from error
 
     def _give_up_waiting(self) -> None:
         waiting, self._room = self._room, []

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import CallRegistry, outcome_of
 from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed
@@ -132,8 +133,10 @@ class InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
-            outcome_of(cast("Exception", failure.value), self._spec.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-            self.deferred.errback(failure)
+            error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            outcome_of(error, self._spec.method)
+            ending = ending_error(error, f"an interceptor of {self._spec.method.path}")
+            self.deferred.errback(failure if ending is error else ending)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._registry.guard.check()
@@ -184,7 +187,8 @@ class InterceptedStream(ResponseStream[T]):
 
     def _failed(self, failure: Failure) -> None:
         self._pending = None
-        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._error = ending_error(error, "an interceptor")
         self._wake()
 
     def _wake(self) -> None:

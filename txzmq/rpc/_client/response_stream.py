@@ -100,7 +100,7 @@ class ClientStream:
         #: What has arrived and was not read.
         self.items = self.receiver.items
         #: How it ended: with an error, or well; None while it has not.
-        self.outcome: Exception | None = None
+        self.outcome: BaseException | None = None
         #: Whether it has ended, and its deadline still holds for what was not read.
         self.unread = False
         self.initial: Metadata = ()
@@ -119,7 +119,7 @@ class ClientStream:
         # When the next attempt has to have been answered; None for no such time.
         self._opened_by: float | None = None
         self._requests: Requests | None = None
-        self._on_opened: Callable[[Exception | None], None] | None = None
+        self._on_opened: Callable[[BaseException | None], None] | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
         # Whether an item has arrived since it was opened; whether gaps are skipped, and who is told
@@ -175,7 +175,7 @@ class ClientStream:
         """It is not opened again."""
         self._finish(error)
 
-    def when_opened(self, told: Callable[[Exception | None], None]) -> None:
+    def when_opened(self, told: Callable[[BaseException | None], None]) -> None:
         """Call *told* once: with None when the server has agreed, or with why it will not."""
         self._on_opened = told
         if self._opening is None:
@@ -316,7 +316,7 @@ class ClientStream:
             return
         try:
             self._told(lost)
-        except Exception:  # noqa: BLE001 - a user's, and the replies of others come behind it
+        except BaseException:  # noqa: BLE001 - a user's, and the replies of others come behind it
             _log.failure("what {path} was to tell of a gap failed", path=self._spec.method.path)
 
     def skip_gaps(self, told: Callable[[int], object] | None) -> None:
@@ -444,7 +444,7 @@ class ClientStream:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def cancel(self, error: Exception | None = None, *, keep: bool = False) -> None:
+    def cancel(self, error: BaseException | None = None, *, keep: bool = False) -> None:
         """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
 
         :param keep: whether what has arrived may be read before.
@@ -517,7 +517,7 @@ class ClientStream:
             self.unread = False
             self._registry.logical_ended(self)
 
-    def _finish(self, outcome: Exception) -> None:
+    def _finish(self, outcome: BaseException) -> None:
         self.outcome = outcome_of(outcome, self._spec.method)
         self._opener = None
         attempts, self._attempts = self._attempts, None
@@ -604,7 +604,7 @@ def opened(core: ClientStream) -> Deferred[OpenResponseStream[Any]]:
     stream: OpenResponseStream[Any] = OpenResponseStream(core)
     waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())
 
-    def told(error: Exception | None) -> None:
+    def told(error: BaseException | None) -> None:
         if waiting.called:
             return
         if error is None:
