@@ -68,6 +68,40 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """The metadata of the stream's end or error; empty until that has arrived."""
         return ()
 
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and what its handler gives from here on arrives.
+
+        So an event of which the server learns afterwards is not missed. ::
+
+            async with client.watch(WatchRequest()) as ticks:
+                await ticks.opened()
+                await client.publish(PublishRequest())  # its tick arrives
+
+        Each call returns a Deferred of its own; to cancel it does not cancel the stream. Nor is the
+        stream cancelled by forgetting it, while somebody waits for the Deferred. It fails with the
+        stream's error if the stream cannot be opened. To wait for it binds a stream that a retry
+        policy may open again to the server that has it.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell when it is open")
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with :attr:`initial_metadata` when it is there; with the first item at the latest.
+
+        It fails with the stream's error if that comes before. As for :meth:`opened`, each call
+        returns a Deferred of its own.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell of its metadata")
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the stream has ended well, and fails with its error, also if nobody reads it.
+
+        It fires when the end has arrived, which may be before all items are read. The end of a
+        stream that nobody reads arrives if its items fit into the window. As for :meth:`opened`,
+        each call returns a Deferred of its own. It fails with
+        :class:`~twisted.internet.defer.CancelledError` if the stream is cancelled.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell when it has ended")
+
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream with DEADLINE_EXCEEDED when its reader waits longer for an item.
 

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from txzmq.rpc._client.call import CallRegistry, outcome_of
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import ending_error
+from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed
@@ -21,6 +22,7 @@ from txzmq.rpc.streams import ResponseStream
 __all__ = ["InterceptedCall", "InterceptedStream"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class InterceptedCall:
@@ -166,9 +168,10 @@ def _has_callbacks(deferred: Deferred[Any]) -> bool:
 class InterceptedStream(ResponseStream[T]):
     """A stream that is yet to come: from the last interceptor, or never."""
 
-    __slots__ = ("_error", "_pending", "_settings", "_stream", "_waiter")
+    __slots__ = ("_coming", "_error", "_pending", "_settings", "_stream", "_waiter")
 
     def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
+        self._coming: Milestone[ResponseStream[T]] = Milestone()
         self._pending: Deferred[ResponseStream[T]] | None = pending
         self._stream: ResponseStream[T] | None = None
         self._error: BaseException | None = None
@@ -184,12 +187,14 @@ class InterceptedStream(ResponseStream[T]):
             do(stream)
         self._settings.clear()
         self._wake()
+        self._coming.reach(stream)
 
     def _failed(self, failure: Failure) -> None:
         self._pending = None
         error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
         self._error = ending_error(error, "an interceptor")
         self._wake()
+        self._coming.miss(self._error)
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -230,6 +235,26 @@ class InterceptedStream(ResponseStream[T]):
     def trailing_metadata(self) -> Metadata:
         """What the server put behind the last one."""
         return () if self._stream is None else self._stream.trailing_metadata
+
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and nothing is lost from here on."""
+        return self._ask(lambda stream: stream.opened())
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with the initial metadata."""
+        return self._ask(lambda stream: stream.received_initial_metadata())
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the end has arrived, and fails with the stream's error."""
+        return self._ask(lambda stream: stream.ended())
+
+    def _ask(self, ask: Callable[[ResponseStream[T]], Deferred[R]]) -> Deferred[R]:
+        """Ask the stream as soon as it is there."""
+        asked = self._coming.wait(self).addCallback(ask)
+        # Not that one itself, which counts as called as soon as the stream is there.
+        waiting: Deferred[R] = Deferred(lambda _: asked.cancel())
+        asked.addCallbacks(waiting.callback, waiting.errback)
+        return waiting
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""

@@ -16,6 +16,7 @@ from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._client.retry_policy import Progress
 from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._client.stream_opening import OpeningCall, StreamOpener
+from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
@@ -34,6 +35,30 @@ T = TypeVar("T")
 _log = Logger()
 
 
+class StreamMilestones:
+    """What one may wait for in the life of a stream."""
+
+    __slots__ = ("ended", "metadata", "opened")
+
+    def __init__(self) -> None:
+        #: Whether all that is published from now on arrives.
+        self.opened: Milestone[None] = Milestone()
+        #: The initial metadata.
+        self.metadata: Milestone[Metadata] = Milestone()
+        self.ended: Milestone[None] = Milestone()
+
+    def end(self, outcome: BaseException, initial: Metadata) -> None:
+        """The stream has ended: with an error, or well."""
+        if isinstance(outcome, StopAsyncIteration):
+            self.opened.reach(None)
+            self.metadata.reach(initial)
+            self.ended.reach(None)
+        else:
+            self.opened.miss(outcome)
+            self.metadata.miss(outcome)
+            self.ended.miss(outcome)
+
+
 class ClientStream:
     """A stream of responses, from the opening call until its reader has had its end.
 
@@ -47,7 +72,9 @@ class ClientStream:
         "_attempts",
         "_control",
         "_from_string",
+        "_heard",
         "_joined",
+        "_milestones",
         "_on_opened",
         "_opened_by",
         "_opener",
@@ -120,6 +147,10 @@ class ClientStream:
         self._opened_by: float | None = None
         self._requests: Requests | None = None
         self._on_opened: Callable[[BaseException | None], None] | None = None
+        # Whether anything has arrived since it was opened: the server has the subscription.
+        self._heard = False
+        # Made for the first who waits for one.
+        self._milestones: StreamMilestones | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
         # Whether an item has arrived since it was opened; whether gaps are skipped, and who is told
@@ -209,6 +240,7 @@ class ClientStream:
         self._control = control
         control.open(self, stream)
         self._tell_opened()
+        self._tell_milestones()
 
     def _opening_is_over(self) -> None:
         """Let go of the opener, unless the stream may have to be opened again."""
@@ -237,7 +269,7 @@ class ClientStream:
                 return False
             requests.rewind()
         self._leave_connection()
-        self._joined = False
+        self._joined = self._heard = False
         if call is None:
             self._opened_by = None
             attempts.failed(error, progress, None, self.deadline)
@@ -274,8 +306,10 @@ class ClientStream:
         if control is None:
             return
         fresh = receiver.receive(publication)
-        if fresh:
-            self._joined = True
+        first = not self._joined
+        if first:
+            self._joined = fresh
+            self._heard = True
         if receiver.start is not None:
             self._start(receiver.take_start())
         if self._attempts is not None and self.items:
@@ -286,6 +320,30 @@ class ClientStream:
             control.replay(self)
         if fresh:
             self._wake()
+        if first:
+            self._tell_milestones()
+
+    @property
+    def milestones(self) -> StreamMilestones:
+        """What one may wait for."""
+        if self._milestones is None:
+            self._milestones = StreamMilestones()
+            self._tell_milestones()
+            if self.outcome is not None:
+                self._milestones.end(self.outcome, self.initial)
+        return self._milestones
+
+    def _tell_milestones(self) -> None:
+        """Tell those who wait what has been reached."""
+        milestones = self._milestones
+        if milestones is None:
+            return
+        if self._heard:
+            # Who knows that it is open counts on nothing being lost: it is not begun elsewhere.
+            self._commit()
+            milestones.opened.reach(None)
+        if self._joined or self.initial:
+            milestones.metadata.reach(self.initial)
 
     @property
     def wants_replay(self) -> bool:
@@ -536,6 +594,8 @@ class ClientStream:
             requests.stop()
         self._tell_opened()
         self._wake()
+        if self._milestones is not None:
+            self._milestones.end(self.outcome, self.initial)
 
     def _leave_connection(self) -> None:
         """No connection has it any more; the one that had it acknowledges an end."""
@@ -587,6 +647,18 @@ class OpenResponseStream(ResponseStream[T]):
     def trailing_metadata(self) -> Metadata:
         """What the server put behind the last one."""
         return self._core.trailing
+
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and nothing is lost from here on."""
+        return self._core.milestones.opened.wait(self)
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with the initial metadata."""
+        return self._core.milestones.metadata.wait(self)
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the end has arrived, and fails with the stream's error."""
+        return self._core.milestones.ended.wait(self)
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""

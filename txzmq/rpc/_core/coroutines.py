@@ -140,9 +140,10 @@ def ending_error(error: BaseException, whose: str) -> BaseException:
     """
     if not isinstance(error, _ENDS):
         return error
-    ending = RuntimeError(f"{whose} raised {type(error).__name__}")
-    ending.__cause__ = error
-    return ending
+    try:
+        raise RuntimeError(f"{whose} raised {type(error).__name__}") from error
+    except RuntimeError as ending:
+        return ending
 
 
 async def close_source(source: Any) -> None:
