@@ -60,8 +60,16 @@ class InterceptedPort(Protocol):
         """Whether the caller has its outcome, or is about to."""
         ...
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
+    @property
+    def taken(self) -> tuple[Any, bytes] | None:
+        """A request and the value that it had, serialised, where its owner may have changed it."""
+        ...
+
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
+        """The interceptors went on with the call, as *spec*; *deferred* gives the response.
+
+        :param body: the request, serialised; None where requests stream.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Any, Self, TypeVar, cast
 
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -41,6 +42,7 @@ class InterceptedCall:
         "_same",
         "_spec",
         "deferred",
+        "taken",
     )
 
     #: What the caller waits for if the interceptors do more than go on with the call.
@@ -51,6 +53,9 @@ class InterceptedCall:
         self._spec = spec
         self._expected: type[object] = object
         self._over = False
+        #: A request and the value that it had when it was given: an interceptor that waits goes on
+        #: with that value, whatever the caller does to the message meanwhile.
+        self.taken: tuple[Any, bytes] | None = None
         # Of the call that the interceptors went on with last, if its deadline and parent are the
         # same.
         self._same: Deferred[Any] | None = None
@@ -71,9 +76,11 @@ class InterceptedCall:
             return bool(self._returned.called)
         return self._over or self._registry.end is not None
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
         """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
         mine = self._spec
+        if body is not None:
+            self.taken = (spec.request, body)
         same = spec.deadline == mine.deadline and spec.parent is mine.parent
         self._same = deferred if same else None
 
@@ -96,6 +103,9 @@ class InterceptedCall:
         self.deferred = Deferred(self._cancelled)
         self._expected = expected
         self._pending = pending
+        request = self._spec.request
+        if self.taken is None and isinstance(request, Message) and not pending.called:
+            self.taken = (request, request.SerializePartialToString())
         if self._registry.end is not None:
             self.give_up(self._registry.end)  # an interceptor has closed the channel
         else:
