@@ -6,50 +6,35 @@ right status; other calls of the same turn go on, and nothing is left.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.python.failure import Failure
 
+from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read, remote
 from tests.rpc.service import made, text
-from tests.rpc.streaming import Endless, StreamWorld, Worlds, count, join, numbers, texts
-from tests.support import Logged, error_of
+from tests.rpc.streaming import (
+    Endless,
+    StreamWorld,
+    Worlds,
+    count,
+    join,
+    numbers,
+    texts,
+)
+from tests.support import Logged
 from txzmq.rpc import (
-    Cancelled,
     ClientCall,
     ClientProceed,
     Context,
     DeadlineExceeded,
-    NotFound,
     Observer,
     ServerProceed,
     StreamWriter,
-    Unknown,
 )
-
-#: How a user's code may end, besides well.
-KINDS: Final[dict[str, Callable[[], BaseException]]] = {
-    "Exception": lambda: ZeroDivisionError("user"),
-    "RpcError": lambda: NotFound("user"),
-    "asyncio.CancelledError": asyncio.CancelledError,
-    "CancelledError": CancelledError,
-    "GeneratorExit": GeneratorExit,
-    "StopIteration": StopIteration,
-    "StopAsyncIteration": StopAsyncIteration,
-    "KeyboardInterrupt": KeyboardInterrupt,
-    "SystemExit": SystemExit,
-}
-#: What a generator or iterator may not raise: others would take it for their own end.
-ENDS: Final = (StopIteration, StopAsyncIteration, GeneratorExit)
-#: Seconds that no end may take, and the timeout of every call.
-SOON: Final = 0.2
-TIMEOUT: Final = 5.0
 
 
 @pytest.fixture
@@ -60,52 +45,6 @@ def make() -> Iterator[Worlds]:
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Callable[[], BaseException]:
     return KINDS[request.param]
-
-
-class Outcome:
-    """How a call or stream has ended, once."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        self.ends: list[object] = []
-        deferred.addCallbacks(self.ends.append, self._failed)
-
-    def _failed(self, failure: Failure) -> None:
-        self.ends.append(error_of(failure))
-
-    @property
-    def end(self) -> object:
-        (end,) = self.ends
-        return end
-
-
-def read(world: StreamWorld, stream: Any) -> Outcome:
-    """Read a stream; the outcome is the list of its items, or its error."""
-
-    async def items() -> list[str]:
-        return [item.value async for item in stream]
-
-    return Outcome(Deferred.fromCoroutine(items()))
-
-
-def go_on(world: StreamWorld, seconds: float = SOON) -> None:
-    """Let time pass; a KeyboardInterrupt is for the process, which these tests have it survive."""
-    for _ in range(4):
-        with suppress(KeyboardInterrupt):
-            world.network.advance(seconds / 4)
-
-
-def local(kind: Callable[[], BaseException]) -> type[BaseException]:
-    """What a caller gets for what its own code raised."""
-    error = kind()
-    return RuntimeError if isinstance(error, ENDS) else type(error)
-
-
-def remote(kind: Callable[[], BaseException]) -> type[BaseException]:
-    """What a caller gets for what the server's code raised."""
-    error = kind()
-    if isinstance(error, NotFound):
-        return NotFound
-    return Cancelled if isinstance(error, (CancelledError, asyncio.CancelledError)) else Unknown
 
 
 # -- sources of requests -----------------------------------------------------------------------
@@ -223,8 +162,8 @@ def test_a_source_of_requests(
     if method == "collect":
         outcome = Outcome(world.collect(requests, timeout=TIMEOUT))
     else:
-        outcome = read(world, world.chat(requests, timeout=TIMEOUT))
-    other = read(world, world.open(2, timeout=TIMEOUT))
+        outcome = read(world.chat(requests, timeout=TIMEOUT))
+    other = read(world.open(2, timeout=TIMEOUT))
     go_on(world)
     if source is SyncItems and kind is StopIteration:
         assert outcome.end == text("0") or outcome.end == ["0"]  # that is how it ends
@@ -274,7 +213,7 @@ def test_a_call_ends_before_its_source_is_closed(make: Worlds, method: str, logg
     if method == "collect":
         outcome = Outcome(world.collect(source(), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.chat(source(), timeout=TIMEOUT))
+        outcome = read(world.chat(source(), timeout=TIMEOUT))
     go_on(world)
     assert type(outcome.end) is TypeError
     release.callback(None)
@@ -297,8 +236,8 @@ def test_a_canceller_of_what_a_source_waits_for(
     if method == "collect":
         outcome = Outcome(world.collect(source(), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.chat(source(), timeout=TIMEOUT))
-    others = [read(world, world.open(2, timeout=2 * TIMEOUT)) for _ in range(2)]
+        outcome = read(world.chat(source(), timeout=TIMEOUT))
+    others = [read(world.open(2, timeout=2 * TIMEOUT)) for _ in range(2)]
     go_on(world)
     go_on(world, TIMEOUT)
     assert isinstance(outcome.end, DeadlineExceeded)
@@ -374,8 +313,8 @@ def test_a_handler(
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
-    others = [read(world, world.open(2, timeout=TIMEOUT)) for _ in range(2)]
+        outcome = read(world.open(1, timeout=TIMEOUT))
+    others = [read(world.open(2, timeout=TIMEOUT)) for _ in range(2)]
     go_on(world)
     if (place in (SyncItems, a_deferred_source) and kind is StopIteration) or (
         place is AsyncItems and kind is StopAsyncIteration
@@ -393,7 +332,7 @@ def test_a_handler_that_hangs(make: Worlds, method: str) -> None:
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
+        outcome = read(world.open(1, timeout=TIMEOUT))
     go_on(world, TIMEOUT + SOON)
     assert isinstance(outcome.end, DeadlineExceeded)
     assert not world.server.running
@@ -416,9 +355,9 @@ def test_a_canceller_of_a_handlers_deferred(
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
+        outcome = read(world.open(1, timeout=TIMEOUT))
     go_on(world)
-    others = [read(world, world.open(2, timeout=2 * TIMEOUT)) for _ in range(2)]
+    others = [read(world.open(2, timeout=2 * TIMEOUT)) for _ in range(2)]
     go_on(world, TIMEOUT)
     assert isinstance(outcome.end, DeadlineExceeded)
     assert [other.end for other in others] == [numbers(2)] * 2
@@ -441,10 +380,10 @@ def test_a_callback_of_a_contexts_end(
 
     world = make(handler)
     streams = [world.open(1, timeout=TIMEOUT) for _ in range(2)]
-    outcomes = [read(world, stream) for stream in streams]
+    outcomes = [read(stream) for stream in streams]
     go_on(world)
     streams[0].cancel()
-    other = read(world, world.open(2, timeout=TIMEOUT))
+    other = read(world.open(2, timeout=TIMEOUT))
     go_on(world)
     assert type(outcomes[0].end) is CancelledError
     assert endless.running == 1
@@ -471,7 +410,7 @@ def test_a_callback_for_each_item(
 
     world = make(count)
     outcome = Outcome(world.open(3, timeout=TIMEOUT).each(take))
-    other = read(world, world.open(2, timeout=TIMEOUT))
+    other = read(world.open(2, timeout=TIMEOUT))
     go_on(world)
     expected = RuntimeError if kind is StopIteration else type(kind())
     assert type(outcome.end) is expected
@@ -570,8 +509,8 @@ def test_an_interceptor_of_the_client(
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
-    other = read(world, world.open(2, timeout=TIMEOUT))
+        outcome = read(world.open(1, timeout=TIMEOUT))
+    other = read(world.open(2, timeout=TIMEOUT))
     go_on(world)
     assert type(outcome.end) is local(kind)
     assert other.end == numbers(2)
@@ -587,7 +526,7 @@ def test_an_interceptor_that_hangs(make: Worlds, method: str) -> None:
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
+        outcome = read(world.open(1, timeout=TIMEOUT))
     go_on(world, TIMEOUT + SOON)
     assert isinstance(outcome.end, DeadlineExceeded)
 
@@ -612,8 +551,8 @@ def test_an_interceptor_of_the_server(
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
-        outcome = read(world, world.open(1, timeout=TIMEOUT))
-    others = [read(world, world.open(2, timeout=TIMEOUT)) for _ in range(2)]
+        outcome = read(world.open(1, timeout=TIMEOUT))
+    others = [read(world.open(2, timeout=TIMEOUT)) for _ in range(2)]
     go_on(world)
     assert type(outcome.end) is remote(kind)
     assert [other.end for other in others] == [numbers(2)] * 2
@@ -637,7 +576,7 @@ def test_an_observer(make: Worlds, kind: Callable[[], BaseException], logged: Lo
             raise kind()
 
     world = make(both, observer=Raising())
-    outcome = read(world, world.open(2, timeout=TIMEOUT))
+    outcome = read(world.open(2, timeout=TIMEOUT))
     go_on(world)
     assert outcome.end == numbers(2)
     assert {type(error) for error in logged.failures()} == {type(kind())}
