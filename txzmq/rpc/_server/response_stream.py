@@ -200,6 +200,7 @@ class ServedStream:
 
     __slots__ = (
         "_begun",
+        "_closed",
         "_deadline_tick",
         "_grace_tick",
         "_method",
@@ -278,6 +279,8 @@ class ServedStream:
         self.gone = False
         # Whether anything was published.
         self._begun = False
+        # Whether no item is taken any more: it has its end, or is gone. One flag, for _add().
+        self._closed = False
         # Runs the coroutine that asks the handler for items, while it runs.
         self._runner: CoroutineRunner[ServedStream] | None = None
         # Fires when another item may come; None while the handler does not wait.
@@ -413,7 +416,7 @@ class ServedStream:
                 f"{owner.limits.message_size} (ServerLimits.message_size)"
             )
         kept, sender = owner.kept, self.sender
-        if sender.ended or self.gone:
+        if self._closed:
             raise CancelledError("the stream has ended")
         kept.size += size
         if sender.add(data):
@@ -550,6 +553,7 @@ class ServedStream:
         if not check_size((*head.trailing, *head.initial), limit):
             head = too_much_metadata("response", limit)
         self.sender.end(encode_reply(head)[0])
+        self._closed = True
         owner.deadlines.remove(self, self._deadline_tick)
         if self.shared is not None:
             # Nobody acknowledges it, so it is kept for a while.
@@ -603,7 +607,7 @@ class ServedStream:
         """The client has had the end, or nobody wants it: nothing is kept or published any more."""
         if self.gone:
             return
-        self.gone = True
+        self.gone = self._closed = True
         owner = self._owner
         owner.removed(self)
         if self.shared is not None:
