@@ -250,7 +250,9 @@ async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
     if isinstance(items, Deferred):
         items = await cast("Deferred[Any]", items)  # type: ignore[redundant-cast]  # not to pyright
     async for item in _items(items):
-        yield _copy(await item if isinstance(item, Deferred) else item)
+        if isinstance(item, Deferred):
+            item = await cast("Deferred[Any]", item)  # type: ignore[redundant-cast]  # not to pyright
+        yield _copy(item)
 
 
 async def _items(items: StreamInput[T]) -> AsyncIterator[T]:

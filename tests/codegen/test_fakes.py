@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from tests.codegen.support import importable
 from tests.rpc.service import ECHO, text
 from tests.rpc.streaming import COLLECT, COUNT
+from tests.support import error_of
 from txzmq.rpc import NotFound, ResponseStream, Unimplemented
 from txzmq.testing import FakeCaller, calls
 
@@ -230,7 +231,7 @@ def state(deferred: Deferred[Any]) -> Any:
     deferred.addBoth(results.append)
     if not results:
         return "waiting"
-    return results[0].value if isinstance(results[0], Failure) else results[0]
+    return error_of(results[0]) if isinstance(results[0], Failure) else results[0]
 
 
 def caller(answer: object) -> FakeCaller:

@@ -326,9 +326,13 @@ def test_a_handler(
     assert not world.server.running
 
 
+def for_ever(_: object) -> Deferred[Any]:
+    return Deferred()
+
+
 @pytest.mark.parametrize("method", ["collect", "open"])
 def test_a_handler_that_hangs(make: Worlds, method: str) -> None:
-    world = make(serving(lambda _: Deferred(), ZeroDivisionError))
+    world = make(serving(for_ever, ZeroDivisionError))
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
     else:
@@ -349,7 +353,7 @@ def test_a_canceller_of_a_handlers_deferred(
 
     def place(_: object) -> Any:
         hanging.append(Deferred(canceller))
-        return [hanging[0]] if method == "items" else hanging[0]
+        return list(hanging) if method == "items" else hanging[0]
 
     world = make(serving(place, kind))
     if method == "collect":
@@ -433,8 +437,6 @@ def test_a_callback_of_a_reply(make: Worlds, kind: Callable[[], BaseException]) 
 def test_who_is_told_of_gaps(
     make: Worlds, kind: Callable[[], BaseException], logged: Logged
 ) -> None:
-    from txzmq.rpc._client.response_stream import ClientStream
-
     world = make(Endless())
     told: list[int] = []
 
@@ -444,7 +446,7 @@ def test_who_is_told_of_gaps(
 
     stream: Any = world.open(1, timeout=TIMEOUT).skip_gaps(tell)
     go_on(world)
-    core: ClientStream = stream._core
+    core = stream._core
     core._joined = True
     core.gap(4)
     assert told == [3]
@@ -479,7 +481,10 @@ def interceptor(when: str, style: str, kind: Callable[[], BaseException]) -> Any
         first = is_first()
         if first and when == "before":
             raise kind()
-        return go(call).addCallback(end) if first else go(call)
+        response: Deferred[Any] = go(call)
+        if first:
+            response.addCallback(end)
+        return response
 
     return asynchronous if style == "async" else by_callbacks
 
@@ -520,7 +525,7 @@ def test_an_interceptor_of_the_client(
 @pytest.mark.parametrize("method", ["collect", "open"])
 def test_an_interceptor_that_hangs(make: Worlds, method: str) -> None:
     def client(call: ClientCall, proceed: ClientProceed) -> Any:
-        return Deferred()
+        return for_ever(call)
 
     world = make(both, client_interceptors=[client])
     if method == "collect":
@@ -569,10 +574,10 @@ def test_an_observer(make: Worlds, kind: Callable[[], BaseException], logged: Lo
 
         stopped = started
 
-        def channel_changed(self, *_: object) -> None:
+        def channel_changed(self, source: object, previous: object, state: object) -> None:
             raise kind()
 
-        def endpoint_changed(self, *_: object) -> None:
+        def endpoint_changed(self, source: object, change: object) -> None:
             raise kind()
 
     world = make(both, observer=Raising())

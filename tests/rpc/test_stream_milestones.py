@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -114,7 +114,7 @@ def test_a_stream_is_not_open_before_the_server_has_the_subscription(make: World
         world.network.result(opened)
 
 
-def fails_at_once(stream: ResponseStream[StringValue]) -> list[Deferred[Any]]:
+def all_of(stream: ResponseStream[StringValue]) -> list[Deferred[Any]]:
     return [stream.opened(), stream.received_initial_metadata(), stream.ended()]
 
 
@@ -122,9 +122,9 @@ def fails_at_once(stream: ResponseStream[StringValue]) -> list[Deferred[Any]]:
 def test_they_fail_with_the_streams_error(make: Worlds, options: dict[str, Any], ask: str) -> None:
     world = make(raising(NotFound("not here")), **options)
     stream = world.open()
-    waiting = fails_at_once(stream) if ask == "early" else []
+    waiting = all_of(stream) if ask == "early" else []
     world.network.run()
-    waiting = waiting or fails_at_once(stream)
+    waiting = waiting or all_of(stream)
     for each in waiting:
         with pytest.raises(NotFound, match="not here"):
             world.network.result(each)
@@ -140,9 +140,9 @@ def test_a_stream_that_nobody_reads_tells_its_end(
 
     world = make(handler, **options)
     stream = world.open(3)
-    waiting = fails_at_once(stream) if ask == "early" else []
+    waiting = all_of(stream) if ask == "early" else []
     world.network.run()
-    waiting = waiting or fails_at_once(stream)
+    waiting = waiting or all_of(stream)
     opened, metadata, ended = waiting
     assert world.network.result(opened) is None
     assert world.network.result(metadata) == (("key", "value"),)
@@ -235,21 +235,24 @@ def test_who_is_told_may_cancel_the_stream(make: Worlds, options: dict[str, Any]
         yield text("0")
 
     world = make(handler, **options)
-    ask: Callable[[ResponseStream[StringValue]], Deferred[Any]]
-    for ask in (ResponseStream.opened, ResponseStream.received_initial_metadata):
+    for number in range(3):
         stream = world.open()
-        waiting = getattr(stream, ask.__name__)()
-        waiting.addCallback(lambda _, stream=stream: stream.cancel())
+        waiting = all_of(stream)[number]
+
+        def cancel(_: object, stream: ResponseStream[StringValue] = stream) -> None:
+            stream.cancel()
+
+        waiting.addCallback(cancel)
         world.network.run()
         assert waiting.called
-        Reader(stream)
+        assert Reader(stream).has_ended
     world.network.run()
     assert not world.server.running
 
 
 def test_closing_the_channel_tells_all(make: Worlds, options: dict[str, Any]) -> None:
     world = make(waiting_for_ever, **options)
-    waiting = fails_at_once(world.open())
+    waiting = all_of(world.open())
     world.network.run()
     world.channel.close()
     for each in waiting:

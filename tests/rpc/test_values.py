@@ -121,7 +121,7 @@ def test_each_attempt_of_a_policy_has_the_same_value(make: Worlds) -> None:
         "backoffMultiplier": 1,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+    config: dict[str, Any] = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
     world = make(repeating, service_config=config)
     request = text("given")
     reader = Reader(world.channel.unary_stream(idempotent(RESUME), request))

@@ -26,6 +26,7 @@ from collections.abc import Callable, Coroutine
 from types import EllipsisType
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
 from txzmq._reactor import Clock
@@ -61,7 +62,7 @@ class InterceptedPort(Protocol):
         ...
 
     @property
-    def taken(self) -> tuple[Any, bytes] | None:
+    def taken(self) -> tuple[Message, bytes] | None:
         """A request and the value that it had, serialised, where its owner may have changed it."""
         ...
 

@@ -203,7 +203,7 @@ class Calls:
             spec = spec.replace(parent=parent)
         taken = port.taken
         if taken is not None and spec.request is taken[0]:
-            spec = spec.replace(request=type(spec.request).FromString(taken[1]))
+            spec = spec.replace(request=type(taken[0]).FromString(taken[1]))
         kind = spec.method.kind
         try:
             if kind is not Kind.UNARY_UNARY and kind.response_streaming:

@@ -55,7 +55,7 @@ class InterceptedCall:
         self._over = False
         #: A request and the value that it had when it was given: an interceptor that waits goes on
         #: with that value, whatever the caller does to the message meanwhile.
-        self.taken: tuple[Any, bytes] | None = None
+        self.taken: tuple[Message, bytes] | None = None
         # Of the call that the interceptors went on with last, if its deadline and parent are the
         # same.
         self._same: Deferred[Any] | None = None
