@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read, remote
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
+    TICKS,
     Endless,
     StreamWorld,
     Worlds,
@@ -299,7 +300,11 @@ def serving(place: Callable[[Any], Any], kind: Callable[[], BaseException]) -> A
 
 @pytest.mark.parametrize(
     ("method", "place"),
-    [*(("collect", place) for place in ONE), *(("open", place) for place in [*ONE, *MANY])],
+    [
+        *(("collect", place) for place in ONE),
+        *(("open", place) for place in [*ONE, *MANY]),
+        *(("ticks", place) for place in [*ONE, *MANY]),
+    ],
 )
 def test_a_handler(
     make: Worlds,
@@ -312,6 +317,10 @@ def test_a_handler(
     WORLDS[:] = [world]
     if method == "collect":
         outcome = Outcome(world.collect(texts(1), timeout=TIMEOUT))
+    elif method == "ticks":
+        outcome = read(world.channel.unary_stream(TICKS, text("1"), timeout=TIMEOUT))
+        # The run begins when it has a subscriber.
+        go_on(world, SOON / 4)
     else:
         outcome = read(world.open(1, timeout=TIMEOUT))
     others = [read(world.open(2, timeout=TIMEOUT)) for _ in range(2)]
@@ -419,6 +428,25 @@ def test_a_callback_for_each_item(
     expected = RuntimeError if kind is StopIteration else type(kind())
     assert type(outcome.end) is expected
     assert other.end == numbers(2)
+    assert not world.server.running
+
+
+def test_a_callback_for_each_item_that_hangs(make: Worlds) -> None:
+    """The stream ends at its deadline; what the callback does then is its own affair."""
+    busy: list[Deferred[None]] = []
+
+    def take(item: StringValue) -> Deferred[None]:
+        busy.append(Deferred())
+        return busy[-1]
+
+    world = make(count)
+    stream = world.open(3, timeout=TIMEOUT)
+    outcome = Outcome(stream.each(take))
+    go_on(world, TIMEOUT + SOON)
+    assert not outcome.ends
+    busy[0].callback(None)
+    assert isinstance(outcome.end, DeadlineExceeded)
+    assert len(busy) == 1
     assert not world.server.running
 
 

@@ -127,7 +127,8 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """Call *callback* with each item, instead of ``async for``.
 
         If *callback* returns a Deferred, the next item waits for it. An exception of *callback*, or
-        a failure of its Deferred, cancels the stream.
+        a failure of its Deferred, cancels the stream. At the stream's deadline a Deferred of
+        *callback* is waited for; then no other item follows.
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
             *callback*. Cancelling it cancels the stream.
