@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -15,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read, remote
-from tests.rpc.service import made, text
+from tests.rpc.service import Echo, World, made, text
 from tests.rpc.streaming import (
     TICKS,
     Endless,
@@ -349,6 +350,28 @@ def test_a_handler_that_hangs(make: Worlds, method: str) -> None:
     go_on(world, TIMEOUT + SOON)
     assert isinstance(outcome.end, DeadlineExceeded)
     assert not world.server.running
+
+
+def test_a_handler_in_the_middle_of_a_batch(
+    kind: Callable[[], BaseException], logged: Logged
+) -> None:
+    """The calls of one message behind it are served all the same."""
+
+    class Ending(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            if request.value == "3":
+                raise kind()
+            return request
+
+    world = World(Ending())
+    assert world.network.result(world.call("the server knows now that the client takes batches"))
+    outcomes = [Outcome(world.call(number, timeout=TIMEOUT)) for number in numbers(8)]
+    for _ in range(4):
+        with suppress(KeyboardInterrupt):
+            world.network.advance(SOON / 4)
+    assert type(outcomes.pop(3).end) is remote(kind)
+    assert all(isinstance(outcome.end, StringValue) for outcome in outcomes)
+    world.close()
 
 
 @pytest.mark.parametrize("method", ["collect", "open", "items"])
