@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.rpc.retried_streams import World as RetriedWorld
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
     TICKS,
@@ -50,9 +51,9 @@ def options(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def heartbeat(world: StreamWorld) -> None:
-    """Have the server tell what it has published of each stream that has a subscriber."""
+    """Have the server tell what it has published of each stream that has been subscribed to."""
     for stream in list(streams_of(world)._streams.values()):
-        if stream.subscribers:
+        if stream.started:
             stream.publisher.heartbeat(stream)
     world.network.run()
 
@@ -235,9 +236,9 @@ def test_who_is_told_may_cancel_the_stream(make: Worlds, options: dict[str, Any]
         yield text("0")
 
     world = make(handler, **options)
-    for number in range(3):
+    for ask in ("opened", "received_initial_metadata", "ended"):
         stream = world.open()
-        waiting = all_of(stream)[number]
+        waiting: Deferred[Any] = getattr(stream, ask)()
 
         def cancel(_: object, stream: ResponseStream[StringValue] = stream) -> None:
             stream.cancel()
@@ -274,3 +275,30 @@ def test_a_stream_of_the_users_own_says_what_it_lacks() -> None:
     for ask in (Own.opened, Own.received_initial_metadata, Own.ended):
         with pytest.raises(NotImplementedError, match="Own"):
             ask(Own())
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_stream_that_is_known_to_be_open_is_not_begun_elsewhere(asks: bool) -> None:
+    """A policy may repeat it until then: what happens between two attempts is lost."""
+    fails: list[Deferred[None]] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        if not fails:
+            fails.append(Deferred())
+            await fails[0]
+        yield text("from the beginning")
+
+    world = RetriedWorld(handler)
+    stream: ResponseStream[StringValue] = world.open(1)
+    reader = Reader(stream)
+    world.network.run()
+    heartbeat(world)
+    if asks:
+        assert world.network.result(stream.opened()) is None
+    fails[0].errback(Unavailable("it goes down"))
+    world.network.advance(3)
+    if asks:
+        assert isinstance(reader.ended, Unavailable)
+    else:
+        assert reader.items == ["from the beginning"]
+    world.close()
