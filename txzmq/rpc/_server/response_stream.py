@@ -200,10 +200,9 @@ class ServedStream:
 
     __slots__ = (
         "_begun",
-        "_closed",
         "_deadline_tick",
         "_grace_tick",
-        "_method",
+        "_item_type",
         "_owner",
         "_pause",
         "_quiet",
@@ -255,7 +254,9 @@ class ServedStream:
         """
         self._owner = owner
         self.publisher = publisher
-        self._method = method
+        # Any: of the method's responses. None when no item is taken any more: the stream has its
+        # end, or is gone.
+        self._item_type: type[Any] | None = method.response_type
         self.context = context
         #: Given up when the handler is asked for items, and so are its surroundings.
         self._source: Any = source
@@ -279,8 +280,6 @@ class ServedStream:
         self.gone = False
         # Whether anything was published.
         self._begun = False
-        # Whether no item is taken any more: it has its end, or is gone. One flag, for _add().
-        self._closed = False
         # Runs the coroutine that asks the handler for items, while it runs.
         self._runner: CoroutineRunner[ServedStream] | None = None
         # Fires when another item may come; None while the handler does not wait.
@@ -370,7 +369,7 @@ class ServedStream:
         if isinstance(source, SharedRequest):
             source = await start(source.handler, self.context, source.request)
             if not is_source(source):
-                raise TypeError(f"{self._method.path} returned no iterable")
+                raise TypeError(f"{self.context.method} returned no iterable")
         try:
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
@@ -403,10 +402,12 @@ class ServedStream:
 
     def _add(self, item: Message) -> bool:
         """Take an item of the handler; whether the next one has to wait."""
-        expected = self._method.response_type
+        expected = self._item_type
         if type(item) is not expected:
+            if expected is None:
+                raise CancelledError("the stream has ended")
             name = type(item).__qualname__
-            raise TypeError(f"{self._method.path} gave {name}, not {expected.__qualname__}")
+            raise TypeError(f"{self.context.method} gave {name}, not {expected.__qualname__}")
         data = item.SerializeToString()
         size = len(data)
         owner = self._owner
@@ -416,8 +417,6 @@ class ServedStream:
                 f"{owner.limits.message_size} (ServerLimits.message_size)"
             )
         kept, sender = owner.kept, self.sender
-        if self._closed:
-            raise CancelledError("the stream has ended")
         kept.size += size
         if sender.add(data):
             self.publisher.publish(self)
@@ -553,7 +552,7 @@ class ServedStream:
         if not check_size((*head.trailing, *head.initial), limit):
             head = too_much_metadata("response", limit)
         self.sender.end(encode_reply(head)[0])
-        self._closed = True
+        self._item_type = None
         owner.deadlines.remove(self, self._deadline_tick)
         if self.shared is not None:
             # Nobody acknowledges it, so it is kept for a while.
@@ -607,7 +606,8 @@ class ServedStream:
         """The client has had the end, or nobody wants it: nothing is kept or published any more."""
         if self.gone:
             return
-        self.gone = self._closed = True
+        self.gone = True
+        self._item_type = None
         owner = self._owner
         owner.removed(self)
         if self.shared is not None:
