@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -16,10 +17,13 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.python.failure import Failure
 
+from txzmq.rpc._core.coroutines import ending_error
+from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import StreamInput
 from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
-from txzmq.rpc.metadata import MetadataInput
+from txzmq.rpc.limits import STREAM_WINDOW
+from txzmq.rpc.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult
 
@@ -57,7 +61,8 @@ class RecordedCall(Generic[Q]):
     """One call that was made on a fake client."""
 
     method: Method[Q, Any]
-    #: The request; of a stream, the requests that the answer has read so far.
+    #: The request; of a stream, the requests that the answer has read so far. They are copies, with
+    #: the values that they had then.
     requests: list[Q] = field(default_factory=list[Q])
     timeout: float | None = None
     metadata: TrailingMetadata = ()
@@ -119,8 +124,8 @@ class FakeCaller:
     ) -> Deferred[R]:
         """Answer with one response."""
         call = self._record(method, timeout, metadata, wait_for_ready)
-        call.requests.append(request)
-        return _one(method, self._answer(method), request)
+        call.requests.append(_copy(request))
+        return _one(method, self._answer(method), _copy(request))
 
     def unary_stream(
         self,
@@ -134,8 +139,8 @@ class FakeCaller:
     ) -> ResponseStream[R]:
         """Answer with a stream."""
         call = self._record(method, timeout, metadata, wait_for_ready)
-        call.requests.append(request)
-        return _FakeResponseStream(_many(self._answer(method), request))
+        call.requests.append(_copy(request))
+        return _FakeResponseStream(self._answer(method), _copy(request))
 
     def stream_unary(
         self,
@@ -164,7 +169,7 @@ class FakeCaller:
         """Answer with a stream; an answer that is no function reads no request."""
         call = self._record(method, timeout, metadata, wait_for_ready)
         stream = _FakeRequestStream(requests, call.requests)
-        return _FakeResponseStream(_many(self._answer(method), stream))
+        return _FakeResponseStream(self._answer(method), stream)
 
     def _record(
         self,
@@ -197,6 +202,15 @@ def _pairs(metadata: MetadataInput | None) -> TrailingMetadata:
     return tuple(metadata or ())
 
 
+def _copy(message: T) -> T:
+    """A message with the same value; anything else as it is."""
+    if not isinstance(message, Message):
+        return message
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
+
+
 # Any: the types of answers are checked elsewhere, see FakeCaller._answer.
 def _one(method: Method[Any, Any], answer: Any, request: object) -> Deferred[Any]:
     """The response of an answer; the Deferred fails with what the answer raises."""
@@ -215,15 +229,17 @@ def _result(answer: Any, request: object) -> Deferred[Any]:
     result: Any
     try:
         result = answer(request) if callable(answer) else answer
-    except Exception as error:  # noqa: BLE001 - whatever an answer raises is the call's result
-        return fail(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever an answer raises is the call's result
+        return fail(ending_error(error, "an answer"))
     if isinstance(result, Exception):
         return fail(result)
     if isinstance(result, Deferred):
         return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
     if isinstance(result, Coroutine):
         return ensureDeferred(cast("Coroutine[Deferred[Any], Any, Any]", result))
-    return succeed(result)
+    return succeed(_copy(result))
 
 
 async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
@@ -234,7 +250,9 @@ async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
     if isinstance(items, Deferred):
         items = await cast("Deferred[Any]", items)  # type: ignore[redundant-cast]  # not to pyright
     async for item in _items(items):
-        yield await item if isinstance(item, Deferred) else item
+        if isinstance(item, Deferred):
+            item = await cast("Deferred[Any]", item)  # type: ignore[redundant-cast]  # not to pyright
+        yield _copy(item)
 
 
 async def _items(items: StreamInput[T]) -> AsyncIterator[T]:
@@ -256,30 +274,100 @@ class _FakeRequestStream(RequestStream[Q]):
         self._recorded = recorded
 
     async def __anext__(self) -> Q:
-        request = await self._items.__anext__()
-        self._recorded.append(request)
+        request = _copy(await self._items.__anext__())
+        self._recorded.append(_copy(request))
         return request
 
 
 class _FakeResponseStream(ResponseStream[R]):
-    """The responses of an answer, until the stream is cancelled."""
+    """The responses of an answer, until the stream is cancelled.
 
-    __slots__ = ("_cancelled", "_ended", "_items")
+    The answer is asked for an item when one is read; from when somebody waits for the end, it is
+    read ahead, as a channel does.
+    """
 
-    def __init__(self, items: AsyncIterator[R]) -> None:
-        self._items = items
-        self._cancelled = False
-        self._ended = False
+    __slots__ = ("_ahead", "_end", "_ended", "_items", "_news", "_opened", "_reading")
+
+    # Any: the types of answers are checked elsewhere, see FakeCaller._answer.
+    def __init__(self, answer: Any, request: object) -> None:
+        self._items: AsyncIterator[R] = _many(answer, request)
+        # What was read ahead, and who waits for it.
+        self._ahead: deque[R] = deque()
+        self._news: Deferred[None] | None = None
+        # Whether the answer is being asked for an item; how it has ended.
+        self._reading = False
+        self._end: BaseException | None = None
+        self._ended: Milestone[None] = Milestone()
+        self._opened: Milestone[None] = Milestone()
+        if isinstance(answer, Exception):
+            self._opened.miss(answer)
+            self._ended.miss(answer)
+        else:
+            self._opened.reach(None)
 
     async def __anext__(self) -> R:
-        if self._cancelled:
-            raise CancelledError
+        while not self._ahead:
+            if self._end is not None:
+                raise self._end
+            if not self._reading:
+                return await self._read()
+            self._news = Deferred()
+            await self._news
+        return self._ahead.popleft()
+
+    async def _read(self) -> R:
+        """Ask the answer for an item."""
+        self._reading = True
         try:
             return await self._items.__anext__()
-        except BaseException:
-            self._ended = True
+        except GeneratorExit:
+            raise  # the reader is garbage
+        except BaseException as error:
+            self._finish(error)
             raise
+        finally:
+            self._reading = False
+
+    async def _read_ahead(self) -> None:
+        while self._end is None and len(self._ahead) < STREAM_WINDOW:
+            try:
+                item = await self._read()
+            except BaseException:  # noqa: BLE001 - it is how the stream ends, and its reader gets it
+                return
+            if self._end is None:
+                self._ahead.append(item)
+                self._wake()
+
+    def _finish(self, end: BaseException) -> None:
+        if self._end is not None:
+            return
+        self._end = end
+        if isinstance(end, StopAsyncIteration):
+            self._ended.reach(None)
+        else:
+            self._ended.miss(end)
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, None
+        if news is not None:
+            news.callback(None)
 
     def cancel(self) -> None:
         """End the stream; to read on raises :class:`~twisted.internet.defer.CancelledError`."""
-        self._cancelled = not self._ended
+        self._ahead.clear()
+        self._finish(CancelledError("the stream was cancelled"))
+
+    def opened(self) -> Deferred[None]:
+        """Fires at once, unless the answer is an exception."""
+        return self._opened.wait()
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires at once with no metadata, unless the answer is an exception."""
+        return self._opened.wait().addCallback(lambda _: ())
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the answer has given its last item, or fails with its error."""
+        if self._end is None and not self._reading:
+            Deferred.fromCoroutine(self._read_ahead())
+        return self._ended.wait()

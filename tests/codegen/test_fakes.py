@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
 from tests.codegen.support import importable
+from tests.rpc.service import ECHO, text
+from tests.rpc.streaming import COLLECT, COUNT
+from tests.support import error_of
 from txzmq.rpc import NotFound, ResponseStream, Unimplemented
 from txzmq.testing import FakeCaller, calls
 
@@ -74,10 +78,10 @@ def test_a_fake_is_a_client(kinds: Kinds) -> None:
 def test_a_value_is_the_answer(kinds: Kinds) -> None:
     answer = kinds.a()
     fake = kinds.fake(unary=answer, watch=[answer, answer], upload=answer, chat=iter([answer]))
-    assert now(fake.unary(kinds.q())) is answer
+    assert now(fake.unary(kinds.q())) == answer
     assert now(items(fake.watch(kinds.q()))) == [answer, answer]
     assert now(items(fake.watch(kinds.q()))) == [answer, answer]
-    assert now(fake.upload([kinds.q()])) is answer
+    assert now(fake.upload([kinds.q()])) == answer
     assert now(items(fake.chat([]))) == [answer]
 
 
@@ -183,7 +187,7 @@ def test_calls_are_recorded_with_what_was_said_about_them(kinds: Kinds) -> None:
     now(fake.unary(request, timeout=1.5, metadata={"key": "value"}, wait_for_ready=True))
     now(fake.unary(kinds.q(), metadata=[("key", "1"), ("key", "2")]))
     first, second = calls(fake, kinds.methods.unary)
-    assert first.request is request
+    assert first.request == request
     assert (first.timeout, first.metadata, first.wait_for_ready) == (1.5, (("key", "value"),), True)
     assert (second.timeout, second.metadata) == (None, (("key", "1"), ("key", "2")))
     assert calls(fake, kinds.methods.watch) == []
@@ -219,3 +223,92 @@ def test_constants_describe_the_methods(kinds: Kinds) -> None:
     ]
     assert kinds.methods.unary.request_type is kinds.q
     assert kinds.methods.unary.path == "/golden.kinds.Kinds/Unary"
+
+
+def state(deferred: Deferred[Any]) -> Any:
+    """What a Deferred has fired with; "waiting" if it has not."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    if not results:
+        return "waiting"
+    return error_of(results[0]) if isinstance(results[0], Failure) else results[0]
+
+
+def caller(answer: object) -> FakeCaller:
+    """A fake of a service whose messages have a value."""
+    return FakeCaller({"echo": answer, "count": answer, "collect": answer})
+
+
+def test_what_is_recorded_is_what_the_request_was() -> None:
+    """A message object may be changed and sent again, by the caller and by the answer."""
+
+    def clear(request: Any) -> Any:
+        request.Clear()
+        return text("answer")
+
+    fake, request = caller(clear), text("first")
+    now(fake.unary_unary(ECHO, request))
+    request.value = "second"
+    now(fake.unary_unary(ECHO, request))
+    assert request.value == "second"
+    assert [call.request.value for call in fake.recorded] == ["first", "second"]
+
+
+def test_what_is_recorded_of_a_stream_is_what_its_requests_were() -> None:
+    async def clear(requests: Any) -> Any:
+        async for request in requests:
+            request.Clear()
+        return text("answer")
+
+    def source() -> Iterator[StringValue]:
+        request = text("")
+        for value in "abc":
+            request.value = value
+            yield request
+
+    fake = caller(clear)
+    now(fake.stream_unary(COLLECT, source()))
+    assert [each.value for each in fake.recorded[0].requests] == ["a", "b", "c"]
+
+
+def test_every_call_gets_a_response_of_its_own() -> None:
+    one, many = caller(text("given")), caller([text("given")])
+    for _ in range(2):
+        for response in (
+            now(one.unary_unary(ECHO, text(""))),
+            *now(items(many.unary_stream(COUNT, text("")))),
+        ):
+            assert response.value == "given"
+            response.value = "changed"
+
+
+def test_a_stream_tells_that_it_is_open_and_its_end(kinds: Kinds) -> None:
+    stream = kinds.fake(watch=[kinds.a(), kinds.a()]).watch(kinds.q())
+    assert state(stream.opened()) is None
+    assert state(stream.received_initial_metadata()) == ()
+    assert state(stream.ended()) is None, "also where nobody reads"
+    assert len(now(items(stream))) == 2
+
+
+def test_a_stream_that_fails_tells_so(kinds: Kinds) -> None:
+    stream = kinds.fake(watch=NotFound("no")).watch(kinds.q())
+    for each in (stream.opened(), stream.received_initial_metadata(), stream.ended()):
+        assert isinstance(state(each), NotFound)
+
+
+def test_the_end_of_a_stream_comes_after_what_it_waits_for(kinds: Kinds) -> None:
+    item: Deferred[Any] = Deferred()
+    stream = kinds.fake(watch=[item]).watch(kinds.q())
+    ended, reading = stream.ended(), Deferred.fromCoroutine(items(stream))
+    assert not ended.called
+    item.callback(kinds.a())
+    assert len(state(reading)) == 1
+    assert state(ended) is None
+
+
+def test_a_stream_that_is_cancelled_tells_so(kinds: Kinds) -> None:
+    stream = kinds.fake(watch=[Deferred()]).watch(kinds.q())
+    ended, reading = stream.ended(), Deferred.fromCoroutine(items(stream))
+    stream.cancel()
+    assert isinstance(state(ended), CancelledError)
+    assert isinstance(state(reading), CancelledError)

@@ -103,6 +103,15 @@ class Reader:
             self.ended = "well"
 
 
+def following(stream: ResponseStream[StringValue]) -> Deferred[StringValue]:
+    """Read one item."""
+
+    async def read() -> StringValue:
+        return await anext(stream)
+
+    return Deferred.fromCoroutine(read())
+
+
 class Network(MemoryNetwork):
     """In memory; servers die, and what happens to messages changes."""
 

@@ -208,7 +208,7 @@ def test_an_acknowledgement_of_an_earlier_attempt_counts_for_nothing() -> None:
         sent.append((streams_pb2.SendRequest.FromString(body), answered))
         return True
 
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     control: Any = FakeControl()
     requests = Requests(CHAT, texts(3), 1_000)
     requests.when_failed(failures.append)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
@@ -17,8 +19,10 @@ from tests.rpc.streaming import (
     Reader,
     StreamWorld,
     Worlds,
+    following,
     raising,
     returning,
+    streams_of,
     waiting_for_ever,
 )
 from tests.support import Logged
@@ -229,6 +233,121 @@ def test_a_stream_has_a_deadline_on_both_sides(make: Worlds) -> None:
     assert isinstance(reader.ended, DeadlineExceeded)
     assert endless.ends
     assert not endless.running
+
+
+async def fast(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    for number in range(20):
+        yield text(str(number))
+
+
+async def failing(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+    for number in range(4):
+        yield text(str(number))
+    raise NotFound("no more")
+
+
+@pytest.mark.parametrize("handler", [fast, failing])
+@pytest.mark.parametrize("pause", [0.0, 0.1, 2.0])
+def test_at_the_deadline_what_was_not_read_is_dropped(
+    make: Worlds, handler: Handler, pause: float
+) -> None:
+    """Also where the end had arrived: a slow reader and one that begins late get the same error."""
+    world = make(handler)
+    stream = world.open(timeout=0.5)
+    world.network.run()
+    if not pause:
+        first = world.network.result(following(stream))
+        assert first.value == "0"
+    world.network.advance(pause)
+    items: list[str] = []
+
+    async def read() -> None:
+        async for item in stream:
+            items.append(item.value)
+            await world.sleep(0.4)
+
+    reading = Deferred.fromCoroutine(read())
+    world.network.advance(3)
+    with pytest.raises(DeadlineExceeded) as caught:
+        world.network.result(reading)
+    assert caught.value.method == COUNT.path
+    assert len(items) <= 2
+    with pytest.raises(DeadlineExceeded):
+        world.network.result(following(stream))
+
+
+def test_who_has_read_the_last_item_in_time_gets_the_end(make: Worlds) -> None:
+    world = make()
+    stream = world.open(2, timeout=0.5)
+    world.network.run()
+    for number in range(2):
+        item = world.network.result(following(stream))
+        assert item.value == str(number)
+    world.network.advance(1)
+    reader = Reader(stream)
+    assert (reader.items, reader.ended) == ([], "well")
+
+
+@pytest.mark.parametrize("how", ["read", "cancelled", "forgotten", "closed"])
+def test_a_deadline_of_an_ended_stream_is_given_back(make: Worlds, how: str) -> None:
+    world = make()
+    stream = world.open(2, timeout=100)
+    world.network.run()
+    if how == "read":
+        assert world.network.result(Reader(stream).done) is None
+    elif how == "cancelled":
+        stream.cancel()
+    elif how == "forgotten":
+        del stream
+        gc.collect()
+    else:
+        world.channel.close()
+    world.network.advance(1)
+    registry: Any = world.channel
+    assert not registry._registry._logical
+
+
+def test_a_handler_that_swallows_cancelling_and_goes_on_keeps_nothing(
+    make: Worlds, logged: Logged
+) -> None:
+    """Each item that it gives after the end is refused: no byte is counted, no number taken."""
+    release: list[Deferred[None]] = []
+    given: list[int] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("first")
+        for number in range(100):
+            with suppress(CancelledError):
+                release.append(Deferred())
+                await release[-1]
+            given.append(number)
+            yield text("x" * 1_000)
+
+    world = make(handler)
+    for _ in range(20):
+        stream = world.open()
+        world.network.run()
+        stream.cancel()
+        world.network.run()
+    assert given == [0] * 20
+    assert not world.server.running
+    assert streams_of(world).kept.size == 0
+
+
+def test_an_item_after_the_servers_deadline_takes_no_number(make: Worlds, logged: Logged) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        while True:
+            with suppress(CancelledError):
+                await Deferred()
+            yield text("x")
+
+    world = make(handler, limits=ServerLimits(stream_timeout=1.0))
+    reader = world.run()
+    world.network.advance(1.1)
+    assert reader.items == []
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert not world.server.running
+    assert streams_of(world).kept.size == 0
 
 
 def test_the_servers_deadline_is_told(make: Worlds) -> None:

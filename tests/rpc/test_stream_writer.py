@@ -14,7 +14,7 @@ from zope.interface.verify import (  # pyright: ignore[reportMissingTypeStubs]  
 )
 
 from tests.rpc.service import made, text
-from tests.rpc.streaming import Handler, Reader, StreamWorld, Worlds, join
+from tests.rpc.streaming import Handler, Reader, StreamWorld, Worlds, echo, join, numbers
 from txzmq.rpc import Context, NotFound, StreamWriter
 
 
@@ -146,3 +146,29 @@ def test_a_client_may_write_requests(make: Worlds, writer: StreamWriter[StringVa
 
 def test_it_is_a_consumer(writer: StreamWriter[StringValue]) -> None:
     assert verifyObject(IConsumer, writer)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_messages_value_is_taken_when_it_is_written(
+    make: Worlds, writer: StreamWriter[StringValue], side: str
+) -> None:
+    """One message object may be changed and written again."""
+    world = make() if side == "server" else make(echo)
+    item = StringValue()
+    for number in range(4):
+        item.value = str(number)
+        writer.write(item)
+    item.value = "later"
+    writer.finish()
+    reader = world.read() if side == "server" else Reader(world.chat(writer))
+    world.network.run()
+    assert reader.items == numbers(4)
+
+
+def test_items_that_are_no_messages_are_taken_as_they_are() -> None:
+    writer: StreamWriter[list[int]] = StreamWriter()
+    item = [1]
+    writer.write(item)
+    taken: list[list[int]] = []
+    Deferred.fromCoroutine(writer.__anext__()).addCallback(taken.append)
+    assert taken[0] is item

@@ -26,6 +26,7 @@ from collections.abc import Callable, Coroutine
 from types import EllipsisType
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
 from txzmq._reactor import Clock
@@ -60,8 +61,16 @@ class InterceptedPort(Protocol):
         """Whether the caller has its outcome, or is about to."""
         ...
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
+    @property
+    def taken(self) -> tuple[Message, bytes] | None:
+        """A request and the value that it had, serialised, where its owner may have changed it."""
+        ...
+
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
+        """The interceptors went on with the call, as *spec*; *deferred* gives the response.
+
+        :param body: the request, serialised; None where requests stream.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
+from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
@@ -67,6 +68,40 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """The metadata of the stream's end or error; empty until that has arrived."""
         return ()
 
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and what its handler gives from here on arrives.
+
+        So an event of which the server learns afterwards is not missed. ::
+
+            async with client.watch(WatchRequest()) as ticks:
+                await ticks.opened()
+                await client.publish(PublishRequest())  # its tick arrives
+
+        Each call returns a Deferred of its own; to cancel it does not cancel the stream. Nor is the
+        stream cancelled by forgetting it, while somebody waits for the Deferred. It fails with the
+        stream's error if the stream cannot be opened. To wait for it binds a stream that a retry
+        policy may open again to the server that has it.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell when it is open")
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with :attr:`initial_metadata` when it is there; with the first item at the latest.
+
+        It fails with the stream's error if that comes before. As for :meth:`opened`, each call
+        returns a Deferred of its own.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell of its metadata")
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the stream has ended well, and fails with its error, also if nobody reads it.
+
+        It fires when the end has arrived, which may be before all items are read. The end of a
+        stream that nobody reads arrives if its items fit into the window. As for :meth:`opened`,
+        each call returns a Deferred of its own. It fails with
+        :class:`~twisted.internet.defer.CancelledError` if the stream is cancelled.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not tell when it has ended")
+
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream with DEADLINE_EXCEEDED when its reader waits longer for an item.
 
@@ -92,7 +127,8 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """Call *callback* with each item, instead of ``async for``.
 
         If *callback* returns a Deferred, the next item waits for it. An exception of *callback*, or
-        a failure of its Deferred, cancels the stream.
+        a failure of its Deferred, cancels the stream. At the stream's deadline a Deferred of
+        *callback* is waited for; then no other item follows.
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
             *callback*. Cancelling it cancels the stream.
@@ -164,6 +200,8 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def write(self, item: T) -> bool:
         """Add an item; after the end of the stream it is dropped.
 
+        A message is copied: what is done to it afterwards does not change the item.
+
         :return: whether there is room for more; if not, :meth:`ready` fires when there is.
         :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
@@ -171,6 +209,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             return False
         if len(self._items) >= self._limit:
             raise BufferError(f"{self._limit} items wait (StreamWriter's limit); wait for ready()")
+        if isinstance(item, Message):
+            # The caller may change it before the runtime reads it.
+            kept = type(item)()
+            kept.CopyFrom(item)
+            item = kept
         self._items.append(item)
         self._wake()
         if len(self._items) < self._enough:
@@ -256,17 +299,24 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             reader.callback(None)
 
     def _pull(self) -> None:
-        if self._producer is not None and not self._streaming:
-            self._producer.resumeProducing()
+        if not self._streaming:
+            self._resume()
 
     def _make_room(self) -> None:
         if self._paused:
             self._paused = False
-            if self._producer is not None:
-                self._producer.resumeProducing()
+            self._resume()
         waiting, self._room = self._room, []
         for deferred in waiting:
             deferred.callback(None)
+
+    def _resume(self) -> None:
+        if self._producer is None:
+            return
+        try:
+            self._producer.resumeProducing()
+        except StopAsyncIteration as error:  # which the reader would take for the end
+            raise RuntimeError("a producer raised StopAsyncIteration") from error
 
     def _give_up_waiting(self) -> None:
         waiting, self._room = self._room, []

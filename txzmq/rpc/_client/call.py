@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -29,6 +29,8 @@ __all__ = [
     "outcome_of",
     "too_large",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Route(Protocol):
@@ -146,9 +148,11 @@ def _too_late(call: Call | LogicalCall) -> None:
     call.too_late()
 
 
-def outcome_of(error: Exception, method: Method[Any, Any]) -> Exception:
+def outcome_of(error: E, method: Method[Any, Any]) -> E:
     """The error with which a call fails, knowing which call it was."""
-    return error.of_call(method.path) if isinstance(error, RpcError) else error
+    if isinstance(error, RpcError):
+        error.of_call(method.path)
+    return error
 
 
 class Call:
@@ -275,7 +279,7 @@ class Call:
         """It is not made again."""
         self.fail(error)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """There will be no reply; nothing happens if the call has ended."""
         if self.deferred.called:
             return  # by what another call's caller did, while all of a connection were ended

@@ -201,6 +201,9 @@ class Calls:
         parent = get_current()
         if parent is not spec.parent:
             spec = spec.replace(parent=parent)
+        taken = port.taken
+        if taken is not None and spec.request is taken[0]:
+            spec = spec.replace(request=type(taken[0]).FromString(taken[1]))
         kind = spec.method.kind
         try:
             if kind is not Kind.UNARY_UNARY and kind.response_streaming:
@@ -214,7 +217,7 @@ class Calls:
         if isinstance(made, RetriedCall):
             made.start()
         else:
-            port.went_on(made.deferred, spec)
+            port.went_on(made.deferred, spec, made.body if kind is Kind.UNARY_UNARY else None)
             self._registry.start(made)
         return made.deferred
 

@@ -6,11 +6,14 @@ import contextvars
 from collections.abc import Callable
 from typing import Any, Self, TypeVar, cast
 
+from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import CallRegistry, outcome_of
 from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc._core.coroutines import ending_error
+from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed
@@ -20,6 +23,7 @@ from txzmq.rpc.streams import ResponseStream
 __all__ = ["InterceptedCall", "InterceptedStream"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class InterceptedCall:
@@ -38,6 +42,7 @@ class InterceptedCall:
         "_same",
         "_spec",
         "deferred",
+        "taken",
     )
 
     #: What the caller waits for if the interceptors do more than go on with the call.
@@ -48,6 +53,9 @@ class InterceptedCall:
         self._spec = spec
         self._expected: type[object] = object
         self._over = False
+        #: A request and the value that it had when it was given: an interceptor that waits goes on
+        #: with that value, whatever the caller does to the message meanwhile.
+        self.taken: tuple[Message, bytes] | None = None
         # Of the call that the interceptors went on with last, if its deadline and parent are the
         # same.
         self._same: Deferred[Any] | None = None
@@ -68,9 +76,11 @@ class InterceptedCall:
             return bool(self._returned.called)
         return self._over or self._registry.end is not None
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec) -> None:
+    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
         """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
         mine = self._spec
+        if body is not None:
+            self.taken = (spec.request, body)
         same = spec.deadline == mine.deadline and spec.parent is mine.parent
         self._same = deferred if same else None
 
@@ -93,6 +103,9 @@ class InterceptedCall:
         self.deferred = Deferred(self._cancelled)
         self._expected = expected
         self._pending = pending
+        request = self._spec.request
+        if self.taken is None and isinstance(request, Message) and not pending.called:
+            self.taken = (request, request.SerializePartialToString())
         if self._registry.end is not None:
             self.give_up(self._registry.end)  # an interceptor has closed the channel
         else:
@@ -132,8 +145,10 @@ class InterceptedCall:
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
-            outcome_of(cast("Exception", failure.value), self._spec.method)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-            self.deferred.errback(failure)
+            error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            outcome_of(error, self._spec.method)
+            ending = ending_error(error, f"an interceptor of {self._spec.method.path}")
+            self.deferred.errback(failure if ending is error else ending)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._registry.guard.check()
@@ -163,9 +178,10 @@ def _has_callbacks(deferred: Deferred[Any]) -> bool:
 class InterceptedStream(ResponseStream[T]):
     """A stream that is yet to come: from the last interceptor, or never."""
 
-    __slots__ = ("_error", "_pending", "_settings", "_stream", "_waiter")
+    __slots__ = ("_coming", "_error", "_pending", "_settings", "_stream", "_waiter")
 
     def __init__(self, pending: Deferred[ResponseStream[T]]) -> None:
+        self._coming: Milestone[ResponseStream[T]] = Milestone()
         self._pending: Deferred[ResponseStream[T]] | None = pending
         self._stream: ResponseStream[T] | None = None
         self._error: BaseException | None = None
@@ -181,11 +197,14 @@ class InterceptedStream(ResponseStream[T]):
             do(stream)
         self._settings.clear()
         self._wake()
+        self._coming.reach(stream)
 
     def _failed(self, failure: Failure) -> None:
         self._pending = None
-        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._error = ending_error(error, "an interceptor")
         self._wake()
+        self._coming.miss(self._error)
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -226,6 +245,26 @@ class InterceptedStream(ResponseStream[T]):
     def trailing_metadata(self) -> Metadata:
         """What the server put behind the last one."""
         return () if self._stream is None else self._stream.trailing_metadata
+
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and nothing is lost from here on."""
+        return self._ask(lambda stream: stream.opened())
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with the initial metadata."""
+        return self._ask(lambda stream: stream.received_initial_metadata())
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the end has arrived, and fails with the stream's error."""
+        return self._ask(lambda stream: stream.ended())
+
+    def _ask(self, ask: Callable[[ResponseStream[T]], Deferred[R]]) -> Deferred[R]:
+        """Ask the stream as soon as it is there."""
+        asked = self._coming.wait(self).addCallback(ask)
+        # Not that one itself, which counts as called as soon as the stream is there.
+        waiting: Deferred[R] = Deferred(lambda _: asked.cancel())
+        asked.addCallbacks(waiting.callback, waiting.errback)
+        return waiting
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.subchannel import Subchannel
+from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc.balancing import BalancingPolicy
@@ -106,7 +107,11 @@ class SubchannelPool:
             call.fail(self._end)
             return
         head = call.head
-        subchannel = self._pick(head.path, head.metadata, call.used)
+        try:
+            subchannel = self._pick(head.path, head.metadata, call.used)
+        except BaseException as error:  # noqa: BLE001 - whatever a policy raises ends the call
+            call.fail(ending_error(error, "the balancing policy"))
+            return
         if subchannel is not None:
             subchannel.send(call)
         elif call.spec.wait_for_ready or self.state in _BEST_FIRST:
@@ -208,8 +213,14 @@ class SubchannelPool:
         """A connection's state is another now."""
         self._tell(subchannel, previous)
         if subchannel.state is ConnectivityState.TRANSIENT_FAILURE:
-            self._resolver.resolve_now()
+            self._ask_resolver(self._resolver.resolve_now)
         self._settle()
+
+    def _ask_resolver(self, ask: Callable[[], None]) -> None:
+        try:
+            ask()
+        except BaseException:  # noqa: BLE001 - whatever a resolver raises, the channel goes on
+            _log.failure("the resolver raised an exception")
 
     def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection has ended that was asked to."""
@@ -296,7 +307,7 @@ class SubchannelPool:
         """End all calls with *error*, and all connections."""
         self._end = error
         self._forget_network()
-        self._resolver.close()
+        self._ask_resolver(self._resolver.close)
         subchannels = [*self._subchannels.values(), *self._leaving.values()]
         calls = list(self._queue)
         self._queue.clear()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final, cast
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import Call, SubchannelPort, too_large
 from txzmq.rpc._client.stream_control import SendRequests, StreamControl
-from txzmq.rpc._core.coroutines import close_source
+from txzmq.rpc._core.cancelling import cancel
+from txzmq.rpc._core.coroutines import close_source, ending_error
 from txzmq.rpc._wire.headers import TOPIC_SIZE, ResponseHead
 from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.rpc.errors import Code
@@ -22,6 +25,9 @@ from txzmq.rpc.method import Method
 from txzmq.rpc.v1 import streams_pb2
 
 __all__ = ["Requests", "RequestsCall"]
+
+_log = Logger()
+_CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 
 
 class Requests:
@@ -66,7 +72,7 @@ class Requests:
         self._method = method
         self._source: Any = source
         self._size = size
-        self._failed: Callable[[Exception], None] = _ignore
+        self._failed: Callable[[BaseException], None] = _ignore
         self._sender = Sender(REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES)
         # All items, for the case that the call is made again; None if it cannot be any more.
         self._held: list[bytes] | None = None
@@ -88,7 +94,7 @@ class Requests:
         self._unasked = 0
         self._unasked_bytes = 0
 
-    def when_failed(self, failed: Callable[[Exception], None]) -> None:
+    def when_failed(self, failed: Callable[[BaseException], None]) -> None:
         """Call *failed* with what asking for an item raises: the call cannot go on."""
         self._failed = failed
 
@@ -124,11 +130,12 @@ class Requests:
             if self._control is not None:
                 self._control.send_requests_soon(self)
         except GeneratorExit:
-            raise  # the process ends, and nothing can be waited for
-        except BaseException:
+            raise  # this coroutine is closed, and can wait for nothing; or the source raised it
+        except BaseException as error:  # noqa: BLE001 - whatever a source raises ends the call
             self._asking = None
+            self._source_failed(error)  # first: closing may take long, or fail
             await close_source(source)
-            raise
+            return
         self._asking = None
         await close_source(source)
 
@@ -160,9 +167,17 @@ class Requests:
         return self._room
 
     def _asking_failed(self, failure: Failure) -> None:
-        error = failure.value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # Twisted's
-        if not self._over and isinstance(error, Exception):
-            self._failed(error)
+        self._source_failed(cast("BaseException", failure.value))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+
+    def _source_failed(self, error: BaseException) -> None:
+        """End the call; what fails after its end, while the source is closed, is logged."""
+        whose = f"the requests of {self._method.path}"
+        if not self._over:
+            self._failed(ending_error(error, whose))
+        elif not isinstance(error, _CANCELLED):
+            _log.error(
+                "{whose} failed after the call had ended: {error!r}", whose=whose, error=error
+            )
 
     @property
     def is_unacknowledged(self) -> bool:
@@ -288,7 +303,7 @@ class Requests:
         self._source = None
         asking, self._asking = self._asking, None
         if asking is not None:
-            asking.cancel()
+            cancel(asking, f"the requests of {self._method.path}")
 
     def _leave_connection(self) -> None:
         control, self._control = self._control, None
@@ -311,7 +326,7 @@ class RequestsCall(Call):
         super().picked(subchannel)
         self._requests.carried(subchannel.stream_control)
 
-    def requests_failed(self, error: Exception) -> None:
+    def requests_failed(self, error: BaseException) -> None:
         """The caller has no more items, because of an error."""
         if self.route is not None:
             self.route.cancel(self)
@@ -322,5 +337,5 @@ class RequestsCall(Call):
         self._requests.stop()
 
 
-def _ignore(error: Exception) -> None:
+def _ignore(error: BaseException) -> None:
     """Nobody has to be told."""

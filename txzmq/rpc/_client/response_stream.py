@@ -16,6 +16,7 @@ from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._client.retry_policy import Progress
 from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._client.stream_opening import OpeningCall, StreamOpener
+from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
@@ -34,6 +35,30 @@ T = TypeVar("T")
 _log = Logger()
 
 
+class StreamMilestones:
+    """What one may wait for in the life of a stream."""
+
+    __slots__ = ("ended", "metadata", "opened")
+
+    def __init__(self) -> None:
+        #: Whether all that is published from now on arrives.
+        self.opened: Milestone[None] = Milestone()
+        #: The initial metadata.
+        self.metadata: Milestone[Metadata] = Milestone()
+        self.ended: Milestone[None] = Milestone()
+
+    def end(self, outcome: BaseException, initial: Metadata) -> None:
+        """The stream has ended: with an error, or well."""
+        if isinstance(outcome, StopAsyncIteration):
+            self.opened.reach(None)
+            self.metadata.reach(initial)
+            self.ended.reach(None)
+        else:
+            self.opened.miss(outcome)
+            self.metadata.miss(outcome)
+            self.ended.miss(outcome)
+
+
 class ClientStream:
     """A stream of responses, from the opening call until its reader has had its end.
 
@@ -47,7 +72,9 @@ class ClientStream:
         "_attempts",
         "_control",
         "_from_string",
+        "_heard",
         "_joined",
+        "_milestones",
         "_on_opened",
         "_opened_by",
         "_opener",
@@ -74,6 +101,7 @@ class ClientStream:
         "shared",
         "topic",
         "trailing",
+        "unread",
     )
 
     def __init__(
@@ -99,7 +127,9 @@ class ClientStream:
         #: What has arrived and was not read.
         self.items = self.receiver.items
         #: How it ended: with an error, or well; None while it has not.
-        self.outcome: Exception | None = None
+        self.outcome: BaseException | None = None
+        #: Whether it has ended, and its deadline still holds for what was not read.
+        self.unread = False
         self.initial: Metadata = ()
         self.trailing: Metadata = ()
         self.topic = b""
@@ -116,7 +146,11 @@ class ClientStream:
         # When the next attempt has to have been answered; None for no such time.
         self._opened_by: float | None = None
         self._requests: Requests | None = None
-        self._on_opened: Callable[[Exception | None], None] | None = None
+        self._on_opened: Callable[[BaseException | None], None] | None = None
+        # Whether anything has arrived since it was opened: the server has the subscription.
+        self._heard = False
+        # Made for the first who waits for one.
+        self._milestones: StreamMilestones | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
         # Whether an item has arrived since it was opened; whether gaps are skipped, and who is told
@@ -172,7 +206,7 @@ class ClientStream:
         """It is not opened again."""
         self._finish(error)
 
-    def when_opened(self, told: Callable[[Exception | None], None]) -> None:
+    def when_opened(self, told: Callable[[BaseException | None], None]) -> None:
         """Call *told* once: with None when the server has agreed, or with why it will not."""
         self._on_opened = told
         if self._opening is None:
@@ -206,6 +240,7 @@ class ClientStream:
         self._control = control
         control.open(self, stream)
         self._tell_opened()
+        self._tell_milestones()
 
     def _opening_is_over(self) -> None:
         """Let go of the opener, unless the stream may have to be opened again."""
@@ -234,7 +269,7 @@ class ClientStream:
                 return False
             requests.rewind()
         self._leave_connection()
-        self._joined = False
+        self._joined = self._heard = False
         if call is None:
             self._opened_by = None
             attempts.failed(error, progress, None, self.deadline)
@@ -274,8 +309,10 @@ class ClientStream:
         if control is None:
             return
         fresh = receiver.receive(publication)
-        if fresh:
-            self._joined = True
+        first = not self._joined
+        if first:
+            self._joined = fresh
+            self._heard = True
         if receiver.start is not None:
             self._start(receiver.take_start())
         if self._attempts is not None and self.items:
@@ -286,6 +323,30 @@ class ClientStream:
             control.replay(self)
         if fresh:
             self._wake()
+        if first:
+            self._tell_milestones()
+
+    @property
+    def milestones(self) -> StreamMilestones:
+        """What one may wait for."""
+        if self._milestones is None:
+            self._milestones = StreamMilestones()
+            self._tell_milestones()
+            if self.outcome is not None:
+                self._milestones.end(self.outcome, self.initial)
+        return self._milestones
+
+    def _tell_milestones(self) -> None:
+        """Tell those who wait what has been reached."""
+        milestones = self._milestones
+        if milestones is None:
+            return
+        if self._heard:
+            # Who knows that it is open counts on nothing being lost: it is not begun elsewhere.
+            self._commit()
+            milestones.opened.reach(None)
+        if self._joined or self.initial:
+            milestones.metadata.reach(self.initial)
 
     @property
     def wants_replay(self) -> bool:
@@ -316,7 +377,7 @@ class ClientStream:
             return
         try:
             self._told(lost)
-        except Exception:  # noqa: BLE001 - a user's, and the replies of others come behind it
+        except BaseException:  # noqa: BLE001 - a user's, and the replies of others come behind it
             _log.failure("what {path} was to tell of a gap failed", path=self._spec.method.path)
 
     def skip_gaps(self, told: Callable[[int], object] | None) -> None:
@@ -446,14 +507,15 @@ class ClientStream:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def cancel(self, error: Exception | None = None, *, keep: bool = False) -> None:
+    def cancel(self, error: BaseException | None = None, *, keep: bool = False) -> None:
         """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
 
         :param keep: whether what has arrived may be read before.
         """
         if self.outcome is not None:
-            if error is None and self._control is None:
+            if error is None:
                 self.items.clear()
+                self.read_to_end()
             return
         if not keep:
             self.items.clear()
@@ -498,20 +560,36 @@ class ClientStream:
             self._finish(error)
 
     def too_late(self) -> None:
-        """Its time is up."""
-        self.cancel(DeadlineExceeded("the stream's time was up"))
+        """Its time is up: what was not read is dropped."""
+        error = DeadlineExceeded("the stream's time was up")
+        if self.outcome is None:
+            self.cancel(error)
+        elif self.items:
+            self.items.clear()
+            self.outcome = outcome_of(error, self._spec.method)
+            self.read_to_end()
 
     def give_up(self, error: Exception) -> None:
-        """The channel is closed."""
+        """The channel is closed: what has arrived of a stream that has ended may still be read."""
         self.cancel(error)
+        self.read_to_end()
 
-    def _finish(self, outcome: Exception) -> None:
+    def read_to_end(self) -> None:
+        """Nothing of it is left to be read: its deadline holds no longer."""
+        if self.unread:
+            self.unread = False
+            self._registry.logical_ended(self)
+
+    def _finish(self, outcome: BaseException) -> None:
         self.outcome = outcome_of(outcome, self._spec.method)
         self._opener = None
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.stop()
-        self._registry.logical_ended(self)
+        if self.items and self.deadline is not None:
+            self.unread = True
+        else:
+            self._registry.logical_ended(self)
         parent = self._spec.parent
         if parent is not None and self._with_parent is not None:
             parent.release(self._with_parent)
@@ -522,6 +600,8 @@ class ClientStream:
         self._tell_opened()
         self._wake()
         self._silence_timer = None  # which has this stream, as this has it
+        if self._milestones is not None:
+            self._milestones.end(self.outcome, self.initial)
 
     def _leave_connection(self) -> None:
         """No connection has it any more; the one that had it acknowledges an end."""
@@ -544,6 +624,8 @@ class OpenResponseStream(ResponseStream[T]):
         while not self._items:
             outcome = core.outcome
             if outcome is not None:
+                if core.unread:
+                    core.read_to_end()
                 raise outcome
             try:
                 await core.more()
@@ -555,7 +637,7 @@ class OpenResponseStream(ResponseStream[T]):
 
     def __del__(self) -> None:
         core: ClientStream | None = getattr(self, "_core", None)
-        if core is not None and core.outcome is None:
+        if core is not None and (core.outcome is None or core.unread):
             core.forgotten()
 
     def cancel(self) -> None:
@@ -571,6 +653,18 @@ class OpenResponseStream(ResponseStream[T]):
     def trailing_metadata(self) -> Metadata:
         """What the server put behind the last one."""
         return self._core.trailing
+
+    def opened(self) -> Deferred[None]:
+        """Fires when the server has the stream, and nothing is lost from here on."""
+        return self._core.milestones.opened.wait(self)
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """Fires with the initial metadata."""
+        return self._core.milestones.metadata.wait(self)
+
+    def ended(self) -> Deferred[None]:
+        """Fires when the end has arrived, and fails with the stream's error."""
+        return self._core.milestones.ended.wait(self)
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""
@@ -588,7 +682,7 @@ def opened(core: ClientStream) -> Deferred[OpenResponseStream[Any]]:
     stream: OpenResponseStream[Any] = OpenResponseStream(core)
     waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())
 
-    def told(error: Exception | None) -> None:
+    def told(error: BaseException | None) -> None:
         if waiting.called:
             return
         if error is None:

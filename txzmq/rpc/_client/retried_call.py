@@ -210,11 +210,11 @@ class RetriedCall:
 
     # -- ends that come from outside ---------------------------------------------------------
 
-    def requests_failed(self, error: Exception) -> None:
+    def requests_failed(self, error: BaseException) -> None:
         """The caller has no more items, because of an error."""
         self.give_up(outcome_of(error, self._spec.method))
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """End it whatever the attempts do; they are cancelled."""
         if self._end():
             self.deferred.errback(error)

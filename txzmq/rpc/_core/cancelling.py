@@ -21,5 +21,5 @@ def cancel(deferred: Deferred[Any], whose: str) -> None:
     """
     try:
         deferred.cancel()
-    except Exception:  # noqa: BLE001 - whatever a canceller raises, other calls must go on
+    except BaseException:  # noqa: BLE001 - whatever a canceller raises, other calls must go on
         _log.failure("{whose} could not be cancelled", whose=whose)

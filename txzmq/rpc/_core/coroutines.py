@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["CoroutineRunner", "close_source"]
+__all__ = ["CoroutineRunner", "close_source", "ending_error"]
 
 T = TypeVar("T")
+#: What Python takes for the end of an iterator or of a generator, whoever raised it.
+_ENDS: Final = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
 class CoroutineRunner(Generic[T]):
@@ -72,7 +74,7 @@ class CoroutineRunner(Generic[T]):
             return
         try:
             awaited.cancel()
-        except Exception:  # noqa: BLE001 - whatever a user's canceller raises
+        except BaseException:  # noqa: BLE001 - whatever a user's canceller raises
             self._end(Failure())  # type: ignore[no-untyped-call]  # Twisted's
 
     # The runner itself is the callback: a bound method for each Deferred would take more memory.
@@ -126,6 +128,22 @@ class CoroutineRunner(Generic[T]):
 
 def _nobody(result: Failure | None, subject: object) -> None:
     """Do nothing: the end was reported already."""
+
+
+def ending_error(error: BaseException, whose: str) -> BaseException:
+    """The error with which a call or stream ends, where a user's code has raised *error*.
+
+    It is *error* itself, unless whoever gets it would take it for the end of an iterator: then it
+    is a RuntimeError, which Python itself makes of a StopIteration that leaves a generator.
+
+    :param whose: for the text, as in "the requests of /service/Method".
+    """
+    if not isinstance(error, _ENDS):
+        return error
+    try:
+        raise RuntimeError(f"{whose} raised {type(error).__name__}") from error
+    except RuntimeError as ending:
+        return ending
 
 
 async def close_source(source: Any) -> None:

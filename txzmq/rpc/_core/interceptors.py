@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import (
     ClientInterceptor,
@@ -40,8 +41,9 @@ def start(function: Callable[[Any, Any], Any], second: Any, first: Any) -> Defer
             return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 - whatever it raises is the result of the call
-        return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is the result of the call
+        ending = ending_error(error, "a handler or interceptor")
+        return fail(Failure() if ending is error else ending)  # type: ignore[no-untyped-call]  # Twisted's
     return succeed(result)
 
 

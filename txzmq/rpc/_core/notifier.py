@@ -201,5 +201,5 @@ class Notifier:
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()
-        except Exception:  # noqa: BLE001 - whatever an observer raises, the channel goes on
+        except BaseException:  # noqa: BLE001 - whatever an observer raises, the channel goes on
             _log.failure("an observer raised an exception")

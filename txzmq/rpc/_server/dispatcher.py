@@ -314,9 +314,11 @@ class Dispatcher:
         try:
             # What a handler does to context variables is seen by nobody else.
             result = call.surroundings.run(_handle, method.handler, request, call.context)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
-            raise
+            # It is for the process; but the other calls of a batch are served before.
+            self.clock.callLater(0, _raise, error)
+            return
         except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
             self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
             return
@@ -488,6 +490,10 @@ class Dispatcher:
         self._control.close()
         self.streams.close()
         self._replies.clear()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
@@ -207,7 +207,7 @@ class ServedStream:
         "_begun",
         "_deadline_tick",
         "_grace_tick",
-        "_method",
+        "_item_type",
         "_owner",
         "_pause",
         "_quiet",
@@ -259,7 +259,9 @@ class ServedStream:
         """
         self._owner = owner
         self.publisher = publisher
-        self._method = method
+        # Any: of the method's responses. None when no item is taken any more: the stream has its
+        # end, or is gone.
+        self._item_type: type[Any] | None = method.response_type
         self.context = context
         #: Given up when the handler is asked for items, and so are its surroundings.
         self._source: Any = source
@@ -389,7 +391,7 @@ class ServedStream:
         if isinstance(source, SharedRequest):
             source = await start(source.handler, self.context, source.request)
             if not is_source(source):
-                raise TypeError(f"{self._method.path} returned no iterable")
+                raise TypeError(f"{self.context.method} returned no iterable")
         try:
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
@@ -422,10 +424,12 @@ class ServedStream:
 
     def _add(self, item: Message) -> bool:
         """Take an item of the handler; whether the next one has to wait."""
-        expected = self._method.response_type
+        expected = self._item_type
         if type(item) is not expected:
+            if expected is None:
+                raise CancelledError("the stream has ended")
             name = type(item).__qualname__
-            raise TypeError(f"{self._method.path} gave {name}, not {expected.__qualname__}")
+            raise TypeError(f"{self.context.method} gave {name}, not {expected.__qualname__}")
         data = item.SerializeToString()
         size = len(data)
         owner = self._owner
@@ -573,6 +577,7 @@ class ServedStream:
         if not check_size((*head.trailing, *head.initial), limit):
             head = too_much_metadata("response", limit)
         self.sender.end(encode_reply(head)[0])
+        self._item_type = None
         owner.deadlines.remove(self, self._deadline_tick)
         if self.shared is not None:
             # Nobody acknowledges it, so it is kept for a while.
@@ -632,6 +637,7 @@ class ServedStream:
         if self.gone:
             return
         self.gone = True
+        self._item_type = None
         owner = self._owner
         owner.removed(self)
         if self.shared is not None:
