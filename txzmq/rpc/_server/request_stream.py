@@ -72,8 +72,8 @@ class ReceivedRequests(RequestStream[Any]):
         # What the reader gets behind the last item; None while more items may come.
         self._end: Exception | None = None
         self._waiter: Deferred[None] | None = None
-        # Requests to answer, each when so many items were taken.
-        self._acknowledgements: deque[tuple[int, Replies, CallKey]] = deque()
+        # Requests to answer, by the number of items that have to be taken before.
+        self._acknowledgements: dict[int, tuple[Replies, CallKey]] = {}
 
     # -- what the client sends ---------------------------------------------------------------
 
@@ -93,11 +93,7 @@ class ReceivedRequests(RequestStream[Any]):
                 self._end = StopAsyncIteration()
             self._check(items)
         if request.acknowledge:
-            last = request.sequence + len(request.items) - 1
-            if last <= self._taken:
-                self._acknowledge(replies, key)
-            else:
-                self._acknowledgements.append((last, replies, key))
+            self._acknowledge_at(request.sequence + len(request.items) - 1, replies, key)
         if items or request.end:
             self._wake()
 
@@ -127,6 +123,20 @@ class ReceivedRequests(RequestStream[Any]):
         self._size = 0
         self._end = error
 
+    def _acknowledge_at(self, taken: int, replies: Replies, key: CallKey) -> None:
+        """Answer a request when so many items were taken; at most all that have been accepted.
+
+        One request waits for each item: an earlier one that waits for the same is answered.
+        """
+        taken = min(taken, self._next - 1)
+        if taken <= self._taken:
+            self._acknowledge(replies, key)
+            return
+        earlier = self._acknowledgements.get(taken)
+        self._acknowledgements[taken] = replies, key
+        if earlier is not None:
+            self._acknowledge(*earlier)
+
     def _acknowledge(self, replies: Replies, key: CallKey) -> None:
         response = streams_pb2.SendResponse(taken=self._taken)
         replies.answer(key, OK, response.SerializeToString())
@@ -145,10 +155,10 @@ class ReceivedRequests(RequestStream[Any]):
         item = self._items.popleft()
         self._size -= len(item)
         self._taken += 1
-        waiting = self._acknowledgements
-        while waiting and waiting[0][0] <= self._taken:
-            _, replies, key = waiting.popleft()
-            self._acknowledge(replies, key)
+        if self._acknowledgements:
+            waiting = self._acknowledgements.pop(self._taken, None)
+            if waiting is not None:
+                self._acknowledge(*waiting)
         try:
             return self._method.request_type.FromString(item)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
@@ -173,9 +183,9 @@ class ReceivedRequests(RequestStream[Any]):
     def close(self) -> None:
         """The call has ended: acknowledge what was sent, and end the stream for its reader."""
         self._close(self)
-        while self._acknowledgements:
-            _, replies, key = self._acknowledgements.popleft()
-            self._acknowledge(replies, key)
+        acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        for waiting in acknowledgements.values():
+            self._acknowledge(*waiting)
         self._items.clear()
         self._size = 0
         if self._end is None:
