@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._wire.headers import OK, ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.errors import Code, Internal, ResourceExhausted, RpcError
@@ -37,11 +38,14 @@ class ReceivedRequests(RequestStream[Any]):
     __slots__ = (
         "_acknowledgements",
         "_close",
+        "_counted",
         "_end",
         "_items",
         "_message_size",
         "_method",
         "_next",
+        "_peer",
+        "_request_bytes",
         "_size",
         "_taken",
         "_waiter",
@@ -66,6 +70,11 @@ class ReceivedRequests(RequestStream[Any]):
         self._close = close
         self._items: deque[bytes] = deque()
         self._size = 0
+        # Where the items' bytes are counted, for whom, and how many were: often more than are left,
+        # since the reader takes one at a time.
+        self._request_bytes: RequestBytes | None = None
+        self._peer = b""
+        self._counted = 0
         # The number of the item that comes next.
         self._next = 1
         self._taken = 0
@@ -74,6 +83,18 @@ class ReceivedRequests(RequestStream[Any]):
         self._waiter: Deferred[None] | None = None
         # Requests to answer, by the number of items that have to be taken before.
         self._acknowledgements: dict[int, tuple[Replies, CallKey]] = {}
+
+    def count_by(self, request_bytes: RequestBytes, peer: bytes) -> None:
+        """Have the items that were not read count as a peer's."""
+        self._request_bytes = request_bytes
+        self._peer = peer
+
+    def _count(self) -> None:
+        """Count the bytes of the items that were not read."""
+        change = self._size - self._counted
+        if change and self._request_bytes is not None:
+            self._request_bytes.change(self._peer, change)
+            self._counted = self._size
 
     # -- what the client sends ---------------------------------------------------------------
 
@@ -92,6 +113,7 @@ class ReceivedRequests(RequestStream[Any]):
             if request.end:
                 self._end = StopAsyncIteration()
             self._check(items)
+            self._count()
         if request.acknowledge:
             self._acknowledge_at(request.sequence + len(request.items) - 1, replies, key)
         if items or request.end:
@@ -117,6 +139,11 @@ class ReceivedRequests(RequestStream[Any]):
                     "stream were sent and not acknowledged"
                 )
             )
+            return
+        if items and self._request_bytes is not None:
+            reason = self._request_bytes.why_not(self._peer, size - self._counted)
+            if reason is not None:
+                self._fail(ResourceExhausted(reason))
 
     def _fail(self, error: RpcError) -> None:
         self._items.clear()
@@ -154,6 +181,8 @@ class ReceivedRequests(RequestStream[Any]):
                 raise
         item = self._items.popleft()
         self._size -= len(item)
+        if not self._items:
+            self._count()
         self._taken += 1
         if self._acknowledgements:
             waiting = self._acknowledgements.pop(self._taken, None)
@@ -163,6 +192,7 @@ class ReceivedRequests(RequestStream[Any]):
             return self._method.request_type.FromString(item)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._fail(Internal(f"an item of the stream to {self._method.path} cannot be parsed"))
+            self._count()
             assert self._end is not None
             raise self._end from None
 
@@ -188,6 +218,7 @@ class ReceivedRequests(RequestStream[Any]):
             self._acknowledge(*waiting)
         self._items.clear()
         self._size = 0
+        self._count()
         if self._end is None:
             self._end = CancelledError("the call has ended")
         self._wake()
