@@ -159,16 +159,21 @@ class RequestBytes:
     What is too large for the limit by itself is taken while nothing else is held.
 
     :ivar size: bytes of all peers.
-    :ivar roomy: bytes of all peers up to which there is room in any case.
+    :ivar room: bytes that a request may have for which no limit has to be looked at.
     """
 
-    __slots__ = ("_limits", "_of_peer", "roomy", "size")
+    __slots__ = ("_limits", "_of_peer", "room", "size")
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._of_peer: dict[bytes, int] = {}
         self.size = 0
-        self.roomy = min(limits.request_bytes, limits.request_bytes_per_peer)
+        self._set_room()
+
+    def _set_room(self) -> None:
+        limits = self._limits
+        left = min(limits.request_bytes, limits.request_bytes_per_peer) - self.size
+        self.room = min(left, limits.message_size)
 
     def why_not(self, peer: bytes, size: int) -> str | None:
         """The limit that forbids that *size* more bytes are held, in words; None if none does."""
@@ -188,6 +193,7 @@ class RequestBytes:
     def change(self, peer: bytes, size: int) -> None:
         """So many more bytes of a peer are held; fewer, below 0."""
         self.size += size
+        self._set_room()
         of_peer = self._of_peer.pop(peer, 0) + size
         if of_peer:
             self._of_peer[peer] = of_peer

@@ -261,13 +261,10 @@ class Dispatcher:
             return ResponseHead(
                 Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
             )
-        size = len(request.body)
-        if size > self.limits.message_size:
-            return _too_large("request", size, self.limits.message_size)
-        if self._request_bytes.size + size > self._request_bytes.roomy:
-            reason = self._request_bytes.why_not(request.key[0], size)
-            if reason is not None:
-                return self._shed(reason)
+        if len(request.body) > self._request_bytes.room:
+            too_much = self._too_much(request.key[0], len(request.body))
+            if too_much is not None:
+                return too_much
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
             return too_much_metadata("request", self.limits.metadata_size)
         stream = head.open_stream
@@ -279,6 +276,13 @@ class Dispatcher:
                 )
             return self.streams.may_open(head, method)
         return None
+
+    def _too_much(self, peer: bytes, size: int) -> ResponseHead | None:
+        """Why a request of so many bytes is not taken on; None if it is."""
+        if size > self.limits.message_size:
+            return _too_large("request", size, self.limits.message_size)
+        reason = self._request_bytes.why_not(peer, size)
+        return None if reason is None else self._shed(reason)
 
     def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits

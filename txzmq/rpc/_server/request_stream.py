@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -44,6 +45,8 @@ class ReceivedRequests(RequestStream[Any]):
         "_message_size",
         "_method",
         "_next",
+        "_next_answer",
+        "_numbers",
         "_peer",
         "_request_bytes",
         "_size",
@@ -83,6 +86,9 @@ class ReceivedRequests(RequestStream[Any]):
         self._waiter: Deferred[None] | None = None
         # Requests to answer, by the number of items that have to be taken before.
         self._acknowledgements: dict[int, tuple[Replies, CallKey]] = {}
+        # Those numbers as a heap, and the smallest of them; 0 if there is none.
+        self._numbers: list[int] = []
+        self._next_answer = 0
 
     def count_by(self, request_bytes: RequestBytes, peer: bytes) -> None:
         """Have the items that were not read count as a peer's."""
@@ -163,6 +169,15 @@ class ReceivedRequests(RequestStream[Any]):
         self._acknowledgements[taken] = replies, key
         if earlier is not None:
             self._acknowledge(*earlier)
+        else:
+            heappush(self._numbers, taken)
+            self._next_answer = self._numbers[0]
+
+    def _answer(self) -> None:
+        """Answer the request that waited for the item that was taken."""
+        waiting = self._acknowledgements.pop(heappop(self._numbers))
+        self._next_answer = self._numbers[0] if self._numbers else 0
+        self._acknowledge(*waiting)
 
     def _acknowledge(self, replies: Replies, key: CallKey) -> None:
         response = streams_pb2.SendResponse(taken=self._taken)
@@ -184,10 +199,8 @@ class ReceivedRequests(RequestStream[Any]):
         if not self._items:
             self._count()
         self._taken += 1
-        if self._acknowledgements:
-            waiting = self._acknowledgements.pop(self._taken, None)
-            if waiting is not None:
-                self._acknowledge(*waiting)
+        if self._taken == self._next_answer:
+            self._answer()
         try:
             return self._method.request_type.FromString(item)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
@@ -214,6 +227,8 @@ class ReceivedRequests(RequestStream[Any]):
         """The call has ended: acknowledge what was sent, and end the stream for its reader."""
         self._close(self)
         acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        self._numbers.clear()
+        self._next_answer = 0
         for waiting in acknowledgements.values():
             self._acknowledge(*waiting)
         self._items.clear()
