@@ -121,7 +121,7 @@ class Listener:
         """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
         self.for_proxy = for_proxy
-        self.wire: ServerWire[ServedCall] = ServerWire()
+        self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
         # Whether clients are to be told to go elsewhere.
         self._draining = False
         self.transport: ServerTransport | None = None
@@ -180,7 +180,7 @@ class Listener:
         return True
 
     def _refuse(self, refusal: Refusal) -> None:
-        status = ResponseHead(Code.INTERNAL, refusal.reason, not_executed=True)
+        status = ResponseHead(refusal.code, refusal.reason, not_executed=True)
         self.answer(refusal.key, status)
 
     def peer_address(self, peer: bytes) -> str:
