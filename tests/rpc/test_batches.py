@@ -250,7 +250,7 @@ def test_what_a_full_socket_does_not_take_is_sent_later_with_the_time_that_is_le
 
 def test_replies_wait_for_a_slow_client_up_to_a_limit(worlds: list[World]) -> None:
     service = Waiting()
-    world = TappedWorld(service, limits=ServerLimits(backlog=100))
+    world = TappedWorld(service, limits=ServerLimits(backlog=1_000))
     worlds.append(world)
     world.greet()
     answers = [world.call(str(number)) for number in range(3)]
@@ -258,12 +258,12 @@ def test_replies_wait_for_a_slow_client_up_to_a_limit(worlds: list[World]) -> No
     world.tap.full = True
     waiting: list[Deferred[StringValue]] = service.results
     for result in waiting:
-        result.callback(StringValue(value="x" * 60))
+        result.callback(StringValue(value="x" * 600))
         world.network.run()
     world.network.advance(1)
     world.tap.full = False
     world.network.advance(1)
-    assert world.network.result(answers[0]).value == "x" * 60
+    assert world.network.result(answers[0]).value == "x" * 600
     for answer in answers[1:]:
         with pytest.raises(ResourceExhausted, match=r"ServerLimits\.backlog.*was executed"):
             world.network.result(answer)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from twisted.internet.protocol import Factory, Protocol
+from zmq.utils.monitor import recv_monitor_message
 
 from tests.rpc.service import text
 from tests.rpc.streaming import (
@@ -157,6 +159,38 @@ def test_n11_who_accepts_and_is_no_publisher_is_given_up(one_loop: Loop) -> None
         assert handler.reasons == ["no ZeroMQ handshake within 0.6 s: it is no ZeroMQ socket"]
         subscriber.close()
         await port.stopListening()
+        factory.shutdown()
+
+    one_loop.run(main)
+
+
+def test_a_subscription_that_no_topic_needs_costs_its_sender_the_connection(
+    one_loop: Loop,
+) -> None:
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [Streaming(handler)])
+        channel = Channel(factory, server.listen("tcp://127.0.0.1:*"))
+        [publisher] = [each for each in factory.connections if each.socketType == zmq.XPUB]
+        enemy: zmq.Socket[bytes] = factory.context.socket(zmq.XSUB)
+        enemy.setsockopt(zmq.LINGER, 0)
+        events = enemy.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        enemy.connect(publisher.lastEndpoint())
+
+        async def next_event() -> int:
+            await one_loop.until(lambda: events.poll(0))
+            return int(recv_monitor_message(events)["event"])
+
+        assert await next_event() == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        enemy.send(b"\1" + b"t" * 100)
+        assert await next_event() == zmq.EVENT_DISCONNECTED
+        reader = Reader(channel.unary_stream(COUNT, text("3000")))
+        await reader.done
+        assert (reader.ended, len(reader.items)) == ("well", 3000)
+        enemy.disable_monitor()
+        enemy.close()
+        channel.close()
+        await server.stop(0)
         factory.shutdown()
 
     one_loop.run(main)

@@ -240,3 +240,52 @@ def test_a_receiver_keeps_a_bounded_number_of_early_items() -> None:
         receiver.receive(Publication(sequence, [b"x"] * 3))
     assert receiver.missing
     assert receiver.early_items <= 21
+
+
+def test_a_receiver_keeps_a_bounded_number_of_early_bytes() -> None:
+    receiver = Receiver(1_000, window_bytes=100)
+    for sequence in range(100, 1_000, 2):
+        receiver.receive(Publication(sequence, [b"x" * 30] * 2))
+    assert receiver.missing
+    assert receiver.early_bytes == 60
+
+
+@pytest.mark.parametrize("items", [[b"x" * 40] * 10, [b"x" * 1_000] * 2, [b"", b"x" * 100, b""]])
+def test_a_receiver_takes_no_more_bytes_than_its_window_and_one_item(items: list[bytes]) -> None:
+    receiver = Receiver(1_000, window_bytes=100)
+    read: list[bytes] = []
+    rounds = 0
+    over = False
+    while not over:
+        # The sender ignores the window, and sends all again.
+        receiver.receive(Publication(1, items, END))
+        receiver.receive(Publication(5, items))
+        assert sum(map(len, receiver.items)) < 100 + max(map(len, items))
+        over = receiver.end is not None
+        assert over or not receiver.has_room
+        read += receiver.items
+        receiver.items.clear()
+        assert receiver.has_room
+        rounds += 1
+        assert rounds < 20
+    assert read == items
+
+
+def test_items_that_come_too_early_cost_no_more_time_the_more_there_are() -> None:
+    looked = 0
+
+    class Number(int):
+        """Counts comparisons, which is what looking for the first one costs."""
+
+        def __lt__(self, other: int) -> bool:
+            nonlocal looked
+            looked += 1
+            return int(self) < int(other)
+
+    count = 2_000
+    receiver = Receiver(count)
+    for number in range(count, 1, -1):
+        receiver.receive(Publication(Number(number), [b""]))
+    assert receiver.receive(Publication(1, [b""]))
+    assert receiver.sequence == count + 1
+    assert looked < 40 * count

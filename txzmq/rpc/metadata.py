@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 __all__ = [
     "MAX_KNOWN_KEY",
     "MAX_PAIRS",
+    "PAIR_OVERHEAD",
     "RESERVED_PREFIX",
     "Metadata",
     "MetadataInput",
@@ -38,7 +39,7 @@ MAX_KNOWN_KEY: Final = 256
 
 _KEY: Final = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 #: Bytes that a pair costs beyond its characters, as in HTTP/2 (RFC 7540, 6.5.2) and so in gRPC.
-_OVERHEAD: Final = 32
+PAIR_OVERHEAD: Final = 32
 #: Checked pairs that are remembered, and characters that one of them may have: most metadata are
 #: the same from call to call.
 _MAX_CHECKED: Final = 1_024
@@ -122,7 +123,7 @@ def is_text(value: str) -> bool:
 
 def check_size(metadata: Metadata, limit: int) -> bool:
     """Whether *metadata* costs at most *limit* bytes, counted as gRPC does."""
-    size = _OVERHEAD * len(metadata)
+    size = PAIR_OVERHEAD * len(metadata)
     for key, value in metadata:
         size += len(key) + len(value)
     return size <= limit

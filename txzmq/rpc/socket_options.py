@@ -9,8 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["SocketOptions"]
+__all__ = ["PUBLISHER_MESSAGE_SIZE", "SocketOptions"]
+
+#: Bytes of the largest message that a publisher takes; a larger one ends its sender's connection.
+#: A subscription is a topic of 17 bytes behind a command of 10; ZMTP's handshake without
+#: credentials has up to 40. libzmq keeps each subscription that it is sent, also where the server
+#: does not allow it, and needs some 50 bytes for each of its bytes.
+PUBLISHER_MESSAGE_SIZE: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +38,7 @@ class SocketOptions:
       stopped; see :class:`~txzmq.rpc.Liveness`.
     - ``MAXMSGSIZE`` follows from the limit for messages, so that libzmq does not receive a message
       that would be refused: it is 64 KiB more than that limit or than 4 MiB, whichever is larger.
+      On a publisher it is 64 bytes, since it is sent nothing but subscriptions to topics.
     - ``IPV6`` is on where an address has brackets: with it, libzmq resolves names to IPv6 first.
     """
 
@@ -154,7 +162,7 @@ class SocketOptions:
             "LINGER": 1_000,
             "SNDHWM": 10 * self.send_high_water_mark,
             "XPUB_MANUAL": 1,
-            "MAXMSGSIZE": 255,
+            "MAXMSGSIZE": PUBLISHER_MESSAGE_SIZE,
             "BACKLOG": self.backlog,
             "HANDSHAKE_IVL": _ms(self.handshake_timeout or 10.0),
         }

@@ -130,6 +130,8 @@ class Count(enum.StrEnum):
     REPLY_TO_NOBODY = "reply to a peer that has gone"
     #: A client did not read its replies; this one became RESOURCE_EXHAUSTED.
     BACKLOG = "reply over a slow client's backlog"
+    #: A client read so few of its replies that its next message was dropped, unanswered.
+    BACKLOG_FULL = "request of a client whose backlog is full"
 
 
 class Watched(Protocol):

@@ -9,7 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc.limits import ServerLimits
 
-__all__ = ["Admission", "Place"]
+__all__ = ["Admission", "Place", "RequestBytes"]
 
 C = TypeVar("C")
 
@@ -151,6 +151,52 @@ class Admission(Generic[C]):
             del paths[path]
             if not paths:
                 del self._queues[peer]
+
+
+class RequestBytes:
+    """Counts the bytes of requests that wait or run, and of streamed ones that were not read.
+
+    What is too large for the limit by itself is taken while nothing else is held.
+
+    :ivar size: bytes of all peers.
+    :ivar room: bytes that a request may have for which no limit has to be looked at.
+    """
+
+    __slots__ = ("_limits", "_of_peer", "room", "size")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._of_peer: dict[bytes, int] = {}
+        self.size = 0
+        self._set_room()
+
+    def _set_room(self) -> None:
+        limits = self._limits
+        left = min(limits.request_bytes, limits.request_bytes_per_peer) - self.size
+        self.room = min(left, limits.message_size)
+
+    def why_not(self, peer: bytes, size: int) -> str | None:
+        """The limit that forbids that *size* more bytes are held, in words; None if none does."""
+        limits, of_peer = self._limits, self._of_peer.get(peer, 0)
+        if self.size and self.size + size > limits.request_bytes:
+            return (
+                f"the server holds {self.size} bytes of requests, and may hold "
+                f"{limits.request_bytes} (ServerLimits.request_bytes)"
+            )
+        if of_peer and of_peer + size > limits.request_bytes_per_peer:
+            return (
+                f"the server holds {of_peer} bytes of this client's requests, and may hold "
+                f"{limits.request_bytes_per_peer} (ServerLimits.request_bytes_per_peer)"
+            )
+        return None
+
+    def change(self, peer: bytes, size: int) -> None:
+        """So many more bytes of a peer are held; fewer, below 0."""
+        self.size += size
+        self._set_room()
+        of_peer = self._of_peer.pop(peer, 0) + size
+        if of_peer:
+            self._of_peer[peer] = of_peer
 
 
 def _below(counts: Counter[str], path: str, limits: Mapping[str, int]) -> bool:

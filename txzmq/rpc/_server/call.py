@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.deadlines import Deadlines
-from txzmq.rpc._server.admission import Place
+from txzmq.rpc._server.admission import Place, RequestBytes
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests, Replies
 from txzmq.rpc._server.response_stream import StreamPublisher
@@ -18,7 +18,7 @@ from txzmq.rpc._wire.headers import OpenStream
 from txzmq.rpc._wire.server import CallKey, ServerWire
 from txzmq.rpc.context import Context
 
-__all__ = ["CallListener", "ServedCall", "StreamCall"]
+__all__ = ["CallListener", "OpenCalls", "ServedCall", "StreamCall"]
 
 
 class CallListener(Replies, Protocol):
@@ -40,6 +40,17 @@ class CallListener(Replies, Protocol):
         ...
 
 
+class OpenCalls(NamedTuple):
+    """What the calls of a server share that wait or run.
+
+    :ivar deadlines: when their times are up.
+    :ivar request_bytes: the bytes of their requests.
+    """
+
+    deadlines: Deadlines[ServedCall]
+    request_bytes: RequestBytes
+
+
 class ServedCall:
     """A call that the server has taken on.
 
@@ -48,6 +59,7 @@ class ServedCall:
     """
 
     __slots__ = (
+        "_size",
         "_tick",
         "body",
         "cache_key",
@@ -102,30 +114,42 @@ class ServedCall:
         self.waited = False
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
+        self._size = len(body)
         self._tick = 0
 
-    def wait_in_queue(self, deadlines: Deadlines[ServedCall]) -> None:
+    def wait_in_queue(self, calls: OpenCalls) -> None:
         """It waits for a place."""
         self.queued = self.waited = True
-        self.register(deadlines)
+        self.register(calls)
 
     def leave_queue(self) -> None:
         """It waits for a place no longer."""
         self.queued = False
 
-    def register(self, deadlines: Deadlines[ServedCall]) -> None:
+    def register(self, calls: OpenCalls) -> None:
         """Have cancellation, loss of the peer and the deadline find the call."""
         if self.registered:
             return
         self.registered = True
         self.listener.wire.start(self.key, self)
+        if self._size:
+            # Also while it runs: what its handler got is as large, or larger.
+            calls.request_bytes.change(self.key[0], self._size)
         if self.deadline is not None:
-            self._tick = deadlines.set(self, self.deadline)
+            self._tick = calls.deadlines.set(self, self.deadline)
 
-    def _unregister(self, deadlines: Deadlines[ServedCall]) -> None:
+    def _unregister(self, calls: OpenCalls) -> None:
         self.registered = False
-        deadlines.remove(self, self._tick)
+        calls.deadlines.remove(self, self._tick)
         self.listener.wire.finish(self.key)
+        if self._size:
+            calls.request_bytes.change(self.key[0], -self._size)
+
+    def wait_for_reply(self, calls: OpenCalls) -> None:
+        """It gets the reply to another request, which is the same, so that its own may go."""
+        self.body = b""
+        self._size = 0
+        self.register(calls)
 
     def take_request(self) -> Any:
         """What the handler gets; the serialised request is given up.
@@ -140,39 +164,39 @@ class ServedCall:
         """What the handler runs in."""
         return contextvars.copy_context()
 
-    def wait_for(self, result: Deferred[Any], deadlines: Deadlines[ServedCall]) -> None:
+    def wait_for(self, result: Deferred[Any], calls: OpenCalls) -> None:
         """The handler has started, and its result is not there yet."""
         self.deferred = result
-        self.register(deadlines)
+        self.register(calls)
 
-    def handler_ended(self, deadlines: Deadlines[ServedCall]) -> bool:
+    def handler_ended(self, calls: OpenCalls) -> bool:
         """The handler's result is there; whether it was waited for, and the call had a place."""
         self.ended = True
         if self.deferred is None:
             return False
         self.deferred = None
         if self.registered:
-            self._unregister(deadlines)
+            self._unregister(calls)
         return True
 
-    def settle(self, deadlines: Deadlines[ServedCall]) -> None:
+    def settle(self, calls: OpenCalls) -> None:
         """It is answered, or nobody waits for its answer any more."""
         self.settled = True
         if self.registered and self.deferred is None:
-            self._unregister(deadlines)
+            self._unregister(calls)
 
     def detach(self) -> None:
         """Its client waits no more, but others with the same key do."""
         self.detached = True
         self.listener.wire.finish(self.key)
 
-    def interrupt(self, reason: str, deadlines: Deadlines[ServedCall]) -> None:
+    def interrupt(self, reason: str, calls: OpenCalls) -> None:
         """Have the handler end; the call has been answered, or nobody wants its answer."""
         self.context.cancel(reason)
         if self.deferred is not None:
             cancel(self.deferred, f"the handler of {self.method.path}")
         elif self.registered:
-            self._unregister(deadlines)
+            self._unregister(calls)
 
 
 class StreamCall(ServedCall):
@@ -214,9 +238,9 @@ class StreamCall(ServedCall):
         """What the handler runs in, when it is called and when it is asked for items."""
         return self._surroundings
 
-    def settle(self, deadlines: Deadlines[ServedCall]) -> None:
+    def settle(self, calls: OpenCalls) -> None:
         """As of any call; its stream of requests ends with it."""
-        super().settle(deadlines)
+        super().settle(calls)
         requests = self.hand_over_requests()
         if requests is not None:
             requests.close()  # last: its reader may be the handler, which goes on at once

@@ -16,8 +16,8 @@ from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
-from txzmq.rpc._server.admission import Admission
-from txzmq.rpc._server.call import ServedCall, StreamCall
+from txzmq.rpc._server.admission import Admission, RequestBytes
+from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall
 from txzmq.rpc._server.control import ControlServices
 from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import ServedMethod
@@ -108,7 +108,8 @@ class Dispatcher:
             clock, guard, limits, debug=debug, count=self.count, settled=settled
         )
         self.peer_lost = self.streams.peer_lost
-        self._deadlines: Deadlines[ServedCall] = Deadlines(clock, self._too_late)
+        self._request_bytes = RequestBytes(limits)
+        self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
         self._control = ControlServices(self, self.streams)
@@ -190,6 +191,7 @@ class Dispatcher:
         requests = None
         if method.request_streaming:
             requests = self.streams.receive(method, open_stream.requests)
+            requests.count_by(self._request_bytes, key[0])
         call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
         if self._admission.may_run(call.place):
             self._run(call)
@@ -203,7 +205,7 @@ class Dispatcher:
             return True
         self.count("repeated request")
         if joined is Join.WAIT:
-            call.register(self._deadlines)
+            call.wait_for_reply(self._open_calls)
         elif joined is Join.REFUSE:
             status = ResponseHead(
                 Code.RESOURCE_EXHAUSTED,
@@ -218,18 +220,17 @@ class Dispatcher:
     def _queue(self, call: ServedCall) -> None:
         reason = self._admission.why_not(call.place)
         if reason is not None:
-            self.count("shed request")
-            self._answer(
-                call,
-                ResponseHead(
-                    Code.RESOURCE_EXHAUSTED,
-                    f"the call was not executed: {reason}",
-                    not_executed=True,
-                ),
-            )
+            self._answer(call, self._shed(reason))
             return
-        call.wait_in_queue(self._deadlines)
+        call.wait_in_queue(self._open_calls)
         self._admission.enqueue(call.place, call)
+
+    def _shed(self, reason: str) -> ResponseHead:
+        """Count a request for which there is no room; its answer."""
+        self.count("shed request")
+        return ResponseHead(
+            Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}", not_executed=True
+        )
 
     def _serve_queue(self) -> None:
         """Start calls that wait: one that ran has ended."""
@@ -260,8 +261,10 @@ class Dispatcher:
             return ResponseHead(
                 Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
             )
-        if len(request.body) > self.limits.message_size:
-            return _too_large("request", len(request.body), self.limits.message_size)
+        if len(request.body) > self._request_bytes.room:
+            too_much = self._too_much(request.key[0], len(request.body))
+            if too_much is not None:
+                return too_much
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
             return too_much_metadata("request", self.limits.metadata_size)
         stream = head.open_stream
@@ -273,6 +276,13 @@ class Dispatcher:
                 )
             return self.streams.may_open(head, method)
         return None
+
+    def _too_much(self, peer: bytes, size: int) -> ResponseHead | None:
+        """Why a request of so many bytes is not taken on; None if it is."""
+        if size > self.limits.message_size:
+            return _too_large("request", size, self.limits.message_size)
+        reason = self._request_bytes.why_not(peer, size)
+        return None if reason is None else self._shed(reason)
 
     def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
@@ -339,7 +349,7 @@ class Dispatcher:
         result.addCallbacks(self._has_succeeded, self._has_failed, arguments, errbackArgs=arguments)
         if not call.ended:
             self._admission.started(call.place)
-            call.wait_for(result, self._deadlines)
+            call.wait_for(result, self._open_calls)
 
     def _has_succeeded(self, response: object, call: ServedCall) -> None:
         self._ended(call, self._succeed, response)
@@ -353,7 +363,7 @@ class Dispatcher:
         """The handler has ended: answer, unless the call was settled, and free its place."""
         if self._guard.report_wrong_thread(self._ended, call, self._fail):
             return  # the handler's Deferred was fired in another thread
-        if not call.handler_ended(self._deadlines):
+        if not call.handler_ended(self._open_calls):
             finish(call, result)  # it was there at once, and the call has no place
             return
         self._admission.ended(call.place)
@@ -401,7 +411,7 @@ class Dispatcher:
             )
             if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
                 head, body = too_much_metadata("response", self.limits.metadata_size), b""
-        call.settle(self._deadlines)
+        call.settle(self._open_calls)
         if call.cache_key is None:
             call.listener.answer(call.key, head, body)
         else:
@@ -418,7 +428,7 @@ class Dispatcher:
         now = self.clock.seconds()
         for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
             if waiting is not call:
-                waiting.settle(self._deadlines)
+                waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)
 
     def _leave(self, call: ServedCall, reason: str) -> None:
@@ -426,7 +436,7 @@ class Dispatcher:
         runner = self._replies.runner(call.cache_key)
         if self._replies.leave(call.cache_key, call):
             assert runner is not None, "the run had not ended"
-            runner.settle(self._deadlines)
+            runner.settle(self._open_calls)
             self._interrupt(runner, reason)
         elif runner is call:
             call.detach()
@@ -439,11 +449,11 @@ class Dispatcher:
             if call.settled or call.detached:
                 continue
             if call.cache_key is None:
-                call.settle(self._deadlines)
+                call.settle(self._open_calls)
                 self._interrupt(call, reason)
                 continue
             if self._replies.runner(call.cache_key) is not call:
-                call.settle(self._deadlines)
+                call.settle(self._open_calls)
             self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
@@ -451,7 +461,7 @@ class Dispatcher:
         if call.queued:
             call.leave_queue()
             self._admission.remove(call.place, call)
-        call.interrupt(reason, self._deadlines)
+        call.interrupt(reason, self._open_calls)
 
     def _too_late(self, call: ServedCall) -> None:
         if call.settled:
@@ -486,7 +496,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
-        self._deadlines.close()
+        self._open_calls.deadlines.close()
         self._control.close()
         self.streams.close()
         self._replies.clear()

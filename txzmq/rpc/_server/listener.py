@@ -22,6 +22,12 @@ __all__ = ["Listener", "ListenerOwner"]
 
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
+#: Bytes that a message costs beyond its own, roughly: a list, and the objects in it.
+_OVERHEAD: Final = 256
+#: The parts of a batch, with its peer's routing id; a reply by itself has more.
+_BATCH_PARTS: Final = 4
+#: Bytes of a message that a backlog has room for while it is not full: most errors have fewer.
+_SHORT: Final = 512
 
 
 class ListenerOwner(Protocol):
@@ -72,13 +78,37 @@ class ListenerOwner(Protocol):
 
 
 class _Backlog:
-    """Messages that a slow peer had no room for."""
+    """Messages that a slow peer had no room for.
 
-    __slots__ = ("messages", "size")
+    :ivar size: what they cost, in bytes.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_limit", "messages", "size")
+
+    def __init__(self, limit: int) -> None:
+        """:param limit: bytes that they may cost."""
         self.messages: deque[list[bytes]] = deque()
         self.size = 0
+        self._limit = limit
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the peer is to be given no more to wait for."""
+        return self.size >= self._limit
+
+    def fits(self, message: list[bytes]) -> bool:
+        """Whether there is room for a message; a part of the limit is for short ones only."""
+        size = sum(map(len, message))
+        return size <= _SHORT or self.size + size + _OVERHEAD <= self._limit * 15 // 16
+
+    def add(self, message: list[bytes]) -> None:
+        """Put a message behind the others."""
+        self.messages.append(message)
+        self.size += sum(map(len, message)) + _OVERHEAD
+
+    def sent(self) -> None:
+        """The first message is on its way."""
+        self.size -= sum(map(len, self.messages.popleft())) + _OVERHEAD
 
 
 class Listener:
@@ -91,7 +121,7 @@ class Listener:
         """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
         self.for_proxy = for_proxy
-        self.wire: ServerWire[ServedCall] = ServerWire()
+        self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
         # Whether clients are to be told to go elsewhere.
         self._draining = False
         self.transport: ServerTransport | None = None
@@ -122,6 +152,8 @@ class Listener:
         """Serve requests, or refuse them."""
         # One time for all requests of a batch: the handlers of the first use up time of the others.
         arrived = self.owner.clock.seconds()
+        if self._backlogs and self._takes_nothing(message):
+            return
         if self.wire.is_batch(message):
             accept = self.owner.accept
             for event in self.wire.receive_batch(message):
@@ -136,8 +168,19 @@ class Listener:
         elif single is not None:
             self._refuse(single)
 
+    def _takes_nothing(self, message: list[bytes]) -> bool:
+        """Whether so much waits for the sender that its message is dropped.
+
+        An answer would have to wait, too. What it has sent before is answered.
+        """
+        backlog = self._backlogs.get(message[0]) if message else None
+        if backlog is None or not backlog.is_full:
+            return False
+        self.owner.count("request of a client whose backlog is full")
+        return True
+
     def _refuse(self, refusal: Refusal) -> None:
-        status = ResponseHead(Code.INTERNAL, refusal.reason, not_executed=True)
+        status = ResponseHead(refusal.code, refusal.reason, not_executed=True)
         self.answer(refusal.key, status)
 
     def peer_address(self, peer: bytes) -> str:
@@ -203,16 +246,15 @@ class Listener:
     def _send_or_keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
         """Send replies to one peer; what it has no room for waits, and later replies behind it."""
         if peer in self._backlogs:
-            self._keep(peer, replies)
+            self._keep(peer, [[*key, b"", header, body] for key, header, body in replies])
             return
-        messages = deque(self._messages(replies))
-        while messages and self._send(messages[0]) is not SendResult.BLOCKED:
-            messages.popleft()
-        if messages:
-            backlog = self._backlogs[peer] = _Backlog()
-            backlog.messages = messages
-            backlog.size = sum(map(_size, messages))
-            self._retry_later()
+        messages = self._messages(replies)
+        for number, message in enumerate(messages):
+            if self._send(message) is SendResult.BLOCKED:
+                self._backlogs[peer] = _Backlog(self.owner.limits.backlog)
+                self._keep(peer, messages[number:])
+                self._retry_later()
+                return
 
     def _messages(self, replies: list[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
         """The messages that carry replies to one peer, in order."""
@@ -239,22 +281,23 @@ class Listener:
             messages += self.wire.batches(run)
         return messages
 
-    def _keep(self, peer: bytes, replies: list[tuple[CallKey, bytes, bytes]]) -> None:
-        """Put replies behind those that wait; what is over the limit becomes a short error."""
+    def _keep(self, peer: bytes, messages: list[list[bytes]]) -> None:
+        """Have messages wait behind others; a reply over the limit becomes a short error."""
         backlog = self._backlogs[peer]
-        limit = self.owner.limits.backlog
-        for key, header, body in replies:
-            message = [*key, b"", header, body]
-            if backlog.size + _size(message) > limit and body:
-                self.owner.count("reply over a slow client's backlog")
-                status = ResponseHead(
-                    Code.RESOURCE_EXHAUSTED,
-                    f"{limit} bytes of replies wait for this client on the server "
-                    "(ServerLimits.backlog); the call was executed",
-                )
-                message = [*key, b"", encode_response(status), b""]
-            backlog.messages.append(message)
-            backlog.size += _size(message)
+        for message in messages:
+            # A batch has no more than small replies of one turn.
+            whole = len(message) == _BATCH_PARTS or backlog.fits(message)
+            backlog.add(message if whole else self._shortened(message))
+
+    def _shortened(self, message: list[bytes]) -> list[bytes]:
+        """The error that takes the place of a reply for which there is no room."""
+        self.owner.count("reply over a slow client's backlog")
+        status = ResponseHead(
+            Code.RESOURCE_EXHAUSTED,
+            f"{self.owner.limits.backlog} bytes of replies wait for this client on the server "
+            "(ServerLimits.backlog); the call was executed",
+        )
+        return [*message[:-2], encode_response(status), b""]
 
     def _send(self, message: list[bytes]) -> SendResult:
         if self.transport is None:
@@ -272,7 +315,7 @@ class Listener:
         for peer, backlog in list(self._backlogs.items()):
             messages = backlog.messages
             while messages and self._send(messages[0]) is not SendResult.BLOCKED:
-                backlog.size -= _size(messages.popleft())
+                backlog.sent()
             if not messages:
                 del self._backlogs[peer]
         if self._backlogs:
@@ -317,7 +360,3 @@ class Listener:
         for publisher in (self.publisher, self.multicast):
             if publisher is not None:
                 publisher.close()
-
-
-def _size(message: list[bytes]) -> int:
-    return sum(map(len, message))

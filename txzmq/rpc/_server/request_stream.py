@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._wire.headers import OK, ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.errors import Code, Internal, ResourceExhausted, RpcError
@@ -37,11 +39,16 @@ class ReceivedRequests(RequestStream[Any]):
     __slots__ = (
         "_acknowledgements",
         "_close",
+        "_counted",
         "_end",
         "_items",
         "_message_size",
         "_method",
         "_next",
+        "_next_answer",
+        "_numbers",
+        "_peer",
+        "_request_bytes",
         "_size",
         "_taken",
         "_waiter",
@@ -66,14 +73,34 @@ class ReceivedRequests(RequestStream[Any]):
         self._close = close
         self._items: deque[bytes] = deque()
         self._size = 0
+        # Where the items' bytes are counted, for whom, and how many were: often more than are left,
+        # since the reader takes one at a time.
+        self._request_bytes: RequestBytes | None = None
+        self._peer = b""
+        self._counted = 0
         # The number of the item that comes next.
         self._next = 1
         self._taken = 0
         # What the reader gets behind the last item; None while more items may come.
         self._end: Exception | None = None
         self._waiter: Deferred[None] | None = None
-        # Requests to answer, each when so many items were taken.
-        self._acknowledgements: deque[tuple[int, Replies, CallKey]] = deque()
+        # Requests to answer, by the number of items that have to be taken before.
+        self._acknowledgements: dict[int, tuple[Replies, CallKey]] = {}
+        # Those numbers as a heap, and the smallest of them; 0 if there is none.
+        self._numbers: list[int] = []
+        self._next_answer = 0
+
+    def count_by(self, request_bytes: RequestBytes, peer: bytes) -> None:
+        """Have the items that were not read count as a peer's."""
+        self._request_bytes = request_bytes
+        self._peer = peer
+
+    def _count(self) -> None:
+        """Count the bytes of the items that were not read."""
+        change = self._size - self._counted
+        if change and self._request_bytes is not None:
+            self._request_bytes.change(self._peer, change)
+            self._counted = self._size
 
     # -- what the client sends ---------------------------------------------------------------
 
@@ -92,12 +119,9 @@ class ReceivedRequests(RequestStream[Any]):
             if request.end:
                 self._end = StopAsyncIteration()
             self._check(items)
+            self._count()
         if request.acknowledge:
-            last = request.sequence + len(request.items) - 1
-            if last <= self._taken:
-                self._acknowledge(replies, key)
-            else:
-                self._acknowledgements.append((last, replies, key))
+            self._acknowledge_at(request.sequence + len(request.items) - 1, replies, key)
         if items or request.end:
             self._wake()
 
@@ -121,11 +145,39 @@ class ReceivedRequests(RequestStream[Any]):
                     "stream were sent and not acknowledged"
                 )
             )
+            return
+        if items and self._request_bytes is not None:
+            reason = self._request_bytes.why_not(self._peer, size - self._counted)
+            if reason is not None:
+                self._fail(ResourceExhausted(reason))
 
     def _fail(self, error: RpcError) -> None:
         self._items.clear()
         self._size = 0
         self._end = error
+
+    def _acknowledge_at(self, taken: int, replies: Replies, key: CallKey) -> None:
+        """Answer a request when so many items were taken; at most all that have been accepted.
+
+        One request waits for each item: an earlier one that waits for the same is answered.
+        """
+        taken = min(taken, self._next - 1)
+        if taken <= self._taken:
+            self._acknowledge(replies, key)
+            return
+        earlier = self._acknowledgements.get(taken)
+        self._acknowledgements[taken] = replies, key
+        if earlier is not None:
+            self._acknowledge(*earlier)
+        else:
+            heappush(self._numbers, taken)
+            self._next_answer = self._numbers[0]
+
+    def _answer(self) -> None:
+        """Answer the request that waited for the item that was taken."""
+        waiting = self._acknowledgements.pop(heappop(self._numbers))
+        self._next_answer = self._numbers[0] if self._numbers else 0
+        self._acknowledge(*waiting)
 
     def _acknowledge(self, replies: Replies, key: CallKey) -> None:
         response = streams_pb2.SendResponse(taken=self._taken)
@@ -144,15 +196,16 @@ class ReceivedRequests(RequestStream[Any]):
                 raise
         item = self._items.popleft()
         self._size -= len(item)
+        if not self._items:
+            self._count()
         self._taken += 1
-        waiting = self._acknowledgements
-        while waiting and waiting[0][0] <= self._taken:
-            _, replies, key = waiting.popleft()
-            self._acknowledge(replies, key)
+        if self._taken == self._next_answer:
+            self._answer()
         try:
             return self._method.request_type.FromString(item)
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             self._fail(Internal(f"an item of the stream to {self._method.path} cannot be parsed"))
+            self._count()
             assert self._end is not None
             raise self._end from None
 
@@ -173,11 +226,14 @@ class ReceivedRequests(RequestStream[Any]):
     def close(self) -> None:
         """The call has ended: acknowledge what was sent, and end the stream for its reader."""
         self._close(self)
-        while self._acknowledgements:
-            _, replies, key = self._acknowledgements.popleft()
-            self._acknowledge(replies, key)
+        acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        self._numbers.clear()
+        self._next_answer = 0
+        for waiting in acknowledgements.values():
+            self._acknowledge(*waiting)
         self._items.clear()
         self._size = 0
+        self._count()
         if self._end is None:
             self._end = CancelledError("the call has ended")
         self._wake()

@@ -14,6 +14,7 @@ __all__ = [
     "EARLY_BATCH",
     "MAX_BATCH",
     "MAX_BATCHED_SIZE",
+    "MAX_BATCH_HEADERS",
     "MAX_BATCH_SIZE",
     "BadBatch",
     "is_batch",
@@ -31,6 +32,9 @@ EARLY_BATCH: Final = 32
 MAX_BATCHED_SIZE: Final = 32 * 1024
 #: Bytes of headers and bodies of a batch; the message that reaches them is its last.
 MAX_BATCH_SIZE: Final = 128 * 1024
+#: Bytes of different headers that are decoded of one batch: more than a batch has that ends where
+#: it should. To decode a header takes much longer than to receive it.
+MAX_BATCH_HEADERS: Final = 192 * 1024
 
 
 class BadBatch(ValueError):

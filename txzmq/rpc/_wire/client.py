@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from txzmq._ids import EPOCH_SIZE, ID_SIZE, new_epoch, request_id
-from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
+from txzmq.rpc._wire.batches import MAX_BATCH_HEADERS, BadBatch, is_batch, pack, unpack
 from txzmq.rpc._wire.headers import BadHeader, ResponseHead, decode_response
 from txzmq.rpc.errors import Code
 
@@ -18,6 +18,10 @@ C = TypeVar("C")
 
 #: Calls after which the client may forget that one ended without its reply.
 _REMEMBERED: Final = 8192
+#: In place of the headers of a batch that are not decoded.
+_TOO_LONG: Final = BadHeader(
+    f"the headers of a batch have more than {MAX_BATCH_HEADERS} bytes in front of this reply's"
+)
 
 
 class Reply(NamedTuple, Generic[C]):
@@ -183,13 +187,21 @@ class ClientWire(Generic[C]):
         except BadBatch:
             self._drop("malformed")
             return
-        heads = [_decode(header) for header in headers]
+        # Decoded when they are used, and no more of them than a batch should have.
+        heads: list[ResponseHead | BadHeader | None] = [None] * len(headers)
+        left = MAX_BATCH_HEADERS
         take = self._waiting.pop
         for counter, index, body in messages:
             call = take(counter, None)
+            if call is None and counter:
+                self._drop_unasked(counter)
+                continue
             head = heads[index]
+            if head is None:
+                left -= len(headers[index])
+                head = heads[index] = _TOO_LONG if left < 0 else _decode(headers[index])
             if call is None:
-                if counter or not self._notice(head):
+                if not self._notice(head):
                     self._drop_unasked(counter)
             elif isinstance(head, BadHeader):
                 yield self._malformed(call, str(head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from txzmq.rpc._wire.metadata import add_to, from_wire, request_fields
 from txzmq.rpc.errors import Code, to_code
-from txzmq.rpc.metadata import Metadata, normalise
+from txzmq.rpc.metadata import MAX_PAIRS, PAIR_OVERHEAD, Metadata, normalise
 from txzmq.rpc.v1 import header_pb2
 from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 
@@ -26,6 +27,7 @@ __all__ = [
     "OpenedStream",
     "RequestHead",
     "ResponseHead",
+    "TooMuchMetadata",
     "decode_request",
     "decode_response",
     "encode_request",
@@ -75,6 +77,10 @@ def from_us(microseconds: int) -> float:
 
 class BadHeader(ValueError):
     """A header cannot be parsed, or is not allowed; the text may be sent to the peer."""
+
+
+class TooMuchMetadata(BadHeader):
+    """A header has more metadata than the server takes; the text may be sent to the peer."""
 
 
 class OpenStream(NamedTuple):
@@ -193,15 +199,18 @@ def _encode_common(path: str, timeout_us: int | None, accepts_batches: bool) -> 
 _known_requests: dict[bytes, RequestHead] = {}
 
 
-def decode_request(header: bytes) -> RequestHead:
+def decode_request(header: bytes, metadata_size: int = sys.maxsize) -> RequestHead:
     """Parse the header frame of a request.
 
+    :param metadata_size: bytes of metadata that the server takes. Pairs that are too many for it
+        are not looked at; a caller counts the bytes of the others.
     :raises BadHeader: if the frame is not a valid header.
+    :raises TooMuchMetadata: if it has too many pairs.
     """
     known = _known_requests.get(header)
     if known is not None:
         return known
-    head = _decode_request(header)
+    head = _decode_request(header, metadata_size)
     stream = head.open_stream
     if (
         not head.metadata
@@ -215,11 +224,18 @@ def decode_request(header: bytes) -> RequestHead:
     return head
 
 
-def _decode_request(header: bytes) -> RequestHead:
+def _decode_request(header: bytes, metadata_size: int) -> RequestHead:
     _check_length(header)
     try:
         message = RequestHeader.FromString(header)
+        if metadata_size < PAIR_OVERHEAD * len(message.metadata) <= PAIR_OVERHEAD * MAX_PAIRS:
+            raise TooMuchMetadata(
+                f"the metadata of the request is over the server's limit of {metadata_size} bytes "
+                "(ServerLimits.metadata_size)"
+            )
         metadata = from_wire(message.metadata)
+    except TooMuchMetadata:
+        raise
     except (DecodeError, ValueError) as error:  # ValueError: text that is not UTF-8, on PyPy
         raise BadHeader("the request's header cannot be parsed") from error
     path = message.method

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from txzmq._ids import EPOCH_SIZE, ID_SIZE, request_id
-from txzmq.rpc._wire.batches import BadBatch, is_batch, pack, unpack
-from txzmq.rpc._wire.headers import BadHeader, RequestHead, decode_request
+from txzmq.rpc._wire.batches import MAX_BATCH_HEADERS, BadBatch, is_batch, pack, unpack
+from txzmq.rpc._wire.headers import BadHeader, RequestHead, TooMuchMetadata, decode_request
+from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import METADATA_SIZE
 
 __all__ = ["CallKey", "Refusal", "Request", "ServerWire"]
 
@@ -28,6 +30,10 @@ _MAX_ROUTING_ID: Final = 255
 _MAX_SOURCES: Final = 1_024
 #: Peers without calls that are remembered; not every transport tells when a peer is lost.
 _MAX_IDLE_PEERS: Final = 10_000
+#: In place of the headers of a batch that are not decoded.
+_TOO_LONG: Final = TooMuchMetadata(
+    f"the headers of a batch have more than {MAX_BATCH_HEADERS} bytes in front of this request's"
+)
 
 
 class Request(NamedTuple):
@@ -46,10 +52,11 @@ _request = cast(
 
 
 class Refusal(NamedTuple):
-    """A request that cannot be parsed; the reason may be sent to the peer."""
+    """A request that cannot be parsed, or is too much; the reason may be sent to the peer."""
 
     key: CallKey
     reason: str
+    code: Code = Code.INTERNAL
 
 
 class _Peer(Generic[C]):
@@ -71,8 +78,10 @@ class ServerWire(Generic[C]):
     :ivar dropped: how many incoming messages were dropped or refused, by reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metadata_size: int = METADATA_SIZE) -> None:
+        """:param metadata_size: bytes of metadata that a request may have."""
         self.dropped: Counter[str] = Counter()
+        self._metadata_size = metadata_size
         self._peers: dict[bytes, _Peer[C]] = {}
         # The clients that may still send calls; None until the server drains.
         self._staying: set[bytes] | None = None
@@ -110,10 +119,9 @@ class ServerWire(Generic[C]):
             self._malformed()
             return Refusal(key, f"a request has {end + 3} parts here, not {len(message)}")
         try:
-            head = decode_request(message[end + 1])
+            head = decode_request(message[end + 1], self._metadata_size)
         except BadHeader as error:
-            self._malformed()
-            return Refusal(key, str(error))
+            return self._refuse(key, error)
         if head.accepts_batches and end == 2:  # not through a proxy, which has other servers, too
             peer = self._peers[key[0]]
             peer.accepts_batches = peer.asks = True
@@ -132,7 +140,9 @@ class ServerWire(Generic[C]):
         except BadBatch:
             self._malformed()
             return []
-        heads = [_decode(header) for header in headers]
+        # Decoded when they are used, and no more of them than a batch should have.
+        heads: list[RequestHead | BadHeader | None] = [None] * len(headers)
+        left = MAX_BATCH_HEADERS
         peer = self._peers.get(peer_id) or self._add_peer(peer_id)
         peer.accepts_batches = True
         events: list[Request | Refusal] = []
@@ -140,21 +150,36 @@ class ServerWire(Generic[C]):
         for counter, index, body in messages:
             id_ = request_id(epoch, counter)
             key = (peer_id, id_)
-            head = heads[index]
             # All ids of a batch are of one source, which the first one looks up.
             if id_ <= latest if latest else not self._is_new(key):
                 self.dropped["duplicate request"] += 1
                 continue
             peer.latest[epoch] = latest = id_
+            head = heads[index]
+            if head is None:
+                left -= len(headers[index])
+                head = heads[index] = _TOO_LONG if left < 0 else self._decode(headers[index])
             if isinstance(head, BadHeader):
-                self._malformed()
-                events.append(Refusal(key, str(head)))
+                events.append(self._refuse(key, head))
             else:
                 events.append(_request(Request, (key, head, body)))
         return events
 
     def _malformed(self) -> None:
         self.dropped["malformed"] += 1
+
+    def _decode(self, header: bytes) -> RequestHead | BadHeader:
+        try:
+            return decode_request(header, self._metadata_size)
+        except BadHeader as error:
+            return error
+
+    def _refuse(self, key: CallKey, error: BadHeader) -> Refusal:
+        """Why a request is not served whose header is bad, or has too much."""
+        if isinstance(error, TooMuchMetadata):
+            return Refusal(key, str(error), Code.RESOURCE_EXHAUSTED)
+        self._malformed()
+        return Refusal(key, str(error))
 
     def _is_new(self, key: CallKey) -> bool:
         """Whether a request comes for the first time: its id is later than the latest."""
@@ -282,10 +307,3 @@ def _pack(epoch: bytes, replies: Sequence[tuple[CallKey, bytes, bytes]]) -> list
     number = int.from_bytes
     counters = [number(request_id[EPOCH_SIZE:], "big") for _, request_id in keys]
     return pack(epoch, counters, headers, bodies)
-
-
-def _decode(header: bytes) -> RequestHead | BadHeader:
-    try:
-        return decode_request(header)
-    except BadHeader as error:
-        return error

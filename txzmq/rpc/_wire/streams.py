@@ -9,7 +9,9 @@ knows when some are missing.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -348,17 +350,23 @@ class Ring(Sender):
 class Receiver:
     """The client's end: puts what arrives in order.
 
+    It trusts no sender to mind the window: what is over it is not taken. A replay brings it later.
+
     :ivar sequence: the number that comes next; all items before it are in :attr:`items` or were.
     :ivar items: the items that have arrived in order and were not taken.
     :ivar end: how the stream ended, as the header of a reply, when all before it has arrived.
     :ivar start: the initial metadata, likewise.
     :ivar early_items: how many items are kept that came too early.
+    :ivar early_bytes: how many bytes of items.
     :ivar known: the highest number before which all items are known to be published.
     """
 
     __slots__ = (
         "_early",
+        "_early_numbers",
         "_first",
+        "_size",
+        "early_bytes",
         "early_items",
         "end",
         "items",
@@ -366,31 +374,56 @@ class Receiver:
         "sequence",
         "start",
         "window",
+        "window_bytes",
     )
 
-    def __init__(self, window: int, first: int = 1) -> None:
-        """:param window: how many items that were not taken are kept."""
+    def __init__(self, window: int, first: int = 1, *, window_bytes: int | None = None) -> None:
+        """
+        :param window: how many items that were not taken are kept.
+        :param window_bytes: how many bytes of them; the item that reaches them is the last. As many
+            bytes again are kept of what came too early. None for no limit.
+        """
         self.window = window
+        self.window_bytes = sys.maxsize if window_bytes is None else window_bytes
         self.sequence = self._first = first
         self.items: deque[bytes] = deque()
+        # Bytes of the items, or more: those that were taken since it was counted last are in it.
+        self._size = 0
         self.end: bytes | None = None
         self.start: bytes | None = None
         self.known = first
-        # Publications that came too early, by their numbers.
+        # Publications that came too early, by their numbers; and the numbers, as a heap.
         self._early: dict[int, Publication] = {}
-        self.early_items = 0
+        self._early_numbers: list[int] = []
+        self.early_items = self.early_bytes = 0
 
     def begin(self, first: int) -> None:
         """Set the first number, before anything is received."""
         self.sequence = self.known = self._first = first
         self.end = None
+        self._forget_early()
+
+    def _forget_early(self) -> None:
         self._early.clear()
-        self.early_items = 0
+        self._early_numbers.clear()
+        self.early_items = self.early_bytes = 0
 
     @property
     def missing(self) -> bool:
         """Whether something has been published, but not received, from :attr:`sequence` on."""
         return self.sequence < self.known and self.end is None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another item would be taken."""
+        return len(self.items) < self.window and (
+            self._size < self.window_bytes or self._count() < self.window_bytes
+        )
+
+    def _count(self) -> int:
+        """Count the bytes of the items anew; the reader takes items without saying so."""
+        self._size = sum(map(len, self.items))
+        return self._size
 
     def receive(self, publication: Publication) -> bool:
         """Take a publication.
@@ -408,28 +441,34 @@ class Receiver:
             return False
         if not self._take(publication):
             return False
-        while self._early:
-            following = min(self._early)
-            if following > self.sequence:
-                break
-            early = self._early.pop(following)
+        numbers = self._early_numbers
+        while numbers and numbers[0] <= self.sequence:
+            early = self._early.pop(heappop(numbers))
             self.early_items -= len(early.items) + 1
+            self.early_bytes -= sum(map(len, early.items))
             self._take(early)
         return True
 
     def _keep(self, publication: Publication) -> None:
         """Keep a publication that came too early, within bounds; a replay brings the others."""
-        kept = self._early.get(publication.sequence)
-        size = len(publication.items) + 1
-        if kept is None:
-            more = size
-        else:
-            more = size - len(kept.items) - 1
-            if more < 0 or (more == 0 and publication.end is None):
+        number = publication.sequence
+        kept = self._early.get(number)
+        count = len(publication.items) + 1
+        size = sum(map(len, publication.items))
+        if kept is not None:
+            count -= len(kept.items) + 1
+            size -= sum(map(len, kept.items))
+            if count < 0 or (count == 0 and publication.end is None):
                 return
-        if self.early_items + more <= 2 * self.window + 1:
-            self._early[publication.sequence] = publication
-            self.early_items += more
+        if self.early_items + count > 2 * self.window + 1:
+            return
+        if self.early_bytes + size > self.window_bytes:
+            return
+        if kept is None:
+            heappush(self._early_numbers, number)
+        self._early[number] = publication
+        self.early_items += count
+        self.early_bytes += size
 
     def _take(self, publication: Publication) -> bool:
         sequence, items, end, start = publication
@@ -446,13 +485,32 @@ class Receiver:
             items, end = items[: max(room, 0)], None
             if not items:
                 return False
+        # Joined, which takes half the time of a sum of lengths; a large item comes alone.
+        size = len(b"".join(items))
+        if self._size + size > self.window_bytes:
+            fitting = self._fitting(items)
+            if len(fitting) < len(items):
+                items, end = fitting, None
+                if not items:
+                    return False
+                size = len(b"".join(items))
+        self._size += size
         self.items.extend(items)
         self.sequence += len(items)
         if end is not None:
             self.end = end
             self.sequence += 1
-            self._early.clear()
+            self._forget_early()
         return True
+
+    def _fitting(self, items: list[bytes]) -> list[bytes]:
+        """The first of *items*, up to the one that reaches the window's bytes."""
+        size = self._count()
+        for number, item in enumerate(items):
+            if size >= self.window_bytes:
+                return items[:number]
+            size += len(item)
+        return items
 
     def take_start(self) -> bytes:
         """The initial metadata, as the header of a reply: there is one, and it comes once."""

@@ -1,0 +1,80 @@
+"""What a server keeps for streams of requests, whatever their clients send."""
+
+from __future__ import annotations
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from txzmq.rpc import Kind, Method
+from txzmq.rpc._server.request_stream import ReceivedRequests
+from txzmq.rpc._wire.headers import ResponseHead
+from txzmq.rpc._wire.server import CallKey
+from txzmq.rpc.errors import Code
+from txzmq.rpc.v1.streams_pb2 import SendRequest, SendResponse
+
+UPLOAD = Method("/test.S/Upload", "upload", StringValue, StringValue, kind=Kind.STREAM_UNARY)
+
+
+class Answers:
+    """Takes the replies."""
+
+    def __init__(self) -> None:
+        self.taken: dict[CallKey, int] = {}
+
+    def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
+        assert head.code is Code.OK
+        assert key not in self.taken
+        self.taken[key] = SendResponse.FromString(body).taken
+
+
+def new_stream() -> ReceivedRequests:
+    return ReceivedRequests(UPLOAD, b"s" * 16, 1_000, lambda _: None)
+
+
+def send(sequence: int, *items: bytes, end: bool = False) -> SendRequest:
+    return SendRequest(
+        requests=b"s" * 16, sequence=sequence, items=items, end=end, acknowledge=True
+    )
+
+
+def read(stream: ReceivedRequests) -> None:
+    """Take an item; there is one."""
+    coroutine = stream.__anext__()
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waits")
+
+
+def test_requests_for_one_acknowledgement_do_not_pile_up() -> None:
+    stream, answers = new_stream(), Answers()
+    stream.receive(answers, (b"p", b"0"), send(1, b"", b"", b""))
+    for number in range(1, 1_000):
+        # In turn for the last item, for the first, and for none that there is.
+        stream.receive(answers, (b"p", b"%d" % number), send(*((4,), (1, b""), (2,))[number % 3]))
+    assert len(answers.taken) >= 990
+    assert set(answers.taken.values()) == {0}
+    for _ in range(3):
+        read(stream)
+    assert len(answers.taken) == 1_000
+    assert sorted(answers.taken.values())[-2:] == [1, 3]
+
+
+def test_requests_behind_the_end_wait_for_no_item_that_never_comes() -> None:
+    stream, answers = new_stream(), Answers()
+    stream.receive(answers, (b"p", b"end"), send(1, b"", end=True))
+    for number in range(1_000):
+        request = send(2, *[b""] * (number + 1))
+        stream.receive(answers, (b"p", b"%d" % number), request)
+    assert len(answers.taken) == 1_000
+    read(stream)
+    assert len(answers.taken) == 1_001
+
+
+def test_each_request_is_answered_when_the_call_ends() -> None:
+    stream, answers = new_stream(), Answers()
+    for number in range(1, 6):
+        stream.receive(answers, (b"p", b"%d" % number), send(number, b""))
+    assert answers.taken == {}
+    stream.close()
+    assert len(answers.taken) == 5
