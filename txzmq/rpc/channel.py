@@ -16,6 +16,7 @@ from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import StreamInput
@@ -81,7 +82,8 @@ class Channel:
 
         :param factory: owns the sockets and knows the reactor.
         :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
-            looked up and watched, such as ``dns:///host:5000``; or a resolver.
+            looked up and watched, such as ``dns:///host:5000``; or a resolver. A host name in an
+            address, such as ``tcp://host:5000``, is looked up and watched likewise.
         :param policy: which of the endpoints a call goes to; None for
             what the service config says, or else :class:`~txzmq.rpc.RoundRobin`.
         :param service_config: timeouts, retries, hedging and more, by method; as gRPC's, in JSON
@@ -116,11 +118,14 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
+        resolver = resolver_for(endpoint)
+        if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
+            resolver = NamedAddresses(resolver)
         self.guard = network.guard
         self._notifier = Notifier(network.clock, observer)
         self._pool = SubchannelPool(
             network,
-            resolver_for(endpoint),
+            resolver,
             policy or RoundRobin(random=network.random),
             liveness=liveness or Liveness(),
             random=network.random,
