@@ -19,7 +19,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from txzmq._backend import recv, send
+from txzmq._backend import noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
 from txzmq._reactor import Reactor, Timer
@@ -326,7 +326,8 @@ class ZmqConnection:
             same identity get each other's messages.
         :raises ValueError: if the endpoint's type is neither bind nor connect.
         :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
-            down. Nothing is left open after an exception.
+            down, or there are no more sockets or file descriptors, as the message says. Nothing is
+            left open after an exception.
         :raises WrongThreadError: in another thread than the reactor's, as from all methods.
         :raises ForkedError: in a child of the process that made *factory*, as from all methods.
         """
@@ -349,7 +350,10 @@ class ZmqConnection:
             raise zmq.ZMQError(zmq.ETERM)
         self._retryTimer = ResettableTimer(factory.reactor, self._retry)
         # The context makes it, so that its destroy() knows the socket.
-        socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
+        try:
+            socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
+        except zmq.ZMQError as error:
+            raise noSocket(factory.context, error) from None
         self.socket: zmq.Socket[bytes] | None = socket
         try:
             self.fd: int = _get(socket, zmq.FD)
