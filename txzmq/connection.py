@@ -22,6 +22,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
 from txzmq._backend import noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
+from txzmq._inproc import InprocAddresses
 from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
@@ -49,7 +50,10 @@ _callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].get)
+# As above, without the watching of the connection's own socket class.
+_unbind = zmq.Socket[bytes].unbind
 
+_INPROC: Final = "inproc://"
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
 #: A part of so many bytes or more goes to libzmq without a copy. To copy a smaller one costs less
@@ -110,6 +114,11 @@ class Factory(Protocol):
     @property
     def connections(self) -> set[ZmqConnection]:
         """All connections that are open; each adds and removes itself."""
+        ...
+
+    @property
+    def inproc(self) -> InprocAddresses:
+        """Where its connections listen by inproc; each says so when it binds and closes."""
         ...
 
     @property
@@ -345,6 +354,8 @@ class ZmqConnection:
         self._sent = False
         self._turnEndWanted = False
         self.monitor: Monitor | None = None
+        # Whether it listens by inproc.
+        self._isInproc = False
 
         if factory.closed:
             raise zmq.ZMQError(zmq.ETERM)
@@ -413,6 +424,9 @@ class ZmqConnection:
     def _attach(self, endpoint: ZmqEndpoint) -> None:
         if endpoint.type == ZmqEndpointType.bind:
             self._openSocket().bind(endpoint.address)
+            if endpoint.address.startswith(_INPROC) and self.factory is not None:
+                self.factory.inproc.bind(endpoint.address, self)
+                self._isInproc = True
         elif endpoint.type == ZmqEndpointType.connect:
             self._openSocket().connect(endpoint.address)
         else:
@@ -454,7 +468,18 @@ class ZmqConnection:
         factory.connections.discard(self)
         self.factory = self.socket = None
         socket.connection = None  # so that its close() does not shut this down again
+        if self._isInproc:
+            self._unbindInproc(socket)
         socket.close()
+        if self._isInproc:
+            factory.inproc.unbind(self)
+
+    def _unbindInproc(self, socket: zmq.Socket[bytes]) -> None:
+        """Free the addresses now: libzmq does so only when its own thread has closed the socket."""
+        for endpoint in self.endpoints:
+            if endpoint.type == ZmqEndpointType.bind and endpoint.address.startswith(_INPROC):
+                with suppress(zmq.ZMQError):  # the application has done it
+                    _unbind(socket, endpoint.address)
 
     def collected(self) -> None:
         """Called when the connection is garbage, and its socket is still open.

@@ -16,6 +16,7 @@ import zmq
 from twisted.logger import Logger
 
 from txzmq._guard import Guard
+from txzmq._inproc import InprocAddresses
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Reactor, default_reactor
 from txzmq.connection import ZmqConnection
@@ -103,6 +104,8 @@ class ZmqFactory:
             self.reactor = reactor
         self.connections: set[ZmqConnection] = set()
         self.context: zmq.Context[zmq.Socket[bytes]] = self._makeContext()
+        #: Where its connections listen by inproc.
+        self.inproc = InprocAddresses()
         # Any: Twisted does not say what a trigger's id is.
         self.trigger: Any = None
         this = weakref.ref(self)

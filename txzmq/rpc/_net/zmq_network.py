@@ -79,6 +79,10 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
 H = TypeVar("H", bound=Handler)
 
 
+def _ignore() -> None:
+    """Take back nothing."""
+
+
 class _TransportConnection(ZmqConnection, Generic[H]):
     """A socket that tells a handler what happens to it (a :class:`Transport`)."""
 
@@ -161,6 +165,9 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         # What to tell the handler once the socket is drained, so that replies come before the loss.
         self._lost = False
         self._reached = False
+        self._unbound = False
+        self._forget_address = _ignore
+        self._address = address
         self._byteBudget = ByteBudget(defaults.send_budget)
         merged = {**defaults.for_channel(), **_family(address), **options}
         self.socketOptions = merged
@@ -168,13 +175,24 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         super().__init__(factory)
         try:
             if _has_no_events(address):
-                self._reached = True  # to be told at once; it is not lost before it is closed
+                self._forget_address = factory.inproc.watch(address, self._bound)
+                self._bound(factory.inproc.isBound(address))
             else:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
-            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+                self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException:
             self.close()
             raise
+
+    def _bound(self, is_bound: bool) -> None:
+        """Somebody listens at the inproc address, or nobody does (any more)."""
+        if is_bound and not self._ready:
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, self._address)])
+            self._ready = self._reached = True
+        elif not is_bound:
+            self._lost = self._ready
+            self._unbound = not self._ready
+        self.scheduleRead()
 
     def messageReceived(self, message: list[bytes]) -> None:
         self._handler.received(message)
@@ -183,6 +201,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         return self.trySend(message)
 
     def shutdown(self) -> None:
+        self._forget_address()
         self._handshake.stop()
         super().shutdown()
 
@@ -190,6 +209,12 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._handler.flush()
 
     def drained(self) -> None:
+        if self._unbound:
+            self._unbound = False
+            if not self._ready:
+                self._handler.unreachable(
+                    "no connection of this ZmqFactory is bound to it, and inproc reaches no other"
+                )
         if self._lost:
             self._lost = self._reached = False
             self._handler.disconnected()
@@ -456,19 +481,39 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self._closing = False
         self._handshake = _HandshakeTimer(factory.reactor, address, options, handler.failed)
         self._ready = False
+        self._address = address
+        # What to tell the handler once the socket is drained.
+        self._reached = self._lost = False
+        self._forget_address = _ignore
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
-            # Told at once, as there are no events; a group has none either.
-            self._reached = multicast or _has_no_events(address)
-            if not self._reached:
-                ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
-            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+            self._reached = multicast  # told at once, as a group has no events
+            if _has_no_events(address):
+                self._forget_address = factory.inproc.watch(address, self._bound)
+                self._bound(factory.inproc.isBound(address))
+            else:
+                if not multicast:
+                    ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
+                self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException:
             self.close()
             raise
 
+    def _bound(self, is_bound: bool) -> None:
+        """A publisher listens at the inproc address, or none does (any more)."""
+        if is_bound and not self._ready:
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, self._address)])
+            self._ready = self._reached = True
+        elif not is_bound and self._ready:
+            self._ready = self._reached = False
+            self._lost = True
+        self.scheduleRead()
+
     def drained(self) -> None:
+        if self._lost:
+            self._lost = False
+            self._handler.disconnected()
         if self._reached:
             self._reached = False
             self._handler.connected()
@@ -477,6 +522,7 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self._handler.published(message[0])
 
     def shutdown(self) -> None:
+        self._forget_address()
         self._handshake.stop()
         super().shutdown()
 
