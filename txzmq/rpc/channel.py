@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -16,6 +17,7 @@ from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.addresses import Publishers, publisher_for, publisher_rule
 from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
@@ -77,6 +79,7 @@ class Channel:
         stream_window_bytes: int = STREAM_WINDOW_BYTES,
         backlog: int = BACKLOG,
         socket_options: SocketOptions | None = None,
+        publishers: Publishers = (),
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -106,7 +109,13 @@ class Channel:
         :param stream_window_bytes: bytes of them; the item that reaches them is the last.
         :param backlog: bytes of requests that may wait for their replies, or to be sent.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
-        :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
+        :param publishers: where streams may come from beside the server's own host: addresses such
+            as ``tcp://10.0.0.7`` (any port) or ``tcp://10.0.0.7:5001``, or a function that is given
+            the publisher's address and the server's endpoint and says whether to connect. A server
+            that names another publisher fails the stream with FAILED_PRECONDITION. Names of hosts
+            are never accepted here.
+        :raises ValueError: if there is no endpoint, or a name, the service config or one of
+            *publishers* is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
         if isinstance(factory, ZmqFactory):
@@ -132,6 +141,7 @@ class Channel:
             notifier=self._notifier,
             message_size=message_size,
             batching=batching,
+            publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
         )
         self._registry = CallRegistry(
