@@ -20,6 +20,7 @@ from txzmq import ZmqFactory
 from txzmq.rpc import (
     Channel,
     Code,
+    ConnectivityState,
     DeadlineExceeded,
     InsecureBindError,
     Method,
@@ -287,6 +288,7 @@ def test_a_worker_finds_its_proxy_by_name_and_again_when_it_comes_back(
         await one_loop.until(lambda: server.counters["connection to a proxy lost"] > 1)
         service.seen.clear()
         proxy.start()
+        await one_loop.until(lambda: channel.state is ConnectivityState.READY)
         await call_until(channel, lambda: bool(service.seen))
         channel.close()
         await server.stop(0)
