@@ -41,6 +41,7 @@ def addresses(folder: Path) -> dict[str, tuple[str, str]]:
         "tcp": ("tcp://127.0.0.1:*", ""),
         "tcp6": ("tcp://[::1]:*", ""),
         "ipc": (f"ipc://{folder}/server", ""),
+        "ipc of any name": ("ipc://*", ""),
         "inproc": ("inproc://server", ""),
         "wildcard": ("tcp://0.0.0.0:*", "127.0.0.1"),
     }
@@ -49,7 +50,7 @@ def addresses(folder: Path) -> dict[str, tuple[str, str]]:
 async def all_kinds(loop: Loop, listen: str, host: str) -> None:
     factory = ZmqFactory(loop.reactor)
     server = Server(factory, [Streaming(handler)])
-    endpoint = server.listen(listen, insecure=bool(host))
+    endpoint = server.listen(listen, insecure=bool(host) or listen == "ipc://*")
     channel = Channel(factory, endpoint.replace("0.0.0.0", host) if host else endpoint)
     readers = [
         Reader(channel.unary_stream(COUNT, text("3000"))),

@@ -123,12 +123,10 @@ def announced(address: str) -> str:
 
 
 def beside(address: str) -> str:
-    """Where the publisher of a server that listens at *address* listens."""
+    """Where the publisher of a server that is bound to *address* listens."""
     tcp = split_tcp(address)
     if tcp is not None:
         return f"tcp://{tcp[0]}:*"
-    if address in ("ipc://*", "ipc://"):
-        return address
     return address + _SUFFIX
 
 
