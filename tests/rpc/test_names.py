@@ -170,6 +170,26 @@ def test_names_come_and_go_with_the_resolver_of_a_user(world: World, logged: Log
     assert changing.closed
 
 
+@pytest.mark.parametrize("then", ["close", "tell"])
+def test_the_listener_may_close_or_lead_to_other_addresses(world: World, then: str) -> None:
+    world.dns.set_ips("a", "10.0.0.1")
+    world.dns.set_ips("b", "10.0.0.2")
+    changing = Changing()
+    world.start(changing)
+
+    def act() -> None:
+        world.noted.then = lambda: None
+        if then == "close":
+            world.names.close()
+        else:
+            changing.tell("tcp://10.0.0.3:1")
+
+    world.noted.then = act
+    changing.tell("tcp://a:1", "tcp://b:1")
+    assert world.noted.addresses == ["tcp://10.0.0.1:1" if then == "close" else "tcp://10.0.0.3:1"]
+    assert not world.clock.getDelayedCalls()
+
+
 def test_the_last_addresses_stay_until_a_new_name_is_answered(world: World) -> None:
     world.dns.zone["slow", 1] = world.dns.zone["slow", 28] = None
     changing = Changing("tcp://10.0.0.7:1")

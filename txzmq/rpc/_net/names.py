@@ -114,7 +114,8 @@ class NamedAddresses:
         for name in before.values():
             name.resolver.close()
         for name in new:
-            if not self._closed:  # by what the listener did with the addresses of another one
+            # What the listener does with the addresses of one may change the others.
+            if not self._closed and name in self._names.values():
                 name.resolver.start(self._clock, name)
         self._tell()
 
