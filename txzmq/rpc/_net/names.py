@@ -101,8 +101,11 @@ class NamedAddresses:
         """See :class:`~txzmq.rpc.Resolver`."""
         self._closed = True
         self._resolver.close()
-        for name in self._names.values():
+        names, self._names = self._names, {}
+        for name in names.values():
             name.resolver.close()
+        self._given = ()
+        self._told = None
 
     # -- ResolverListener ----------------------------------------------------------------------
 
