@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import importlib
+import os
 import sys
 from typing import Any, cast
 
 import zmq
 import zmq.backend
 
-__all__ = ["frameProperty", "hasMulticast", "recv", "send"]
+__all__ = ["frameProperty", "hasMulticast", "noSocket", "recv", "send"]
 
 # Bound once, as they are called for every part of every message. The connection's own socket class
 # would report each call as a touch from outside. zmq.Socket.send looks for draft options first, and
@@ -33,6 +35,50 @@ def _recvOnPyPy(
 
 if sys.implementation.name == "pypy":
     recv = cast("Any", _recvOnPyPy)
+
+
+def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
+    """The error for a socket that libzmq did not make: the same, with a message that says why.
+
+    libzmq says "too many open files" also when the context has as many sockets as it may have.
+    """
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return error
+    try:
+        os.close(os.dup(_anyDescriptor()))
+    except OSError as full:
+        if full.errno == errno.ENFILE:
+            return zmq.ZMQError(full.errno, "the system has no file descriptors left (fs.file-max)")
+        message = (
+            f"the process has no file descriptors left: {_descriptorLimit()}; raise it (ulimit -n, "
+            "LimitNOFILE= of systemd). An endpoint takes about five"
+        )
+    else:
+        message = (
+            f"the ZeroMQ context has all {context.get(zmq.MAX_SOCKETS)} sockets that it may have: "
+            "set ZmqFactory.maxSockets (65,535 at most) before the factory is made, or use several "
+            "factories. A channel's endpoint takes three, six with streams"
+        )
+    return zmq.ZMQError(error.errno, message)
+
+
+def _anyDescriptor() -> int:
+    """A descriptor that is open."""
+    for descriptor in range(64):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            continue
+        return descriptor
+    return os.open(os.devnull, os.O_RDONLY)  # raises, where the limit is reached
+
+
+def _descriptorLimit() -> str:
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return "its limit is reached"
+    return f"its limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} (RLIMIT_NOFILE)"
 
 
 def hasMulticast() -> bool:

@@ -118,6 +118,10 @@ class MonotonicClock:
         """As the reactor's."""
         return self._reactor.callLater(delay, callable, *args, **kw)
 
+    def __getattr__(self, name: str) -> Any:
+        # The rest of the reactor: to ask the DNS takes sockets.
+        return getattr(self._reactor, name)
+
 
 def monotonic(reactor: Clock) -> Clock:
     """A clock of *reactor* that goes only forward; the clock of a test is returned as it is."""

@@ -19,9 +19,10 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from txzmq._backend import recv, send
+from txzmq._backend import noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
+from txzmq._inproc import InprocAddresses
 from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
@@ -49,7 +50,10 @@ _callWithLogger: Callable[..., object] = cast("Any", log).callWithLogger
 NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_SNDMORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _get: Callable[[zmq.Socket[bytes], int], int] = cast("Any", zmq.Socket[bytes].get)
+# As above, without the watching of the connection's own socket class.
+_unbind = zmq.Socket[bytes].unbind
 
+_INPROC: Final = "inproc://"
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
 #: A part of so many bytes or more goes to libzmq without a copy. To copy a smaller one costs less
@@ -110,6 +114,11 @@ class Factory(Protocol):
     @property
     def connections(self) -> set[ZmqConnection]:
         """All connections that are open; each adds and removes itself."""
+        ...
+
+    @property
+    def inproc(self) -> InprocAddresses:
+        """Where its connections listen by inproc; each says so when it binds and closes."""
         ...
 
     @property
@@ -326,7 +335,8 @@ class ZmqConnection:
             same identity get each other's messages.
         :raises ValueError: if the endpoint's type is neither bind nor connect.
         :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
-            down. Nothing is left open after an exception.
+            down, or there are no more sockets or file descriptors, as the message says. Nothing is
+            left open after an exception.
         :raises WrongThreadError: in another thread than the reactor's, as from all methods.
         :raises ForkedError: in a child of the process that made *factory*, as from all methods.
         """
@@ -344,12 +354,17 @@ class ZmqConnection:
         self._sent = False
         self._turnEndWanted = False
         self.monitor: Monitor | None = None
+        # Whether it listens by inproc.
+        self._isInproc = False
 
         if factory.closed:
             raise zmq.ZMQError(zmq.ETERM)
         self._retryTimer = ResettableTimer(factory.reactor, self._retry)
         # The context makes it, so that its destroy() knows the socket.
-        socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
+        try:
+            socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
+        except zmq.ZMQError as error:
+            raise noSocket(factory.context, error) from None
         self.socket: zmq.Socket[bytes] | None = socket
         try:
             self.fd: int = _get(socket, zmq.FD)
@@ -409,6 +424,9 @@ class ZmqConnection:
     def _attach(self, endpoint: ZmqEndpoint) -> None:
         if endpoint.type == ZmqEndpointType.bind:
             self._openSocket().bind(endpoint.address)
+            if endpoint.address.startswith(_INPROC) and self.factory is not None:
+                self.factory.inproc.bind(endpoint.address, self)
+                self._isInproc = True
         elif endpoint.type == ZmqEndpointType.connect:
             self._openSocket().connect(endpoint.address)
         else:
@@ -450,7 +468,18 @@ class ZmqConnection:
         factory.connections.discard(self)
         self.factory = self.socket = None
         socket.connection = None  # so that its close() does not shut this down again
+        if self._isInproc:
+            self._unbindInproc(socket)
         socket.close()
+        if self._isInproc:
+            factory.inproc.unbind(self)
+
+    def _unbindInproc(self, socket: zmq.Socket[bytes]) -> None:
+        """Free the addresses now: libzmq does so only when its own thread has closed the socket."""
+        for endpoint in self.endpoints:
+            if endpoint.type == ZmqEndpointType.bind and endpoint.address.startswith(_INPROC):
+                with suppress(zmq.ZMQError):  # the application has done it
+                    _unbind(socket, endpoint.address)
 
     def collected(self) -> None:
         """Called when the connection is garbage, and its socket is still open.

@@ -16,6 +16,7 @@ import zmq
 from twisted.logger import Logger
 
 from txzmq._guard import Guard
+from txzmq._inproc import InprocAddresses
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Reactor, default_reactor
 from txzmq.connection import ZmqConnection
@@ -85,6 +86,10 @@ class ZmqFactory:
     reactor: Reactor = _DefaultReactor()  # type: ignore[assignment]  # a descriptor gives it
     #: How many I/O threads ZeroMQ uses.
     ioThreads: int = 1
+    #: How many sockets may be open at a time, from 1 to 65,535; libzmq's own default is 1,023. A
+    #: channel's endpoint takes three, six once it has streams, since watching a connection takes
+    #: two. It cannot be raised once a socket exists. The table for so many takes 0.8 MB.
+    maxSockets: int = 65_535
     #: Milliseconds for which :meth:`shutdown` may block to get unsent messages out; -1 for ever.
     lingerPeriod: int = 100
     #: Whether :meth:`shutdown` was called; no connection can be made any more.
@@ -98,7 +103,9 @@ class ZmqFactory:
         if reactor is not None:
             self.reactor = reactor
         self.connections: set[ZmqConnection] = set()
-        self.context: zmq.Context[zmq.Socket[bytes]] = _Context(self.ioThreads)
+        self.context: zmq.Context[zmq.Socket[bytes]] = self._makeContext()
+        #: Where its connections listen by inproc.
+        self.inproc = InprocAddresses()
         # Any: Twisted does not say what a trigger's id is.
         self.trigger: Any = None
         this = weakref.ref(self)
@@ -108,6 +115,15 @@ class ZmqFactory:
 
     def __repr__(self) -> str:
         return "ZmqFactory()"
+
+    def _makeContext(self) -> _Context:
+        context = _Context(self.ioThreads)
+        context.set(zmq.MAX_SOCKETS, self.maxSockets)
+        return context
+
+    def renewContext(self) -> None:
+        """Replace the context; for a forked child that has the unused one of its parent."""
+        self.context = self._makeContext()
 
     def shutdown(self) -> None:
         """Close all connections and the context.
@@ -185,7 +201,7 @@ def _forked(factory: ZmqFactory) -> None:
     if isinstance(context, _Context):  # the application may have set another
         context.forked = True
         if not context.used:
-            factory.context = _Context(factory.ioThreads)
+            factory.renewContext()
             return
     factory.guard.fork()
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from txzmq._backend import noSocket
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
 __all__ = ["CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
@@ -79,12 +80,17 @@ class ZmqMonitor(ZmqConnection):
         address = f"inproc://txzmq.monitor.{next(_names)}"
         self._watched = watched
         self._handler = handler
-        # This end first: libzmq's end would wait for it with each event, and when it is disabled.
-        super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
+        # This end is made first, since libzmq's end waits for it with each event. It is connected
+        # last: a connection that nobody binds for, as there is no socket left for libzmq's end,
+        # ends the process when the context is closed.
+        super().__init__(factory)
         try:
             socket.monitor(address, events)
-        except BaseException:
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+        except BaseException as error:
             super().shutdown()
+            if isinstance(error, zmq.ZMQError):
+                raise noSocket(factory.context, error) from None
             raise
         watched.attachMonitor(self)
         factory.connections.discard(self)

@@ -2,7 +2,8 @@
 
 First, calls in flight: how much a client's and a server's process grow for each, with the size of
 the messages above it, and with ``--lines`` the lines that allocate most of it. Then, likewise,
-streams of responses that are open and idle, before their first item and after it. Then very many
+streams of responses that are open and idle, before their first item and after it, and many channels
+with a connection each. Then very many
 calls of which one in a hundred each fails in one of seven ways: whether either process grows. Fails
 where a goal is missed.
 """
@@ -85,6 +86,13 @@ def idle(streams: int) -> list[str]:
     return missed
 
 
+def channels(number: int) -> None:
+    """Measure and print channels in one process; they have no goal, libzmq takes most of it."""
+    print()
+    (sample,) = _play("channels", number)
+    _growth("channels", sample, number)
+
+
 def _growth(title: str, sample: Sample, number: int) -> dict[str, float]:
     """Print how the processes grew by so many calls or streams; bytes for each one, by side."""
     _row(title, "before", "during", "after", "each")
@@ -141,6 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--in-flight", type=int, default=100_000, metavar="CALLS")
     parser.add_argument("--idle", type=int, default=10_000, metavar="STREAMS")
+    parser.add_argument("--channels", type=int, default=2_000, metavar="CHANNELS")
     parser.add_argument("--failures", type=int, default=1_000_000, metavar="CALLS")
     parser.add_argument("--lines", type=int, default=0, help="print so many lines that allocate")
     given = parser.parse_args()
@@ -150,6 +159,8 @@ def main() -> int:
     missed += idle(given.idle) if given.idle else []
     if given.lines and given.idle:
         print_lines("idle", given.idle, given.lines, "--item")
+    if given.channels:
+        channels(given.channels)
     if given.failures:
         print()
         missed += failures(given.failures)

@@ -105,6 +105,29 @@ async def idle(given: argparse.Namespace, factory: ZmqFactory, pause: Pause) -> 
     say(json.dumps({"before": before, "during": during, "after": after}))
 
 
+async def channels(given: argparse.Namespace, factory: ZmqFactory, pause: Pause) -> None:
+    """Have many channels, each with a connection of its own that has had a call."""
+    first = Channel(factory, given.endpoint, timeout=_HOURS)
+    sides = Sides(first, lines=given.lines)
+
+    async def connect(number: int) -> list[Channel]:
+        made = [Channel(factory, given.endpoint, timeout=_HOURS) for _ in range(number)]
+        await gatherResults([one.unary_unary(DO, StringValue(value="value")) for one in made])
+        return made
+
+    opened = await connect(10)  # what is loaded and cached at first use does not count
+    before = await sides.measure()
+    opened += await connect(given.calls)
+    during = await sides.measure()
+    for one in opened:
+        one.close()
+    del opened[:]
+    await pause(2.0)
+    after = await sides.measure()
+    say(json.dumps({"before": before, "during": during, "after": after}))
+    first.close()
+
+
 class _Begun:
     """Reads a stream."""
 
@@ -259,6 +282,7 @@ class Pause:
 SCENARIOS: dict[str, Callable[..., Coroutine[Deferred[Any], Any, None]]] = {
     "in-flight": in_flight,
     "idle": idle,
+    "channels": channels,
     "failures": failures,
 }
 

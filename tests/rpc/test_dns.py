@@ -14,8 +14,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.names.error import DNSNameError, DNSQueryRefusedError
 
 from tests.programs import Program, started
+from tests.rpc.service import ECHO, Echo, text
 from tests.support import Logged, Loop
-from txzmq.rpc import DnsResolver, ResolvedAddress, Unavailable
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, DnsResolver, ResolvedAddress, Server, Unavailable
 from txzmq.rpc._net.dns import SystemDns
 
 pytestmark = pytest.mark.skipif(
@@ -153,6 +155,24 @@ def test_a_hosts_file_that_changes(one_loop: Loop, tmp_path: Path) -> None:
         watch.resolver.close()
 
     one_loop.run(main)
+
+
+def test_a_channel_asks_the_server(loop: Loop) -> None:
+    dns_port = free_port()
+
+    async def main() -> str:
+        factory = ZmqFactory(loop.reactor)
+        server = Server(factory, [Echo()])
+        port = server.listen("tcp://127.0.0.1:*").rpartition(":")[2]
+        with dnsmasq(dns_port, "--host-record=greeter.test,127.0.0.1"):
+            channel = Channel(factory, f"dns://127.0.0.1:{dns_port}/greeter.test:{port}")
+            reply = await channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
+            channel.close()
+        await server.stop(0)
+        factory.shutdown()
+        return reply.value
+
+    assert loop.run(main) == "x"
 
 
 def test_a_name_that_is_not_there_and_then_is(one_loop: Loop) -> None:

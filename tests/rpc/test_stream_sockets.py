@@ -26,7 +26,7 @@ from tests.rpc.streaming import (
 )
 from tests.support import Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Server, SocketOptions
+from txzmq.rpc import Channel, Context, FailedPrecondition, Server, SocketOptions
 from txzmq.rpc.transport import ZmqNetwork
 
 
@@ -43,6 +43,7 @@ def addresses(folder: Path) -> dict[str, tuple[str, str]]:
         "tcp": ("tcp://127.0.0.1:*", ""),
         "tcp6": ("tcp://[::1]:*", ""),
         "ipc": (f"ipc://{folder}/server", ""),
+        "ipc of any name": ("ipc://*", ""),
         "inproc": ("inproc://server", ""),
         "wildcard": ("tcp://0.0.0.0:*", "127.0.0.1"),
     }
@@ -51,7 +52,7 @@ def addresses(folder: Path) -> dict[str, tuple[str, str]]:
 async def all_kinds(loop: Loop, listen: str, host: str) -> None:
     factory = ZmqFactory(loop.reactor)
     server = Server(factory, [Streaming(handler)])
-    endpoint = server.listen(listen, insecure=bool(host))
+    endpoint = server.listen(listen, insecure=bool(host) or listen == "ipc://*")
     channel = Channel(factory, endpoint.replace("0.0.0.0", host) if host else endpoint)
     readers = [
         Reader(channel.unary_stream(COUNT, text("3000"))),
@@ -100,8 +101,11 @@ def test_shutting_the_factory_down_ends_all(one_loop: Loop) -> None:
     assert running == 0
 
 
-def test_the_publisher_may_be_elsewhere(one_loop: Loop) -> None:
-    async def main() -> str:
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_publisher_may_be_elsewhere_if_the_channel_allows_it(
+    one_loop: Loop, *, allowed: bool
+) -> None:
+    async def main() -> Reader:
         factory = ZmqFactory(one_loop.reactor)
         server = Server(factory, [Streaming(handler)])
         endpoint = server.listen(
@@ -109,15 +113,41 @@ def test_the_publisher_may_be_elsewhere(one_loop: Loop) -> None:
             publisher="inproc://elsewhere",
             advertise="inproc://elsewhere",
         )
-        channel = Channel(factory, endpoint)
+        publishers = ["inproc://elsewhere"] if allowed else []
+        channel = Channel(factory, endpoint, publishers=publishers)
         reader = Reader(channel.unary_stream(COUNT, text("3")))
         await reader.done
         channel.close()
         await server.stop(0)
         factory.shutdown()
-        return ",".join(reader.items)
+        return reader
 
-    assert one_loop.run(main) == "0,1,2"
+    reader = one_loop.run(main)
+    assert reader.items == (["0", "1", "2"] if allowed else [])
+    if not allowed:
+        assert isinstance(reader.ended, FailedPrecondition)
+        for needed in ("tcp://127.0.0.1:", "inproc://elsewhere", "publishers="):
+            assert needed in reader.ended.message
+
+
+def test_a_server_that_names_a_host_stops_nothing(one_loop: Loop) -> None:
+    async def main() -> Reader:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [Streaming(handler)])
+        endpoint = server.listen("tcp://127.0.0.1:*", advertise="tcp://slow.invalid:1")
+        channel = Channel(factory, endpoint, publishers=lambda publisher, endpoint: True)
+        reader = Reader(channel.unary_stream(COUNT, text("3")))
+        await reader.done
+        collected = await channel.stream_unary(COLLECT, texts(3), timeout=5)
+        assert collected.value == "0,1,2"
+        channel.close()
+        await server.stop(0)
+        factory.shutdown()
+        return reader
+
+    ended = one_loop.run(main).ended
+    assert isinstance(ended, FailedPrecondition)
+    assert "its host is a name" in ended.message
 
 
 def test_a_server_without_streams_publishes_nothing(one_loop: Loop) -> None:

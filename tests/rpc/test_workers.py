@@ -15,11 +15,12 @@ from tests.programs import Program, running
 from tests.rpc.raw import RawClient
 from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, config
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, text
-from tests.support import Loop, gather
+from tests.support import Logged, Loop, gather
 from txzmq import ZmqFactory
 from txzmq.rpc import (
     Channel,
     Code,
+    ConnectivityState,
     DeadlineExceeded,
     InsecureBindError,
     Method,
@@ -269,6 +270,47 @@ def test_n11_a_worker_comes_back_from_a_proxy_that_spoke_garbage(
         factory.shutdown()
 
     one_loop.run(main)
+
+
+def test_a_worker_finds_its_proxy_by_name_and_again_when_it_comes_back(
+    one_loop: Loop, stack: contextlib.ExitStack
+) -> None:
+    proxy = Proxy(stack)
+    factory = ZmqFactory(one_loop.reactor)
+    service = Echo()
+    server = Server(factory, [service])
+
+    async def main() -> None:
+        channel = Channel(factory, proxy.clients)
+        server.connect(f"tcp://localhost:{proxy.servers.rpartition(':')[2]}")
+        await call_until(channel, lambda: bool(service.seen))
+        proxy.program.kill()
+        await one_loop.until(lambda: server.counters["connection to a proxy lost"] > 1)
+        service.seen.clear()
+        proxy.start()
+        await one_loop.until(lambda: channel.state is ConnectivityState.READY)
+        await call_until(channel, lambda: bool(service.seen))
+        channel.close()
+        await server.stop(0)
+        factory.shutdown()
+
+    one_loop.run(main)
+
+
+@pytest.mark.parametrize("end", ["stop", "shutdown"])
+def test_a_worker_whose_proxy_has_an_unknown_name_tries_on(
+    one_loop: Loop, end: str, logged: Logged
+) -> None:
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [Echo()])
+        server.connect("tcp://no-such-host.invalid:1", insecure=True)
+        if end == "stop":
+            await server.stop(0)
+        factory.shutdown()
+
+    one_loop.run(main)
+    assert not logged.failures()
 
 
 def test_strangers_are_not_dialled_unless_that_is_spelled_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -16,6 +17,8 @@ from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.addresses import Publishers, publisher_for, publisher_rule
+from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import StreamInput
@@ -76,12 +79,14 @@ class Channel:
         stream_window_bytes: int = STREAM_WINDOW_BYTES,
         backlog: int = BACKLOG,
         socket_options: SocketOptions | None = None,
+        publishers: Publishers = (),
     ) -> None:
         """Begin to connect; nothing is blocked.
 
         :param factory: owns the sockets and knows the reactor.
         :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
-            looked up and watched, such as ``dns:///host:5000``; or a resolver.
+            looked up and watched, such as ``dns:///host:5000``; or a resolver. A host name in an
+            address, such as ``tcp://host:5000``, is looked up and watched likewise.
         :param policy: which of the endpoints a call goes to; None for
             what the service config says, or else :class:`~txzmq.rpc.RoundRobin`.
         :param service_config: timeouts, retries, hedging and more, by method; as gRPC's, in JSON
@@ -104,7 +109,13 @@ class Channel:
         :param stream_window_bytes: bytes of them; the item that reaches them is the last.
         :param backlog: bytes of requests that may wait for their replies, or to be sent.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
-        :raises ValueError: if there is no endpoint, or a name or the service config is malformed.
+        :param publishers: where streams may come from beside the server's own host: addresses such
+            as ``tcp://10.0.0.7`` (any port) or ``tcp://10.0.0.7:5001``, or a function that is given
+            the publisher's address and the server's endpoint and says whether to connect. A server
+            that names another publisher fails the stream with FAILED_PRECONDITION. Names of hosts
+            are never accepted here.
+        :raises ValueError: if there is no endpoint, or a name, the service config or one of
+            *publishers* is malformed.
         :raises zmq.ZMQError: if an address is none.
         """
         if isinstance(factory, ZmqFactory):
@@ -116,17 +127,21 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
+        resolver = resolver_for(endpoint)
+        if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
+            resolver = NamedAddresses(resolver)
         self.guard = network.guard
         self._notifier = Notifier(network.clock, observer)
         self._pool = SubchannelPool(
             network,
-            resolver_for(endpoint),
+            resolver,
             policy or RoundRobin(random=network.random),
             liveness=liveness or Liveness(),
             random=network.random,
             notifier=self._notifier,
             message_size=message_size,
             batching=batching,
+            publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
         )
         self._registry = CallRegistry(

@@ -148,7 +148,7 @@ class Server:
         listener.opened(transport)
         if self._publishes:
             try:
-                self._publish(listener, publisher or beside(address), advertise or "")
+                self._publish(listener, publisher or beside(transport.endpoint), advertise or "")
                 if multicast is not None:
                     self._publish(listener, multicast, announced(multicast), multicast=True)
             except BaseException:

@@ -53,16 +53,20 @@ class SubchannelPool:
         notifier: Notifier,
         message_size: int,
         batching: bool,
+        publisher_for: Callable[[str, str], str],
         closed: Callable[[], None],
     ) -> None:
         """Begin to connect.
 
         :param notifier: told of changes.
+        :param publisher_for: where to subscribe to a publisher, by its address and the server's;
+            ValueError for one that is refused.
         :param closed: called when the sockets were closed with their factory.
         """
         self.message_size = message_size
         self.batching = batching
         self.closed = closed
+        self.publisher_for = publisher_for
         self.liveness = liveness
         self.random = random
         self.state = ConnectivityState.IDLE

@@ -116,6 +116,13 @@ class StreamControlOwner(Protocol):
 
     address: str
 
+    def publisher_for(self, publisher: str) -> str:
+        """Where to subscribe to the publisher that the server has told.
+
+        :raises ValueError: if the channel must not connect to it.
+        """
+        ...
+
     @property
     def is_ready(self) -> bool:
         """Whether control calls can be made."""
@@ -156,7 +163,7 @@ class StreamControl:
         """:param message_size: bytes that an item may have."""
         self._owner = owner
         self._control = control
-        self._subscriber = Subscriber(network, self, owner.address, message_size)
+        self._subscriber = Subscriber(network, self, owner.publisher_for, message_size)
         self._streams: dict[bytes, ControlledStream] = {}
         # Of shared streams, those that have a topic besides the one above.
         self._others: dict[bytes, list[ControlledStream]] = {}

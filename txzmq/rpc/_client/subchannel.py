@@ -55,6 +55,13 @@ class SubchannelOwner(Protocol):
         """Count an event."""
         ...
 
+    def publisher_for(self, publisher: str, server: str, /) -> str:
+        """Where to subscribe to a publisher that *server* has told.
+
+        :raises ValueError: if the channel must not connect to it.
+        """
+        ...
+
     def noticed(self, event: str, subchannel: Subchannel) -> None:
         """The subchannel's wire has counted an event."""
         ...
@@ -312,6 +319,13 @@ class Subchannel:
     def may_send_early(self) -> bool:
         """Whether control calls may be made before the turn ends: nothing has to go before them."""
         return self._may_flush_early and not self._outgoing
+
+    def publisher_for(self, publisher: str) -> str:
+        """Where to subscribe to the publisher that the server has told.
+
+        :raises ValueError: if the channel must not connect to it.
+        """
+        return self._owner.publisher_for(publisher, self.address)
 
     def count(self, event: str) -> None:
         """Count an event of a stream."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
 
 from twisted.logger import Logger
 
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import Network, SubscriberHandler, SubscriberTransport
-from txzmq.rpc._net.addresses import is_multicast, reachable
+from txzmq.rpc._net.addresses import is_multicast
 from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.limits import MESSAGE_SIZE
 
@@ -21,7 +22,11 @@ _RETRY: Final = 1.0
 
 
 class GroupError(Exception):
-    """A multicast group cannot be joined; the message says why."""
+    """A multicast group cannot be joined, or a publisher is not accepted; the message says why."""
+
+
+#: Where to subscribe to the publisher that the server has told; ValueError if that is refused.
+PublisherFor: TypeAlias = Callable[[str], str]
 
 
 class SubscriberOwner(Protocol):
@@ -97,15 +102,19 @@ class Subscriber:
     """
 
     def __init__(
-        self, network: Network, owner: SubscriberOwner, server: str, message_size: int
+        self,
+        network: Network,
+        owner: SubscriberOwner,
+        publisher_for: PublisherFor,
+        message_size: int,
     ) -> None:
         """
-        :param server: the address of the server, to which a publisher's address may refer.
+        :param publisher_for: decides whether and where to connect to a publisher.
         :param message_size: bytes that an item may have.
         """
         self._network = network
         self._owner = owner
-        self._server = server
+        self._publisher_for = publisher_for
         self._message_size = message_size
         self._transport: SubscriberTransport | None = None
         #: Where the server's publisher listens; empty before a stream has said so.
@@ -147,12 +156,15 @@ class Subscriber:
 
         :param bundle: the topic under which it may be published with others; empty for none.
         :param publisher: where the server says that it is published.
-        :raises GroupError: if it comes from a multicast group that cannot be joined;
+        :raises GroupError: if the group cannot be joined, or the publisher is not accepted;
             :meth:`unsubscribe` all the same.
         """
-        endpoint = reachable(publisher, self._server)
         if bundle:
             self._bundles[bundle] += 1
+        try:
+            endpoint = self._publisher_for(publisher)
+        except ValueError as error:
+            raise GroupError(str(error)) from error
         if is_multicast(endpoint):
             self._join(topic, endpoint)
         elif self._transport is None or endpoint != self.endpoint:

@@ -105,6 +105,8 @@ _exception_for: Any = ResolverBase().exceptionForCode  # type: ignore[no-untyped
 class SystemDns:
     """Looks names up in ``/etc/hosts``, then asks the servers of ``/etc/resolv.conf``.
 
+    It knows ``localhost`` also where the file does not have it.
+
     It reads the files for each lookup. A Deferred that is cancelled leaves no timer and no
     descriptor behind.
     """
@@ -163,9 +165,10 @@ class SystemDns:
 
     def _from_file(self, name: str) -> list[str]:
         path = FilePath(os.fspath(self._hosts_file))
-        return cast(
-            list[str], _hosts.searchFileForAll(path, name.removesuffix(".").encode("ascii"))
-        )
+        host = name.removesuffix(".")
+        found = cast(list[str], _hosts.searchFileForAll(path, host.encode("ascii")))
+        # RFC 6761: no server is asked for localhost, whatever the file says.
+        return found or (["127.0.0.1", "::1"] if host.lower() == "localhost" else [])
 
     async def _ask(self, name: str, kind: int, servers: Sequence[tuple[str, int]]) -> Answer:
         query = dns.Query(name.encode("ascii"), kind, dns.IN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from txzmq._backend import hasMulticast
@@ -32,6 +32,9 @@ from txzmq.rpc._core.transport import (
     WorkerHandler,
 )
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
+from txzmq.rpc._net.names import check_numeric, dns_target
+from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
 from txzmq.rpc.socket_options import SocketOptions
 
 __all__ = ["ZmqNetwork"]
@@ -74,6 +77,10 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
 
 
 H = TypeVar("H", bound=Handler)
+
+
+def _ignore() -> None:
+    """Take back nothing."""
 
 
 class _TransportConnection(ZmqConnection, Generic[H]):
@@ -158,6 +165,9 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         # What to tell the handler once the socket is drained, so that replies come before the loss.
         self._lost = False
         self._reached = False
+        self._unbound = False
+        self._forget_address = _ignore
+        self._address = address
         self._byteBudget = ByteBudget(defaults.send_budget)
         merged = {**defaults.for_channel(), **_family(address), **options}
         self.socketOptions = merged
@@ -165,13 +175,24 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         super().__init__(factory)
         try:
             if _has_no_events(address):
-                self._reached = True  # to be told at once; it is not lost before it is closed
+                self._forget_address = factory.inproc.watch(address, self._bound)
+                self._bound(factory.inproc.isBound(address))
             else:
                 ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
-            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+                self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException:
             self.close()
             raise
+
+    def _bound(self, is_bound: bool) -> None:
+        """Somebody listens at the inproc address, or nobody does (any more)."""
+        if is_bound and not self._ready:
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, self._address)])
+            self._ready = self._reached = True
+        elif not is_bound:
+            self._lost = self._ready
+            self._unbound = not self._ready
+        self.scheduleRead()
 
     def messageReceived(self, message: list[bytes]) -> None:
         self._handler.received(message)
@@ -180,6 +201,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         return self.trySend(message)
 
     def shutdown(self) -> None:
+        self._forget_address()
         self._handshake.stop()
         super().shutdown()
 
@@ -187,6 +209,12 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._handler.flush()
 
     def drained(self) -> None:
+        if self._unbound:
+            self._unbound = False
+            if not self._ready:
+                self._handler.unreachable(
+                    "no connection of this ZmqFactory is bound to it, and inproc reaches no other"
+                )
         if self._lost:
             self._lost = self._reached = False
             self._handler.disconnected()
@@ -262,8 +290,12 @@ class _WorkerConnection(_ServerConnection):
         handler: WorkerHandler,
         options: Mapping[str, int],
         budget: int,
+        *,
+        redials: bool,
     ) -> None:
+        """:param redials: whether to fail, and not to try again, where nobody listens."""
         self._worker = handler
+        self._redials = redials
         self._handshake = _HandshakeTimer(factory.reactor, address, options, self._fail)
         # What to tell the handler once the socket is drained; empty for nothing.
         self._failure = ""
@@ -276,6 +308,8 @@ class _WorkerConnection(_ServerConnection):
             self._fail("the connection to the proxy was lost")
         elif name.startswith("HANDSHAKE_FAILED"):
             self._fail(f"the handshake failed: {name}")
+        elif name == "CONNECT_RETRIED" and self._redials:
+            self._fail(f"connecting to {self.endpoint} failed")
 
     def _fail(self, reason: str) -> None:
         self._failure = self._failure or reason
@@ -290,6 +324,82 @@ class _WorkerConnection(_ServerConnection):
         if self._failure and not self._closing:
             self._closing = True
             self._worker.failed(self._failure)
+
+
+class _NamedWorker:
+    """A connection to a proxy whose host is a name: looked up once, each time anew."""
+
+    tells_of_loss = True
+
+    def __init__(
+        self,
+        network: ZmqNetwork,
+        address: str,
+        target: str,
+        handler: WorkerHandler,
+        connect: Callable[[str], ServerTransport],
+    ) -> None:
+        """
+        :param target: what to look up.
+        :param connect: makes the connection to an address.
+        """
+        self.endpoint = address
+        self._handler = handler
+        self._random = network.random
+        self._connect = connect
+        self._transport: ServerTransport | None = None
+        self._reason = ""
+        self._fail = ResettableTimer(network.clock, self._failed)
+        self._forget_network = network.when_closed(self._closed)
+        self._resolver = DnsResolver(target)
+        self._resolver.start(network.clock, self)
+
+    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
+        """Connect to one of the name's addresses; when it is lost, another gets its turn."""
+        self._stop()
+        try:
+            self._transport = self._connect(self._random.choice(addresses).address)
+        except Exception as error:  # noqa: BLE001 - what a socket lacks now it may have later
+            self._fail_soon(str(error))
+
+    def not_resolved(self, error: Unavailable) -> None:
+        """The name cannot be looked up now."""
+        self._stop()
+        self._fail_soon(error.message)
+
+    def _fail_soon(self, reason: str) -> None:
+        self._reason = reason
+        self._fail.start(0)  # not at once: the handler may not have this transport yet
+
+    def _failed(self) -> None:
+        self._handler.failed(self._reason)
+
+    def _closed(self) -> None:
+        self.close()
+        self._handler.closed()
+
+    def _stop(self) -> None:
+        self._resolver.close()
+        self._forget_network()
+
+    def send_message(self, message: list[bytes]) -> SendResult:
+        """Nobody is connected before the name is known, so that there is nobody to reply to."""
+        if self._transport is None:
+            return SendResult.UNREACHABLE
+        return self._transport.send_message(message)
+
+    def peer_address(self, peer: bytes) -> str:
+        return "" if self._transport is None else self._transport.peer_address(peer)
+
+    def flush_soon(self) -> None:
+        if self._transport is not None:
+            self._transport.flush_soon()
+
+    def close(self) -> None:
+        self._stop()
+        self._fail.stop()
+        if self._transport is not None:
+            self._transport.close()
 
 
 class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
@@ -371,19 +481,39 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self._closing = False
         self._handshake = _HandshakeTimer(factory.reactor, address, options, handler.failed)
         self._ready = False
+        self._address = address
+        # What to tell the handler once the socket is drained.
+        self._reached = self._lost = False
+        self._forget_address = _ignore
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory)
         try:
-            # Told at once, as there are no events; a group has none either.
-            self._reached = multicast or _has_no_events(address)
-            if not self._reached:
-                ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
-            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
+            self._reached = multicast  # told at once, as a group has no events
+            if _has_no_events(address):
+                self._forget_address = factory.inproc.watch(address, self._bound)
+                self._bound(factory.inproc.isBound(address))
+            else:
+                if not multicast:
+                    ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
+                self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException:
             self.close()
             raise
 
+    def _bound(self, is_bound: bool) -> None:
+        """A publisher listens at the inproc address, or none does (any more)."""
+        if is_bound and not self._ready:
+            self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, self._address)])
+            self._ready = self._reached = True
+        elif not is_bound and self._ready:
+            self._ready = self._reached = False
+            self._lost = True
+        self.scheduleRead()
+
     def drained(self) -> None:
+        if self._lost:
+            self._lost = False
+            self._handler.disconnected()
         if self._reached:
             self._reached = False
             self._handler.connected()
@@ -392,6 +522,7 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self._handler.published(message[0])
 
     def shutdown(self) -> None:
+        self._forget_address()
         self._handshake.stop()
         super().shutdown()
 
@@ -426,7 +557,11 @@ class ZmqNetwork:
     def connect(
         self, address: str, handler: ClientHandler, options: Mapping[str, int]
     ) -> ClientTransport:
-        """A DEALER connected to *address*."""
+        """A DEALER connected to *address*.
+
+        :raises ValueError: if its host is a name.
+        """
+        check_numeric(address)
         return _ClientConnection(self._factory, address, handler, options, self._options)
 
     def listen(
@@ -439,9 +574,19 @@ class ZmqNetwork:
     def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """A ROUTER connected to *address*."""
+        """A ROUTER connected to *address*; a name is looked up first."""
         merged = {**self._options.for_worker(), **options}
-        return _WorkerConnection(self._factory, address, handler, merged, self._options.send_budget)
+        target = dns_target(address)
+
+        def connect(address: str) -> ServerTransport:
+            budget, redials = self._options.send_budget, target is not None
+            return _WorkerConnection(
+                self._factory, address, handler, merged, budget, redials=redials
+            )
+
+        if target is None:
+            return connect(address)
+        return _NamedWorker(self, address, target, handler, connect)
 
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
@@ -459,7 +604,11 @@ class ZmqNetwork:
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
-        """A SUB connected to *address*."""
+        """A SUB connected to *address*.
+
+        :raises ValueError: if its host is a name.
+        """
+        check_numeric(address)
         merged = {**self._options.for_subscriber(), **options}
         interface = self._options.multicast_interface
         if interface:

@@ -1,0 +1,143 @@
+"""Which publishers a client connects to: its server's own, and what ``publishers=`` allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import Logged, examples
+from txzmq.rpc._net.addresses import ip_of, publisher_for, publisher_rule, split_tcp
+
+NOTHING = publisher_rule(())
+
+
+def in_our_network(publisher: str, endpoint: str) -> bool:
+    return publisher.startswith("tcp://10.")
+
+
+@pytest.mark.parametrize(
+    ("publisher", "server", "address"),
+    [
+        ("tcp://10.0.0.7:5001", "tcp://10.0.0.7:5000", "tcp://10.0.0.7:5001"),
+        ("tcp://0.0.0.0:5001", "tcp://10.0.0.7:5000", "tcp://10.0.0.7:5001"),
+        ("tcp://*:5001", "tcp://10.0.0.7:5000", "tcp://10.0.0.7:5001"),
+        ("tcp://[::]:5001", "tcp://[2001:db8::1]:5000", "tcp://[2001:db8::1]:5001"),
+        ("tcp://[2001:db8:0::1]:1", "tcp://[2001:db8::1]:5000", "tcp://[2001:db8:0::1]:1"),
+        ("tcp://10.0.0.7:1", "tcp://10.0.0.1:0;10.0.0.7:5000", "tcp://10.0.0.7:1"),
+        ("ipc:///run/x/sock.streams", "ipc:///run/x/sock", "ipc:///run/x/sock.streams"),
+        # The folder has another name for the server; the client stays in its own.
+        ("ipc:///data/sock.streams", "ipc:///mnt/sock", "ipc:///mnt/sock.streams"),
+        ("ipc://@greeter.streams", "ipc://@greeter", "ipc://@greeter.streams"),
+        ("inproc://a.streams", "inproc://a", "inproc://a.streams"),
+        ("epgm://239.192.1.1:5555", "ipc:///x", "epgm://239.192.1.1:5555"),
+        ("epgm://evil.example;239.192.1.1:5555", "ipc:///x", "epgm://239.192.1.1:5555"),
+        ("tcp://there:2", "tcp://there:1", "tcp://there:2"),  # of a network of one's own
+    ],
+)
+def test_a_publisher_of_the_server_itself_is_accepted(
+    publisher: str, server: str, address: str
+) -> None:
+    assert publisher_for(publisher, server, NOTHING) == address
+
+
+@pytest.mark.parametrize(
+    ("publisher", "server", "why"),
+    [
+        ("tcp://10.0.0.8:5001", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("tcp://127.0.0.1:22", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("tcp://slow.example.org:5001", "tcp://10.0.0.7:5000", "host is a name"),
+        ("tcp://10.0.0.7", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("tcp://10.0.0.7:http", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("tcp://evil:0;10.0.0.7:1", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("ipc:///run/docker.sock", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("ipc:///run/docker.sock", "ipc:///run/x/sock", "not at the server's own host"),
+        ("inproc://zeromq.zap.01", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("inproc://b.streams", "inproc://a", "not at the server's own host"),
+        ("tcp://127.0.0.1:1", "ipc:///run/x/sock", "not at the server's own host"),
+        ("epgm://slow.example.org:5555", "tcp://10.0.0.7:5000", "no multicast group"),
+        ("epgm://10.0.0.7:5555", "tcp://10.0.0.7:5000", "no multicast group"),
+        ("", "tcp://10.0.0.7:5000", "not at the server's own host"),
+    ],
+)
+def test_any_other_is_refused(publisher: str, server: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as raised:
+        publisher_for(publisher, server, NOTHING)
+    for needed in (publisher, server, "publishers="):
+        assert needed in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("publishers", "allowed", "refused"),
+    [
+        ("tcp://10.0.0.8", "tcp://10.0.0.8:5001", "tcp://10.0.0.9:5001"),
+        (["tcp://10.0.0.8:5001"], "tcp://10.0.0.8:5001", "tcp://10.0.0.8:5002"),
+        (["ipc:///a", "tcp://[2001:db8::1]"], "tcp://[2001:db8:0::1]:1", "ipc:///b"),
+        ({"tcp://[::1]:7"}, "tcp://[::1]:7", "tcp://[::1]:8"),
+        (["inproc://elsewhere"], "inproc://elsewhere", "inproc://else"),
+        (in_our_network, "tcp://10.1.1.1:1", "ipc:///x"),
+    ],
+)
+def test_the_user_allows_more(publishers: Any, allowed: str, refused: str) -> None:
+    rule = publisher_rule(publishers)
+    assert publisher_for(allowed, "tcp://192.0.2.1:1", rule) == allowed
+    with pytest.raises(ValueError, match="publishers="):
+        publisher_for(refused, "tcp://192.0.2.1:1", rule)
+
+
+def test_a_function_is_asked_with_both_addresses_and_only_about_others() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def rule(publisher: str, endpoint: str) -> bool:
+        asked.append((publisher, endpoint))
+        return True
+
+    publisher_for("tcp://0.0.0.0:2", "tcp://192.0.2.1:1", rule)
+    publisher_for("tcp://192.0.2.1:2", "tcp://192.0.2.1:1", rule)
+    assert publisher_for("ipc:///x", "tcp://192.0.2.1:1", rule) == "ipc:///x"
+    assert asked == [("ipc:///x", "tcp://192.0.2.1:1")]
+    with pytest.raises(ValueError, match="a name"):
+        publisher_for("tcp://slow.example.org:2", "tcp://192.0.2.1:1", rule)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_function_that_fails_allows_nothing(error: type[BaseException], logged: Logged) -> None:
+    def rule(publisher: str, endpoint: str) -> bool:
+        raise error
+
+    with pytest.raises(ValueError, match="publishers="):
+        publisher_for("tcp://10.0.0.8:1", "tcp://192.0.2.1:1", rule)
+    assert [type(failure) for failure in logged.failures()] == [error]
+
+
+@pytest.mark.parametrize(
+    "publishers", ["10.0.0.7", "tcp://host", "tcp://host:1", "tcp://1.2.3.4:*"]
+)
+def test_publishers_that_are_none(publishers: str) -> None:
+    with pytest.raises(ValueError, match=r"no scheme|no IP address"):
+        publisher_rule(publishers)
+
+
+_HOSTS = st.sampled_from(
+    ["10.0.0.7", "10.0.0.8", "[::1]", "[::]", "0.0.0.0", "*", "name", "", ";", "a;10.0.0.7"]
+)
+_PORTS = st.sampled_from(["1", "5000", "*", "", "x", "65536"])
+_TCP = st.builds("tcp://{}:{}".format, _HOSTS, _PORTS)
+_ANY = _TCP | st.text(max_size=20) | st.builds("ipc://{}".format, st.text(max_size=9))
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(publisher=_ANY, server=st.sampled_from(["tcp://10.0.0.7:1", "tcp://[::1]:1", "ipc:///a/b"]))
+def test_whatever_a_server_says_the_client_stays_with_it(publisher: str, server: str) -> None:
+    try:
+        address = publisher_for(publisher, server, NOTHING)
+    except ValueError:
+        return
+    there, here = split_tcp(address), split_tcp(server)
+    if here is None:
+        assert address == server + ".streams"
+    else:
+        assert there is not None
+        assert ip_of(there[0]) == ip_of(here[0]) is not None

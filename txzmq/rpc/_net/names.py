@@ -1,0 +1,203 @@
+"""Endpoints whose host is a name: looked up by the reactor, never by libzmq.
+
+libzmq looks a name up in its only I/O thread, and the connections of the whole process wait for the
+DNS meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
+
+from twisted.logger import Logger
+
+from txzmq._reactor import Clock
+from txzmq.rpc._net.addresses import named_host, split_tcp
+from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress, Resolver, ResolverListener
+
+__all__ = ["NamedAddresses", "check_numeric", "dns_target"]
+
+_log = Logger()
+#: Makes the resolver for a target such as ``dns:///host:5000``; a test makes another.
+_MakeResolver: TypeAlias = Callable[[str], Resolver]
+
+_SOURCE_HINT: Final = "give the IP address of the host after the semicolon"
+
+
+def dns_target(address: str) -> str | None:
+    """What to look up for a ``tcp://`` address: ``dns:///host:port``.
+
+    :return: None if the address needs no lookup.
+    :raises ValueError: if it says where to connect from, and names where to connect to.
+    """
+    named = named_host(address)
+    if named is None:
+        return None
+    tcp = split_tcp(address)
+    if tcp is not None and ";" in tcp[0]:
+        raise ValueError(f"{address!r} names a host: {_SOURCE_HINT}")
+    return f"dns:///{named[0]}:{named[1]}"
+
+
+def check_numeric(address: str) -> None:
+    """Refuse what libzmq would have to look up.
+
+    :raises ValueError: if the host of a ``tcp://`` address is a name.
+    """
+    named = named_host(address)
+    if named is not None:
+        raise ValueError(
+            f"{address!r} names the host {named[0]!r}, where an IP address is needed: "
+            "libzmq would look it up in its I/O thread"
+        )
+
+
+class NamedAddresses:
+    """Looks up the names in the addresses of another resolver (a Resolver and its listener).
+
+    Each name has a :class:`~txzmq.rpc.DnsResolver`. The addresses of a name stand where the name
+    stood, with its priority and weight; a name that is not resolved yet holds up no other address.
+    """
+
+    def __init__(self, resolver: Resolver, make: _MakeResolver = DnsResolver) -> None:
+        """
+        :param resolver: of the channel's endpoints.
+        :param make: makes the resolver for a name.
+        """
+        self._resolver = resolver
+        self._make = make
+        self._clock: Clock
+        self._listener: ResolverListener
+        # What the resolver has told of last.
+        self._given: Sequence[ResolvedAddress] = ()
+        # By address, for those that are names.
+        self._names: dict[str, _Name] = {}
+        # What the listener was told of; None before the first time.
+        self._told: list[ResolvedAddress] | None = None
+        self._starting = True
+        self._closed = False
+
+    # -- Resolver ------------------------------------------------------------------------------
+
+    def start(self, clock: Clock, listener: ResolverListener) -> None:
+        """See :class:`~txzmq.rpc.Resolver`.
+
+        :raises ValueError: if an address has a malformed name.
+        """
+        self._clock = clock
+        self._listener = listener
+        self._resolver.start(clock, self)
+        self._starting = False
+
+    def resolve_now(self) -> None:
+        """See :class:`~txzmq.rpc.Resolver`."""
+        self._resolver.resolve_now()
+        for name in list(self._names.values()):
+            name.resolver.resolve_now()
+
+    def close(self) -> None:
+        """See :class:`~txzmq.rpc.Resolver`."""
+        self._closed = True
+        self._resolver.close()
+        names, self._names = self._names, {}
+        for name in names.values():
+            name.resolver.close()
+        self._given = ()
+        self._told = None
+
+    # -- ResolverListener ----------------------------------------------------------------------
+
+    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
+        """Begin to look up the names that are new, and forget those that are no more."""
+        before, self._names = self._names, {}
+        new: list[_Name] = []
+        self._given = [given for given in addresses if self._take(given.address, before, new)]
+        for name in before.values():
+            name.resolver.close()
+        for name in new:
+            # What the listener does with the addresses of one may change the others.
+            if not self._closed and name in self._names.values():
+                name.resolver.start(self._clock, name)
+        self._tell()
+
+    def _take(self, address: str, before: dict[str, _Name], new: list[_Name]) -> bool:
+        """Have a name looked up; whether the address can be used."""
+        try:
+            target = dns_target(address)
+            if target is not None and address not in self._names:
+                name = before.pop(address, None)
+                if name is None:
+                    name = _Name(self._make(target), partial(self._changed_name, address))
+                    new.append(name)
+                self._names[address] = name
+        except ValueError:
+            if self._starting:
+                raise
+            # One address that is none does not keep the others from being used.
+            _log.failure("{address}, which was resolved, is none", address=address)
+            return False
+        return True
+
+    def not_resolved(self, error: Unavailable) -> None:
+        """The names of the hosts are not known themselves."""
+        self._listener.not_resolved(error)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def _changed_name(self, address: str) -> None:
+        """There is news of a name."""
+        name = self._names[address]
+        if name.error is not None and self._addresses():
+            _log.warn("{error}; the others are used", error=name.error.message)
+        self._tell()
+
+    def _addresses(self) -> list[ResolvedAddress]:
+        """All that are known, each once."""
+        known: dict[str, ResolvedAddress] = {}
+        for given in self._given:
+            name = self._names.get(given.address)
+            for address in (given.address,) if name is None else name.addresses:
+                known.setdefault(address, given._replace(address=address))
+        return list(known.values())
+
+    def _tell(self) -> None:
+        """Tell the listener what is known now, or why nothing is."""
+        addresses = self._addresses()
+        names = self._names.values()
+        if self._closed or (not addresses and any(name.waits for name in names)):
+            return
+        if addresses or not self._given or self._told is not None:
+            if addresses != self._told:
+                self._told = addresses
+                self._listener.resolved(addresses)
+        else:
+            errors = [name.error.message for name in names if name.error is not None]
+            self._listener.not_resolved(Unavailable("; ".join(errors)))
+
+
+class _Name:
+    """One name, and what is known of it (a ResolverListener)."""
+
+    def __init__(self, resolver: Resolver, changed: Callable[[], None]) -> None:
+        """:param changed: called when something was told."""
+        self.resolver = resolver
+        self.addresses: list[str] = []
+        #: Why there is no address; None before the first answer, and after a good one.
+        self.error: Unavailable | None = None
+        self._changed = changed
+
+    @property
+    def waits(self) -> bool:
+        """Whether the lookup has not ended yet."""
+        return not self.addresses and self.error is None
+
+    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
+        self.addresses = [address.address for address in addresses]
+        self.error = None
+        self._changed()
+
+    def not_resolved(self, error: Unavailable) -> None:
+        self.error = error
+        self._changed()
