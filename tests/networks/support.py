@@ -155,6 +155,8 @@ class ZmqRig(Rig):
         stranger.sendall(_GREETING)
         assert stranger.recv(len(_GREETING), socket.MSG_WAITALL)
         stranger.sendall(_READY)
+        # What comes before libzmq has sent its READY is taken for a part of the handshake.
+        assert stranger.recv(len(_READY) + len("X"), socket.MSG_WAITALL)  # of an XPUB
         return lambda tag: stranger.sendall(bytes([0, 1 + len(tag), 0]) + tag)
 
     @property
