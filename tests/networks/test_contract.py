@@ -58,7 +58,8 @@ async def meet(rig: Rig, client: Client, server: Server) -> bytes:
     before = len(server)
     await sent(rig, client.transport, b"meet")
     await rig.until(lambda: [event for event in server[before:] if event[-1] == b"meet"])
-    return next(event[1] for event in server[before:] if event[-1] == b"meet")
+    peer: bytes = next(event[1] for event in server[before:] if event[-1] == b"meet")
+    return peer
 
 
 async def bound_again(rig: Rig, kind: type[Any], endpoint: str) -> Any:
@@ -294,7 +295,9 @@ def test_a_server_that_dials_out_answers_the_proxy_and_is_told_of_its_end(zmq_ri
         proxy = rig.context.socket(zmq.DEALER)
         proxy.set(zmq.LINGER, 0)
         proxy.bind(rig.address("proxy"))
-        worker = Worker(rig, proxy.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode())
+        endpoint = proxy.get(zmq.LAST_ENDPOINT)
+        assert isinstance(endpoint, bytes)
+        worker = Worker(rig, endpoint.rstrip(b"\0").decode())
         await rig.until(lambda: proxy.poll(0, zmq.POLLOUT))
         proxy.send_multipart([b"client", b"request"])
         await rig.until(lambda: worker)
