@@ -6,7 +6,7 @@ within a bounded time both sides have given back what they held.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.rpc.streaming import (
     CHAT,
     COLLECT,
     COUNT,
+    PUBLISHER,
     RESUME,
     TICKS,
     Streaming,
@@ -28,7 +29,7 @@ from tests.rpc.streaming import (
 )
 from tests.support import captured_log
 from txzmq.rpc import Channel, Code, Context, ResponseStream, RpcError, Server, ServerLimits
-from txzmq.testing import MemoryNetwork, MessageFault, MessageKind, Script
+from txzmq.testing import Faults, MemoryNetwork, MessageFault, MessageKind, Script
 
 #: How many items each stream has.
 COUNT_OF_ITEMS = 6
@@ -40,10 +41,10 @@ ENDS = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED}
 
 
 class World:
-    """A server and two channels on a network with a script."""
+    """A server and two channels in memory."""
 
-    def __init__(self, script: Script) -> None:
-        self.network = MemoryNetwork(script=script)
+    def __init__(self, network: MemoryNetwork) -> None:
+        self.network = network
         #: How many handlers run.
         self.running = 0
         limits = ServerLimits(stream_window=4)
@@ -199,6 +200,11 @@ def shared_one_after_another(world: World) -> None:
     world.read(world.channels[0].unary_stream(TICKS, text("x")), leave_after=3)
 
 
+def shared_for_long(world: World) -> None:
+    """Longer than any grace for members who may come back."""
+    world.read(world.channels[0].unary_stream(TICKS, text("x")), leave_after=60)
+
+
 KINDS: dict[str, Callable[[World], None]] = {
     "unary": unary,
     "requests": requests,
@@ -208,6 +214,7 @@ KINDS: dict[str, Callable[[World], None]] = {
     "shared on one channel": shared_on_one_channel,
     "shared on two channels": shared_on_two_channels,
     "shared one after another": shared_one_after_another,
+    "shared for long": shared_for_long,
 }
 FAULTS: list[MessageFault] = ["lost", "doubled", "late"]
 
@@ -231,6 +238,7 @@ _KNOWN: dict[str, list[tuple[MessageFault, MessageKind]]] = {
     "both ways": [("lost", MessageKind.SUBSCRIPTION)],
     "shared on one channel": _COUNTED,
     "shared on two channels": _COUNTED,
+    "shared for long": _COUNTED,
     "shared one after another": [each for each in _ALL if each not in _EVEN],
 }
 #: Kind of call, fault and kind of message whose runs do not hold today.
@@ -242,9 +250,9 @@ def known(condition: bool) -> list[pytest.MarkDecorator]:
     return [pytest.mark.xfail(strict=True, reason=_REASON)] if condition else []
 
 
-def play(kind: str, script: Script) -> list[str]:
+def play(kind: str, network: MemoryNetwork) -> list[str]:
     """One run; what did not hold in it."""
-    world = World(script)
+    world = World(network)
     with captured_log() as logged:
         KINDS[kind](world)
         faults = world.finish()
@@ -255,7 +263,7 @@ def play(kind: str, script: Script) -> list[str]:
 def reference(kind: str) -> list[MessageKind]:
     """The kinds of the messages of a run without a fault."""
     script = Script()
-    play(kind, script)
+    play(kind, MemoryNetwork(script=script))
     return [carried.kind for carried in script.carried]
 
 
@@ -263,7 +271,7 @@ def reference(kind: str) -> list[MessageKind]:
     "kind", [pytest.param(kind, marks=known(kind in KNOWN_WITHOUT_FAULT)) for kind in KINDS]
 )
 def test_without_a_fault_all_is_well(kind: str) -> None:
-    world = World(Script())
+    world = World(MemoryNetwork())
     KINDS[kind](world)
     assert world.finish() == []
     assert set(world.ends) == {"well"}
@@ -273,7 +281,7 @@ def test_without_a_fault_all_is_well(kind: str) -> None:
 def test_every_run_carries_the_same_messages(kind: str) -> None:
     """Else the k-th message of one would be another of the next."""
     script = Script()
-    play(kind, script)
+    play(kind, MemoryNetwork(script=script))
     assert [carried.kind for carried in script.carried] == reference(kind)
     assert MessageKind.REPLY in reference(kind)
 
@@ -296,7 +304,79 @@ def test_every_run_carries_the_same_messages(kind: str) -> None:
 def test_each_message(kind: str, fault: MessageFault, of: MessageKind) -> None:
     broken: dict[int, list[str]] = {}
     for number, each in enumerate(reference(kind)):
-        faults = play(kind, Script({number: fault})) if each is of else []
+        if each is of:
+            faults = play(kind, MemoryNetwork(script=Script({number: fault})))
+            if faults:
+                broken[number] = faults
+    assert broken == {}
+
+
+class Cutting(Script):
+    """Has connections broken when a message is sent."""
+
+    def __init__(self, number: int, address: str) -> None:
+        super().__init__()
+        self.network = MemoryNetwork(script=self)
+        self._number = number
+        self._address = address
+
+    def arrivals(self, kind: MessageKind, parts: Sequence[bytes]) -> Sequence[float]:
+        if len(self.carried) == self._number:
+            self.network.clock.callLater(0, self.network.cut, self._address)
+        return super().arrivals(kind, parts)
+
+
+#: Kinds of call, and which connections break.
+KNOWN_CUTS = {(kind, where) for kind in KNOWN_WITHOUT_FAULT for where in (ADDRESS, PUBLISHER)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        pytest.param(kind, address, marks=known((kind, address) in KNOWN_CUTS))
+        for kind in KINDS
+        for address in (ADDRESS, PUBLISHER)
+    ],
+)
+def test_a_cut_at_each_message(kind: str, address: str) -> None:
+    broken: dict[int, list[str]] = {}
+    for number in range(len(reference(kind))):
+        faults = play(kind, Cutting(number, address).network)
         if faults:
             broken[number] = faults
     assert broken == {}
+
+
+#: What libzmq does all the time, or over some transports.
+HABITS: dict[str, Callable[[], MemoryNetwork]] = {
+    "strangers": lambda: MemoryNetwork(Faults(strangers=1)),
+    "doubled subscriptions": lambda: MemoryNetwork(Faults(subscription_duplication=1)),
+    "late subscriptions": lambda: MemoryNetwork(Faults(subscription_delay=0.5)),
+    "losses late": lambda: MemoryNetwork(Faults(late_loss=5)),
+    "losses not told": lambda: MemoryNetwork(Faults(unreported_loss=1)),
+    "losses at the close": lambda: MemoryNetwork(Faults(loss_at_close=1)),
+    "inproc": lambda: MemoryNetwork(tells_of_loss=False),
+}
+#: Kinds of call, and habits.
+KNOWN_HABITS = {
+    ("shared on one channel", "inproc"),
+    ("shared for long", "strangers"),
+    *(
+        (kind, habit)
+        for kind in KNOWN_WITHOUT_FAULT
+        for habit in HABITS
+        if habit != "strangers"  # their UNSUBSCRIBE makes up for the one that libzmq leaves out
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "habit"),
+    [
+        pytest.param(kind, habit, marks=known((kind, habit) in KNOWN_HABITS))
+        for kind in KINDS
+        for habit in HABITS
+    ],
+)
+def test_each_habit(kind: str, habit: str) -> None:
+    assert play(kind, HABITS[habit]()) == []
