@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -40,6 +40,13 @@ _UNBLOCK = 0.01
 _STRANGER = 0.05
 #: How many messages a client may send while nobody listens, where its connection needs nobody.
 _HIGH_WATER_MARK = 1_000
+
+# Looked up once: reading a member of an enumeration is slow in Python 3.11.
+_REQUEST: Final = MessageKind.REQUEST
+_REPLY: Final = MessageKind.REPLY
+_PUBLICATION: Final = MessageKind.PUBLICATION
+_SUBSCRIPTION: Final = MessageKind.SUBSCRIPTION
+_UNSUBSCRIPTION: Final = MessageKind.UNSUBSCRIPTION
 
 
 def _plan_nothing() -> None:
@@ -106,7 +113,7 @@ class _Client(_Socket[ClientHandler]):
                 self._unblock.start(_UNBLOCK)
             return SendResult.BLOCKED
         server, peer = self._server, self._peer
-        self._network.carry(lambda: server.deliver(peer, message), MessageKind.REQUEST, message)
+        self._network.carry(lambda: server.deliver(peer, message), _REQUEST, message)
         return SendResult.SENT
 
     def _send_early(self, message: list[bytes]) -> SendResult:
@@ -170,7 +177,7 @@ class _Client(_Socket[ClientHandler]):
         self._connect(server)
         for message in early:
             carried = partial(server.deliver, self._peer, message)
-            self._network.carry(carried, MessageKind.REQUEST, message)
+            self._network.carry(carried, _REQUEST, message)
         if not self._open:
             self._network.clock.callLater(0, self.cut)
 
@@ -208,7 +215,7 @@ class _Listener(_Socket[ServerHandler]):
             return SendResult.UNREACHABLE
         if self._network.is_full():
             return SendResult.BLOCKED
-        self._network.carry(lambda: client.deliver(peer, rest), MessageKind.REPLY, rest)
+        self._network.carry(lambda: client.deliver(peer, rest), _REPLY, rest)
         return SendResult.SENT
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
@@ -274,14 +281,14 @@ class _Subscriber(_Socket[SubscriberHandler]):
 
     def _send_subscription(self, publisher: _Publisher, tag: bytes) -> None:
         arrive = partial(publisher.take_subscription, self, self._connections, tag)
-        self._network.carry_subscription(arrive, MessageKind.SUBSCRIPTION, tag)
+        self._network.carry_subscription(arrive, _SUBSCRIPTION, tag)
         if self._network.has_strangers():
             self._network.clock.callLater(_STRANGER, publisher.take_from_stranger, tag)
 
     def _send_unsubscription(self, tag: bytes) -> None:
         if self._publisher is not None:
             arrive = partial(self._publisher.take_unsubscription, self, self._connections, tag)
-            self._network.carry_subscription(arrive, MessageKind.UNSUBSCRIPTION, tag)
+            self._network.carry_subscription(arrive, _UNSUBSCRIPTION, tag)
 
     def begin(self) -> None:
         """As :meth:`_Client.begin`."""
@@ -376,7 +383,7 @@ class _Publisher(_Socket[PublisherHandler]):
         for subscriber, tags in list(self.subscribers.items()):
             if frame.startswith(tuple(tags if self.knows_subscribers else subscriber.tags)):
                 arrive = partial(subscriber.deliver, self._connections[subscriber], frame)
-                self._network.carry(arrive, MessageKind.PUBLICATION, (frame,))
+                self._network.carry(arrive, _PUBLICATION, (frame,))
 
     def connected(self, subscriber: _Subscriber, connection: int) -> None:
         """A subscriber has connected; it has no tags yet."""

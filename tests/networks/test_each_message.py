@@ -231,7 +231,9 @@ _EVEN: list[tuple[MessageFault, MessageKind]] = [
     ("lost", MessageKind.SUBSCRIPTION),
     ("doubled", MessageKind.UNSUBSCRIPTION),
 ]
-_ALL = [(fault, of) for fault in FAULTS for of in MessageKind]
+_ALL: list[tuple[MessageFault, MessageKind]] = [
+    (fault, of) for fault in FAULTS for of in MessageKind
+]
 _KNOWN: dict[str, list[tuple[MessageFault, MessageKind]]] = {
     "private": [("lost", MessageKind.SUBSCRIPTION)],
     "resumable": [("lost", MessageKind.SUBSCRIPTION)],
