@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -15,6 +14,7 @@ from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
+from txzmq._testing_faults import Faults, MessageKind, Script
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import (
     ClientHandler,
@@ -27,7 +27,7 @@ from txzmq.rpc._core.transport import (
 )
 from txzmq.rpc._net.addresses import announced, is_multicast
 
-__all__ = ["Faults", "MemoryNetwork"]
+__all__ = ["MemoryNetwork"]
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Handler)
@@ -36,23 +36,17 @@ H = TypeVar("H", bound=Handler)
 _RETRY = 0.1
 #: Virtual seconds until a full queue has room.
 _UNBLOCK = 0.01
+#: Virtual seconds from a SUBSCRIBE to a stranger's UNSUBSCRIBE of the same tag.
+_STRANGER = 0.05
+#: How many messages a client may send while nobody listens, where its connection needs nobody.
+_HIGH_WATER_MARK = 1_000
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Faults:
-    """What a :class:`MemoryNetwork` does to messages: the same for the same seed."""
-
-    #: The seed of the random numbers.
-    seed: int = 0
-    #: The probability, from 0 to 1, that a message never arrives.
-    loss: float = 0.0
-    #: The probability, from 0 to 1, that it arrives twice.
-    duplication: float = 0.0
-    #: It takes between zero and so many seconds, so that later messages overtake it.
-    delay: float = 0.0
-    #: The probability, from 0 to 1, that the sender's queue is full, so that the message is refused
-    #: now, and sent later.
-    blocked: float = 0.0
+# Looked up once: reading a member of an enumeration is slow in Python 3.11.
+_REQUEST: Final = MessageKind.REQUEST
+_REPLY: Final = MessageKind.REPLY
+_PUBLICATION: Final = MessageKind.PUBLICATION
+_SUBSCRIPTION: Final = MessageKind.SUBSCRIPTION
+_UNSUBSCRIPTION: Final = MessageKind.UNSUBSCRIPTION
 
 
 def _plan_nothing() -> None:
@@ -104,16 +98,29 @@ class _Client(_Socket[ClientHandler]):
         self._peer = b""
         self._server: _Listener | None = None
         self._unblock = ResettableTimer(network.clock, self._has_room)
+        # Whether a message was refused for want of a connection.
+        self._refused = False
+        # What was sent while nobody listened, where a connection needs nobody who listens.
+        self._early: list[list[bytes]] | None = None
 
     def send_message(self, message: list[bytes]) -> SendResult:
+        if not self._open:
+            raise RuntimeError("the socket is closed")
         if self._server is None:
-            return SendResult.BLOCKED
+            return self._send_early(message)
         if self._network.is_full():
             if not self._unblock.is_running:
                 self._unblock.start(_UNBLOCK)
             return SendResult.BLOCKED
         server, peer = self._server, self._peer
-        self._network.carry(lambda: server.deliver(peer, message))
+        self._network.carry(lambda: server.deliver(peer, message), _REQUEST, message)
+        return SendResult.SENT
+
+    def _send_early(self, message: list[bytes]) -> SendResult:
+        if self._early is None or len(self._early) >= _HIGH_WATER_MARK:
+            self._refused = True
+            return SendResult.BLOCKED
+        self._early.append(message)
         return SendResult.SENT
 
     def _has_room(self) -> None:
@@ -122,8 +129,21 @@ class _Client(_Socket[ClientHandler]):
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
         """Take a message for the connection that has the routing id *peer*."""
-        if self._open and peer == self._peer:
+        if self._open and peer == self._peer and self._server is not None:
             self.handler.received(list(message))
+
+    def begin(self) -> None:
+        """Begin to connect; where losses are not told, be connected to whoever listens or will."""
+        clock = self._network.clock
+        if self._network.tells_of_loss:
+            clock.callLater(0, self.try_to_connect)
+            return
+        self._early = []
+        if self._network.listener(self._address) is None:
+            self._network.when_bound(self._address, self._bound)
+        else:
+            self._bound()
+        clock.callLater(0, self._tell_of_connection)
 
     def try_to_connect(self) -> None:
         if not self._open:
@@ -132,19 +152,44 @@ class _Client(_Socket[ClientHandler]):
         if server is None:
             self.handler.unreachable("nobody listens")
             self._network.clock.callLater(_RETRY, self.try_to_connect)
-            return
+        else:
+            self._connect(server)
+            self._tell_of_connection()
+
+    def _connect(self, server: _Listener) -> None:
         self._server = server
         self._peer = self._network.new_peer()
         server.connected(self._peer, self)
-        self.handler.connected()
+
+    def _tell_of_connection(self) -> None:
+        if self._refused and self._open:
+            self._refused = False
+            self.handler.flush()
+        if self._open:
+            self.handler.connected()
+
+    def _bound(self) -> None:
+        """Somebody listens now where nobody did, and gets what was sent; nobody is told."""
+        server = self._network.listener(self._address)
+        if server is None or self._early is None:
+            return
+        early, self._early = self._early, None
+        self._connect(server)
+        for message in early:
+            carried = partial(server.deliver, self._peer, message)
+            self._network.carry(carried, _REQUEST, message)
+        if not self._open:
+            self._network.clock.callLater(0, self.cut)
 
     def cut(self) -> None:
         server, self._server = self._server, None
         if server is None:
             return
-        server.disconnected(self._peer)
-        if self._open:
+        self._network.tell_of_loss(server, self._peer)
+        if self._open and self._network.tells_of_loss:
             self.handler.disconnected()
+            if self._open:
+                self._network.clock.callLater(_RETRY, self.try_to_connect)
 
     def close(self) -> None:
         self._unblock.stop()
@@ -157,18 +202,20 @@ class _Listener(_Socket[ServerHandler]):
     def __init__(self, network: MemoryNetwork, address: str, handler: ServerHandler) -> None:
         super().__init__(network, handler)
         self.endpoint = address
-        self.tells_of_loss = True
+        self.tells_of_loss = network.tells_of_loss
         # By routing id.
         self._clients: dict[bytes, _Client] = {}
 
     def send_message(self, message: list[bytes]) -> SendResult:
+        if not self._open:
+            raise RuntimeError("the socket is closed")
         peer, *rest = message
         client = self._clients.get(peer)
         if client is None:
             return SendResult.UNREACHABLE
         if self._network.is_full():
             return SendResult.BLOCKED
-        self._network.carry(lambda: client.deliver(peer, rest))
+        self._network.carry(lambda: client.deliver(peer, rest), _REPLY, rest)
         return SendResult.SENT
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
@@ -180,10 +227,14 @@ class _Listener(_Socket[ServerHandler]):
         """A client has connected."""
         self._clients[peer] = client
 
-    def disconnected(self, peer: bytes) -> None:
-        """A client's connection has broken."""
+    def disconnected(self, peer: bytes, *, tell: bool) -> None:
+        """A client's connection has broken.
+
+        :param tell: whether the handler hears of it.
+        """
         self._clients.pop(peer, None)
-        self.handler.peer_lost(peer)
+        if self._open and tell:
+            self.handler.peer_lost(peer)
 
     def peer_address(self, peer: bytes) -> str:
         return "memory"
@@ -191,6 +242,8 @@ class _Listener(_Socket[ServerHandler]):
     def close(self) -> None:
         self._network.forget(self)
         super().close()
+        if self._network.loses_at_close():
+            self.cut()
 
     def cut(self) -> None:
         for client in list(self._clients.values()):
@@ -207,21 +260,48 @@ class _Subscriber(_Socket[SubscriberHandler]):
         self._address = address
         self._publisher: _Publisher | None = None
         self._connections = 0
+        # What was subscribed to while nobody published, where a connection needs no publisher.
+        self._early: list[bytes] | None = None
 
     def subscribe(self, tag: bytes) -> None:
+        # Each SUBSCRIBE is sent, but one UNSUBSCRIBE for all of a tag.
         self.tags[tag] = self.tags.get(tag, 0) + 1
-        if self.tags[tag] == 1:
-            self._tell(tag)
+        if self._publisher is not None:
+            self._send_subscription(self._publisher, tag)
+        elif self._early is not None:
+            self._early.append(tag)
 
     def unsubscribe(self, tag: bytes) -> None:
-        self.tags[tag] = self.tags.get(tag, 0) - 1
-        if self.tags[tag] <= 0:
+        count = self.tags.get(tag, 0) - 1
+        if count > 0:
+            self.tags[tag] = count
+        elif count == 0:
             del self.tags[tag]
-            self._tell(tag)
+            self._send_unsubscription(tag)
 
-    def _tell(self, tag: bytes) -> None:
+    def _send_subscription(self, publisher: _Publisher, tag: bytes) -> None:
+        arrive = partial(publisher.take_subscription, self, self._connections, tag)
+        self._network.carry_subscription(arrive, _SUBSCRIPTION, tag)
+        if self._network.has_strangers():
+            self._network.clock.callLater(_STRANGER, publisher.take_from_stranger, tag)
+
+    def _send_unsubscription(self, tag: bytes) -> None:
         if self._publisher is not None:
-            self._network.clock.callLater(0, self._publisher.changed, self, tag)
+            arrive = partial(self._publisher.take_unsubscription, self, self._connections, tag)
+            self._network.carry_subscription(arrive, _UNSUBSCRIPTION, tag)
+
+    def begin(self) -> None:
+        """As :meth:`_Client.begin`."""
+        clock = self._network.clock
+        if self._network.tells_of_loss:
+            clock.callLater(0, self.try_to_connect)
+            return
+        self._early = []
+        if self._network.publisher(self._address) is None:
+            self._network.when_bound(self._address, self._bound)
+        else:
+            self._bound()
+        clock.callLater(0, self._tell_of_connection)
 
     def try_to_connect(self) -> None:
         if not self._open:
@@ -229,30 +309,46 @@ class _Subscriber(_Socket[SubscriberHandler]):
         publisher = self._network.publisher(self._address)
         if publisher is None:
             self._network.clock.callLater(_RETRY, self.try_to_connect)
-            return
+        else:
+            self._connect(publisher, list(self.tags))
+            self._tell_of_connection()
+
+    def _tell_of_connection(self) -> None:
+        if self._open:
+            self.handler.connected()
+
+    def _connect(self, publisher: _Publisher, tags: Sequence[bytes]) -> None:
         self._publisher = publisher
         self._connections += 1
-        publisher.connected(self)
-        self.handler.connected()
-        for tag in list(self.tags):
-            self._tell(tag)
+        publisher.connected(self, self._connections)
+        if publisher.knows_subscribers:
+            for tag in tags:
+                self._send_subscription(publisher, tag)
+
+    def _bound(self) -> None:
+        """Somebody publishes now where nobody did; nobody is told."""
+        publisher = self._network.publisher(self._address)
+        if publisher is None or self._early is None or not self._open:
+            return
+        early, self._early = self._early, None
+        self._connect(publisher, early)
 
     def deliver(self, connection: int, frame: bytes) -> None:
         """Take a frame that was sent to the connection with a number."""
-        if self._open and connection == self._connections and self._publisher is not None:
+        if (
+            self._open
+            and connection == self._connections
+            and self._publisher is not None
+            and frame.startswith(tuple(self.tags))
+        ):
             self.handler.published(frame)
-
-    @property
-    def connection(self) -> int:
-        """The number of its connection, which grows with each."""
-        return self._connections
 
     def cut(self) -> None:
         publisher, self._publisher = self._publisher, None
         if publisher is None:
             return
         publisher.disconnected(self)
-        if self._open:
+        if self._open and self._network.tells_of_loss:
             self.handler.disconnected()
             self._network.clock.callLater(_RETRY, self.try_to_connect)
 
@@ -275,45 +371,63 @@ class _Publisher(_Socket[PublisherHandler]):
         """:param knows_subscribers: whether the handler is told of them; False for a group."""
         super().__init__(network, handler)
         self.endpoint = address
+        self.knows_subscribers = knows_subscribers
         #: The subscribers that are connected, and the tags that each receives.
         self.subscribers: dict[_Subscriber, set[bytes]] = {}
-        self._knows_subscribers = knows_subscribers
+        # The number of each one's connection.
+        self._connections: dict[_Subscriber, int] = {}
+        # What each has asked for, and has not unsubscribed from: allowed or not.
+        self._asked: dict[_Subscriber, dict[bytes, None]] = {}
 
     def publish(self, frame: bytes) -> None:
         for subscriber, tags in list(self.subscribers.items()):
-            if any(frame.startswith(tag) for tag in tags):
-                connection = subscriber.connection
-                self._network.carry(partial(subscriber.deliver, connection, frame))
+            if frame.startswith(tuple(tags if self.knows_subscribers else subscriber.tags)):
+                arrive = partial(subscriber.deliver, self._connections[subscriber], frame)
+                self._network.carry(arrive, _PUBLICATION, (frame,))
 
-    def connected(self, subscriber: _Subscriber) -> None:
+    def connected(self, subscriber: _Subscriber, connection: int) -> None:
         """A subscriber has connected; it has no tags yet."""
         self.subscribers[subscriber] = set()
+        self._asked[subscriber] = {}
+        self._connections[subscriber] = connection
 
-    def changed(self, subscriber: _Subscriber, tag: bytes) -> None:
-        """A subscriber has subscribed to a tag, or unsubscribed."""
-        tags = self.subscribers.get(subscriber)
-        if tags is None or not self._open:
-            return
-        if not self._knows_subscribers:
-            tags.intersection_update(subscriber.tags)
-            tags.update(subscriber.tags)
-        elif tag not in subscriber.tags:
-            tags.discard(tag)
+    def take_subscription(self, subscriber: _Subscriber, connection: int, tag: bytes) -> None:
+        """A SUBSCRIBE has arrived; it may be one of many for the same tag."""
+        if self._is_connected(subscriber, connection):
+            self._asked[subscriber][tag] = None
+            if self.handler.allows(tag):
+                self.subscribers[subscriber].add(tag)
+                self.handler.subscribed(tag)
+
+    def take_unsubscription(self, subscriber: _Subscriber, connection: int, tag: bytes) -> None:
+        """An UNSUBSCRIBE has arrived, of a tag that was allowed or not."""
+        if self._is_connected(subscriber, connection):
+            self._asked[subscriber].pop(tag, None)
+            self.subscribers[subscriber].discard(tag)
             self.handler.unsubscribed(tag)
-        elif tag not in tags and self.handler.allows(tag):
-            tags.add(tag)
-            self.handler.subscribed(tag)
+
+    def take_from_stranger(self, tag: bytes) -> None:
+        """An UNSUBSCRIBE has arrived from somebody who never subscribed."""
+        if self._open:
+            self.handler.unsubscribed(tag)
+
+    def _is_connected(self, subscriber: _Subscriber, connection: int) -> bool:
+        return self._open and self._connections.get(subscriber) == connection
 
     def disconnected(self, subscriber: _Subscriber) -> None:
         """A subscriber's connection has broken."""
-        tags = self.subscribers.pop(subscriber, set())
-        if self._open and self._knows_subscribers:
-            for tag in tags:
+        if self._connections.pop(subscriber, None) is None:
+            return
+        del self.subscribers[subscriber]
+        for tag in self._asked.pop(subscriber):
+            if self._open:
                 self.handler.unsubscribed(tag)
 
     def close(self) -> None:
         self._network.forget_publisher(self)
         super().close()
+        if self._network.loses_at_close():
+            self.cut()
 
     def cut(self) -> None:
         for subscriber in list(self.subscribers):
@@ -330,12 +444,34 @@ class MemoryNetwork:
         client = GreeterClient(Channel(network, server.listen("inproc://greeter")))
         reply = network.result(client.say_hello(HelloRequest(name="x")))
 
+    It does what ZeroMQ was seen to do: every SUBSCRIBE is passed on, but one UNSUBSCRIBE for all of
+    one tag; a broken connection is an UNSUBSCRIBE of each of its tags; messages for a subscription
+    that has not arrived are lost. One test of the contract runs over this network and over
+    ZeroMQ's.
+
     :ivar clock: the virtual time.
+    :ivar tells_of_loss: whether sockets are told of lost connections, and connect again.
     """
 
-    def __init__(self, faults: Faults | None = None) -> None:
-        """:param faults: what happens to messages; None if all arrive at once and in order."""
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        *,
+        script: Script | None = None,
+        tells_of_loss: bool = True,
+    ) -> None:
+        """
+        :param faults: what happens to messages; None if all arrive at once and in order.
+        :param script: what happens to single messages; None for nothing. Then :attr:`Faults.loss`,
+            :attr:`Faults.duplication`, :attr:`Faults.delay` and those of subscriptions have no
+            effect.
+        :param tells_of_loss: False for what inproc does: a client is connected at once, whether
+            somebody listens or not, and what it sends waits for who will. Nobody is told of a lost
+            connection but a publisher, by UNSUBSCRIBEs; and nobody connects again. There
+            :meth:`cut` does nothing.
+        """
         self.clock = Clock()
+        self.tells_of_loss = tells_of_loss
         self.guard = Guard()
         self._faults = faults or Faults()
         self.random = random.Random(self._faults.seed)
@@ -343,6 +479,9 @@ class MemoryNetwork:
         self._listeners: dict[str, _Listener] = {}
         self._publishers: dict[str, _Publisher] = {}
         self._peers = itertools.count(1)
+        self._script = script
+        # What is to be called when somebody binds an address.
+        self._when_bound: dict[str, list[Callable[[], None]]] = {}
 
     # -- for tests ---------------------------------------------------------------------------
 
@@ -383,16 +522,23 @@ class MemoryNetwork:
 
         The streams of a server at ``inproc://x`` come from ``inproc://x.streams``.
         """
+        if not self.tells_of_loss:
+            return
         for socket in (self._listeners.get(address), self._publishers.get(address)):
             if socket is not None:
                 socket.cut()
+
+    def unsubscribe_as_stranger(self, address: str, tag: bytes) -> None:
+        """Have the publisher at *address* get an UNSUBSCRIBE of who never subscribed to *tag*."""
+        publisher = self._publishers[address]
+        self.clock.callLater(0, publisher.take_from_stranger, tag)
 
     # -- what Network asks for ---------------------------------------------------------------
 
     def connect(self, address: str, handler: ClientHandler, options: Mapping[str, int]) -> _Client:
         """As :meth:`txzmq.rpc.transport.Network.connect`."""
         client = _Client(self, address, handler)
-        self.clock.callLater(0, client.try_to_connect)
+        client.begin()
         return client
 
     def listen(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> _Listener:
@@ -403,6 +549,7 @@ class MemoryNetwork:
         if address in self._listeners:
             raise OSError(f"{address} is in use")
         listener = self._listeners[address] = _Listener(self, address, handler)
+        self._bound(address)
         return listener
 
     def dial_out(
@@ -425,6 +572,7 @@ class MemoryNetwork:
         publisher = self._publishers[address] = _Publisher(
             self, address, handler, knows_subscribers=knows_subscribers
         )
+        self._bound(address)
         return publisher
 
     def subscribe(
@@ -432,7 +580,7 @@ class MemoryNetwork:
     ) -> _Subscriber:
         """As :meth:`txzmq.rpc.transport.Network.subscribe`."""
         subscriber = _Subscriber(self, announced(address), handler)
-        self.clock.callLater(0, subscriber.try_to_connect)
+        subscriber.begin()
         return subscriber
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -462,15 +610,65 @@ class MemoryNetwork:
         """A routing id as libzmq generates them."""
         return b"\0" + next(self._peers).to_bytes(4, "big")
 
+    def when_bound(self, address: str, callback: Callable[[], None]) -> None:
+        """Call *callback* once when somebody has bound *address*."""
+        self._when_bound.setdefault(address, []).append(callback)
+
+    def _bound(self, address: str) -> None:
+        for callback in self._when_bound.pop(address, ()):
+            self.clock.callLater(0, callback)
+
     def is_full(self) -> bool:
         """Whether a sender's queue is full, as the faults have it."""
         return bool(self._faults.blocked) and self._random.random() < self._faults.blocked
 
-    def carry(self, arrive: Callable[[], None]) -> None:
+    def has_strangers(self) -> bool:
+        """Whether a stranger unsubscribes from what was just subscribed to."""
+        return bool(self._faults.strangers) and self._random.random() < self._faults.strangers
+
+    def loses_at_close(self) -> bool:
+        """Whether clients lose what was sent just before a socket is closed."""
+        probability = self._faults.loss_at_close
+        return bool(probability) and self._random.random() < probability
+
+    def tell_of_loss(self, server: _Listener, peer: bytes) -> None:
+        """Tell a server that a client's connection was lost: now, later, or not at all."""
+        faults, chance = self._faults, self._random.random
+        unreported = bool(faults.unreported_loss) and chance() < faults.unreported_loss
+        if unreported or not self.tells_of_loss:
+            server.disconnected(peer, tell=False)
+        elif faults.late_loss:
+            self.clock.callLater(
+                faults.late_loss * chance(), partial(server.disconnected, peer, tell=True)
+            )
+        else:
+            server.disconnected(peer, tell=True)
+
+    def carry(self, arrive: Callable[[], None], kind: MessageKind, parts: Sequence[bytes]) -> None:
         """Call *arrive* later for a message: once, twice or never, as the faults have it."""
+        if self._script is not None:
+            self._carry_by_script(self._script.arrivals(kind, parts), arrive)
+            return
         faults, chance = self._faults, self._random.random
         if faults.loss and chance() < faults.loss:
             return
         copies = 2 if faults.duplication and chance() < faults.duplication else 1
         for _ in range(copies):
             self.clock.callLater(faults.delay * chance() if faults.delay else 0, arrive)
+
+    def carry_subscription(self, arrive: Callable[[], None], kind: MessageKind, tag: bytes) -> None:
+        """As :meth:`carry`, for a SUBSCRIBE or UNSUBSCRIBE."""
+        if self._script is not None:
+            self._carry_by_script(self._script.arrivals(kind, (tag,)), arrive)
+            return
+        faults, chance = self._faults, self._random.random
+        if faults.subscription_loss and chance() < faults.subscription_loss:
+            return
+        doubled = faults.subscription_duplication
+        for _ in range(2 if doubled and chance() < doubled else 1):
+            delay = faults.subscription_delay
+            self.clock.callLater(delay * chance() if delay else 0, arrive)
+
+    def _carry_by_script(self, arrivals: Sequence[float], arrive: Callable[[], None]) -> None:
+        for seconds in arrivals:
+            self.clock.callLater(seconds, arrive)

@@ -9,13 +9,18 @@ from txzmq._testing_fakes import (
     UnaryUnaryAnswer,
     calls,
 )
-from txzmq._testing_network import Faults, MemoryNetwork
+from txzmq._testing_faults import Carried, Faults, MessageFault, MessageKind, Script
+from txzmq._testing_network import MemoryNetwork
 
 __all__ = [
+    "Carried",
     "FakeCaller",
     "Faults",
     "MemoryNetwork",
+    "MessageFault",
+    "MessageKind",
     "RecordedCall",
+    "Script",
     "StreamStreamAnswer",
     "StreamUnaryAnswer",
     "UnaryStreamAnswer",

@@ -30,6 +30,8 @@ _KEPT = {
     "limits",
     "socketOptions",
 }
+#: What a listener keeps of its clients when it is closed: a socket that is closed tells of no loss.
+_KEPT_WHEN_CLOSED = {"_peers", "_staying", "latest"}
 
 
 def leftovers(*roots: object) -> list[str]:
@@ -39,25 +41,27 @@ def leftovers(*roots: object) -> list[str]:
     by the path of attributes that leads there.
     """
     seen: set[int] = set()
-    return [found for root in roots for found in _walk(root, type(root).__name__, seen)]
+    return [found for root in roots for found in _walk(root, type(root).__name__, seen, _KEPT)]
 
 
-def _walk(value: Any, path: str, seen: set[int]) -> Iterator[str]:
+def _walk(value: Any, path: str, seen: set[int], kept: set[str]) -> Iterator[str]:
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, (dict, list, set, deque)):
         entries: list[Any] = list(value.values() if isinstance(value, dict) else value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # of anything
-        if entries and path.rsplit(".", 1)[-1] not in _KEPT:
+        if entries and path.rsplit(".", 1)[-1] not in kept:
             yield f"{path}: {len(entries)} entries"
         for entry in entries:
-            yield from _walk(entry, f"{path}[]", seen)
+            yield from _walk(entry, f"{path}[]", seen, kept)
     elif isinstance(value, Deferred):
         if not value.called:
             yield f"{path}: a Deferred that has not fired"
     elif _is_part(value):
+        if type(value).__name__ == "Listener" and value.transport is None:
+            kept = kept | _KEPT_WHEN_CLOSED
         for name in _attributes(value):
-            yield from _walk(getattr(value, name, None), f"{path}.{name}", seen)
+            yield from _walk(getattr(value, name, None), f"{path}.{name}", seen, kept)
 
 
 def _is_part(value: object) -> bool:

@@ -159,13 +159,13 @@ def test_they_go_on_together_after_a_cut(world: World) -> None:
 
 
 def test_a_client_that_does_not_subscribe_to_bundles_gets_none(world: World) -> None:
-    changed: Callable[..., None] = world.publisher.changed
+    take: Callable[..., None] = world.publisher.take_subscription
 
-    def only_streams(subscriber: Any, tag: bytes) -> None:
+    def only_streams(subscriber: Any, connection: int, tag: bytes) -> None:
         if not world.is_bundle(tag):
-            changed(subscriber, tag)
+            take(subscriber, connection, tag)
 
-    world.publisher.changed = only_streams
+    world.publisher.take_subscription = only_streams
     readers = world.open(2)
     topics = {tag for tag in world.tags if not world.is_bundle(tag)}
     assert len(topics) == 2

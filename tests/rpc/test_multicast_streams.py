@@ -62,7 +62,7 @@ def test_the_run_begins_though_the_first_word_of_it_is_lost(make: Worlds) -> Non
     world.network.run()
     carry, held = world.network.carry, list[Callable[[], None]]()
 
-    def hold(arrive: Callable[[], None]) -> None:
+    def hold(arrive: Callable[[], None], kind: object, parts: object) -> None:
         held.append(arrive)
 
     world.network.carry = hold  # type: ignore[method-assign]  # to let by what it shall

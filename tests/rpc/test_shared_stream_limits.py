@@ -132,7 +132,7 @@ def test_an_opening_call_that_comes_too_late_holds_no_place(make: Worlds) -> Non
     send = world.network.carry
     held: list[Callable[[], None]] = []
 
-    def hold(arrive: Callable[[], None]) -> None:
+    def hold(arrive: Callable[[], None], kind: object, parts: object) -> None:
         held.append(arrive)
 
     world.network.carry = hold  # type: ignore[method-assign]  # to hold back the answer

@@ -77,7 +77,7 @@ def hold(world: StreamWorld) -> Callable[[], None]:
     held: list[Callable[[], None]] = []
     carry = world.network.carry
 
-    def keep(arrive: Callable[[], None]) -> None:
+    def keep(arrive: Callable[[], None], kind: object, parts: object) -> None:
         held.append(arrive)
 
     world.network.carry = keep  # type: ignore[method-assign]  # connections stay as they are
