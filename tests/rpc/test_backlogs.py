@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -70,7 +71,8 @@ class DeafWorld(World):
 
 def waiting(world: World) -> int:
     """Bytes that wait for clients, with what Python needs for a message."""
-    backlogs = world.server._listeners[0]._backlogs.values()  # what is measured
+    listener: Any = world.server._listeners[0]  # pyright: ignore[reportPrivateUsage]  # what is measured
+    backlogs = listener._backlogs.values()
     return sum(256 + sum(map(len, message)) for backlog in backlogs for message in backlog.messages)
 
 

@@ -50,8 +50,9 @@ def test_requests_for_one_acknowledgement_do_not_pile_up() -> None:
     stream, answers = new_stream(), Answers()
     stream.receive(answers, (b"p", b"0"), send(1, b"", b"", b""))
     for number in range(1, 1_000):
-        # In turn for the last item, for the first, and for none that there is.
-        stream.receive(answers, (b"p", b"%d" % number), send(*((4,), (1, b""), (2,))[number % 3]))
+        # In turn for the last item and, with an item or without, for the first.
+        request = (send(4), send(1, b""), send(2))[number % 3]
+        stream.receive(answers, (b"p", b"%d" % number), request)
     assert len(answers.taken) >= 990
     assert set(answers.taken.values()) == {0}
     for _ in range(3):
