@@ -123,7 +123,7 @@ class ClientStream:
         self._from_string: Callable[[bytes], Any] = spec.method.response_type.FromString
         # Cancelled with the call whose handler made this one, if one did.
         self._with_parent: Deferred[Any] | None = None
-        self.receiver = Receiver(window.window_items)
+        self.receiver = Receiver(window.window_items, window_bytes=window.window_bytes)
         #: What has arrived and was not read.
         self.items = self.receiver.items
         #: How it ended: with an error, or well; None while it has not.
