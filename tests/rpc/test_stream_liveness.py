@@ -9,11 +9,20 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.rpc.raw import Deaf
+from tests.rpc.raw import Deaf, RawClient
 from tests.rpc.service import ADDRESS, made, text
-from tests.rpc.streaming import COUNT, PUBLISHER, Endless, Reader, StreamWorld, Worlds
+from tests.rpc.streaming import (
+    COUNT,
+    PUBLISHER,
+    Endless,
+    Reader,
+    StreamWorld,
+    Worlds,
+    streams_of,
+)
 from txzmq.rpc import Channel, Code, Context, Liveness, ServerLimits, Unavailable
-from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.headers import OpenStream, RequestHead
+from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
 
 
@@ -49,6 +58,26 @@ def test_a_client_that_never_subscribes_is_forgotten(make: Worlds) -> None:
     assert isinstance(reader.ended, Unavailable)
     assert not world.server.running
     assert not endless.running
+
+
+def test_an_acknowledgement_without_a_subscription_keeps_no_stream(make: Worlds) -> None:
+    world = make()
+    client = RawClient(world.network, ADDRESS)
+    world.network.run()
+    opening = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+    number = client.request(opening, text("1").SerializeToString())
+    world.network.run()
+    stream = client.replies()[number][0].stream
+    assert stream is not None
+    position = streams_pb2.Position(topic=stream.topic, sequence=0)
+    acknowledge = streams_pb2.AcknowledgeRequest(positions=[position])
+    head = RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ())
+    client.request(head, acknowledge.SerializeToString())
+    world.network.advance(0.1)
+    assert len(streams_of(world)) == 1
+    world.network.advance(10)
+    assert not streams_of(world)
+    client.transport.close()
 
 
 def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:

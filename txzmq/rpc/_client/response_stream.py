@@ -351,7 +351,7 @@ class ClientStream:
     @property
     def wants_replay(self) -> bool:
         """Whether something is missing, and there is room for it."""
-        return self.receiver.missing and len(self.items) < self.receiver.window
+        return self.receiver.missing and self.receiver.has_room
 
     def gap(self, sequence: int) -> None:
         """The server does not have any more what comes before *sequence*."""

@@ -499,7 +499,8 @@ class ServedStream:
     def acknowledge(self, sequence: int, peer: bytes) -> None:
         """A client has everything before an item."""
         owner, sender = self._owner, self.sender
-        self._stop_waiting()
+        if self.started:  # else nobody who says so can have heard anything of it
+            self._stop_waiting()
         if self.shared is None:
             self.peer = peer
         self.heard = owner.clock.seconds()
