@@ -218,39 +218,6 @@ KINDS: dict[str, Callable[[World], None]] = {
 }
 FAULTS: list[MessageFault] = ["lost", "doubled", "late"]
 
-#: Kinds of call that do not hold even without a fault.
-KNOWN_WITHOUT_FAULT: set[str] = {"shared one after another"}
-# What a shared run does not bear.
-_COUNTED: list[tuple[MessageFault, MessageKind]] = [
-    ("lost", MessageKind.SUBSCRIPTION),
-    ("doubled", MessageKind.SUBSCRIPTION),
-    ("lost", MessageKind.UNSUBSCRIPTION),
-]
-# One more of the one, or one less of the other, and the count is right.
-_EVEN: list[tuple[MessageFault, MessageKind]] = [
-    ("lost", MessageKind.SUBSCRIPTION),
-    ("doubled", MessageKind.UNSUBSCRIPTION),
-]
-_ALL: list[tuple[MessageFault, MessageKind]] = [
-    (fault, of) for fault in FAULTS for of in MessageKind
-]
-_KNOWN: dict[str, list[tuple[MessageFault, MessageKind]]] = {
-    "private": [("lost", MessageKind.SUBSCRIPTION)],
-    "resumable": [("lost", MessageKind.SUBSCRIPTION)],
-    "both ways": [("lost", MessageKind.SUBSCRIPTION)],
-    "shared on one channel": _COUNTED,
-    "shared on two channels": _COUNTED,
-    "shared for long": _COUNTED,
-    "shared one after another": [each for each in _ALL if each not in _EVEN],
-}
-#: Kind of call, fault and kind of message whose runs do not hold today.
-KNOWN = {(kind, fault, of) for kind, known in _KNOWN.items() for fault, of in known}
-_REASON = "streams live by counting SUBSCRIBE and UNSUBSCRIBE messages, and not by their calls"
-
-
-def known(condition: bool) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(strict=True, reason=_REASON)] if condition else []
-
 
 def play(kind: str, network: MemoryNetwork) -> list[str]:
     """One run; what did not hold in it."""
@@ -269,9 +236,7 @@ def reference(kind: str) -> list[MessageKind]:
     return [carried.kind for carried in script.carried]
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=known(kind in KNOWN_WITHOUT_FAULT)) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_a_fault_all_is_well(kind: str) -> None:
     world = World(MemoryNetwork())
     KINDS[kind](world)
@@ -288,21 +253,9 @@ def test_every_run_carries_the_same_messages(kind: str) -> None:
     assert MessageKind.REPLY in reference(kind)
 
 
-@pytest.mark.parametrize(
-    ("kind", "fault", "of"),
-    [
-        pytest.param(
-            kind,
-            fault,
-            of,
-            marks=known((kind, fault, of) in KNOWN),
-            id=f"{kind}-{fault}-{of.value}",
-        )
-        for kind in KINDS
-        for fault in FAULTS
-        for of in MessageKind
-    ],
-)
+@pytest.mark.parametrize("of", MessageKind)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_message(kind: str, fault: MessageFault, of: MessageKind) -> None:
     broken: dict[int, list[str]] = {}
     for number, each in enumerate(reference(kind)):
@@ -328,18 +281,8 @@ class Cutting(Script):
         return super().arrivals(kind, parts)
 
 
-#: Kinds of call, and which connections break.
-KNOWN_CUTS = {(kind, where) for kind in KNOWN_WITHOUT_FAULT for where in (ADDRESS, PUBLISHER)}
-
-
-@pytest.mark.parametrize(
-    ("kind", "address"),
-    [
-        pytest.param(kind, address, marks=known((kind, address) in KNOWN_CUTS))
-        for kind in KINDS
-        for address in (ADDRESS, PUBLISHER)
-    ],
-)
+@pytest.mark.parametrize("address", [ADDRESS, PUBLISHER])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_at_each_message(kind: str, address: str) -> None:
     broken: dict[int, list[str]] = {}
     for number in range(len(reference(kind))):
@@ -359,26 +302,9 @@ HABITS: dict[str, Callable[[], MemoryNetwork]] = {
     "losses at the close": lambda: MemoryNetwork(Faults(loss_at_close=1)),
     "inproc": lambda: MemoryNetwork(tells_of_loss=False),
 }
-#: Kinds of call, and habits.
-KNOWN_HABITS = {
-    ("shared on one channel", "inproc"),
-    ("shared for long", "strangers"),
-    *(
-        (kind, habit)
-        for kind in KNOWN_WITHOUT_FAULT
-        for habit in HABITS
-        if habit != "strangers"  # their UNSUBSCRIBE makes up for the one that libzmq leaves out
-    ),
-}
 
 
-@pytest.mark.parametrize(
-    ("kind", "habit"),
-    [
-        pytest.param(kind, habit, marks=known((kind, habit) in KNOWN_HABITS))
-        for kind in KINDS
-        for habit in HABITS
-    ],
-)
+@pytest.mark.parametrize("habit", HABITS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_habit(kind: str, habit: str) -> None:
     assert play(kind, HABITS[habit]()) == []

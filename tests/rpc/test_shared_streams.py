@@ -27,14 +27,6 @@ from txzmq.rpc._wire.streams import decode
 from txzmq.testing import Faults
 
 
-@pytest.fixture
-def _counted(request: pytest.FixtureRequest) -> None:
-    """What a publisher's shared run does wrong while it counts SUBSCRIBE and UNSUBSCRIBE."""
-    if "publisher" in request.node.name:
-        reason = "a shared run goes on after a connection that subscribed twice has gone"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-
 @pytest.fixture(params=[World, Group], ids=["publisher", "group"])
 def make(request: pytest.FixtureRequest) -> Iterator[Worlds]:
     yield from made(request.param)
@@ -288,7 +280,6 @@ def test_an_interceptor_must_not_change_a_shared_stream(make: Worlds, logged: Lo
     assert logged
 
 
-@pytest.mark.usefixtures("_counted")
 def test_a_restarted_server_is_told_as_such(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
@@ -352,7 +343,6 @@ def test_a_run_that_nobody_listens_to_ends_with_its_call(make: Worlds) -> None:
     assert not world.server.running
 
 
-@pytest.mark.usefixtures("_counted")
 def test_a_client_that_comes_back_is_in_the_run_again(make: Worlds) -> None:
     ticker = Ticker()
     world = make(ticker)
