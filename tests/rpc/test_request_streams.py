@@ -14,6 +14,7 @@ from tests.rpc.streaming import Reader, Source, StreamWorld, Worlds, echo, join,
 from txzmq.rpc import (
     ClientCall,
     ClientProceed,
+    Code,
     Context,
     DeadlineExceeded,
     NotFound,
@@ -25,6 +26,10 @@ from txzmq.rpc import (
     ServerProceed,
     Unavailable,
 )
+from txzmq.rpc._server.request_stream import ReceivedRequests, Replies
+from txzmq.rpc._wire.headers import ResponseHead
+from txzmq.rpc._wire.server import CallKey
+from txzmq.rpc.v1.streams_pb2 import SendRequest
 
 
 @pytest.fixture
@@ -248,6 +253,29 @@ def test_a_deadline_ends_both_sides(make: Worlds) -> None:
         world.network.result(result)
     assert source.closed
     assert not world.server.running
+
+
+def test_requests_are_sent_again_at_a_measured_pace_to_a_server_that_misses_them_all(
+    make: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(join)
+    asked = 0
+
+    def missing(
+        self: ReceivedRequests, replies: Replies, key: CallKey, request: SendRequest
+    ) -> None:
+        nonlocal asked
+        asked += 1
+        if request.acknowledge:
+            replies.answer(key, ResponseHead(Code.OUT_OF_RANGE, "as if nothing had arrived"))
+
+    monkeypatch.setattr(ReceivedRequests, "receive", missing)
+    result = world.collect(texts(3))
+    world.network.advance(10)
+    assert 10 <= asked <= 40
+    monkeypatch.undo()
+    world.network.advance(3)
+    assert world.network.result(result).value == "0,1,2"
 
 
 def test_a_lost_connection_ends_both_sides(make: Worlds) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.rpc.service import made, text
 from tests.rpc.streaming import RESUME, Endless, Reader, StreamWorld, Worlds, numbers
 from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
+from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.testing import Faults
 
 
@@ -32,6 +33,27 @@ def test_a_stream_survives_a_broken_connection(make: Worlds) -> None:
         world.network.advance(2)
     assert reader.items == [str(number) for number in range(1, 41)]
     assert world.server.counters["replay"]
+    reader.stream.cancel()
+
+
+def test_a_server_whose_replays_bring_nothing_new_is_asked_at_a_measured_pace(
+    make: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    endless.give()
+    world.network.run()
+    assert reader.items == ["1"]
+    stale = Publication(1, [text("1").SerializeToString()])
+    monkeypatch.setattr(Sender, "replay", lambda self, sequence: stale)
+    world.cut()
+    endless.give()
+    world.network.advance(10)
+    assert 1 <= world.server.counters["replay"] <= 20
+    monkeypatch.undo()
+    world.network.advance(2)
+    assert reader.items == ["1", "2"]
     reader.stream.cancel()
 
 

@@ -47,6 +47,7 @@ class Requests:
         "_held",
         "_held_bytes",
         "_method",
+        "_missed",
         "_over",
         "_room",
         "_sender",
@@ -93,6 +94,8 @@ class Requests:
         self._ask_next = False
         self._unasked = 0
         self._unasked_bytes = 0
+        # From where the server missed something when it said so last; 0 when it may say so anew.
+        self._missed = 0
 
     def when_failed(self, failed: Callable[[BaseException], None]) -> None:
         """Call *failed* with what asking for an item raises: the call cannot go on."""
@@ -187,6 +190,7 @@ class Requests:
     def ask(self) -> None:
         """Ask for an acknowledgement with what is sent next, if none is on its way."""
         self._ask_next = not self._asked
+        self._missed = 0
 
     def _send(self, call: SendRequests, publication: Publication) -> bool:
         sequence, items, end, _ = publication
@@ -232,8 +236,14 @@ class Requests:
         control = self._control
         if control is None:
             return
-        if head is None or head.code is Code.OUT_OF_RANGE:
+        if head is None:
             control.send_requests_again(self)
+            return
+        if head.code is Code.OUT_OF_RANGE:
+            # Once, unless that has helped; then no sooner than it is asked again.
+            if self._missed != self._sender.acknowledged:
+                self._missed = self._sender.acknowledged
+                control.send_requests_again(self)
             return
         if head.code is not Code.OK:
             return  # the call has ended, and its own reply says how
@@ -293,7 +303,7 @@ class Requests:
             sender.end(b"")
         self._sender = sender
         self._ended = False
-        self._asked = self._unasked = self._unasked_bytes = 0
+        self._asked = self._unasked = self._unasked_bytes = self._missed = 0
         self._ask_next = False
 
     def stop(self) -> None:

@@ -176,8 +176,8 @@ class StreamControl:
         self._unread: dict[ControlledStream, None] = {}
         self._to_cancel: list[bytes] = []
         self._to_replay: OrderedSet[ControlledStream] = OrderedSet()
-        # Streams for which a replay was asked for, and has not brought anything yet.
-        self._asked: set[ControlledStream] = set()
+        # Streams for which a replay was asked for, and has brought nothing yet, and from where.
+        self._asked: dict[ControlledStream, int] = {}
         # Streams of which nothing has arrived since they were opened, or since the publisher's
         # connection was lost: their subscription may be lost, so that they ask for a replay.
         self._unheard: set[ControlledStream] = set()
@@ -268,7 +268,7 @@ class StreamControl:
         if not self._remove(stream) or self._closed:
             return
         self._to_replay.discard(stream)
-        self._asked.discard(stream)
+        self._asked.pop(stream, None)
         self._unheard.discard(stream)
         self._long_unheard.discard(stream)
         self._unread.pop(stream, None)
@@ -298,7 +298,7 @@ class StreamControl:
     def replay(self, stream: ControlledStream) -> None:
         """Ask the server for what a stream misses, unless that was done and is not answered."""
         if stream not in self._asked:
-            self._asked.add(stream)
+            self._asked[stream] = stream.receiver.sequence
             self._to_replay.add(stream)
             self._flush_soon()
             self._look_later()
@@ -470,14 +470,15 @@ class StreamControl:
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
             return
         publication = from_message(response.publication)
-        if publication.items:
-            # What is still missing is asked for at once; not where there was nothing to be had.
-            self._asked.discard(stream)
-        else:
-            self._asked.add(stream)
+        before = self._asked.setdefault(stream, stream.receiver.sequence)
         if publication.sequence > stream.receiver.sequence:
             stream.gap(publication.sequence)
         stream.arrived(publication)
+        # What is still missing is asked for at once; not where nothing new was to be had.
+        if self._asked.get(stream) == before and stream.receiver.sequence > before:
+            del self._asked[stream]
+            if stream.wants_replay:
+                self.replay(stream)
 
     # -- what the publisher sends ------------------------------------------------------------
 
