@@ -29,7 +29,7 @@ def packed(message: Message) -> AnyMessage:
 
 
 keys = st.text(KEY, min_size=1, max_size=12).filter(
-    lambda key: not key.endswith("-bin") and not key.startswith("txzmq-")
+    lambda key: not key.endswith("-bin") and not f"{key}-".startswith("txzmq-")
 )
 pairs: st.SearchStrategy[tuple[str, str | bytes]] = st.one_of(
     st.tuples(keys, st.text(PRINTABLE, max_size=20)),

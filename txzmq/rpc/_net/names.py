@@ -71,11 +71,11 @@ class NamedAddresses:
         self._clock: Clock
         self._listener: ResolverListener
         # What the resolver has told of last.
-        self._given: Sequence[ResolvedAddress] = ()
+        self._given: tuple[ResolvedAddress, ...] = ()
         # By address, for those that are names.
         self._names: dict[str, _Name] = {}
         # What the listener was told of; None before the first time.
-        self._told: list[ResolvedAddress] | None = None
+        self._told: tuple[ResolvedAddress, ...] | None = None
         self._starting = True
         self._closed = False
 
@@ -113,7 +113,9 @@ class NamedAddresses:
         """Begin to look up the names that are new, and forget those that are no more."""
         before, self._names = self._names, {}
         new: list[_Name] = []
-        self._given = [given for given in addresses if self._take(given.address, before, new)]
+        self._given = tuple(
+            given for given in addresses if self._take(given.address, before, new)
+        )
         for name in before.values():
             name.resolver.close()
         for name in new:
@@ -153,14 +155,14 @@ class NamedAddresses:
             _log.warn("{error}; the others are used", error=name.error.message)
         self._tell()
 
-    def _addresses(self) -> list[ResolvedAddress]:
+    def _addresses(self) -> tuple[ResolvedAddress, ...]:
         """All that are known, each once."""
         known: dict[str, ResolvedAddress] = {}
         for given in self._given:
             name = self._names.get(given.address)
             for address in (given.address,) if name is None else name.addresses:
                 known.setdefault(address, given._replace(address=address))
-        return list(known.values())
+        return tuple(known.values())
 
     def _tell(self) -> None:
         """Tell the listener what is known now, or why nothing is."""
