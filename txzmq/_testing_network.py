@@ -38,8 +38,6 @@ _RETRY = 0.1
 _UNBLOCK = 0.01
 #: Virtual seconds from a SUBSCRIBE to a stranger's UNSUBSCRIBE of the same tag.
 _STRANGER = 0.05
-#: How many messages a client may send while nobody listens, where its connection needs nobody.
-_HIGH_WATER_MARK = 1_000
 
 # Looked up once: reading a member of an enumeration is slow in Python 3.11.
 _REQUEST: Final = MessageKind.REQUEST
@@ -100,27 +98,19 @@ class _Client(_Socket[ClientHandler]):
         self._unblock = ResettableTimer(network.clock, self._has_room)
         # Whether a message was refused for want of a connection.
         self._refused = False
-        # What was sent while nobody listened, where a connection needs nobody who listens.
-        self._early: list[list[bytes]] | None = None
 
     def send_message(self, message: list[bytes]) -> SendResult:
         if not self._open:
             raise RuntimeError("the socket is closed")
         if self._server is None:
-            return self._send_early(message)
+            self._refused = True
+            return SendResult.BLOCKED
         if self._network.is_full():
             if not self._unblock.is_running:
                 self._unblock.start(_UNBLOCK)
             return SendResult.BLOCKED
         server, peer = self._server, self._peer
         self._network.carry(lambda: server.deliver(peer, message), _REQUEST, message)
-        return SendResult.SENT
-
-    def _send_early(self, message: list[bytes]) -> SendResult:
-        if self._early is None or len(self._early) >= _HIGH_WATER_MARK:
-            self._refused = True
-            return SendResult.BLOCKED
-        self._early.append(message)
         return SendResult.SENT
 
     def _has_room(self) -> None:
@@ -133,17 +123,13 @@ class _Client(_Socket[ClientHandler]):
             self.handler.received(list(message))
 
     def begin(self) -> None:
-        """Begin to connect; where losses are not told, be connected to whoever listens or will."""
-        clock = self._network.clock
-        if self._network.tells_of_loss:
+        """Begin to connect; where losses are not told, be connected to whoever listens."""
+        clock, server = self._network.clock, self._network.listener(self._address)
+        if self._network.tells_of_loss or server is None:
             clock.callLater(0, self.try_to_connect)
-            return
-        self._early = []
-        if self._network.listener(self._address) is None:
-            self._network.when_bound(self._address, self._bound)
         else:
-            self._bound()
-        clock.callLater(0, self._tell_of_connection)
+            self._connect(server)
+            clock.callLater(0, self._tell_of_connection)
 
     def try_to_connect(self) -> None:
         if not self._open:
@@ -168,25 +154,12 @@ class _Client(_Socket[ClientHandler]):
         if self._open:
             self.handler.connected()
 
-    def _bound(self) -> None:
-        """Somebody listens now where nobody did, and gets what was sent; nobody is told."""
-        server = self._network.listener(self._address)
-        if server is None or self._early is None:
-            return
-        early, self._early = self._early, None
-        self._connect(server)
-        for message in early:
-            carried = partial(server.deliver, self._peer, message)
-            self._network.carry(carried, _REQUEST, message)
-        if not self._open:
-            self._network.clock.callLater(0, self.cut)
-
     def cut(self) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._network.tell_of_loss(server, self._peer)
-        if self._open and self._network.tells_of_loss:
+        if self._open:
             self.handler.disconnected()
             if self._open:
                 self._network.clock.callLater(_RETRY, self.try_to_connect)
@@ -260,16 +233,12 @@ class _Subscriber(_Socket[SubscriberHandler]):
         self._address = address
         self._publisher: _Publisher | None = None
         self._connections = 0
-        # What was subscribed to while nobody published, where a connection needs no publisher.
-        self._early: list[bytes] | None = None
 
     def subscribe(self, tag: bytes) -> None:
         # Each SUBSCRIBE is sent, but one UNSUBSCRIBE for all of a tag.
         self.tags[tag] = self.tags.get(tag, 0) + 1
         if self._publisher is not None:
             self._send_subscription(self._publisher, tag)
-        elif self._early is not None:
-            self._early.append(tag)
 
     def unsubscribe(self, tag: bytes) -> None:
         count = self.tags.get(tag, 0) - 1
@@ -292,16 +261,12 @@ class _Subscriber(_Socket[SubscriberHandler]):
 
     def begin(self) -> None:
         """As :meth:`_Client.begin`."""
-        clock = self._network.clock
-        if self._network.tells_of_loss:
+        clock, publisher = self._network.clock, self._network.publisher(self._address)
+        if self._network.tells_of_loss or publisher is None:
             clock.callLater(0, self.try_to_connect)
-            return
-        self._early = []
-        if self._network.publisher(self._address) is None:
-            self._network.when_bound(self._address, self._bound)
         else:
-            self._bound()
-        clock.callLater(0, self._tell_of_connection)
+            self._connect(publisher)
+            clock.callLater(0, self._tell_of_connection)
 
     def try_to_connect(self) -> None:
         if not self._open:
@@ -310,28 +275,20 @@ class _Subscriber(_Socket[SubscriberHandler]):
         if publisher is None:
             self._network.clock.callLater(_RETRY, self.try_to_connect)
         else:
-            self._connect(publisher, list(self.tags))
+            self._connect(publisher)
             self._tell_of_connection()
 
     def _tell_of_connection(self) -> None:
         if self._open:
             self.handler.connected()
 
-    def _connect(self, publisher: _Publisher, tags: Sequence[bytes]) -> None:
+    def _connect(self, publisher: _Publisher) -> None:
         self._publisher = publisher
         self._connections += 1
         publisher.connected(self, self._connections)
         if publisher.knows_subscribers:
-            for tag in tags:
+            for tag in self.tags:
                 self._send_subscription(publisher, tag)
-
-    def _bound(self) -> None:
-        """Somebody publishes now where nobody did; nobody is told."""
-        publisher = self._network.publisher(self._address)
-        if publisher is None or self._early is None or not self._open:
-            return
-        early, self._early = self._early, None
-        self._connect(publisher, early)
 
     def deliver(self, connection: int, frame: bytes) -> None:
         """Take a frame that was sent to the connection with a number."""
@@ -348,7 +305,7 @@ class _Subscriber(_Socket[SubscriberHandler]):
         if publisher is None:
             return
         publisher.disconnected(self)
-        if self._open and self._network.tells_of_loss:
+        if self._open:
             self.handler.disconnected()
             self._network.clock.callLater(_RETRY, self.try_to_connect)
 
@@ -450,7 +407,7 @@ class MemoryNetwork:
     ZeroMQ's.
 
     :ivar clock: the virtual time.
-    :ivar tells_of_loss: whether sockets are told of lost connections, and connect again.
+    :ivar tells_of_loss: whether servers are told of lost connections.
     """
 
     def __init__(
@@ -465,10 +422,8 @@ class MemoryNetwork:
         :param script: what happens to single messages; None for nothing. Then :attr:`Faults.loss`,
             :attr:`Faults.duplication`, :attr:`Faults.delay` and those of subscriptions have no
             effect.
-        :param tells_of_loss: False for what inproc does: a client is connected at once, whether
-            somebody listens or not, and what it sends waits for who will. Nobody is told of a lost
-            connection but a publisher, by UNSUBSCRIBEs; and nobody connects again. There
-            :meth:`cut` does nothing.
+        :param tells_of_loss: False for what inproc does: a client is connected at once to who
+            listens, a server is not told that a client has gone, and :meth:`cut` does nothing.
         """
         self.clock = Clock()
         self.tells_of_loss = tells_of_loss
@@ -480,8 +435,6 @@ class MemoryNetwork:
         self._publishers: dict[str, _Publisher] = {}
         self._peers = itertools.count(1)
         self._script = script
-        # What is to be called when somebody binds an address.
-        self._when_bound: dict[str, list[Callable[[], None]]] = {}
 
     # -- for tests ---------------------------------------------------------------------------
 
@@ -549,7 +502,6 @@ class MemoryNetwork:
         if address in self._listeners:
             raise OSError(f"{address} is in use")
         listener = self._listeners[address] = _Listener(self, address, handler)
-        self._bound(address)
         return listener
 
     def dial_out(
@@ -572,7 +524,6 @@ class MemoryNetwork:
         publisher = self._publishers[address] = _Publisher(
             self, address, handler, knows_subscribers=knows_subscribers
         )
-        self._bound(address)
         return publisher
 
     def subscribe(
@@ -609,14 +560,6 @@ class MemoryNetwork:
     def new_peer(self) -> bytes:
         """A routing id as libzmq generates them."""
         return b"\0" + next(self._peers).to_bytes(4, "big")
-
-    def when_bound(self, address: str, callback: Callable[[], None]) -> None:
-        """Call *callback* once when somebody has bound *address*."""
-        self._when_bound.setdefault(address, []).append(callback)
-
-    def _bound(self, address: str) -> None:
-        for callback in self._when_bound.pop(address, ()):
-            self.clock.callLater(0, callback)
 
     def is_full(self) -> bool:
         """Whether a sender's queue is full, as the faults have it."""

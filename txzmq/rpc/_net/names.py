@@ -113,9 +113,7 @@ class NamedAddresses:
         """Begin to look up the names that are new, and forget those that are no more."""
         before, self._names = self._names, {}
         new: list[_Name] = []
-        self._given = tuple(
-            given for given in addresses if self._take(given.address, before, new)
-        )
+        self._given = tuple(given for given in addresses if self._take(given.address, before, new))
         for name in before.values():
             name.resolver.close()
         for name in new:

@@ -186,19 +186,20 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
 
     def _bound(self, is_bound: bool) -> None:
         """Somebody listens at the inproc address, or nobody does (any more)."""
-        if is_bound and not self._ready:
+        if not is_bound:
+            self._lost, self._unbound = self._lost or self._ready, not self._ready
+            self._ready = self._reached = False
+        elif not self._ready and not self._lost:  # a loss is told first
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, self._address)])
             self._ready = self._reached = True
-        elif not is_bound:
-            self._lost = self._ready
-            self._unbound = not self._ready
         self.scheduleRead()
 
     def messageReceived(self, message: list[bytes]) -> None:
         self._handler.received(message)
 
     def send_message(self, message: list[bytes]) -> SendResult:
-        return self.trySend(message)
+        # What is lost may still take messages over inproc, and drops them.
+        return SendResult.BLOCKED if self._lost else self.trySend(message)
 
     def shutdown(self) -> None:
         self._forget_address()
@@ -216,8 +217,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
                     "no connection of this ZmqFactory is bound to it, and inproc reaches no other"
                 )
         if self._lost:
-            self._lost = self._reached = False
+            self._lost = False
             self._handler.disconnected()
+            factory = self.factory  # None: the handler has closed it
+            if factory is not None and _has_no_events(self._address):
+                self._bound(factory.inproc.isBound(self._address))
         elif self._reached:
             self._reached = False
             self._handler.connected()
