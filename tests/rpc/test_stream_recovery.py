@@ -45,8 +45,11 @@ def test_a_server_whose_replays_bring_nothing_new_is_asked_at_a_measured_pace(
     endless.give()
     world.network.run()
     assert reader.items == ["1"]
-    stale = Publication(1, [text("1").SerializeToString()])
-    monkeypatch.setattr(Sender, "replay", lambda self, sequence: stale)
+
+    def stale(self: Sender, sequence: int) -> Publication:
+        return Publication(1, [text("1").SerializeToString()])
+
+    monkeypatch.setattr(Sender, "replay", stale)
     world.cut()
     endless.give()
     world.network.advance(10)
