@@ -65,6 +65,11 @@ test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 ti
 	TXZMQ_STREAM_ITEMS=1000000 TXZMQ_STREAM_CUTS=200 $(BIN)/python -m pytest \
 		-o faulthandler_timeout=1800 tests/field/test_streams.py -k nothing_is_lost $(PYTEST_ARGS)
 
+SECONDS := 1200
+.PHONY: soak
+soak: $(DEVELOPS)  ## all kinds of call while processes and wires break; make soak SECONDS=300 SEED=7
+	$(BIN)/python -m tests.field.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, cast
 
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 
+from txzmq import ZmqFactory
 from txzmq._reactor import Timer
+from txzmq.rpc.transport import SubscriberHandler, SubscriberTransport, ZmqNetwork
 
 
 class Proxy:
@@ -118,6 +121,24 @@ class Proxy:
     def now(self) -> float:
         """The reactor's time."""
         return float(self._reactor.seconds())
+
+
+class ProxiedPublishers(ZmqNetwork):
+    """Reaches publishers through proxies of its own."""
+
+    def __init__(self, factory: ZmqFactory) -> None:
+        super().__init__(factory)
+        self._proxied_in: Any = factory.reactor
+        #: By the publishers' addresses.
+        self.proxies: dict[str, Proxy] = {}
+
+    def subscribe(
+        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
+    ) -> SubscriberTransport:
+        proxy = self.proxies.get(address)
+        if proxy is None:
+            proxy = self.proxies[address] = Proxy(self._proxied_in, address)
+        return super().subscribe(proxy.endpoint, handler, options)
 
 
 class _Pair:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.field.proxy import Proxy
+from tests.field.proxy import ProxiedPublishers, Proxy
 from tests.programs import Program, running
 from tests.rpc.service import text
 from tests.rpc.streaming import COUNT, Reader, Streaming
@@ -26,21 +26,8 @@ ITEMS = int(os.environ.get("TXZMQ_STREAM_ITEMS", "30000"))
 CUTS = int(os.environ.get("TXZMQ_STREAM_CUTS", "6"))
 
 
-class ProxiedNetwork(ZmqNetwork):
+class ProxiedNetwork(ProxiedPublishers, ZmqNetwork):
     """Reaches publishers through proxies of the test's own."""
-
-    def __init__(self, factory: ZmqFactory, reactor: Any) -> None:
-        super().__init__(factory)
-        self._reactor = reactor
-        self.proxies: dict[str, Proxy] = {}
-
-    def subscribe(
-        self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
-    ) -> SubscriberTransport:
-        proxy = self.proxies.get(address)
-        if proxy is None:
-            proxy = self.proxies[address] = Proxy(self._reactor, address)
-        return super().subscribe(proxy.endpoint, handler, options)
 
 
 class Cutter:
@@ -71,7 +58,7 @@ def test_nothing_is_lost_doubled_or_reordered_when_connections_break(one_loop: L
 
         async def main() -> tuple[int, int]:
             factory = ZmqFactory(one_loop.reactor)
-            network = ProxiedNetwork(factory, one_loop.reactor)
+            network = ProxiedNetwork(factory)
             proxy = Proxy(one_loop.reactor, endpoint)
             channel = Channel(network, proxy.endpoint)
             cutter = Cutter(proxy, network, seed=1)

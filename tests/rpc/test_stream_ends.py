@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail
 
+from tests.rpc.leftovers import leftovers
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
     COUNT,
@@ -20,6 +21,7 @@ from tests.rpc.streaming import (
     StreamWorld,
     Worlds,
     following,
+    numbers,
     raising,
     returning,
     streams_of,
@@ -38,6 +40,7 @@ from txzmq.rpc import (
     Unknown,
     current_context,
 )
+from txzmq.testing import Faults
 
 
 @pytest.fixture
@@ -110,6 +113,30 @@ def test_cancelling_ends_the_handler(make: Worlds) -> None:
     assert endless.ends == ["the client cancelled it"]
     assert not endless.running
     assert not world.server.running
+
+
+def test_cancelling_what_is_not_read_yet_is_told_after_the_end_has_arrived(make: Worlds) -> None:
+    world = make()
+    stream = world.open(3)
+    world.network.run()
+    following(stream)
+    assert stream.ended().called
+    stream.cancel()
+    reader = Reader(stream)
+    assert reader.items == []
+    assert isinstance(reader.ended, CancelledError)
+
+
+def test_a_channel_that_closes_while_it_acknowledges_keeps_nothing(make: Worlds) -> None:
+    world = make(stream_window=4)
+    streams = [world.open(100), world.open(100)]
+    world.network.run()
+    world.network.faults = Faults(loss=1)
+    readers = [Reader(stream) for stream in streams]
+    world.network.run()  # the acknowledgement is lost
+    assert [reader.items for reader in readers] == [numbers(4)] * 2
+    world.channel.close()
+    assert leftovers(world.channel) == []
 
 
 def test_cancelling_ends_a_handler_that_waits_for_room(make: Worlds) -> None:

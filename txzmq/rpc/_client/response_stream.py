@@ -514,7 +514,10 @@ class ClientStream:
         """
         if self.outcome is not None:
             if error is None:
-                self.items.clear()
+                if self.items:
+                    # Its reader must not take what it has had for all.
+                    self.items.clear()
+                    self.outcome = CancelledError("the stream was cancelled")
                 self.read_to_end()
             return
         if not keep:

@@ -430,7 +430,8 @@ class StreamControl:
 
     def _acknowledged(self, head: ResponseHead | None, body: bytes) -> None:
         if head is None:
-            self._ask_for_all()  # a server that was restarted does not do so by heartbeats
+            if not self._closed:
+                self._ask_for_all()  # a server that was restarted does not do so by heartbeats
             return
         if head.code is not Code.OK:
             return
