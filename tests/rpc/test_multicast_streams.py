@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.sharing import GROUP, Group, Ticker, Worlds, numbers
@@ -152,3 +152,24 @@ def test_a_stream_that_is_cancelled_while_it_is_read_is_cancelled_on_the_server(
     assert items == ["0"]
     assert not ticker.running
     world.close()
+
+
+def test_a_group_whose_socket_is_closed_can_be_left(make: Worlds) -> None:
+    """As a factory does that shuts down before the channel is closed."""
+    ticker = Ticker()
+    world = make(ticker)
+    publisher = world.network.publisher(GROUP)
+    assert publisher is not None
+    readers = [world.subscribe(), world.subscribe("y"), world.subscribe("z")]
+    for subscriber in list(publisher.subscribers):
+        subscriber.close()
+        subscriber.handler.closed()
+    for reader in readers:
+        reader.stream.cancel()
+        world.network.run()
+        assert isinstance(reader.ended, CancelledError)
+    assert not ticker.running
+    again = world.subscribe()
+    ticker.give()
+    world.network.run()
+    assert again.items == ["0"]

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.sharing import Group, Ticker, World, Worlds, numbers
-from tests.rpc.streaming import Reader
+from tests.rpc.streaming import Reader, streams_of
 from tests.support import Logged
 from txzmq.rpc import (
     Context,
@@ -153,6 +153,8 @@ def test_the_end_reaches_all(make: Worlds, lose: Callable[[World], None]) -> Non
     again = world.subscribe()
     assert not again.has_ended
     assert len(ticker.runs) == 2
+    world.network.advance(10)
+    assert len(streams_of(world)) == 1  # the end is not kept for ever
 
 
 @HOW
@@ -384,3 +386,26 @@ def test_an_idle_stream_costs_few_control_calls(make: Worlds) -> None:
     listener.send_message = noted  # type: ignore[method-assign]  # there is no other place to look
     world.network.advance(60)
     assert len(sent) <= 10  # one sign of life each 10 s, and what opening it takes
+
+
+def test_who_answers_at_the_second_time_of_asking_is_kept(make: Worlds) -> None:
+    """Every other heartbeat is lost; the one after three quarters of the time is answered."""
+    ticker = Ticker()
+    world = make(ticker)
+    reader = world.subscribe()
+    world.network.advance(30)
+    publisher = world.network.publisher(world.shared_at)
+    assert publisher is not None
+    publish, asked = publisher.publish, list[bytes]()
+
+    def publish_half(frame: bytes) -> None:
+        asked.append(frame)
+        if len(asked) % 2 == 0:
+            publish(frame)
+
+    publisher.publish = publish_half  # type: ignore[method-assign]  # it loses what is asked first
+    world.network.advance(300)
+    assert len(asked) > 10
+    assert ticker.running == 1
+    assert not reader.has_ended
+    assert not world.server.counters["silent subscriber"]

@@ -15,16 +15,20 @@ from tests.rpc.leftovers import leftovers
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
     COUNT,
+    PUBLISHER,
+    RESUME,
     Endless,
     Handler,
     Reader,
     StreamWorld,
     Worlds,
+    count,
     following,
     numbers,
     raising,
     returning,
     streams_of,
+    texts,
     waiting_for_ever,
 )
 from tests.support import Logged
@@ -262,6 +266,68 @@ def test_a_stream_has_a_deadline_on_both_sides(make: Worlds) -> None:
     assert not endless.running
 
 
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_server_is_told_what_is_left_of_the_time(
+    make: Worlds, *, waits: bool, streams: bool
+) -> None:
+    """Not the moment when it is up, nor what there was before the call waited for the server."""
+    world = make(Endless() if streams else waiting_for_ever)
+    world.network.advance(100)
+    if waits:
+        world.die()
+        world.network.run()
+    options: dict[str, Any] = {"timeout": 10.0, "wait_for_ready": True}
+    call = world.open(**options) if streams else world.collect(texts(1), **options)
+    if waits:
+        world.network.advance(4)
+        world.serve()
+    world.network.advance(1)
+    left = world.service.contexts[0].time_remaining()
+    assert left == pytest.approx(5 if waits else 9, abs=0.01)
+    call.cancel()
+    if isinstance(call, Deferred):
+        call.addErrback(lambda _: None)
+
+
+def test_the_next_server_is_told_what_is_left_of_the_time(make: Worlds) -> None:
+    world = make(Endless())
+    world.network.advance(100)
+    reader = Reader(world.channel.unary_stream(RESUME, text("x"), timeout=50.0))
+    world.network.advance(20)
+    world.die()
+    lost = world.server
+    world.serve()
+    world.network.advance(10)
+    first, second = world.service.contexts
+    assert second is not first
+    assert second.time_remaining() == pytest.approx(20, abs=0.01)
+    reader.stream.cancel()
+    lost.stop(0)
+
+
+@pytest.mark.parametrize("how", ["read", "cancelled", "lost", "silent"])
+def test_a_server_keeps_no_time_of_a_stream_that_has_ended(make: Worlds, how: str) -> None:
+    world = make(count if how == "read" else Endless())
+    stream = world.open(timeout=1_000)
+    world.network.run()
+    streams = streams_of(world)
+    assert len(streams.deadlines) == (how != "read")
+    if how == "read":
+        assert Reader(stream).ended == "well"
+    elif how == "cancelled":
+        stream.cancel()
+    elif how == "lost":
+        world.vanish(world.channel)
+        world.network.advance(10)
+    else:
+        world.network.faults = Faults(loss=1)
+        world.network.advance(60)
+        world.network.faults = Faults()
+    world.network.run()
+    assert [len(streams.deadlines), len(streams.graces), len(streams.returns)] == [0, 0, 0]
+
+
 async def fast(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
     for number in range(20):
         yield text(str(number))
@@ -419,6 +485,100 @@ def test_silence_has_a_limit(make: Worlds) -> None:
     assert "silent for 5 s" in reader.ended.message
     assert reader.items == ["1", "2", "3", "4", "5"]
     assert not endless.running
+
+
+def test_a_limit_of_silence_may_be_changed_while_its_reader_waits(make: Worlds) -> None:
+    world = make(Endless())
+    stream = world.open().max_silence(5)
+    reader = Reader(stream)
+    world.network.advance(4)
+    stream.max_silence(None)
+    world.network.advance(100)
+    assert not reader.has_ended
+    stream.max_silence(3)
+    world.network.advance(2.9)
+    assert not reader.has_ended
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, DeadlineExceeded)
+
+
+def test_a_stream_that_nobody_waits_for_is_not_silent(make: Worlds) -> None:
+    """What counts is how long its reader waits, not how long it takes with an item."""
+    endless = Endless()
+    world = make(endless)
+    stream = world.open().max_silence(5)
+    item = following(stream)
+    world.network.advance(4)
+    endless.give()
+    world.network.run()
+    assert world.network.result(item).value == "1"
+    world.network.advance(100)
+    reader = Reader(stream)
+    world.network.advance(4.9)
+    assert not reader.has_ended
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, DeadlineExceeded)
+
+
+@pytest.mark.parametrize("how", ["closed", "no publisher"])
+def test_streams_end_whose_socket_is_gone(make: Worlds, how: str) -> None:
+    """Of three, so that they have a bundle, too; there is no socket to unsubscribe from."""
+    endless = Endless()
+    world = make(endless)
+    readers = [world.run() for _ in range(3)]
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    (subscriber,) = publisher.subscribers
+    if how == "closed":
+        subscriber.close()
+        subscriber.handler.closed()
+    else:
+        subscriber.handler.failed("something else listens there")
+    for reader in readers:
+        reader.stream.cancel()
+        world.network.run()
+        assert isinstance(reader.ended, CancelledError)
+    assert not endless.running
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_a_reader_that_is_gone_leaves_no_limit_of_silence(make: Worlds, how: str) -> None:
+    endless = Endless()
+    world = make(endless)
+    stream = world.open().max_silence(100)
+    world.network.run()
+
+    async def read() -> None:
+        async for _ in stream:
+            pass
+
+    reading = read()
+    if how == "cancelled":
+        waiting = Deferred.fromCoroutine(reading)
+        waiting.addErrback(lambda _: None)
+        waiting.cancel()
+        world.network.run()
+        assert not endless.running
+        return  # and the world is closed, which looks for what is left
+    reading.send(None)
+    reading.close()
+    world.network.advance(200)
+    endless.give()
+    world.network.run()
+    assert world.network.result(following(stream)).value == "1"
+
+
+def test_a_stream_that_ends_leaves_the_others_their_patience(make: Worlds) -> None:
+    """The connection is lost: one is cancelled, and the other still fails in time."""
+    world = make(Endless())
+    lost = world.server
+    readers = [world.run() for _ in range(2)]
+    world.die()
+    world.network.advance(1)
+    readers[0].stream.cancel()
+    world.network.advance(10)
+    assert isinstance(readers[1].ended, Unavailable)
+    lost.stop(0)
 
 
 def test_a_handlers_streams_end_with_it(make: Worlds) -> None:

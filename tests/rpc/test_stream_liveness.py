@@ -241,3 +241,21 @@ def test_a_client_that_came_back_speaks_for_its_streams(make: Worlds) -> None:
     hold(world)
     world.network.advance(25)
     assert world.server.running == 0
+
+
+def test_a_sign_of_life_counts_for_all_that_a_stranger_unsubscribed(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    publisher = world.network.publisher(PUBLISHER)
+    assert publisher is not None
+    ((tag,),) = publisher.subscribers.values()
+    world.network.faults = Faults(loss=1)
+    for _ in range(2):
+        publisher.take_from_stranger(tag)
+        world.network.advance(1)
+    world.network.faults = Faults()
+    endless.give()  # which a heartbeat follows, and the client answers
+    world.network.advance(10)
+    assert endless.running == 1
+    assert not reader.has_ended

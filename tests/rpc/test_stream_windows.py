@@ -164,3 +164,16 @@ def test_an_item_has_a_size_on_the_client(make: Worlds) -> None:
     assert reader.items == ["a"]
     assert isinstance(reader.ended, ResourceExhausted)
     assert "Channel's message_size" in reader.ended.message
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_a_small_window_is_acknowledged_as_soon_as_it_is_read(make: Worlds, window: int) -> None:
+    """No item waits for a heartbeat that asks."""
+    reader = make(stream_window=window).run(10)
+    assert (reader.items, reader.ended) == (numbers(10), "well")
+
+
+def test_an_end_is_acknowledged_at_once(make: Worlds) -> None:
+    world = make()
+    assert world.run().ended == "well"
+    assert not streams_of(world)

@@ -60,6 +60,16 @@ def test_how_a_reply_ends_its_call(case: str, garbage: bool) -> None:
     assert [wire.forget(other) for other in others] == ["other 0", "other 1", "other 2"]
 
 
+@pytest.mark.parametrize("parts", range(4))
+def test_a_message_of_too_few_parts_is_dropped(parts: int) -> None:
+    """One without any, too, which a network may give."""
+    wire: ClientWire[str] = ClientWire()
+    request_id = wire.request("call", b"", b"")[0]
+    assert wire.receive([b"no id", b"", b""][:parts]) is None
+    assert wire.dropped == {"malformed": 1}
+    assert wire.forget(request_id) == "call"
+
+
 def test_a_request_is_four_parts() -> None:
     wire: ClientWire[str] = ClientWire()
     request_id, *rest = wire.request("call", b"header", b"body")
