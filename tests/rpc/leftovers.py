@@ -32,8 +32,6 @@ _KEPT = {
 }
 #: What a listener keeps of its clients when it is closed: a socket that is closed tells of no loss.
 _KEPT_WHEN_CLOSED = {"_peers", "_staying", "latest"}
-#: What an open channel keeps of its addresses; a closed one keeps nothing.
-_KEPT_WHILE_OPEN = {"_given", "_told"}
 
 
 def leftovers(*roots: object) -> list[str]:
@@ -62,8 +60,6 @@ def _walk(value: Any, path: str, seen: set[int], kept: set[str]) -> Iterator[str
     elif _is_part(value):
         if type(value).__name__ == "Listener" and value.transport is None:
             kept = kept | _KEPT_WHEN_CLOSED
-        elif type(value).__name__ == "NamedAddresses" and not value._closed:
-            kept = kept | _KEPT_WHILE_OPEN
         for name in _attributes(value):
             yield from _walk(getattr(value, name, None), f"{path}.{name}", seen, kept)
 
