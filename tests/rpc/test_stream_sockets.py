@@ -72,6 +72,27 @@ async def all_kinds(loop: Loop, listen: str, host: str) -> None:
     factory.shutdown()
 
 
+@pytest.mark.parametrize("how", ["server", "factory"])
+def test_the_folder_of_an_ipc_wildcard_is_removed(
+    one_loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # libzmq makes it in the current one, or where TMPDIR says
+    monkeypatch.delenv("TMPDIR", raising=False)
+
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        server = Server(factory, [Streaming(handler)])
+        endpoint = server.listen("ipc://*", insecure=True)
+        made = Path(endpoint.removeprefix("ipc://")).parent
+        assert {path.name for path in made.iterdir()} == {"socket", "socket.streams"}
+        if how == "server":
+            await server.stop(0)
+        factory.shutdown()
+        await one_loop.until(lambda: not made.exists())
+
+    one_loop.run(main)
+
+
 @pytest.mark.parametrize("transport", list(addresses(Path())))
 def test_every_transport(one_loop: Loop, transport: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)

@@ -12,7 +12,7 @@ from txzmq._timer import ResettableTimer
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
-from txzmq.rpc._net.addresses import announced, beside, is_multicast
+from txzmq.rpc._net.addresses import ANY_IPC, announced, beside, is_multicast, split_scheme
 from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
@@ -148,7 +148,10 @@ class Server:
         listener.opened(transport)
         if self._publishes:
             try:
-                self._publish(listener, publisher or beside(transport.endpoint), advertise or "")
+                place = publisher or beside(transport.endpoint)
+                self._publish(listener, place, advertise or "")
+                if address == ANY_IPC and publisher is None:
+                    listener.remove_when_closed(split_scheme(place)[1])
                 if multicast is not None:
                     self._publish(listener, multicast, announced(multicast), multicast=True)
             except BaseException:

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from twisted.logger import Logger
 
 __all__ = [
+    "ANY_IPC",
     "PublisherRule",
     "Publishers",
     "announced",
@@ -33,6 +34,8 @@ Publishers: TypeAlias = str | Iterable[str] | Callable[[str, str], bool]
 #: Whether a client may connect to a publisher, by its address and the server's endpoint.
 PublisherRule: TypeAlias = Callable[[str, str], bool]
 
+#: Where libzmq makes a folder, and a socket in it.
+ANY_IPC: Final = "ipc://*"
 _log = Logger()
 _SUFFIX: Final = ".streams"
 _PORT_DIGITS: Final = 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from txzmq._reactor import Clock
@@ -127,6 +129,8 @@ class Listener:
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
+        # The publisher's socket in a folder of libzmq's; None where there is none.
+        self._companion: str | None = None
         #: Publishes those of them that are shared, to all clients at once; None if there is none.
         self.multicast: Publisher | None = None
         # Replies of this turn, by peer: key, header and body.
@@ -344,6 +348,13 @@ class Listener:
         # A proxy says nothing of its clients; it needs a moment to take what it has been sent.
         return inproc or (self.wire.all_left and not self.for_proxy)
 
+    def remove_when_closed(self, path: str) -> None:
+        """Have no socket of the publisher left at *path*, in the folder that ``ipc://*`` has made.
+
+        libzmq removes the folder with its own socket, if nothing else is in it.
+        """
+        self._companion = path
+
     def closed(self) -> None:
         """The socket was closed by somebody else."""
         self.transport = None
@@ -354,9 +365,13 @@ class Listener:
         self.flush()
         self._retry.stop()
         self._backlogs.clear()
-        if self.transport is not None:
-            self.transport.close()
-            self.transport = None
         for publisher in (self.publisher, self.multicast):
             if publisher is not None:
                 publisher.close()
+        if self._companion is not None:
+            with suppress(OSError):
+                os.unlink(self._companion)
+                os.rmdir(os.path.dirname(self._companion))  # where libzmq has tried already
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
