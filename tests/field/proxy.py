@@ -51,6 +51,11 @@ class Proxy:
         return f"tcp://127.0.0.1:{self._number}"
 
     @property
+    def connections(self) -> int:
+        """How many it has now."""
+        return len(self._pairs)
+
+    @property
     def black_hole(self) -> bool:
         return self._black_hole
 

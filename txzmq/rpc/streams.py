@@ -55,7 +55,7 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         """End the stream early: nothing more arrives, and the server's handler is cancelled.
 
         A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
-        the stream has ended.
+        the stream has ended and is read to its end.
         """
 
     @property

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from tests.field.soak.rounds import Soak
@@ -28,10 +30,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="txzmq-soak-"))
+    # A server that is restarted gets another proxy for what it publishes.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(f"seed {arguments.seed}, for {arguments.seconds:g} s", flush=True)
     with fresh_loop("epoll") as loop:
         soak = Soak(loop, folder, arguments.seed)
-        loop.run(lambda: soak.run(arguments.seconds), patience=arguments.seconds * 3 + 300)
+        try:
+            loop.run(lambda: soak.run(arguments.seconds), patience=arguments.seconds * 3 + 300)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what was seen is told
+            traceback.print_exc()
+            soak.wrong.append(f"The soak was cut short by {error!r}.")
     wrong = soak.check()
     print(soak.summary())
     if wrong:

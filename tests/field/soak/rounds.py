@@ -48,7 +48,6 @@ class ServerProcess:
         self.program: Program
         self.proxy: Proxy
         self.start_state: dict[str, Any] = {}
-        self.memory: list[int] = []
         self._states = 0
 
     async def start(self) -> None:
@@ -71,17 +70,12 @@ class ServerProcess:
 
     async def end(self) -> None:
         """Tell it to end, wait for that, and look at what it leaves."""
-        soak = self._soak
         self.program.process.terminate()
-        left = (await soak.heard(self.program, "left "))[0]
-        await soak.loop.until(lambda: self.program.process.poll() is not None)
-        if self.program.process.returncode:
-            soak.wrong.append(f"{self.name} ended with status {self.program.process.returncode}.")
-        soak.wrong += [f"{self.name} was stopped and has {each}." for each in json.loads(left)]
-        self.look()
+        await self._soak.ended(self.name, self.program)
 
-    def look(self) -> None:
-        """Note what it has printed and should not have."""
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.program.kill()
         self._soak.look(self.name, self.program)
 
 
@@ -167,9 +161,7 @@ class Soak:
         await self._traffic.run(seconds)
         await gather(list(faults))
         for name, client in self._clients:
-            left = (await self.heard(client, "left "))[0]
-            self.wrong += json.loads(left)
-            self.look(name, client)
+            await self.ended(name, client)
         self._clients.clear()
         steady = self._servers[0]
         self._memory["main"].append(resident())
@@ -200,13 +192,18 @@ class Soak:
             *self._network.proxies.values(),
         ]
 
+    def _used_proxies(self) -> list[Proxy]:
+        """Those that have connections, or all: those of publishers that are gone have none."""
+        proxies = self._proxies()
+        return [proxy for proxy in proxies if proxy.connections] or proxies
+
     async def _cut(self) -> None:
-        for proxy in self._proxies():
+        for proxy in self._used_proxies():
             if self._random.random() < 0.5:
                 self._random.choice([proxy.cut, proxy.reset])()
 
     async def _slow_wire(self) -> None:
-        proxies = self._proxies()
+        proxies = self._used_proxies()
         for proxy in proxies:
             proxy.latency = self._random.uniform(0, 0.1)
             proxy.jitter = self._random.uniform(0, 0.1)
@@ -216,7 +213,7 @@ class Soak:
             proxy.latency = proxy.jitter = proxy.slice_size = 0
 
     async def _black_hole(self) -> None:
-        proxy = self._random.choice(self._proxies())
+        proxy = self._random.choice(self._used_proxies())
         proxy.black_hole = True
         await self._while()
         proxy.black_hole = False
@@ -236,8 +233,7 @@ class Soak:
 
     async def _kill_server(self) -> None:
         mortal = self._servers[1]
-        mortal.program.kill()
-        mortal.look()
+        mortal.kill()
         await self._while()
         await mortal.start()
 
@@ -286,9 +282,18 @@ class Soak:
             assert program.process.poll() is None or time.monotonic() < patience - 110, program
             await self.loop.sleep(0.02)
 
+    async def ended(self, name: str, program: Program) -> None:
+        """Wait until a program has ended by itself, and note what it leaves."""
+        left = (await self.heard(program, "left "))[0]
+        self.wrong += [f"{name}, at its end: {each}" for each in json.loads(left)]
+        await self.loop.until(lambda: program.process.poll() is not None)
+        if program.process.returncode:
+            self.wrong.append(f"{name} ended with status {program.process.returncode}.")
+        self.look(name, program)
+
     def look(self, name: str, program: Program) -> None:
-        """Note what a program has printed and should not have."""
-        program.has_said("")
+        """Let go of a program that has ended, and note what it has printed and should not have."""
+        program.close()
         known = ("listening at ", "state ", "left ", "begins")
         self.wrong += [
             f"{name} said: {line}" for line in program.output if not line.startswith(known)
