@@ -15,6 +15,15 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
+from tests.rpc.ending_sources import (
+    WORLDS,
+    AsyncItems,
+    SyncItems,
+    a_writer,
+    async_generator,
+    both,
+    sync_generator,
+)
 from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read, remote
 from tests.rpc.service import Echo, World, made, text
 from tests.rpc.streaming import (
@@ -23,7 +32,6 @@ from tests.rpc.streaming import (
     StreamWorld,
     Worlds,
     count,
-    join,
     numbers,
     texts,
 )
@@ -35,7 +43,6 @@ from txzmq.rpc import (
     DeadlineExceeded,
     Observer,
     ServerProceed,
-    StreamWriter,
 )
 
 
@@ -47,203 +54,6 @@ def make() -> Iterator[Worlds]:
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Callable[[], BaseException]:
     return KINDS[request.param]
-
-
-# -- sources of requests -----------------------------------------------------------------------
-
-
-class Items:
-    """An iterator, asynchronous or not, that gives an item and then ends as told."""
-
-    def __init__(self, end: Callable[[], BaseException]) -> None:
-        self.end = end
-        self.given = 0
-        self.closed = 0
-
-    def __next__(self) -> StringValue:
-        self.given += 1
-        if self.given > 1:
-            raise self.end()
-        return text("0")
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class SyncItems(Items):
-    def __iter__(self) -> SyncItems:
-        return self
-
-
-class AsyncItems(Items):
-    def __aiter__(self) -> AsyncItems:
-        return self
-
-    async def __anext__(self) -> StringValue:
-        return self.__next__()
-
-
-def sync_generator(end: Callable[[], BaseException]) -> Any:
-    yield text("0")
-    raise end()
-
-
-async def async_generator(end: Callable[[], BaseException]) -> AsyncIterator[StringValue]:
-    yield text("0")
-    raise end()
-
-
-def a_writer(end: Callable[[], BaseException]) -> Any:
-    """Its producer raises when it is asked for more."""
-
-    class Producer:
-        def __init__(self) -> None:
-            self.asked = 0
-
-        def resumeProducing(self) -> None:
-            self.asked += 1
-            if self.asked > 1:
-                raise end()
-            writer.write(text("0"))
-
-        def stopProducing(self) -> None:
-            pass
-
-    writer: StreamWriter[StringValue] = StreamWriter()
-    writer.registerProducer(Producer(), streaming=False)
-    return writer
-
-
-def waiting(end: Callable[[], BaseException]) -> Any:
-    """Raises after it has waited, so that the call is on its way."""
-
-    async def items() -> AsyncIterator[StringValue]:
-        yield text("0")
-        await WORLDS[-1].sleep(SOON / 4)
-        raise end()
-
-    return items()
-
-
-#: Of the test that runs; for sources that wait.
-WORLDS: Final[list[StreamWorld]] = []
-SOURCES: Final = [SyncItems, AsyncItems, sync_generator, async_generator, a_writer, waiting]
-
-
-async def patient(requests: Any, context: Context) -> StringValue:
-    """Reads to the end; answers only then."""
-    return await join(requests, context)
-
-
-def both(requests: Any, context: Context) -> Any:
-    """As :func:`patient` for one response, and an echo for a stream."""
-    if context.method.endswith("Chat"):
-        return echo_and_wait(requests)
-    return (
-        count(requests, context) if context.method.endswith("Count") else patient(requests, context)
-    )
-
-
-async def echo_and_wait(requests: Any) -> AsyncIterator[StringValue]:
-    async for request in requests:
-        yield request
-
-
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("method", ["collect", "chat"])
-def test_a_source_of_requests(
-    make: Worlds,
-    kind: Callable[[], BaseException],
-    source: Callable[[Any], Any],
-    method: str,
-    logged: Logged,
-) -> None:
-    world = make(both)
-    WORLDS[:] = [world]
-    requests = source(kind)
-    if method == "collect":
-        outcome = Outcome(world.collect(requests, timeout=TIMEOUT))
-    else:
-        outcome = read(world.chat(requests, timeout=TIMEOUT))
-    other = read(world.open(2, timeout=TIMEOUT))
-    go_on(world)
-    if source is SyncItems and kind is StopIteration:
-        assert outcome.end == text("0") or outcome.end == ["0"]  # that is how it ends
-    elif source is AsyncItems and kind is StopAsyncIteration:
-        assert outcome.end == text("0") or outcome.end == ["0"]
-    else:
-        assert type(outcome.end) is local(kind)
-    assert other.end == numbers(2)
-    if isinstance(requests, Items) and kind is not GeneratorExit:
-        assert requests.closed == 1
-    assert not world.server.running
-
-
-def test_a_source_of_requests_that_hangs(make: Worlds) -> None:
-    closed: list[int] = []
-
-    async def source() -> AsyncIterator[StringValue]:
-        try:
-            yield text("0")
-            await Deferred()
-        finally:
-            closed.append(1)
-
-    world = make(both)
-    outcome = Outcome(world.collect(source(), timeout=TIMEOUT))
-    go_on(world, TIMEOUT - SOON)
-    assert not outcome.ends
-    go_on(world, 2 * SOON)
-    assert isinstance(outcome.end, DeadlineExceeded)
-    assert closed == [1]
-
-
-@pytest.mark.parametrize("method", ["collect", "chat"])
-def test_a_call_ends_before_its_source_is_closed(make: Worlds, method: str, logged: Logged) -> None:
-    """To clean up may take a source long, or fail: nobody waits for that."""
-    release: Deferred[None] = Deferred()
-
-    async def source() -> AsyncIterator[Any]:
-        try:
-            yield text("0")
-            yield "no message"
-        finally:
-            await release
-            raise ZeroDivisionError("while it cleans up")
-
-    world = make(both)
-    if method == "collect":
-        outcome = Outcome(world.collect(source(), timeout=TIMEOUT))
-    else:
-        outcome = read(world.chat(source(), timeout=TIMEOUT))
-    go_on(world)
-    assert type(outcome.end) is TypeError
-    release.callback(None)
-    go_on(world)
-    assert any("after the call had ended" in str(event["log_format"]) for event in logged)
-
-
-@pytest.mark.parametrize("method", ["collect", "chat"])
-def test_a_canceller_of_what_a_source_waits_for(
-    make: Worlds, kind: Callable[[], BaseException], method: str, logged: Logged
-) -> None:
-    def canceller(_: Deferred[None]) -> None:
-        raise kind()
-
-    async def source() -> AsyncIterator[StringValue]:
-        yield text("0")
-        await Deferred(canceller)
-
-    world = make(both)
-    if method == "collect":
-        outcome = Outcome(world.collect(source(), timeout=TIMEOUT))
-    else:
-        outcome = read(world.chat(source(), timeout=TIMEOUT))
-    others = [read(world.open(2, timeout=2 * TIMEOUT)) for _ in range(2)]
-    go_on(world)
-    go_on(world, TIMEOUT)
-    assert isinstance(outcome.end, DeadlineExceeded)
-    assert [other.end for other in others] == [numbers(2)] * 2
 
 
 # -- handlers ----------------------------------------------------------------------------------
