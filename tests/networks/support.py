@@ -110,6 +110,7 @@ class ZmqRig(Rig):
 
         self._loop = stack.enter_context(fresh_loop("epoll"))
         self._factory = ZmqFactory(self._loop.reactor)
+        stack.callback(self._shutdown)
         options = SocketOptions(reconnect_interval=(0.01, 0.02), reconnect_interval_max=(0.1, 0.2))
         self.network = ZmqNetwork(self._factory, options)
         self._transport = transport
@@ -135,9 +136,13 @@ class ZmqRig(Rig):
             try:
                 await main()
             finally:
-                self._factory.shutdown()
+                self._shutdown()
 
         self._loop.run(whole)
+
+    def _shutdown(self) -> None:
+        if not self._factory.closed:  # else it ran to its end
+            self._factory.shutdown()
 
     def pause(self, seconds: float) -> Deferred[None]:
         return self._loop.sleep(seconds)
