@@ -127,9 +127,16 @@ class ZmqRig(Rig):
 
     def cut(self, endpoint: str) -> None:
         for name in os.listdir("/dev/fd"):
-            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as each:
-                if each.getpeername() is not None and _is_at(each.getsockname(), endpoint):
-                    each.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it is no socket, has no peer, or was the listing's own
+                copy = os.dup(int(name))
+                try:
+                    each = socket.socket(fileno=copy)
+                except OSError:
+                    os.close(copy)
+                    continue
+                with each:
+                    if each.getpeername() is not None and _is_at(each.getsockname(), endpoint):
+                        each.shutdown(socket.SHUT_RDWR)
 
     def run(self, main: Main) -> None:
         async def whole() -> None:
