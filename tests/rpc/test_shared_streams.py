@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.sharing import Group, Ticker, World, Worlds, numbers
 from tests.rpc.streaming import Reader, streams_of
@@ -23,7 +24,9 @@ from txzmq.rpc import (
     ServerProceed,
     Unavailable,
 )
-from txzmq.rpc._wire.streams import decode
+from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.streams import decode, topic_of
+from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
 
 
@@ -54,6 +57,37 @@ def test_an_item_is_published_once(make: Worlds) -> None:
     world.network.run()
     assert len(frames) == 1
     assert all(reader.items == numbers(0, 3) for reader in readers)
+
+
+def test_those_who_join_do_not_make_all_others_answer_each_time(make: Worlds) -> None:
+    world = make(Ticker())
+    world.subscribe()
+    frames = world.frames(world.shared_at)
+    readers = [world.subscribe(channel=world.another()) for _ in range(100)]
+    world.network.advance(0.5)
+    assert 1 <= len(frames) <= 25  # heartbeats, each of which all of them answer
+    assert not any(reader.has_ended for reader in readers)
+
+
+def test_who_subscribes_again_and_again_does_not_make_all_others_answer(make: Worlds) -> None:
+    ticker = Ticker()
+    world = make(ticker)
+    readers = [world.subscribe(channel=world.another()) for _ in range(5)]
+    frames = world.frames(world.shared_at)
+    ticker.give()
+    world.network.advance(20)
+    topic = topic_of(frames[0])
+    del frames[:]
+    stranger = RawClient(world.network, ADDRESS)
+    world.network.run()
+    head = RequestHead("/txzmq.rpc.v1.Streams/Replay", None, ())
+    for _ in range(500):
+        request = streams_pb2.ReplayRequest(topic=topic, sequence=0)
+        stranger.request(head, request.SerializeToString())
+    world.network.advance(1)
+    assert 1 <= len(frames) <= 30
+    assert not any(reader.has_ended for reader in readers)
+    stranger.transport.close()
 
 
 def test_who_comes_late_gets_the_last_items(make: Worlds) -> None:

@@ -177,6 +177,10 @@ class StreamOwner(Protocol):
         """The client has subscribed to the stream of this opening call."""
         ...
 
+    def greet(self, stream: ServedStream) -> None:
+        """Somebody may be new to a stream: send a heartbeat, which those who have it answer."""
+        ...
+
     def published(self, stream: ServedStream) -> None:
         """Something of a stream is published: send heartbeats until it is acknowledged."""
         ...
@@ -329,7 +333,7 @@ class ServedStream:
         if not self.started:
             self.start()
         # So that the client hears that its subscription has arrived, and what it has missed.
-        self.publisher.heartbeat(self)
+        self._owner.greet(self)
 
     def unsubscribed(self) -> None:
         """Somebody does not subscribe any more: perhaps a client that has gone, perhaps a stranger.
@@ -338,7 +342,7 @@ class ServedStream:
         """
         if not self.is_kept and not self._grace_tick:
             self._wait_for_subscriber()
-            self.publisher.heartbeat(self)
+            self._owner.greet(self)
 
     def _stop_waiting(self) -> None:
         """There is a sign of a client that has the stream."""
@@ -523,7 +527,7 @@ class ServedStream:
         if not self.started:
             self.start()  # the subscription is late or lost, or a group does not tell of it
         self.publisher.publish(self)
-        self.publisher.heartbeat(self)  # whoever hears it has subscribed, and asks no more
+        self._owner.greet(self)  # whoever hears it has subscribed, and asks no more
         self.heard = self._owner.clock.seconds()
         self._owner.count("replay")
         return self.sender.replay(sequence)

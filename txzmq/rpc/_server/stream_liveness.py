@@ -4,7 +4,7 @@ Of a stream with items that are not acknowledged, :class:`Heartbeats` tells the 
 then how much was published, so that it asks for what it misses. Of a stream with nothing to
 acknowledge, :class:`Keepalive` sends a heartbeat when the client has said nothing for a while. A
 client that answers neither is given up: its private streams are cancelled, and it does not share
-runs any more.
+runs any more. :class:`Greetings` sends one where somebody may be new.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from txzmq._timer import ResettableTimer
 from txzmq.rpc._server.response_stream import ServedStream
 from txzmq.rpc._server.shared import SharedRuns
 
-__all__ = ["Heartbeats", "Keepalive"]
+__all__ = ["Greetings", "Heartbeats", "Keepalive"]
 
 #: Seconds from what was published to the first heartbeat that names its number.
 _HEARTBEAT: Final = 1.0
+#: Seconds between two heartbeats for who is new to a shared run: at least, and for each client that
+#: shares it, as all of them get it and answer.
+_BETWEEN_GREETINGS: Final = 0.1
+_BETWEEN_GREETINGS_PER_CLIENT: Final = 0.0001
+#: How many there may be at once, where there were none for a while.
+_GREETINGS_AT_ONCE: Final = 16
 #: How many times clients are looked at while one may be silent.
 _LOOKS: Final = 4
 
@@ -72,6 +78,69 @@ class Heartbeats:
             stream.tick()
         if self.streams:
             self._tick_later()
+
+
+class Greetings:
+    """Sends a heartbeat where somebody may be new to a stream, on shared runs not too often.
+
+    Else those who join a run, or come back to it, would cost the square of their number; and one
+    who subscribes again and again could have all the others answer each time.
+    """
+
+    def __init__(self, clock: Clock, shared: SharedRuns[ServedStream]) -> None:
+        """:param shared: who shares which runs."""
+        self._clock = clock
+        self._shared = shared
+        # Runs on which heartbeats were sent lately, and until when they count.
+        self._until: dict[ServedStream, float] = {}
+        # Those of them that are to have another when that is allowed.
+        self._waiting: OrderedSet[ServedStream] = OrderedSet()
+        self._timer = ResettableTimer(clock, self._look)
+
+    def greet(self, stream: ServedStream) -> None:
+        """Send a heartbeat, now or soon."""
+        if stream.shared is None:
+            stream.publisher.heartbeat(stream)
+        elif not self._greet(stream):
+            self._waiting.add(stream)
+
+    def _greet(self, run: ServedStream) -> bool:
+        """Send a heartbeat unless there were many; whether it was sent."""
+        now = self._clock.seconds()
+        clients = len(self._shared.silent_since(run))
+        pause = max(_BETWEEN_GREETINGS, clients * _BETWEEN_GREETINGS_PER_CLIENT)
+        until = max(self._until.get(run, now), now) + pause
+        if until > now + _GREETINGS_AT_ONCE * pause:
+            return False
+        self._until[run] = until
+        if not self._timer.is_running:
+            self._timer.start(_BETWEEN_GREETINGS)
+        run.publisher.heartbeat(run)
+        return True
+
+    def _look(self) -> None:
+        for run in list(self._waiting):
+            if self._greet(run):
+                self._waiting.discard(run)
+        now = self._clock.seconds()
+        for run in [run for run, until in self._until.items() if until <= now]:
+            if run not in self._waiting:
+                del self._until[run]
+        if self._until and not self._timer.is_running:
+            self._timer.start(_BETWEEN_GREETINGS)
+
+    def forget(self, stream: ServedStream) -> None:
+        """A stream has ended."""
+        if self._until.pop(stream, None) is not None:
+            self._waiting.discard(stream)
+            if not self._until:
+                self._timer.stop()
+
+    def close(self) -> None:
+        """Leave nothing in the reactor."""
+        self._timer.stop()
+        self._until.clear()
+        self._waiting.clear()
 
 
 class Keepalive:

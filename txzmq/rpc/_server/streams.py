@@ -24,7 +24,7 @@ from txzmq.rpc._server.response_stream import (
     is_source,
 )
 from txzmq.rpc._server.shared import SharedRequest, SharedRuns, is_shared
-from txzmq.rpc._server.stream_liveness import Heartbeats, Keepalive
+from txzmq.rpc._server.stream_liveness import Greetings, Heartbeats, Keepalive
 from txzmq.rpc._wire.headers import OpenedStream, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc._wire.streams import SEPARATOR, Publication, Ring, Sender
@@ -88,6 +88,8 @@ class StreamRegistry:
         self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
         self._heartbeats = Heartbeats(clock, limits.stream_silence)
         self.published = self._heartbeats.watch
+        self._greetings = Greetings(clock, self.shared)
+        self.greet = self._greetings.greet
         self.unacknowledged = self._heartbeats.streams
         self._keepalive = Keepalive(
             clock, limits.stream_silence, self._streams, self.unacknowledged, self.shared
@@ -377,6 +379,7 @@ class StreamRegistry:
             _decrement(self._kept_of_peer, stream.opener)
         self._unclaimed.pop(stream.key, None)
         self._heartbeats.forget(stream)
+        self._greetings.forget(stream)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -394,6 +397,7 @@ class StreamRegistry:
         self.returns.close()
         self._keepalive.stop()
         self._heartbeats.close()
+        self._greetings.close()
 
 
 def _decrement(counts: Counter[bytes], peer: bytes) -> None:
