@@ -183,8 +183,9 @@ class SharedCallers(Generic[R]):
         # When each of those peers said last that it shares the run.
         self._heard: dict[R, dict[bytes, float]] = {}
         self._numbers = count()
-        # How many calls of each run are absent: the connection of their peer is lost, and its
-        # client may come back by another one.
+        # How many calls of each run are present, and how many are absent: the connection of their
+        # peer is lost, and its client may come back by another one.
+        self._present: Counter[R] = Counter()
         self._absent: Counter[R] = Counter()
         self._count = 0
 
@@ -198,7 +199,7 @@ class SharedCallers(Generic[R]):
 
     def of_run(self, run: R) -> int:
         """How many calls share a run, absent ones included."""
-        return sum(map(len, self._calls.get(run, {}).values())) + self._absent[run]
+        return self._present[run] + self._absent[run]
 
     def join(self, run: R, key: CallKey, now: float) -> None:
         """A call shares a run."""
@@ -210,6 +211,7 @@ class SharedCallers(Generic[R]):
         self._runs.setdefault(peer, {})[name] = run
         self._calls.setdefault(run, {}).setdefault(peer, {})[name] = now
         self._heard.setdefault(run, {})[peer] = now
+        self._present[run] += 1
         self._count += 1
 
     def leave(self, run: R, peer: bytes) -> None:
@@ -236,6 +238,7 @@ class SharedCallers(Generic[R]):
 
     def _remove(self, run: R, peer: bytes, name: _Name) -> None:
         self._count -= 1
+        self._present[run] -= 1
         del self._runs[peer][name]
         if not self._runs[peer]:
             del self._runs[peer]
@@ -244,7 +247,7 @@ class SharedCallers(Generic[R]):
         if not calls[peer]:
             del calls[peer], self._heard[run][peer]
         if not calls:
-            del self._calls[run], self._heard[run]
+            del self._calls[run], self._heard[run], self._present[run]
 
     def lost(self, peer: bytes) -> list[R]:
         """A peer's connection is lost: its calls are absent.
