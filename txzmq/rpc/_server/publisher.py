@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from txzmq._ordered_set import OrderedSet
+from txzmq.rpc._core.stream_state import ENDED
 from txzmq.rpc._core.transport import PublisherTransport
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.response_stream import ServedStream
@@ -134,7 +135,7 @@ class Publisher:
 
     def _publish(self, stream: ServedStream) -> None:
         """Publish what a stream has, or put it into its bundle."""
-        if stream.gone:
+        if stream.state is ENDED:
             return  # it has ended since publish_soon()
         sender, transport = stream.sender, self._transport
         size = sender.size

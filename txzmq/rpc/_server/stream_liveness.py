@@ -15,6 +15,7 @@ from typing import Final
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
+from txzmq.rpc._core.stream_state import ENDED, OPENING
 from txzmq.rpc._server.response_stream import ServedStream
 from txzmq.rpc._server.shared import SharedRuns
 
@@ -216,7 +217,7 @@ class Keepalive:
         for stream in list(self._streams.values()):
             if stream.shared is not None:
                 self._look_at_run(stream, now, reactor_was_blocked, warned_of_run)
-            elif stream.started:
+            elif stream.state is not OPENING:
                 last = heard[stream.peer] = self._heard.get(stream.peer, now)
                 if stream not in self._unacknowledged:
                     self._check(stream, now - last, asked, warned)
@@ -270,5 +271,5 @@ class Keepalive:
                 asks = True
                 if silent >= silence * 3 / 4:
                     self._warned_of_run.add((run, peer))
-        if asks and not run.gone:
+        if asks and run.state is not ENDED:
             run.publisher.heartbeat(run)
