@@ -63,7 +63,7 @@ def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
     try:
-        os.close(os.dup(_anyDescriptor()))
+        os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as full:
         if full.errno == errno.ENFILE:
             return zmq.ZMQError(full.errno, "the system has no file descriptors left (fs.file-max)")
@@ -78,17 +78,6 @@ def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
             "factories. A channel's endpoint takes three, six with streams"
         )
     return zmq.ZMQError(error.errno, message)
-
-
-def _anyDescriptor() -> int:
-    """A descriptor that is open."""
-    for descriptor in range(64):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            continue
-        return descriptor
-    return os.open(os.devnull, os.O_RDONLY)  # raises, where the limit is reached
 
 
 def _descriptorLimit() -> str:
@@ -118,7 +107,7 @@ def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:
 
 
 def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
-    cffi, libzmq = _libzmq()
+    cffi, libzmq = _libzmqOnPyPy()
     own = cast("Any", frame)  # what cffi's frames have besides is not in pyzmq's types
     if own.closed:
         kept: str | int | None = vars(frame)["properties"][name]
@@ -132,7 +121,7 @@ def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
 
 
 @functools.cache
-def _libzmq() -> tuple[Any, Any]:
+def _libzmqOnPyPy() -> tuple[Any, Any]:
     """The cffi backend, and the functions of pyzmq's own libzmq."""
     cffi = importlib.import_module("zmq.backend.cffi._cffi")
     # A library's handle also finds the symbols of the libraries that it depends on.

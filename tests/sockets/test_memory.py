@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import zmq
@@ -49,7 +50,7 @@ def test_the_collector_finds_no_large_frames(
 ) -> None:
     """It does not know of libzmq's memory, and would let gigabytes of it wait."""
     frames: list[zmq.Frame] = []
-    recv = zmq.Socket[bytes].recv
+    recv: Any = zmq.Socket[bytes].recv
 
     def spy(*args: object, **kwargs: object) -> object:
         frames.append(received := recv(*args, **kwargs))
