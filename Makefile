@@ -49,6 +49,14 @@ venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 test: $(DEVELOPS)  ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Of all processes that the tests start, too. The total counts lines and branches together.
+.PHONY: coverage
+coverage: $(DEVELOPS)  ## run all tests, and report the lines and branches of txzmq that none takes
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 # Properties that are tried with other examples each time, and with many more of them.
 .PHONY: test-long
 test-long: $(DEVELOPS)  ## play the games of calls, streams, servers and broken wires 50 times as long, at random

@@ -8,12 +8,17 @@ import functools
 import importlib
 import os
 import sys
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import zmq
 import zmq.backend
 
-__all__ = ["frameProperty", "hasMulticast", "noSocket", "recv", "send"]
+__all__ = ["SHARES_MEMORY", "frameProperty", "hasMulticast", "noSocket", "recv", "send"]
+
+#: Whether libzmq may be given memory of Python's, to send it without a copy and to tell when it is
+#: done with it. Elsewhere than on CPython, the collector may move what libzmq reads, and pyzmq's
+#: thread that is told crashes the process.
+SHARES_MEMORY: Final = sys.implementation.name == "cpython"
 
 # Bound once, as they are called for every part of every message. The connection's own socket class
 # would report each call as a touch from outside. zmq.Socket.send looks for draft options first, and
@@ -21,15 +26,28 @@ __all__ = ["frameProperty", "hasMulticast", "noSocket", "recv", "send"]
 recv = zmq.Socket[bytes].recv
 send = zmq.backend.Socket.send
 
+#: On PyPy, parts of so many bytes keep no memory of libzmq's.
+_LARGE: Final = 16 * 1024
+#: What is asked of frames by :func:`frameProperty`.
+_PROPERTIES: Final = (int(zmq.SRCFD), "Peer-Address")
+
 
 def _recvOnPyPy(
     socket: zmq.Socket[bytes], flags: int = 0, copy: bool = True, track: bool = False
 ) -> bytes | zmq.Frame:
-    """As ``zmq.Socket.recv``, with ``frame.more`` set, which the cffi backend leaves out."""
+    """As ``zmq.Socket.recv``, with ``frame.more`` set, which the cffi backend leaves out.
+
+    libzmq's memory of a large part is given back at once. The collector does not know of it, so
+    that it would grow to gigabytes before the frames are collected.
+    """
     if copy:
         return zmq.Socket[bytes].recv(socket, flags)
     frame = zmq.Socket[bytes].recv(socket, flags, copy=False, track=track)
     frame.more = bool(zmq.Socket[bytes].get(socket, zmq.RCVMORE))
+    if len(frame.bytes) >= _LARGE:
+        # Past the frame's own __setattr__, which takes names of options only.
+        vars(frame)["properties"] = {name: _propertyOnPyPy(frame, name) for name in _PROPERTIES}
+        cast("Any", frame).close()  # not in pyzmq's types, which are those of Cython's frames
     return frame
 
 
@@ -45,7 +63,7 @@ def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
     try:
-        os.close(os.dup(_anyDescriptor()))
+        os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as full:
         if full.errno == errno.ENFILE:
             return zmq.ZMQError(full.errno, "the system has no file descriptors left (fs.file-max)")
@@ -60,17 +78,6 @@ def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
             "factories. A channel's endpoint takes three, six with streams"
         )
     return zmq.ZMQError(error.errno, message)
-
-
-def _anyDescriptor() -> int:
-    """A descriptor that is open."""
-    for descriptor in range(64):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            continue
-        return descriptor
-    return os.open(os.devnull, os.O_RDONLY)  # raises, where the limit is reached
 
 
 def _descriptorLimit() -> str:
@@ -100,9 +107,12 @@ def frameProperty(frame: zmq.Frame, name: str | int) -> str | int | None:
 
 
 def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
-    cffi, libzmq = _libzmq()
-    # Any: what cffi's frames have besides is not in pyzmq's types.
-    message = int(cffi.ffi.cast("uintptr_t", cast("Any", frame).zmq_msg))
+    cffi, libzmq = _libzmqOnPyPy()
+    own = cast("Any", frame)  # what cffi's frames have besides is not in pyzmq's types
+    if own.closed:
+        kept: str | int | None = vars(frame)["properties"][name]
+        return kept
+    message = int(cffi.ffi.cast("uintptr_t", own.zmq_msg))
     if isinstance(name, int):
         number: int = libzmq.zmq_msg_get(message, name)
         return None if number == -1 else number
@@ -111,7 +121,7 @@ def _propertyOnPyPy(frame: zmq.Frame, name: str | int) -> str | int | None:
 
 
 @functools.cache
-def _libzmq() -> tuple[Any, Any]:
+def _libzmqOnPyPy() -> tuple[Any, Any]:
     """The cffi backend, and the functions of pyzmq's own libzmq."""
     cffi = importlib.import_module("zmq.backend.cffi._cffi")
     # A library's handle also finds the symbols of the libraries that it depends on.

@@ -29,7 +29,7 @@ class ByteBudget:
     million. But libzmq tells when it is done with a message that it did not copy. To track a
     message costs more than to send one of 64 KiB, so one message in each sixteenth of the limit is
     tracked: messages to one peer are sent in order, and when a tracked one was sent, so were those
-    before it.
+    before it. (It is of no use where all messages are copied: ``_backend.SHARES_MEMORY``.)
     """
 
     def __init__(self, limit: int) -> None:

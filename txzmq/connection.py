@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from txzmq._backend import noSocket, recv, send
+from txzmq._backend import SHARES_MEMORY, noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
@@ -56,9 +57,9 @@ _unbind = zmq.Socket[bytes].unbind
 _INPROC: Final = "inproc://"
 _WRITE_ONLY: Final = frozenset({zmq.PUB, zmq.PUSH})
 _SOCKET_GONE: Final = frozenset({zmq.ENOTSOCK, zmq.ETERM})
-#: A part of so many bytes or more goes to libzmq without a copy. To copy a smaller one costs less
-#: than libzmq's notice that it is done with it.
-_NO_COPY: Final = 256 * 1024
+#: A part of so many bytes or more goes to libzmq without a copy, where that is safe. To copy a
+#: smaller one costs less than libzmq's notice that it is done with it.
+_NO_COPY: Final = 256 * 1024 if SHARES_MEMORY else sys.maxsize
 #: Seconds until a blocked send is tried again, at first and at most, on sockets whose events do
 #: not say which peer has room.
 _FIRST_RETRY: Final = 0.001
@@ -314,7 +315,8 @@ class ZmqConnection:
     #: Further options of the socket by libzmq's names, such as ``{"IMMEDIATE": 1}``; they are set
     #: last, before the first bind or connect.
     socketOptions: Mapping[str, int | bytes] = {}
-    #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any.
+    #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any. It
+    #: needs messages that are sent without a copy.
     _byteBudget: ByteBudget | None = None
     #: After so many messages, :meth:`doRead` returns, and reads on in the reactor's next turn.
     readMessageBudget: int = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import resource
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -15,6 +16,7 @@ from tests.programs import succeeds
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Loop
 from txzmq import ZmqFactory
+from txzmq._backend import noSocket
 from txzmq.rpc import Channel, Server
 
 #: File descriptors of a channel with one endpoint, and of the server for it.
@@ -94,3 +96,42 @@ factory.shutdown()
 """
     output = succeeds(["-c", program])
     assert output.startswith("True the process has no file descriptors left: its limit is 40")
+
+
+def without_descriptors(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the kernel open no more files, for the reason *number*."""
+
+    def refuse(*args: object) -> int:
+        raise OSError(number, "no more of them")
+
+    monkeypatch.setattr("os.open", refuse)
+
+
+def test_where_the_system_has_no_descriptors_the_error_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with zmq.Context() as context, monkeypatch.context() as patched:
+        without_descriptors(patched, errno.ENFILE)
+        error = noSocket(context, zmq.ZMQError(errno.EMFILE))
+    assert (error.errno, error.strerror) == (
+        errno.ENFILE,
+        "the system has no file descriptors left (fs.file-max)",
+    )
+
+
+def test_where_no_limits_can_be_asked_for_the_error_names_no_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    with zmq.Context() as context, monkeypatch.context() as patched:
+        without_descriptors(patched, errno.EMFILE)
+        error = noSocket(context, zmq.ZMQError(errno.EMFILE))
+    assert str(error.strerror).startswith(
+        "the process has no file descriptors left: its limit is reached; raise it"
+    )
+
+
+def test_another_error_of_a_socket_stays_as_it_is() -> None:
+    with zmq.Context() as context:
+        error = zmq.ZMQError(zmq.ETERM)
+        assert noSocket(context, error) is error

@@ -385,3 +385,45 @@ def test_stopping_while_the_proxy_is_away_leaves_nothing() -> None:
     network.advance(5)
     assert stopped.called
     assert not network.clock.getDelayedCalls()
+
+
+def test_a_connection_that_is_lost_ends_its_calls_and_no_others() -> None:
+    """A proxy that comes back knows its clients by other names: replies would reach nobody."""
+    network = _Dialling()
+    service = Waiting()
+    server = Server(network, [service])
+    server.connect(ADDRESS)
+    server.listen("inproc://direct")
+    lost, direct = RawClient(network, ADDRESS), RawClient(network, "inproc://direct")
+    network.run()
+    for client in (lost, direct):
+        client.request(RequestHead(ECHO.path, None, ()), text("x").SerializeToString())
+        network.run()
+    assert network.handler is not None
+    network.handler.failed("the connection to the proxy was lost")
+    network.run()
+    assert [result.called for result in service.results] == [True, False], "cancelled"
+    lost.transport.close()
+    direct.transport.close()
+    server.stop(0)
+    network.advance(1)
+    assert not network.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("end", ["stop", "closed"])
+def test_a_loss_that_is_told_after_the_end_dials_nobody(end: str) -> None:
+    network = _Dialling()
+    server = Server(network, [Echo()])
+    server.connect(ADDRESS)
+    handler = network.handler
+    assert handler is not None
+    if end == "stop":
+        server.stop(0)
+    else:
+        handler.closed()
+    handler.failed("the connection to the proxy was lost")
+    network.advance(30)
+    assert network.dialled == 1
+    server.stop(0)
+    network.advance(1)
+    assert not network.clock.getDelayedCalls()

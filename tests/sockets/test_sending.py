@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.programs import PATIENCE, ROOT
 from tests.sockets.support import (
     Dealer,
     Pull,
@@ -30,6 +33,7 @@ from txzmq import (
     ZmqREQConnection,
     ZmqXPubConnection,
 )
+from txzmq._backend import SHARES_MEMORY
 from txzmq.connection import SendResult
 
 Raw = Callable[..., zmq.Socket[bytes]]
@@ -359,4 +363,38 @@ def test_large_parts_go_without_a_copy(
     part = bytes(range(256)) * (size // 256 + 1)
     push.send([b"small", part[:size], b"small"])
     assert pull.recv_multipart() == [b"small", part[:size], b"small"]
-    assert copies == [True, size < 262_144, True]
+    assert copies == [True, size < 262_144 or not SHARES_MEMORY, True]
+
+
+# PyPy's collector moves what libzmq reads.
+ANOTHER_INTERPRETER = """
+import sys
+import zmq
+
+sys.implementation.name = "another"
+import txzmq.connection
+from twisted.internet import reactor
+
+send, copies = txzmq.connection.send, []
+
+def spy(socket, data, flags=0, copy=True, track=False):
+    copies.append((copy, track))
+    return send(socket, data, flags, copy, track)
+
+txzmq.connection.send = spy
+factory = txzmq.ZmqFactory(reactor)
+push = txzmq.ZmqPushConnection(factory, txzmq.ZmqEndpoint("bind", "inproc://large"))
+pull = factory.context.socket(zmq.PULL)
+pull.connect("inproc://large")
+push.send([b"small", bytes(3_000_000)])
+push.trySend([bytes(3_000_000)])
+pull.close()
+factory.shutdown()
+print(*copies)
+"""
+
+
+def test_only_cpython_shares_its_memory_with_libzmq() -> None:
+    command = [sys.executable, "-c", ANOTHER_INTERPRETER]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.stderr) == ("(True, False) (True, False) (True, False)\n", "")

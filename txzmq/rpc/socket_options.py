@@ -50,7 +50,9 @@ class SocketOptions:
     receive_high_water_mark: int = 1_000
     #: How many bytes of large messages (64 KiB or more) to one peer libzmq holds, since a
     #: high-water mark does not bound bytes. A peer costs at most this, and ``send_high_water_mark``
-    #: times 64 KiB for smaller messages. One message is sent in any case.
+    #: times 64 KiB for smaller messages. One message is sent in any case. On PyPy, where libzmq
+    #: does not tell when it is done with a message, no more messages of any size are held than this
+    #: has room for with the largest size (``MAXMSGSIZE``).
     send_budget: int = 64 * 1024 * 1024
     #: ``TCP_KEEPALIVE_IDLE``: after how long a silence the kernel probes whether the other machine
     #: is there; None to leave it to the kernel, which does so after two hours.

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
-from txzmq._backend import hasMulticast
+from txzmq._backend import SHARES_MEMORY, hasMulticast
 from txzmq._budget import ByteBudget
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Reactor, monotonic
@@ -34,6 +34,7 @@ from txzmq.rpc._core.transport import (
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
 from txzmq.rpc.socket_options import SocketOptions
 
@@ -74,6 +75,23 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _bound_bytes(
+    budget: int, options: Mapping[str, int]
+) -> tuple[ByteBudget | None, Mapping[str, int]]:
+    """Bound the bytes of large messages that libzmq holds for each peer of a socket.
+
+    Where nothing tells when libzmq is done with a message, only the high-water mark is left: it is
+    lowered, so that as many of the largest messages are within the budget.
+
+    :param options: the socket's; both sides send no larger messages than they receive.
+    :return: what counts the bytes, if anything does, and the options to set.
+    """
+    if SHARES_MEMORY:
+        return ByteBudget(budget), options
+    most = max(1, budget // options.get("MAXMSGSIZE", MESSAGE_SIZE))
+    return None, {**options, "SNDHWM": min(most, options["SNDHWM"])}
 
 
 H = TypeVar("H", bound=Handler)
@@ -168,8 +186,8 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._unbound = False
         self._forget_address = _ignore
         self._address = address
-        self._byteBudget = ByteBudget(defaults.send_budget)
-        merged = {**defaults.for_channel(), **_family(address), **options}
+        wanted = {**defaults.for_channel(), **_family(address), **options}
+        self._byteBudget, merged = _bound_bytes(defaults.send_budget, wanted)
         self.socketOptions = merged
         self._handshake = _HandshakeTimer(factory.reactor, address, merged, handler.failed)
         super().__init__(factory)
@@ -259,8 +277,8 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     ) -> None:
         self._handler = handler
         self._closing = True  # until it is open: the exception tells of a failure to bind
-        self._byteBudget = ByteBudget(budget)
-        self.socketOptions = {**_family(address), **options}
+        wanted = {**_family(address), **options}
+        self._byteBudget, self.socketOptions = _bound_bytes(budget, wanted)
         super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
         self.tells_of_loss = not _has_no_events(address)
