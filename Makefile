@@ -137,7 +137,7 @@ bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzm
 	$(BIN)/python -m benchmarks.streams --most 100
 
 .PHONY: bench-streams
-bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes a plot of docs/performance/
+bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes pages of docs/performance/
 	$(BIN)/python -m benchmarks.streams --write
 
 .PHONY: bench-field

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests.rpc.service import made, text
 from tests.rpc.streaming import RESUME, Endless, Reader, StreamWorld, Worlds, numbers
 from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
 from txzmq.rpc._wire.streams import Publication, Sender
-from txzmq.testing import Faults
+from txzmq.testing import Faults, MessageKind
 
 
 @pytest.fixture
@@ -163,6 +163,62 @@ def test_a_stream_goes_on_elsewhere_where_its_method_may(make: Worlds, how: str)
     assert world.channel.counters["stream resumed"] == 3
 
     # What the dead servers still run has lost its clients, too.
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+def test_a_stream_goes_on_though_the_server_that_was_to_go_on_with_it_is_lost(
+    make: Worlds, how: str
+) -> None:
+    world = make(count_on)
+    sleep_of[RESUME.path] = world.sleep
+    reader = Reader(world.channel.unary_stream(RESUME, text("60")))
+    world.network.advance(0.7)
+    world.die()
+    world.network.advance(0.1)
+    servers = [world.serve()]
+    carry = world.network.carry
+    openings = 0
+
+    def lose(arrive: Callable[[], None], kind: Any, parts: Sequence[bytes]) -> None:
+        """The server ends just when it gets the call that goes on with the stream."""
+        nonlocal openings
+        is_opening = kind is MessageKind.REQUEST and any(RESUME.path.encode() in p for p in parts)
+        openings += is_opening
+        if not is_opening or openings > 3:
+            carry(arrive, kind, parts)
+        elif how == "dies":
+            world.network.clock.callLater(0, world.die)
+        else:
+            servers[-1].stop(1)  # which refuses what comes from then on
+            carry(arrive, kind, parts)
+
+    world.network.carry = lose  # type: ignore[method-assign]  # connections stay as they are
+    for number in range(3):
+        world.network.advance(2)
+        assert openings == number + 1
+        assert not reader.has_ended
+        servers.append(world.serve())
+    world.network.advance(30)
+    assert reader.items == numbers(60)
+    assert reader.ended == "well"
+
+
+def test_a_stream_that_no_server_wants_to_go_on_with_ends(make: Worlds) -> None:
+    def refuse(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        if context.first_item > 1:
+            raise Unavailable("not from there")
+        return count_on(request, context)
+
+    world = make(refuse)
+    sleep_of[RESUME.path] = world.sleep
+    reader = Reader(world.channel.unary_stream(RESUME, text("60")))
+    world.network.advance(0.7)
+    world.die()
+    world.network.advance(0.1)
+    world.serve()
+    world.network.advance(10)
+    assert isinstance(reader.ended, Unavailable)
+    assert reader.ended.message == "not from there"
 
 
 def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) -> None:

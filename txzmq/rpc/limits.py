@@ -109,7 +109,8 @@ class ServerLimits:
     #: Seconds that any stream may take, whatever its client says; None for no limit.
     stream_timeout: float | None = None
     #: Seconds that a stream without a subscriber is kept, because its client lost its connection or
-    #: is gone.
+    #: is gone. A client that says other things has :attr:`stream_silence` to come to a stream that
+    #: it opened.
     stream_grace: float = 5.0
     #: Seconds of silence after which a client's streams are ended: it acknowledges nothing, though
     #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a

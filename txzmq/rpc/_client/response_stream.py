@@ -263,8 +263,11 @@ class ClientStream(StreamLife):
         self._opening = None
         if self.is_over:
             return
-        if not self._retry(failure.value, call.progress, call):
-            self._finish(failure.value)
+        error = failure.value
+        if call.is_to_be_resumed and isinstance(error, Unavailable):
+            self._resume()
+        elif not self._retry(error, call.progress, call):
+            self._finish(error)
 
     def _retry(self, error: Exception, progress: Progress, call: OpeningCall | None = None) -> bool:
         """Leave it to its policy what follows an error; whether it has one.

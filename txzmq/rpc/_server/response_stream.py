@@ -19,7 +19,7 @@ from txzmq._guard import Guard
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.coroutines import CoroutineRunner, close_source
-from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._core.interceptors import start
 from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
 from txzmq.rpc._server.bundle import Bundle
@@ -316,9 +316,17 @@ class ServedStream(StreamLife):
         self._wait_for_subscriber()
 
     def _wait_for_subscriber(self) -> None:
+        self.wait_on(self._owner.limits.stream_grace)
+
+    def wait_on(self, seconds: float) -> None:
+        """Wait for a sign of a client, so long from now."""
         owner = self._owner
-        until = owner.clock.seconds() + owner.limits.stream_grace
-        self._grace_tick = owner.graces.set(self, until)
+        self._grace_tick = owner.graces.set(self, owner.clock.seconds() + seconds)
+
+    @property
+    def waits_until(self) -> float:
+        """When the time for a sign of a client is up, by the clock; it waits for one."""
+        return self._grace_tick * TICK
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a sign that what is published will arrive.

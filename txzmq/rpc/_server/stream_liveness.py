@@ -198,6 +198,11 @@ class Keepalive:
         if self._timer.is_running:
             self._heard[peer] = self._clock.seconds()
 
+    def has_heard(self, peer: bytes, since: float) -> bool:
+        """Whether a client has said something since then."""
+        last = self._heard.get(peer)
+        return last is not None and last >= since
+
     def _look_later(self) -> None:
         pause = self._silence / _LOOKS
         self._timer.start(pause)
@@ -221,6 +226,8 @@ class Keepalive:
                 last = heard[stream.peer] = self._heard.get(stream.peer, now)
                 if stream not in self._unacknowledged:
                     self._check(stream, now - last, asked, warned)
+            elif stream.peer in self._heard:
+                heard[stream.peer] = self._heard[stream.peer]
         self._heard = heard
         if not self._streams:
             self.stop()

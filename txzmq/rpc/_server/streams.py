@@ -13,7 +13,8 @@ from txzmq._guard import Guard
 from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
-from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.deadlines import TICK, Deadlines
+from txzmq.rpc._core.stream_state import OPENING
 from txzmq.rpc._server.call import StreamCall
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests
@@ -39,6 +40,8 @@ _log = Logger()
 _NO_PUBLISHER: Final = ResponseHead(
     Code.UNAVAILABLE, "this endpoint of the server has no publisher"
 )
+#: A timer that is later than so many seconds is so because the reactor was blocked.
+_BLOCKED: Final = 1.0
 
 
 class StreamRegistry:
@@ -73,6 +76,8 @@ class StreamRegistry:
         self._lingering: OrderedSet[ServedStream] = OrderedSet()
         # By the call that opened them, until its client has subscribed.
         self._unclaimed: dict[CallKey, ServedStream] = {}
+        # Those that their clients had not come to within the grace, though they were alive.
+        self._late: OrderedSet[ServedStream] = OrderedSet()
         # Streams of requests, by the ids that their clients give them.
         self._requests: dict[bytes, ReceivedRequests] = {}
         # How many handlers have not ended.
@@ -84,7 +89,7 @@ class StreamRegistry:
         self.shared: SharedRuns[ServedStream] = SharedRuns(limits.stream_grace)
         self.kept = KeptBytes(limits.streams_bytes)
         self.deadlines: Deadlines[ServedStream] = Deadlines(clock, ServedStream.time_is_up)
-        self.graces: Deadlines[ServedStream] = Deadlines(clock, ServedStream.grace_is_over)
+        self.graces: Deadlines[ServedStream] = Deadlines(clock, self._grace_is_over)
         self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
         self._heartbeats = Heartbeats(clock, limits.stream_silence)
         self.published = self._heartbeats.watch
@@ -359,7 +364,10 @@ class StreamRegistry:
 
     def claimed(self, key: CallKey) -> None:
         """The client has subscribed to the stream of this opening call."""
-        self._unclaimed.pop(key, None)
+        stream = self._unclaimed.pop(key, None)
+        if stream is not None:
+            self._keepalive.heard(stream.peer)
+            self._late.discard(stream)
 
     def handler_ended(self, stream: ServedStream) -> None:
         """The handler of a stream has ended."""
@@ -378,8 +386,31 @@ class StreamRegistry:
         if stream.shared is None:
             _decrement(self._kept_of_peer, stream.opener)
         self._unclaimed.pop(stream.key, None)
+        self._late.discard(stream)
         self._heartbeats.forget(stream)
         self._greetings.forget(stream)
+
+    def _grace_is_over(self, stream: ServedStream) -> None:
+        """End a stream for which nobody has come, unless its client may still be about to."""
+        more = self.limits.stream_silence - self.limits.stream_grace
+        is_new = stream.shared is None and stream.state is OPENING and stream not in self._late
+        if is_new and more > 0 and self._may_come(stream):
+            self._late.add(stream)
+            stream.wait_on(more)
+        else:
+            stream.grace_is_over()
+
+    def _may_come(self, stream: ServedStream) -> bool:
+        """Whether the client of a new stream is alive, or has said what was not read yet.
+
+        A client that opens thousands at once, or whose machine is busy, comes to them one after the
+        other, and says something else meanwhile.
+        """
+        due = stream.waits_until
+        if self.clock.seconds() - due > _BLOCKED:
+            return True
+        opened = due - self.limits.stream_grace
+        return self._keepalive.has_heard(stream.peer, opened + 2 * TICK)
 
     # -- the end -----------------------------------------------------------------------------
 
