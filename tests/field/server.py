@@ -45,7 +45,8 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if "--log" in sys.argv:
         globalLogBeginner.beginLoggingTo(
-            [textFileLogObserver(sys.stdout)], redirectStandardIO=False
+            [textFileLogObserver(sys.stdout)],  # type: ignore[list-item]  # an interface of zope
+            redirectStandardIO=False,
         )
     epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
     factory = ZmqFactory()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
 
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Echo, Waiting, World, Worlds, made, text
@@ -301,7 +302,7 @@ def test_it_is_made_again_where_its_caller_has_not_given_up(worlds: Worlds) -> N
 # -- while refusals wait -----------------------------------------------------------------------
 
 
-def holding(worlds: Worlds, **options: Any) -> tuple[World, Any]:
+def holding(worlds: Worlds, **options: Any) -> tuple[World, Deferred[StringValue]]:
     """A server that has refused a call, and has not said so yet."""
     world = worlds(**options)
     world.network.advance(1)

@@ -164,9 +164,9 @@ class Dispatcher:
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
-        refusal = None if is_repeat else self._refusal(method, request)
+        refusal = None if is_repeat else self._refusal(method, request, arrived)
         if refusal is _MAY_BE_LATE:
-            listener.hold(key, refusal)
+            listener.hold(key, _MAY_BE_LATE)
             return
         if method is None or refusal is not None:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
@@ -183,7 +183,7 @@ class Dispatcher:
         if self._admission.may_run(call.place):
             self._run(call)
         else:
-            self._queue(call, head.timeout_us)
+            self._queue(call, head.timeout_us, arrived)
 
     def _accept_stream(
         self,
@@ -218,7 +218,7 @@ class Dispatcher:
         if self._admission.may_run(call.place):
             self._run(call)
         else:
-            self._queue(call, head.timeout_us)
+            self._queue(call, head.timeout_us, arrived)
 
     def _is_first(self, call: ServedCall) -> bool:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""
@@ -239,15 +239,15 @@ class Dispatcher:
             call.listener.answer(call.key, decode_response(joined.header), joined.body)
         return False
 
-    def _queue(self, call: ServedCall, timeout_us: int | None) -> None:
+    def _queue(self, call: ServedCall, timeout_us: int | None, arrived: float) -> None:
         reason = self._admission.why_not(call.place)
         if reason is not None:
             self._answer(call, self._shed(reason))
             return
-        lain_us = self.watchdog.lain_us
+        lain_us = self.watchdog.lain(arrived)
         if lain_us and timeout_us is not None:
             # Nobody may wait for it any more when there is a place.
-            call.begin_before(self.clock.seconds() + from_us(timeout_us - lain_us))
+            call.begin_before(arrived + from_us(timeout_us - lain_us))
         call.wait_in_queue(self._open_calls)
         self._admission.enqueue(call.place, call)
 
@@ -271,7 +271,9 @@ class Dispatcher:
         finally:
             self._serving = False
 
-    def _refusal(self, method: ServedMethod | None, request: Request) -> ResponseHead | None:
+    def _refusal(
+        self, method: ServedMethod | None, request: Request, arrived: float
+    ) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
         head = request.head
         if self._draining:
@@ -284,7 +286,9 @@ class Dispatcher:
             what = "does not stream" if method.unary else "streams"
             return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
         if head.timeout_us is not None and head.timeout_us <= self.watchdog.lain_us:
-            return self._late(head.timeout_us)
+            late = self._late(head.timeout_us, arrived)
+            if late is not None:
+                return late
         if len(request.body) > self._request_bytes.room:
             too_much = self._too_much(request.key[0], len(request.body))
             if too_much is not None:
@@ -301,15 +305,17 @@ class Dispatcher:
             return self.streams.may_open(head, method)
         return None
 
-    def _late(self, timeout_us: int) -> ResponseHead:
+    def _late(self, timeout_us: int, arrived: float) -> ResponseHead | None:
         """Count a request that has no time left, or none for sure; its answer."""
-        if timeout_us:
-            self.count("request that may be late")
-            return _MAY_BE_LATE
-        self.count("late request")
-        return ResponseHead(
-            Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
-        )
+        if not timeout_us:
+            self.count("late request")
+            return ResponseHead(
+                Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
+            )
+        if timeout_us > self.watchdog.lain(arrived):
+            return None  # another one of its batch has blocked the reactor
+        self.count("request that may be late")
+        return _MAY_BE_LATE
 
     def _too_much(self, peer: bytes, size: int) -> ResponseHead | None:
         """Why a request of so many bytes is not taken on; None if it is."""

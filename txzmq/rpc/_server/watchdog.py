@@ -38,6 +38,7 @@ class Watchdog:
         "_late",
         "_limit",
         "_look",
+        "_noticed_at",
         "_seen",
         "_since",
         "_tick",
@@ -69,6 +70,8 @@ class Watchdog:
         # When the reactor was last seen to work; and then, before it stood still.
         self._seen = 0.0
         self._since = 0.0
+        # When it went on.
+        self._noticed_at = 0.0
         self._give_up_at = 0.0
         self.late_after = math.inf
         self.lain_us = 0
@@ -98,11 +101,15 @@ class Watchdog:
         assert self._limit is not None, "nothing is late where there is no limit"
         stood_still = now - self._seen
         if not self.lain_us:
-            self._since = self._seen
+            self._since, self._noticed_at = self._seen, now
         self._saw(self._limit, now)
         self._give_up_at = now + _LONGEST_CATCH_UP
         self._catch_up(now)
         return stood_still
+
+    def lain(self, read_at: float) -> int:
+        """As :attr:`lain_us`, for what was read at a time: it may have been before the pause."""
+        return self.lain_us if read_at >= self._noticed_at else 0
 
     def _catch_up(self, now: float) -> None:
         self.lain_us = math.ceil((now + _CATCH_UP - self._since) * 1_000_000)
