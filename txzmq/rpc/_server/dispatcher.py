@@ -165,10 +165,10 @@ class Dispatcher:
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(method, request, arrived)
-        if refusal is _MAY_BE_LATE:
-            listener.hold(key, _MAY_BE_LATE)
-            return
         if method is None or refusal is not None:
+            if refusal is _MAY_BE_LATE:
+                listener.hold(key, _MAY_BE_LATE)
+                return
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         if head.open_stream is not None:
