@@ -209,6 +209,9 @@ class _Listener(_Socket[ServerHandler]):
         if self._open and tell:
             self.handler.peer_lost(peer)
 
+    def has_input(self) -> bool:
+        return False  # each message is handed out when it arrives
+
     def peer_address(self, peer: bytes) -> str:
         return "memory"
 

@@ -89,6 +89,11 @@ class ServerLimits:
     default_timeout: float | None = 3_600.0
     #: Seconds that any call may take, whatever its client says; None for no limit.
     max_timeout: float | None = 3_600.0
+    #: Seconds for which the reactor may stand still, because a handler computes or the process is
+    #: stopped. Past that the server says so in the log, and refuses, unexecuted, those of the
+    #: requests which it then finds in its sockets that may be late. None not to watch; a timer runs
+    #: twice in this time otherwise.
+    blocked_after: float | None = 0.5
     #: Limits of the replies kept for repeated requests; None to keep none, and execute each one.
     reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
     #: Streams of responses that are open at one time: until the handler has ended and the client
@@ -116,3 +121,7 @@ class ServerLimits:
     #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a
     #: quarter longer). Use 2 or more: the first heartbeat comes after 1 s.
     stream_silence: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.blocked_after is not None and not self.blocked_after > 0:
+            raise ValueError("blocked_after must be above 0")

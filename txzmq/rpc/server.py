@@ -158,6 +158,7 @@ class Server:
                 listener.close()
                 raise
         self._listeners.append(listener)
+        self._dispatcher.watch(listener)
         return transport.endpoint
 
     def _publish(
@@ -191,6 +192,7 @@ class Server:
             check_endpoint(address, listens=False)
         worker = Worker(self._dispatcher, self._network, address, self._options)
         self._listeners.append(worker)
+        self._dispatcher.watch(worker)
 
     @property
     def _options(self) -> dict[str, int]:

@@ -110,6 +110,10 @@ class Count(enum.StrEnum):
     SHED_REQUEST = "shed request"
     #: A call's time was up when its request came, or before its handler could start.
     LATE_REQUEST = "late request"
+    #: A request was refused that may have lain too long while the reactor stood still.
+    MAY_BE_LATE = "request that may be late"
+    #: The reactor stood still for longer than ``blocked_after``.
+    REACTOR_BLOCKED = "reactor blocked"
     #: A request came whose id had come before, or was overtaken by a later one.
     DUPLICATE_REQUEST = "duplicate request"
     #: A request came with the key of an earlier attempt; it was not executed again.

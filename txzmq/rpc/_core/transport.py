@@ -111,6 +111,10 @@ class ServerTransport(Transport, Protocol):
         """Send a message to the peer whose routing id is its first part."""
         ...
 
+    def has_input(self) -> bool:
+        """Whether messages have arrived that the handler was not given yet."""
+        ...
+
     def peer_address(self, peer: bytes) -> str:
         """The address that a peer connected from, for logs; empty if it is not known."""
         ...

@@ -290,6 +290,9 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     def send_message(self, message: list[bytes]) -> SendResult:
         return self.trySend(message)
 
+    def has_input(self) -> bool:
+        return self._messageWaits()
+
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)
 
@@ -409,6 +412,9 @@ class _NamedWorker:
         if self._transport is None:
             return SendResult.UNREACHABLE
         return self._transport.send_message(message)
+
+    def has_input(self) -> bool:
+        return self._transport is not None and self._transport.has_input()
 
     def peer_address(self, peer: bytes) -> str:
         return "" if self._transport is None else self._transport.peer_address(peer)

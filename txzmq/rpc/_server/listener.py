@@ -14,6 +14,7 @@ from txzmq.rpc._core.transport import SendResult, ServerTransport
 from txzmq.rpc._server.call import ServedCall
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.status import encode_reply
+from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
@@ -50,8 +51,21 @@ class ListenerOwner(Protocol):
         """Whether several replies may travel as one message to clients that understand it."""
         ...
 
+    @property
+    def watchdog(self) -> Watchdog:
+        """Notices that the reactor stood still."""
+        ...
+
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
+        ...
+
+    def stood_still(self, now: float) -> None:
+        """The watchdog's time is past since a message was read."""
+        ...
+
+    def was_blocked(self, now: float) -> None:
+        """The watchdog's time is past, between two messages."""
         ...
 
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
@@ -133,6 +147,8 @@ class Listener:
         self._companion: str | None = None
         #: Publishes those of them that are shared, to all clients at once; None if there is none.
         self.multicast: Publisher | None = None
+        # Refusals that wait until their requests may come again, by peer.
+        self._held: dict[bytes, list[tuple[CallKey, ResponseHead]]] = {}
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}
@@ -154,23 +170,30 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        owner = self.owner
+        seconds, watchdog = owner.clock.seconds, owner.watchdog
         # One time for all requests of a batch: the handlers of the first use up time of the others.
-        arrived = self.owner.clock.seconds()
+        arrived = seconds()
+        if arrived > watchdog.late_after:
+            owner.was_blocked(arrived)
         if self._backlogs and self._takes_nothing(message):
             return
         if self.wire.is_batch(message):
-            accept = self.owner.accept
+            accept = owner.accept
             for event in self.wire.receive_batch(message):
                 if isinstance(event, Request):
                     accept(self, event, arrived)
                 else:
                     self._refuse(event)
-            return
-        single = self.wire.receive(message)
-        if isinstance(single, Request):
-            self.owner.accept(self, single, arrived)
-        elif single is not None:
-            self._refuse(single)
+        else:
+            single = self.wire.receive(message)
+            if isinstance(single, Request):
+                owner.accept(self, single, arrived)
+            elif single is not None:
+                self._refuse(single)
+        now = seconds()
+        if now > watchdog.late_after:
+            owner.stood_still(now)
 
     def _takes_nothing(self, message: list[bytes]) -> bool:
         """Whether so much waits for the sender that its message is dropped.
@@ -187,6 +210,29 @@ class Listener:
         status = ResponseHead(refusal.code, refusal.reason, not_executed=True)
         self.answer(refusal.key, status)
 
+    def hold(self, key: CallKey, head: ResponseHead) -> None:
+        """Refuse a request when :meth:`release` is called, so that it comes again after that.
+
+        At once where so many of its peer's wait that more would take too much memory.
+        """
+        held = self._held.setdefault(key[0], [])
+        if len(held) < self.owner.limits.queued_per_peer:
+            held.append((key, head))
+        else:
+            self.answer(key, head)
+
+    def release(self) -> None:
+        """Answer what is held."""
+        held, self._held = self._held, {}
+        for refusals in held.values():
+            for key, head in refusals:
+                self.answer(key, head)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether messages have arrived that were not read yet."""
+        return self.transport is not None and self.transport.has_input()
+
     def peer_address(self, peer: bytes) -> str:
         """Where a peer connected from; empty if that is not known."""
         address = self._addresses.get(peer)
@@ -200,6 +246,7 @@ class Listener:
     def peer_lost(self, peer: bytes) -> None:
         """End the calls of a client that has gone."""
         address = self._addresses.pop(peer, "")
+        self._held.pop(peer, None)
         self._outgoing.pop(peer, None)
         self._backlogs.pop(peer, None)
         calls = self.wire.lost(peer)
@@ -330,7 +377,7 @@ class Listener:
     @property
     def is_flushed(self) -> bool:
         """Whether all replies are on their way."""
-        return not self._backlogs and not self._outgoing
+        return not self._backlogs and not self._outgoing and not self._held
 
     # -- the end -----------------------------------------------------------------------------
 
