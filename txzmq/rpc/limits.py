@@ -106,6 +106,11 @@ class ServerLimits:
     #: Bytes of items, over all streams, that are not acknowledged. Past it no handler is asked for
     #: an item, and new streams are refused.
     streams_bytes: int = 256 * 1024 * 1024
+    #: Subscriptions of all connections to a publisher that are to topics of no stream (any more).
+    #: Past it, the connections with the most of them are ended; a client connects again.
+    stray_subscriptions: int = 32_768
+    #: Those of one connection; past it, it is ended.
+    stray_subscriptions_per_peer: int = 5_000
     #: Seconds that any stream may take, whatever its client says; None for no limit.
     stream_timeout: float | None = None
     #: Seconds that a stream without a subscriber is kept, because its client lost its connection or
