@@ -88,13 +88,10 @@ def test_what_is_used_is_no_stray() -> None:
 def test_streams_that_end_leave_strays() -> None:
     """Whoever opens, subscribes and never unsubscribes is ended as well."""
     table, connection = Table(), Connection()
-    for number in range(1_000):
+    for number in range(13):  # the last one is no stray yet, and an eighth more may come
         table.add(connection, number, used=True)
         table.used.clear()
-        if connection.was_ended:
-            break
     assert connection.was_ended
-    assert number <= 12
 
 
 def test_a_topic_counts_once_and_until_it_is_unsubscribed() -> None:
@@ -118,7 +115,7 @@ def test_strays_of_all_are_limited_and_those_with_the_most_go_first() -> None:
     table.add(good, *range(1_000, 1_200), used=True)
     table.add(few, 1, 2)
     table.add(many, *range(9))
-    others = []
+    others: list[Connection] = []
     for _ in range(50):
         others.append(Connection())
         table.add(others[-1], *range(3))

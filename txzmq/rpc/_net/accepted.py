@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
@@ -64,7 +63,8 @@ def _copy(descriptor: int) -> socket.socket:
         raise
 
 
-def _is_at(name: object, endpoint: str) -> bool:
+# Any: text, bytes, or a tuple of host, port and more, after the socket's family.
+def _is_at(name: Any, endpoint: str) -> bool:
     """Whether a socket's own name is that of an endpoint."""
     scheme, path = split_scheme(endpoint)
     if scheme == "ipc":
@@ -73,7 +73,7 @@ def _is_at(name: object, endpoint: str) -> bool:
     place = split_tcp(endpoint)
     if place is None or not isinstance(name, tuple):
         return False
-    host, port = name[:2]
+    host, port = str(name[0]), str(name[1])  # pyright: ignore[reportUnknownArgumentType]  # as above
     listening = ip_of(place[0])
     everywhere = listening is not None and listening.is_unspecified
-    return str(port) == place[1] and (everywhere or ipaddress.ip_address(host) == listening)
+    return port == place[1] and (everywhere or ip_of(host) == listening)
