@@ -7,15 +7,11 @@ one whose stream has ended; it needs some 50 bytes for each byte of a topic.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from txzmq.rpc._core.transport import SubscriberConnection
 from txzmq.rpc.limits import ServerLimits
 
-__all__ = ["STRAY_SUBSCRIPTIONS", "Subscriptions"]
-
-#: What is counted when a connection is ended.
-STRAY_SUBSCRIPTIONS: Final = "connection with too many stray subscriptions"
+__all__ = ["Subscriptions"]
 
 
 class _Subscriber:
@@ -107,7 +103,7 @@ class Subscriptions:
     def _end(self, connection: SubscriberConnection) -> None:
         self._forget(connection)
         self._ended.add(connection)
-        self._count(STRAY_SUBSCRIPTIONS)
+        self._count("connection with too many stray subscriptions")
         connection.end()
 
     def _strays(self, subscriber: _Subscriber) -> int:
