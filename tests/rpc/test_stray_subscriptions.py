@@ -261,7 +261,7 @@ def test_a_flood_of_subscriptions(one_loop: Loop, transport: str, tmp_path: Any)
 
     async def main() -> None:
         factory = ZmqFactory(loop.reactor)
-        limits = ServerLimits(stray_subscriptions_per_peer=300)
+        limits = ServerLimits(stray_subscriptions_per_peer=100)
         server = Server(factory, [Streaming(count)], limits=limits)
         listen = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path}/server"
         endpoint = server.listen(listen)
@@ -272,13 +272,13 @@ def test_a_flood_of_subscriptions(one_loop: Loop, transport: str, tmp_path: Any)
             stranger.setsockopt(zmq.RECONNECT_IVL, 5)
             stranger.setsockopt(zmq.LINGER, 0)
             stranger.connect(publisher.endpoint)
-            for number in range(3_000):
+            for number in range(400):
                 stranger.setsockopt(zmq.SUBSCRIBE, b"%d" % number + SEPARATOR)
-            while server.counters[Count.STRAY_SUBSCRIPTIONS] < 3:
-                reader = Reader(channel.unary_stream(COUNT, text("50")))
+            while server.counters[Count.STRAY_SUBSCRIPTIONS] < 2:
+                reader = Reader(channel.unary_stream(COUNT, text("5")))
                 await reader.done
                 assert reader.ended == "well"
-                assert len(publisher._subscriptions) < 1_000
+                assert len(publisher._subscriptions) < 300
                 stranger.getsockopt(zmq.EVENTS)  # or it does not notice that it has come back
         await loop.until(lambda: len(publisher._subscriptions) < 10)
         channel.close()
