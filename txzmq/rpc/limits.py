@@ -71,18 +71,20 @@ class ServerLimits:
     queued_per_peer: int = 4_096
     #: Calls of one method that wait for a place, by path.
     queued_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
-    #: Bytes of requests that wait for a place or run, and of streamed requests that their handlers
-    #: have not read. A request that is answered at once does not count; a larger one than the limit
-    #: is taken while there is no other.
+    #: Bytes of requests that wait for a place or run, or whose streams of responses are open, and
+    #: of streamed requests that their handlers have not read. A request that is answered at once
+    #: does not count; a larger one than the limit is taken while there is no other.
     request_bytes: int = 256 * 1024 * 1024
     #: Those of one peer.
     request_bytes_per_peer: int = 64 * 1024 * 1024
     #: Bytes of a serialised request or response.
     message_size: int = MESSAGE_SIZE
-    #: Bytes of replies that wait for a client which does not read them, plus 256 for each. What
-    #: does not fit becomes a short error. When the limit is reached, the client's messages are
-    #: dropped until it has read some.
-    backlog: int = 64 * 1024 * 1024
+    #: Bytes of replies that wait for clients which do not read them, plus 256 for each. What does
+    #: not fit becomes a short error. When the limit is reached, messages of clients for which
+    #: something waits are dropped until some of it has been read.
+    backlog: int = 256 * 1024 * 1024
+    #: Those of one client, and its messages.
+    backlog_per_peer: int = 64 * 1024 * 1024
     #: Bytes of a request's metadata, and of its reply's.
     metadata_size: int = METADATA_SIZE
     #: Seconds that a call without a deadline may take; None for no limit.
@@ -111,6 +113,11 @@ class ServerLimits:
     #: Bytes of items, over all streams, that are not acknowledged. Past it no handler is asked for
     #: an item, and new streams are refused.
     streams_bytes: int = 256 * 1024 * 1024
+    #: Subscriptions of all connections to a publisher that are to topics of no stream (any more).
+    #: Past it, the connections with the most of them are ended; a client connects again.
+    stray_subscriptions: int = 32_768
+    #: Those of one connection; past it, it is ended.
+    stray_subscriptions_per_peer: int = 5_000
     #: Seconds that any stream may take, whatever its client says; None for no limit.
     stream_timeout: float | None = None
     #: Seconds that a stream without a subscriber is kept, because its client lost its connection or

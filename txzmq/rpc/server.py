@@ -165,7 +165,12 @@ class Server:
         self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
     ) -> None:
         publisher = Publisher(
-            self._dispatcher.streams, listener.flush_soon, advertised, multicast=multicast
+            self._dispatcher.streams,
+            listener.flush_soon,
+            self.limits,
+            self._dispatcher.count,
+            advertised,
+            multicast=multicast,
         )
         publisher.opened(self._network.publish(address, publisher, {}))
         listener.publish_by(publisher)

@@ -124,6 +124,9 @@ class Count(enum.StrEnum):
     FORSAKEN_STREAM = "stream without subscriber"
     #: A stream was ended, because its client neither acknowledged nor answered heartbeats.
     SILENT_SUBSCRIBER = "silent subscriber"
+    #: A connection to a publisher was ended: it had too many subscriptions to topics of no stream
+    #: (``ServerLimits.stray_subscriptions_per_peer``), or all had (``stray_subscriptions``).
+    STRAY_SUBSCRIPTIONS = "connection with too many stray subscriptions"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
     #: A server lost its connection to a proxy, or could not connect to it.

@@ -33,6 +33,7 @@ _NOTEWORTHY: Final = frozenset(
         Count.MALFORMED,
         Count.REPLY_TO_NOBODY,
         Count.SHED_REQUEST,
+        Count.STRAY_SUBSCRIPTIONS,
         Count.UNKNOWN_REPLY,
     }
 )

@@ -31,6 +31,7 @@ from txzmq.rpc._core.transport import (
     SubscriberTransport,
     WorkerHandler,
 )
+from txzmq.rpc._net.accepted import accepted
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc.errors import Unavailable
@@ -448,7 +449,8 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
         self._closing = False
 
     def gotSubscription(self, tag: bytes) -> None:
-        if self._handler.allows(tag):
+        connection = accepted(self.subscriberDescriptor(), self.endpoint)
+        if self._handler.allows(tag, connection):
             self.acceptSubscription(tag)
             self._handler.subscribed(tag)
         else:
@@ -456,7 +458,8 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
 
     def gotUnsubscription(self, tag: bytes) -> None:
         self.acceptUnsubscription(tag)
-        self._handler.unsubscribed(tag)
+        connection = accepted(self.subscriberDescriptor(), self.endpoint)
+        self._handler.unsubscribed(tag, connection)
 
     def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already
         self.trySend([frame])

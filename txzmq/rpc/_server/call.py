@@ -167,6 +167,11 @@ class ServedCall:
         self._size = 0
         self.register(calls)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its request."""
+        return self._size
+
     def take_request(self) -> Any:
         """What the handler gets; the serialised request is given up.
 

@@ -19,7 +19,7 @@ from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.admission import Admission, RequestBytes
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall
 from txzmq.rpc._server.control import ControlServices
-from txzmq.rpc._server.listener import Listener
+from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._server.status import (
@@ -114,11 +114,18 @@ class Dispatcher:
         self._guard = guard
         self._debug = debug
         self._by_path = methods
+        self.backlog = BacklogBytes(limits)
+        self._request_bytes = RequestBytes(limits)
         self.streams = StreamRegistry(
-            clock, guard, limits, debug=debug, count=self.count, settled=settled
+            clock,
+            guard,
+            limits,
+            self._request_bytes,
+            debug=debug,
+            count=self.count,
+            settled=settled,
         )
         self.peer_lost = self.streams.peer_lost
-        self._request_bytes = RequestBytes(limits)
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False

@@ -21,7 +21,7 @@ from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 
-__all__ = ["Listener", "ListenerOwner"]
+__all__ = ["BacklogBytes", "Listener", "ListenerOwner"]
 
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
@@ -44,6 +44,11 @@ class ListenerOwner(Protocol):
     @property
     def limits(self) -> ServerLimits:
         """The limits of the server."""
+        ...
+
+    @property
+    def backlog(self) -> BacklogBytes:
+        """What waits for slow clients, over all listeners."""
         ...
 
     @property
@@ -93,38 +98,75 @@ class ListenerOwner(Protocol):
         ...
 
 
+class BacklogBytes:
+    """Counts what the messages cost that wait for slow peers, in bytes.
+
+    :ivar size: of all peers.
+    """
+
+    __slots__ = ("_limits", "size")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self.size = 0
+
+    def is_full(self, of_peer: int) -> bool:
+        """Whether a peer, for which so much waits, is to be given no more to wait for."""
+        limits = self._limits
+        return of_peer >= limits.backlog_per_peer or self.size >= limits.backlog
+
+    def why_not(self, of_peer: int, size: int) -> str | None:
+        """The limit that forbids one more message, in words; None if none does.
+
+        A part of each limit is for short ones only.
+        """
+        limits = self._limits
+        if size <= _SHORT:
+            return None
+        if of_peer + size + _OVERHEAD > limits.backlog_per_peer * 15 // 16:
+            return (
+                f"{of_peer} bytes of replies wait for this client on the server, which keeps "
+                f"{limits.backlog_per_peer} (ServerLimits.backlog_per_peer)"
+            )
+        if self.size + size + _OVERHEAD > limits.backlog * 15 // 16:
+            return (
+                f"{self.size} bytes of replies wait on the server for clients that do not read "
+                f"them, and it keeps {limits.backlog} (ServerLimits.backlog)"
+            )
+        return None
+
+
 class _Backlog:
     """Messages that a slow peer had no room for.
 
     :ivar size: what they cost, in bytes.
     """
 
-    __slots__ = ("_limit", "messages", "size")
+    __slots__ = ("_all", "messages", "size")
 
-    def __init__(self, limit: int) -> None:
-        """:param limit: bytes that they may cost."""
+    def __init__(self, all_: BacklogBytes) -> None:
+        """:param all_: counts those of all peers."""
         self.messages: deque[list[bytes]] = deque()
         self.size = 0
-        self._limit = limit
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the peer is to be given no more to wait for."""
-        return self.size >= self._limit
-
-    def fits(self, message: list[bytes]) -> bool:
-        """Whether there is room for a message; a part of the limit is for short ones only."""
-        size = sum(map(len, message))
-        return size <= _SHORT or self.size + size + _OVERHEAD <= self._limit * 15 // 16
+        self._all = all_
 
     def add(self, message: list[bytes]) -> None:
         """Put a message behind the others."""
         self.messages.append(message)
-        self.size += sum(map(len, message)) + _OVERHEAD
+        self._change(sum(map(len, message)) + _OVERHEAD)
 
     def sent(self) -> None:
         """The first message is on its way."""
-        self.size -= sum(map(len, self.messages.popleft())) + _OVERHEAD
+        self._change(-sum(map(len, self.messages.popleft())) - _OVERHEAD)
+
+    def drop(self) -> None:
+        """Nobody waits for them any more."""
+        self.messages.clear()
+        self._change(-self.size)
+
+    def _change(self, size: int) -> None:
+        self.size += size
+        self._all.size += size
 
 
 class Listener:
@@ -201,7 +243,7 @@ class Listener:
         An answer would have to wait, too. What it has sent before is answered.
         """
         backlog = self._backlogs.get(message[0]) if message else None
-        if backlog is None or not backlog.is_full:
+        if backlog is None or not self.owner.backlog.is_full(backlog.size):
             return False
         self.owner.count("request of a client whose backlog is full")
         return True
@@ -248,7 +290,9 @@ class Listener:
         address = self._addresses.pop(peer, "")
         self._held.pop(peer, None)
         self._outgoing.pop(peer, None)
-        self._backlogs.pop(peer, None)
+        backlog = self._backlogs.pop(peer, None)
+        if backlog is not None:
+            backlog.drop()
         calls = self.wire.lost(peer)
         self.owner.abandon(calls, "the client has gone")
         self.owner.peer_lost(peer)
@@ -302,7 +346,7 @@ class Listener:
         messages = self._messages(replies)
         for number, message in enumerate(messages):
             if self._send(message) is SendResult.BLOCKED:
-                self._backlogs[peer] = _Backlog(self.owner.limits.backlog)
+                self._backlogs[peer] = _Backlog(self.owner.backlog)
                 self._keep(peer, messages[number:])
                 self._retry_later()
                 return
@@ -337,17 +381,15 @@ class Listener:
         backlog = self._backlogs[peer]
         for message in messages:
             # A batch has no more than small replies of one turn.
-            whole = len(message) == _BATCH_PARTS or backlog.fits(message)
-            backlog.add(message if whole else self._shortened(message))
+            reason = None
+            if len(message) != _BATCH_PARTS:
+                reason = self.owner.backlog.why_not(backlog.size, sum(map(len, message)))
+            backlog.add(message if reason is None else self._shortened(message, reason))
 
-    def _shortened(self, message: list[bytes]) -> list[bytes]:
+    def _shortened(self, message: list[bytes], reason: str) -> list[bytes]:
         """The error that takes the place of a reply for which there is no room."""
         self.owner.count("reply over a slow client's backlog")
-        status = ResponseHead(
-            Code.RESOURCE_EXHAUSTED,
-            f"{self.owner.limits.backlog} bytes of replies wait for this client on the server "
-            "(ServerLimits.backlog); the call was executed",
-        )
+        status = ResponseHead(Code.RESOURCE_EXHAUSTED, f"{reason}; the call was executed")
         return [*message[:-2], encode_response(status), b""]
 
     def _send(self, message: list[bytes]) -> SendResult:
@@ -411,6 +453,8 @@ class Listener:
         """Send what can be sent, and close the socket and those of the publishers."""
         self.flush()
         self._retry.stop()
+        for backlog in self._backlogs.values():
+            backlog.drop()
         self._backlogs.clear()
         for publisher in (self.publisher, self.multicast):
             if publisher is not None:

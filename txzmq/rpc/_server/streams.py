@@ -15,6 +15,7 @@ from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._core.stream_state import OPENING
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._server.call import StreamCall
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests
@@ -52,12 +53,14 @@ class StreamRegistry:
         clock: Clock,
         guard: Guard,
         limits: ServerLimits,
+        request_bytes: RequestBytes,
         *,
         debug: bool,
         count: Callable[[str], None],
         settled: Callable[[], None],
     ) -> None:
         """
+        :param request_bytes: counts the requests of streams, too.
         :param debug: whether clients get the text of unexpected exceptions.
         :param count: counts something that was refused or dropped.
         :param settled: called when a stream has ended.
@@ -88,6 +91,9 @@ class StreamRegistry:
         self._kept_of_peer: Counter[bytes] = Counter()
         self.shared: SharedRuns[ServedStream] = SharedRuns(limits.stream_grace)
         self.kept = KeptBytes(limits.streams_bytes)
+        self._request_bytes = request_bytes
+        # Whose request each stream holds, and how many bytes.
+        self._held: dict[ServedStream, tuple[bytes, int]] = {}
         self.deadlines: Deadlines[ServedStream] = Deadlines(clock, ServedStream.time_is_up)
         self.graces: Deadlines[ServedStream] = Deadlines(clock, self._grace_is_over)
         self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
@@ -196,7 +202,21 @@ class StreamRegistry:
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
         self._add(stream, call.deadline)
+        if not call.method.request_streaming:  # else it is read item by item
+            self._hold(stream, peer, call.size)
         return stream
+
+    def _hold(self, stream: ServedStream, peer: bytes, size: int) -> None:
+        """Count the request of a stream, which its handler has, as long as there is the stream."""
+        if size:
+            self._held[stream] = peer, size
+            self._request_bytes.change(peer, size)
+
+    def _let_go(self, stream: ServedStream) -> None:
+        """Count the request no more, if nothing is left of the stream."""
+        if stream.gone and not stream.running and stream in self._held:
+            peer, size = self._held.pop(stream)
+            self._request_bytes.change(peer, -size)
 
     def _sender(self, wanted: OpenStream, first: int) -> Sender:
         """The window of a private stream: what its client wants, within the limits."""
@@ -247,6 +267,7 @@ class StreamRegistry:
             return self._refuse(refusal)
         if run is None:
             run = self._begin_run(publisher, wanted)
+            self._hold(run, peer, call.size)
         self.shared.join(run, call.key, self.clock.seconds())
         return self._opened(run)._replace(initial=run.context.initial_metadata)
 
@@ -375,6 +396,7 @@ class StreamRegistry:
         self._lingering.discard(stream)
         if stream.shared is None:
             _decrement(self._running_of_peer, stream.opener)
+        self._let_go(stream)
 
     def removed(self, stream: ServedStream) -> None:
         """A stream has come to its end on both sides, or was cancelled."""
@@ -389,6 +411,7 @@ class StreamRegistry:
         self._late.discard(stream)
         self._heartbeats.forget(stream)
         self._greetings.forget(stream)
+        self._let_go(stream)
 
     def _grace_is_over(self, stream: ServedStream) -> None:
         """End a stream for which nobody has come, unless its client may still be about to."""
