@@ -14,7 +14,7 @@ from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import TICK, Deadlines
-from txzmq.rpc._core.stream_state import OPENING
+from txzmq.rpc._core.stream_state import ENDED, OPENING
 from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._server.call import StreamCall
 from txzmq.rpc._server.methods import ServedMethod
@@ -214,7 +214,7 @@ class StreamRegistry:
 
     def _let_go(self, stream: ServedStream) -> None:
         """Count the request no more, if nothing is left of the stream."""
-        if stream.gone and not stream.running and stream in self._held:
+        if stream.state is ENDED and not stream.running and stream in self._held:
             peer, size = self._held.pop(stream)
             self._request_bytes.change(peer, -size)
 
