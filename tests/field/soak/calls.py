@@ -158,6 +158,8 @@ class Caller:
             return channel.stream_stream(method, self._requests(call), **options)
         if call.kind == history.SHARED:
             pause = "0.1"
+        if call.kind == history.RESUMED:
+            pause = "0.2"  # so that a server is lost meanwhile
         request = text(f"{call.key} {call.count} {pause}")
         stream = channel.unary_stream(method, request, **options)
         return stream.skip_gaps(call.gaps.append) if call.skips else stream

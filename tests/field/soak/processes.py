@@ -30,16 +30,22 @@ class Processes:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._stack = contextlib.ExitStack()
+        # What ends each; those that have ended are let go, so that memory tells of the library.
+        self._running: dict[Program, contextlib.ExitStack] = {}
         self.wrong: list[str] = []
 
     def start(self, module: str, *arguments: str | Path) -> Program:
         """Start a program; it is ended by :meth:`close` at the latest."""
-        return self._stack.enter_context(running("-m", module, *arguments))
+        stack = contextlib.ExitStack()
+        program = stack.enter_context(running("-m", module, *arguments))
+        self._running[program] = stack
+        return program
 
     def close(self) -> None:
         """End all of them."""
-        self._stack.close()
+        with contextlib.ExitStack() as stack:
+            for each in self._running.values():
+                stack.push(each)
 
     async def heard(self, program: Program, start: str, count: int = 1) -> list[str]:
         """Wait until a program has printed *count* lines that begin so; the rest of each."""
@@ -66,7 +72,7 @@ class Processes:
 
     def look(self, name: str, program: Program) -> None:
         """Let go of a program that has ended, and note what it has printed and should not have."""
-        program.close()
+        self._running.pop(program).close()
         self.wrong += [
             f"{name} said: {line}" for line in program.output if not line.startswith(_KNOWN)
         ]
