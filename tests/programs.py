@@ -17,7 +17,7 @@ from typing import IO
 
 ROOT = Path(__file__).parents[1]
 
-#: Seconds until a test gives up waiting; far more than anything here takes, PyPy's slow start included.
+#: Seconds until a test gives up waiting; far more than anything here takes, on PyPy too.
 PATIENCE = 60.0 if sys.implementation.name == "cpython" else 180.0
 
 
