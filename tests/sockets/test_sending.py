@@ -366,6 +366,34 @@ def test_large_parts_go_without_a_copy(
     assert copies == [True, size < 262_144 or not SHARES_MEMORY, True]
 
 
+def test_a_peer_that_goes_in_mid_message_does_not_cost_the_next_message(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a last part, libzmq would drop the next message with the rest of this one."""
+    sent: list[tuple[bytes, int]] = []
+    gone = [True]
+
+    def send(socket: object, part: bytes, flags: int, **_: object) -> None:
+        sent.append((part, flags & zmq.SNDMORE))
+        if part == b"second" and gone:
+            gone.clear()
+            raise zmq.Again
+
+    push = ZmqPushConnection(turns.factory, bind("inproc://gone"))
+    monkeypatch.setattr("txzmq.connection.send", send)
+    monkeypatch.setattr("txzmq.connection._get", lambda *_: 0)  # there is no room yet
+    with pytest.raises(zmq.Again):
+        push.send([b"first", b"second", b"third"])
+    assert sent == [(b"first", zmq.SNDMORE), (b"second", zmq.SNDMORE), (b"", 0)]
+
+
+def test_what_a_socket_cannot_do_is_an_error_and_no_result(turns: Turns) -> None:
+    pull = Pull(turns.factory, bind("inproc://pull"))
+    with pytest.raises(zmq.ZMQError) as raised:
+        pull.trySend([b"x"])
+    assert raised.value.errno == zmq.ENOTSUP
+
+
 # PyPy's collector moves what libzmq reads.
 ANOTHER_INTERPRETER = """
 import sys
