@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COLLECT, COUNT, StreamWorld
-from txzmq.rpc import Code
+from txzmq.rpc import Code, Context, RequestStream
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
-from txzmq.rpc.limits import MAX_CANCELLED
+from txzmq.rpc.limits import MAX_CANCELLED, REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 from txzmq.rpc.v1.streams_pb2 import (
     AcknowledgeRequest,
@@ -105,3 +108,89 @@ def test_a_client_of_another_idea_of_the_method_is_told(world: StreamWorld) -> N
         "/test.Streaming/Collect streams requests on this server",
     )
     assert not world.service.contexts
+
+
+class Sending:
+    """A client that sends what it likes into a stream of requests."""
+
+    def __init__(self, world: StreamWorld) -> None:
+        self.network = world.network
+        self.client = RawClient(world.network, ADDRESS)
+        world.network.run()
+        opens = OpenStream(requests=TOPIC)
+        self.call = self.client.request(RequestHead(COLLECT.path, None, (), open_stream=opens))
+        self.network.run()
+
+    def send(self, *items: bytes, end: bool = False) -> None:
+        body = SendRequest(requests=TOPIC, sequence=1, items=items, end=end).SerializeToString()
+        self.client.request(RequestHead(f"{STREAMS}/Send", None, ()), body)
+        self.network.run()
+
+    def ends(self) -> tuple[Code, str]:
+        """How the call ended; the client leaves."""
+        head = self.client.replies()[self.call][0]
+        self.client.transport.close()
+        self.network.run()
+        return head.code, head.message
+
+
+def test_an_item_that_cannot_be_parsed_ends_the_call(world: StreamWorld) -> None:
+    taken: list[str] = []
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        while True:
+            taken.append((await anext(requests)).value)
+
+    world.service.handler = handler
+    client = Sending(world)
+    client.send(text("a").SerializeToString(), b"\xff", text("b").SerializeToString(), end=True)
+    code, message = client.ends()
+    assert (code, "cannot be parsed" in message, taken) == (Code.INTERNAL, True, ["a"])
+
+
+@pytest.mark.parametrize(
+    "items", [[b""] * (REQUESTS_WINDOW + 2), [bytes(REQUESTS_WINDOW_BYTES // 2)] * 4]
+)
+def test_a_client_that_does_not_mind_the_window_is_refused(
+    world: StreamWorld, items: list[bytes]
+) -> None:
+    go: Deferred[None] = Deferred()
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        await go
+        return text(str([request async for request in requests]))
+
+    world.service.handler = handler
+    client = Sending(world)
+    client.send(*items)
+    go.callback(None)
+    world.network.run()
+    code, message = client.ends()
+    assert (code, "not acknowledged" in message) == (Code.RESOURCE_EXHAUSTED, True)
+
+
+def test_requests_have_one_reader_at_a_time_and_the_next_goes_on(world: StreamWorld) -> None:
+    ends: list[object] = []
+
+    async def read(requests: RequestStream[StringValue]) -> str:
+        return (await anext(requests)).value
+
+    async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
+        first = Deferred.fromCoroutine(read(requests)).addErrback(
+            lambda failure: ends.append(failure.type)
+        )
+        try:
+            await read(requests)
+        except RuntimeError as error:
+            ends.append(str(error))
+        first.cancel()
+        closed: Any = requests.__anext__()
+        closed.send(None)
+        closed.close()
+        return text(await read(requests))
+
+    world.service.handler = handler
+    client = Sending(world)
+    client.send(text("a").SerializeToString())
+    assert client.ends()[0] is Code.OK
+    assert ends == ["a stream has one reader at a time", CancelledError]
