@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COLLECT, COUNT, StreamWorld
+from tests.support import error_of
 from txzmq.rpc import Code, Context, RequestStream
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
 from txzmq.rpc.limits import MAX_CANCELLED, REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
@@ -177,7 +178,7 @@ def test_requests_have_one_reader_at_a_time_and_the_next_goes_on(world: StreamWo
 
     async def handler(requests: RequestStream[StringValue], context: Context) -> StringValue:
         first = Deferred.fromCoroutine(read(requests)).addErrback(
-            lambda failure: ends.append(failure.type)
+            lambda failure: ends.append(type(error_of(failure)))
         )
         try:
             await read(requests)

@@ -60,10 +60,18 @@ class Misleading:
     def end(self, number: int) -> None:
         self.publish(Publication(number, [], encode_response(OK)))
 
-    def ignore(self, *_: object) -> None:
+    def peer_lost(self, peer: bytes) -> None:
         pass
 
-    peer_lost = flush = subscribed = unsubscribed = closed = ignore
+    def subscribed(self, tag: bytes) -> None:
+        pass
+
+    unsubscribed = subscribed
+
+    def flush(self) -> None:
+        pass
+
+    closed = flush
 
     def close(self) -> None:
         self.channel.close()

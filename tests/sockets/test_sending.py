@@ -379,9 +379,12 @@ def test_a_peer_that_goes_in_mid_message_does_not_cost_the_next_message(
             gone.clear()
             raise zmq.Again
 
+    def no_events(*_: object) -> int:
+        return 0
+
     push = ZmqPushConnection(turns.factory, bind("inproc://gone"))
     monkeypatch.setattr("txzmq.connection.send", send)
-    monkeypatch.setattr("txzmq.connection._get", lambda *_: 0)  # there is no room yet
+    monkeypatch.setattr("txzmq.connection._get", no_events)  # there is no room yet
     with pytest.raises(zmq.Again):
         push.send([b"first", b"second", b"third"])
     assert sent == [(b"first", zmq.SNDMORE), (b"second", zmq.SNDMORE), (b"", 0)]
