@@ -10,7 +10,7 @@ import pytest
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, Network, Reader
-from txzmq.rpc import Channel, Code, Internal
+from txzmq.rpc import Channel, Code, Internal, Unavailable
 from txzmq.rpc._wire.headers import (
     OpenedStream,
     ResponseHead,
@@ -155,3 +155,16 @@ def test_a_stream_outlives_answers_to_its_control_calls(
         server.item(2)
     server.end(3)
     assert (server.reader.items, server.reader.ended) == (["1", "2"], "well")
+
+
+def test_a_publisher_that_no_socket_can_be_connected_to_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such address")
+
+    monkeypatch.setattr(Network, "subscribe", refuse)
+    server = Misleading()
+    assert isinstance(server.reader.ended, Unavailable)
+    assert server.reader.ended.message == f"cannot subscribe at {PUBLISHER}: no such address"
+    server.close()
