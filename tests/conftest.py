@@ -6,8 +6,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support import REACTORS, Logged, Loop, captured_log, fresh_loop
+
+# No example is timed: a busy machine, PyPy and the counting of coverage would each fail some.
+settings.register_profile("txzmq", deadline=None)
+settings.load_profile("txzmq")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,8 +17,8 @@ from typing import IO
 
 ROOT = Path(__file__).parents[1]
 
-#: Seconds until a test gives up waiting; far more than anything here takes.
-PATIENCE = 60.0
+#: Seconds until a test gives up waiting; far more than anything here takes, on PyPy too.
+PATIENCE = 60.0 if sys.implementation.name == "cpython" else 180.0
 
 
 class Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 #: What a test may wait for at most; a failing test ends by it, a passing one never comes near.
-PATIENCE = 30.0
+#: A process takes PyPy several times as long, until its compiler has seen the code often enough.
+PATIENCE = 30.0 if sys.implementation.name == "cpython" else 150.0
 
 
 def examples(number: int) -> int:

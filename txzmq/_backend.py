@@ -51,6 +51,13 @@ def _recvOnPyPy(
     return frame
 
 
+def _sendCopy(socket: zmq.Socket[bytes], data: bytes, flags: int = 0) -> None:
+    """Send a copy: unless it is told to, the cffi backend shares parts of 64 KiB or more."""
+    zmq.backend.Socket.send(socket, data, flags, copy=True)
+
+
+if not SHARES_MEMORY:
+    send = cast("Any", _sendCopy)
 if sys.implementation.name == "pypy":
     recv = cast("Any", _recvOnPyPy)
 

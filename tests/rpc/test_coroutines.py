@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
@@ -235,6 +236,9 @@ def test_the_end_is_told_in_the_thread_of_the_last_deferred(ends: Ends) -> None:
     assert ends.threads == [thread]
 
 
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="PyPy closes no coroutine that waits and is garbage"
+)
 def test_what_never_fires_is_garbage_and_the_coroutine_cleans_up(ends: Ends) -> None:
     ways: list[BaseException] = []
 
@@ -247,7 +251,6 @@ def test_what_never_fires_is_garbage_and_the_coroutine_cleans_up(ends: Ends) -> 
             raise
 
     ends.run(wait())
-    for _ in range(5):  # PyPy takes one for each object on the way
-        gc.collect()
+    gc.collect()
     assert [type(error) for error in ways] == [GeneratorExit]
     assert ends.errors == []

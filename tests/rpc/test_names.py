@@ -26,6 +26,7 @@ from txzmq.rpc import (
 from txzmq.rpc._net.dns import SystemDns
 from txzmq.rpc._net.names import NamedAddresses, check_numeric, dns_target
 from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc.transport import SendResult
 
 # -- which addresses have names ----------------------------------------------------------------
 
@@ -299,3 +300,68 @@ def test_a_name_that_is_none_does_not_stop_the_reactor(one_loop: Loop) -> None:
     message = one_loop.run(main)
     assert "no-such-host.invalid:1 cannot be resolved" in message
     assert "the call was not sent" in message
+
+
+class Noting:
+    """A worker's handler that notes why its connection failed, and that it was closed."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def failed(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def closed(self) -> None:
+        self.told.append("closed")
+
+    def received(self, message: list[bytes]) -> None:
+        raise AssertionError(message)
+
+    def peer_lost(self, peer: bytes) -> None:
+        raise AssertionError(peer)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_before_the_name_of_a_proxy_is_known_nobody_can_be_sent_anything(one_loop: Loop) -> None:
+    factory = ZmqFactory(one_loop.reactor)
+    handler = Noting()
+
+    async def main() -> None:
+        worker = ZmqNetwork(factory).dial_out("tcp://localhost:1", handler, {})
+        assert worker.endpoint == "tcp://localhost:1"
+        assert worker.send_message([b"peer", b"id", b"", b"x"]) is SendResult.UNREACHABLE
+        assert worker.peer_address(b"peer") == ""
+        worker.flush_soon()
+        worker.close()
+        await one_loop.sleep(0.01)
+        factory.shutdown()
+
+    one_loop.run(main)
+    assert handler.told == []
+
+
+@pytest.mark.parametrize("error", [OSError("too many open files"), None])
+def test_a_worker_whose_socket_cannot_be_made_fails_later_and_once(
+    one_loop: Loop, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """Later, since its owner does not have it yet when numbers are told at once."""
+    factory = ZmqFactory(one_loop.reactor)
+    handler = Noting()
+
+    def refuse(*_: object, **__: object) -> None:
+        assert error is not None
+        raise error
+
+    if error is not None:
+        monkeypatch.setattr("txzmq.rpc._net.zmq_network._WorkerConnection", refuse)
+
+    async def main() -> None:
+        ZmqNetwork(factory).dial_out("tcp://localhost:1", handler, {})
+        if error is not None:
+            await one_loop.until(lambda: bool(handler.told))
+        factory.shutdown()
+
+    one_loop.run(main)
+    assert handler.told == (["closed"] if error is None else ["too many open files"])

@@ -291,6 +291,20 @@ def test_a_hedge_goes_to_another_server_and_the_first_answer_wins() -> None:
     field.close()
 
 
+def test_without_a_delay_all_servers_are_asked_at_once() -> None:
+    policy = {**HEDGE["hedgingPolicy"], "hedgingDelay": "0s"}
+    field = Field([Waiting(), Waiting(), Waiting()], config({"hedgingPolicy": policy}))
+    answer = field.call()
+    field.network.run()
+    assert [len(service.seen) for service in field.services] == [1, 1, 1]
+    field.services[2].results[0].callback(text("third"))
+    assert field.network.result(answer) == text("third")
+    field.network.run()
+    assert all(service.results[0].called for service in field.services), "the others go on"
+    assert field.channel.counters["hedge"] == 2
+    field.close()
+
+
 def test_a_fatal_answer_ends_the_hedges() -> None:
     field = Field([Waiting(), Waiting()], config(HEDGE))
     answer = field.call()

@@ -15,7 +15,8 @@ from zope.interface.verify import (  # pyright: ignore[reportMissingTypeStubs]  
 
 from tests.rpc.service import made, text
 from tests.rpc.streaming import Handler, Reader, StreamWorld, Worlds, echo, join, numbers
-from txzmq.rpc import Context, NotFound, StreamWriter
+from tests.support import Logged, error_of
+from txzmq.rpc import Context, NotFound, ResponseStream, StreamWriter, Unknown
 
 
 @pytest.fixture
@@ -172,3 +173,78 @@ def test_items_that_are_no_messages_are_taken_as_they_are() -> None:
     taken: list[list[int]] = []
     Deferred.fromCoroutine(writer.__anext__()).addCallback(taken.append)
     assert taken[0] is item
+
+
+def test_a_second_producer_is_refused(writer: StreamWriter[StringValue]) -> None:
+    writer.registerProducer(Producer(), True)
+    with pytest.raises(RuntimeError, match="registered already"):
+        writer.registerProducer(Producer(), True)
+    writer.unregisterProducer()
+    writer.registerProducer(Producer(), True)
+
+
+def test_a_producer_that_comes_after_the_end_is_stopped_at_once(
+    make: Worlds, writer: StreamWriter[StringValue]
+) -> None:
+    world = make()
+    world.run().stream.cancel()
+    world.network.run()
+    late = Producer()
+    writer.registerProducer(late, True)
+    assert late.told == ["stop"]
+
+
+def test_a_producer_that_ends_an_iterator_by_hand_has_failed(
+    make: Worlds, writer: StreamWriter[StringValue], logged: Logged
+) -> None:
+    """StopAsyncIteration would be taken for the end: a part for the whole."""
+
+    class Ending(Producer):
+        def resumeProducing(self) -> None:
+            if "resume" in self.told:
+                raise StopAsyncIteration
+            super().resumeProducing()
+
+    writer.registerProducer(Ending(), False)
+    reader = make().run()
+    assert isinstance(reader.ended, Unknown)
+    assert [type(error) for error in logged.failures()] == [RuntimeError]
+
+
+class Plain(ResponseStream[str]):
+    """A stream of an application's own, as of a fake: it has what it must have."""
+
+    def __init__(self) -> None:
+        self.items = ["a", "b"]
+        self.cancelled = False
+
+    async def __anext__(self) -> str:
+        if not self.items:
+            raise StopAsyncIteration
+        return self.items.pop(0)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_a_stream_of_ones_own_needs_no_more_than_items_and_an_end() -> None:
+    stream = Plain()
+    got: list[str] = []
+    done = stream.max_silence(1).skip_gaps().each(got.append)
+    assert (done.called, got) == (True, ["a", "b"])
+    assert (stream.initial_metadata, stream.trailing_metadata) == ((), ())
+    for ask in (stream.opened, stream.received_initial_metadata, stream.ended):
+        with pytest.raises(NotImplementedError, match="Plain does not tell"):
+            ask()
+
+
+def test_a_callback_that_fails_cancels_the_stream() -> None:
+    stream = Plain()
+    failed: list[BaseException] = []
+
+    def fail(item: str) -> None:
+        raise KeyError(item)
+
+    stream.each(fail).addErrback(lambda failure: failed.append(error_of(failure)))
+    assert stream.cancelled
+    assert [repr(error) for error in failed] == ["KeyError('a')"]

@@ -11,8 +11,16 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred, succeed
 
 from tests.rpc.service import made, text
-from tests.rpc.streaming import PUBLISHER, Endless, Reader, StreamWorld, Worlds, numbers
-from txzmq.rpc import Context, PermissionDenied, ResponseMetadata, ServerProceed
+from tests.rpc.streaming import PUBLISHER, TICKS, Endless, Reader, StreamWorld, Worlds, numbers
+from tests.support import Logged
+from txzmq.rpc import (
+    Context,
+    PermissionDenied,
+    ResourceExhausted,
+    ResponseMetadata,
+    ServerProceed,
+    Unknown,
+)
 
 
 @pytest.fixture
@@ -211,3 +219,29 @@ def test_an_interceptor_may_change_the_items(make: Worlds) -> None:
         return changed()
 
     assert make(interceptors=[louder]).run(2).items == ["0!", "1!"]
+
+
+def test_trailing_metadata_over_the_limit_is_an_error_of_the_server(make: Worlds) -> None:
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("a")
+        context.set_trailing_metadata({"much": "x" * 20_000})
+
+    reader = make(handler).run()
+    assert reader.items == ["a"]
+    assert isinstance(reader.ended, ResourceExhausted)
+    assert "metadata" in reader.ended.message
+
+
+def test_a_shared_run_of_nothing_that_can_be_iterated_is_told_to_its_callers(
+    make: Worlds, logged: Logged
+) -> None:
+    async def handler(request: StringValue, context: Context) -> StringValue:
+        return text("not a stream")
+
+    world = make(handler)
+    readers = [Reader(world.channel.unary_stream(TICKS, text("x"))) for _ in range(2)]
+    world.network.run()
+    assert [type(reader.ended) for reader in readers] == [Unknown, Unknown]
+    assert [str(error) for error in logged.failures()] == [
+        "/test.Streaming/Ticks returned no iterable"
+    ]

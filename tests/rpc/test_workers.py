@@ -15,6 +15,7 @@ from tests.programs import Program, running
 from tests.rpc.raw import RawClient
 from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, config
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, text
+from tests.rpc.streaming import COUNT, Streaming
 from tests.support import Logged, Loop, gather
 from txzmq import ZmqFactory
 from txzmq.rpc import (
@@ -29,7 +30,7 @@ from txzmq.rpc import (
     SocketOptions,
     Unavailable,
 )
-from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc.transport import ServerTransport, WorkerHandler
 from txzmq.testing import MemoryNetwork
 
@@ -427,3 +428,21 @@ def test_a_loss_that_is_told_after_the_end_dials_nobody(end: str) -> None:
     server.stop(0)
     network.advance(1)
     assert not network.clock.getDelayedCalls()
+
+
+def test_a_stream_cannot_be_opened_through_a_proxy_and_its_client_is_told() -> None:
+    network = _Dialling()
+    service = Streaming()
+    server = Server(network, [service])
+    server.connect(ADDRESS)
+    client = RawClient(network, ADDRESS)
+    network.run()
+    head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+    number = client.request(head, text("3").SerializeToString())
+    network.run()
+    answer = client.replies()[number][0]
+    assert (answer.code, "proxy" in answer.message) == (Code.UNIMPLEMENTED, True)
+    assert not service.contexts
+    client.transport.close()
+    server.stop(0)
+    network.advance(1)

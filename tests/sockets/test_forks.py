@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 
-from tests.programs import running
+from tests.programs import running, succeeds
 from tests.sockets.support import Silent, bind, connect_to
 from tests.support import Loop
 from txzmq import ZmqFactory, ZmqREQConnection
@@ -35,6 +35,43 @@ def test_p5_a_forked_child(when: str, how: str) -> None:
         told, *rest = program.output
         assert "does nothing in this process, a forked child" in told
         assert rest == ["child done", "parent done"]
+
+
+OTHER_CONTEXT = """
+import os, warnings
+import zmq
+from twisted.internet import selectreactor
+
+selectreactor.install()  # an epoll would be the parent's, too
+from twisted.internet import reactor
+from txzmq import ForkedError, ZmqEndpoint, ZmqFactory, ZmqPullConnection
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # of threads before a fork
+factory = ZmqFactory(reactor)
+factory.context.term()
+factory.context = zmq.Context()
+factory.registerForShutdown()
+pull = ZmqPullConnection(factory, ZmqEndpoint("bind", "inproc://pull"))
+child = os.fork()
+if not child:
+    try:
+        ZmqPullConnection(factory)
+    except ForkedError:
+        reactor.fireSystemEvent("shutdown")  # of the reactor that it has from its parent
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), factory.closed)
+push = factory.context.socket(zmq.PUSH)
+push.connect("inproc://pull")
+push.send(b"x")
+print(pull.socket.recv())
+push.close()
+factory.shutdown()
+"""
+
+
+def test_a_child_cannot_use_a_context_of_the_applications_own() -> None:
+    assert succeeds(["-c", OTHER_CONTEXT]).split() == ["7", "False", "b'x'"]
 
 
 @pytest.fixture

@@ -286,6 +286,33 @@ def test_a_callback_of_shutdown_cannot_make_connections(turns: Turns) -> None:
     assert len(errors) == 2
 
 
+def test_a_callback_of_shutdown_that_fails_does_not_keep_the_others(
+    turns: Turns, logged: Logged
+) -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        called.append("first")
+        raise KeyError("first")
+
+    turns.factory.callWhenClosed(fail)
+    turns.factory.callWhenClosed(lambda: called.append("second"))
+    pull = Pull(turns.factory, bind("inproc://pull"))
+    turns.factory.shutdown()
+    assert called == ["first", "second"]
+    assert pull.socket is None
+    assert [type(error) for error in logged.failures()] == [KeyError]
+
+
+def test_a_factory_that_registers_twice_is_shut_down_once(turns: Turns) -> None:
+    turns.factory.registerForShutdown()
+    trigger = turns.factory.trigger
+    turns.factory.registerForShutdown()
+    assert turns.factory.trigger is trigger
+    turns.factory.shutdown()
+    assert turns.factory.trigger is None
+
+
 def test_a_connection_that_fails_to_shut_down_does_not_keep_the_others(
     turns: Turns, logged: Logged
 ) -> None:

@@ -16,7 +16,9 @@ from twisted.python import log as twisted_log
 
 import txzmq
 from tests.sockets.support import Dealer, Pull, Turns, bind, connect
+from tests.support import Logged
 from txzmq import (
+    ZmqBase,
     ZmqConnection,
     ZmqDealerConnection,
     ZmqEndpoint,
@@ -182,8 +184,10 @@ def test_instances_have_the_documented_attributes(turns: Turns) -> None:
         ("text", [b"text"]),
         ([b"a", b"", b"b"], [b"a", b"", b"b"]),
         ((b"a", b"b"), [b"a", b"b"]),
-        (zmq.Frame(b"frame"), [b"frame"]),
-        ([b"a", zmq.Frame(b"frame"), bytearray(b"c")], [b"a", b"frame", b"c"]),
+        (memoryview(b"view"), [b"view"]),
+        # Copied: PyPy must not share its memory with libzmq.
+        (zmq.Frame(b"frame", copy=True), [b"frame"]),
+        ([b"a", zmq.Frame(b"frame", copy=True), bytearray(b"c")], [b"a", b"frame", b"c"]),
         ([b"a", array("H", [0, 1, 0xFFFF]), memoryview(b"xyz")[::2]], None),
     ],
     ids=repr,
@@ -201,6 +205,60 @@ def test_what_is_no_data_is_refused(turns: Turns, message: Any) -> None:
     push = ZmqPushConnection(turns.factory, connect("inproc://pull"))
     with pytest.raises(TypeError):
         push.push(message)
+
+
+def test_an_endpoint_is_bound_or_connected_and_nothing_else(turns: Turns) -> None:
+    pull = Pull(turns.factory)
+    with pytest.raises(ValueError, match="must be 'bind' or 'connect'"):
+        pull.addEndpoints([ZmqEndpoint("listen", "inproc://pull")])
+    with pytest.raises(ValueError, match="must be 'bind' or 'connect'"):
+        Pull(turns.factory, ZmqEndpoint("listen", "inproc://pull"))
+    assert turns.factory.connections == {pull}
+
+
+def test_options_of_the_class_reach_the_socket(turns: Turns) -> None:
+    class Configured(Pull):
+        highWaterMark = 7
+        tcpKeepalive = 1
+        tcpKeepaliveIdle = 30
+        tcpKeepaliveCount = 4
+        reconnectInterval = 0
+        reconnectIntervalMax = 2_000
+
+    socket: Any = Configured(turns.factory).socket
+    assert (socket.get(zmq.SNDHWM), socket.get(zmq.RCVHWM)) == (7, 7)
+    assert (socket.get(zmq.TCP_KEEPALIVE), socket.get(zmq.TCP_KEEPALIVE_IDLE)) == (1, 30)
+    assert (socket.get(zmq.TCP_KEEPALIVE_CNT), socket.get(zmq.TCP_KEEPALIVE_INTVL)) == (4, -1)
+    assert (socket.get(zmq.RECONNECT_IVL), socket.get(zmq.RECONNECT_IVL_MAX)) == (100, 2_000)
+
+
+def test_a_class_that_takes_no_messages_says_so_in_the_log(turns: Turns, logged: Logged) -> None:
+    class Forgetful(ZmqConnection):
+        socketType = zmq.PULL
+
+    class Bare(ZmqBase):
+        socketType = zmq.PULL
+
+    for name, cls in (("forgetful", Forgetful), ("bare", Bare)):
+        connection = cls(turns.factory, bind(f"inproc://{name}"))
+        turns.raw(zmq.PUSH, f"inproc://{name}").send(b"x")
+        turns.settle()
+        assert [type(error) for error in logged.failures()] == [NotImplementedError]
+        assert connection.socket is not None
+        logged.clear()
+
+
+def test_the_base_of_raw_connections_sends_one_part_or_many(turns: Turns) -> None:
+    class Push(ZmqBase):
+        socketType = zmq.PUSH
+
+    pull = Pull(turns.factory, bind("inproc://pull"))
+    push = Push(turns.factory, connect("inproc://pull"))
+    push.sendMsg(b"one")
+    push.sendMsg(message=b"by name")
+    push.sendMultipart([b"a", b"b"])
+    turns.settle()
+    assert pull.messages == [[b"one"], [b"by name"], [b"a", b"b"]]
 
 
 # -- what subclasses override ------------------------------------------------------------------

@@ -150,3 +150,16 @@ def test_a_batch_as_a_client_of_ours_sends_it_is_served() -> None:
     assert 128 * 1024 < sum(map(len, headers)) < 160 * 1024
     message = request_batch(headers, range(1, len(headers) + 1), new_epoch())
     assert all(isinstance(event, Request) for event in wire.receive_batch(message))
+
+
+def test_a_malformed_reply_in_a_batch_ends_its_own_call_and_a_notice_ends_none() -> None:
+    wire: ClientWire[str] = ClientWire()
+    for call in ("good", "bad"):
+        wire.request(call, b"", b"")
+    good = encode_response(ResponseHead(Code.OK))
+    draining = encode_response(ResponseHead(Code.OK, draining=True))
+    batch = reply_batch(wire, [good, b"\xff", draining, good, b"\xff"], [1, 2, 0, 0, 0])
+    ends = {call: head.code for call, head, _ in wire.receive_batch(batch)}
+    assert ends == {"good": Code.OK, "bad": Code.INTERNAL}
+    assert wire.draining
+    assert wire.dropped == {"malformed": 1, "unknown reply": 2}
