@@ -2,14 +2,18 @@
 
 By a seed it takes some places in the given modules: a comparison, ``and`` or ``or``, ``not``, a sum
 or a difference, a number, what is returned, a statement. For each it runs the tests that come by
-that line, quick ones first, on a copy of the tree. Which tests do is found by one run of all of
-them, with coverage. Slow tests are left out: for a mutant that lives, all tests of its line run.
+that line, quick ones first, until one fails. Which tests do is found by one run of all of them,
+with coverage. Slow tests are left out.
 
 What lives was judged, or has to be: ``mutants_judged.toml`` says of what nobody would feel why not.
 
-Cosmic Ray and mutmut are the well-kept tools of the kind. Cosmic Ray runs one command for every
-mutant: 2 to 5 minutes each here. mutmut forks a process that has imported everything, and a fork
-may not use what this library has made; it knows the tests of a function, not of a line.
+Everything is imported and collected once. A change is made in a forked child, by giving functions
+that there are another code: no file is changed, and a change costs no more than its tests.
+
+Cosmic Ray and mutmut are the well-kept tools of the kind. Cosmic Ray starts one command for every
+change, which takes minutes each here. mutmut knows the tests of a function, not of a line, and
+wraps each function of the library in one of its own, which tests of signatures and slots notice.
+Neither takes a sample by a seed, nor keeps what was judged of a place when lines move.
 """
 
 from __future__ import annotations
@@ -17,31 +21,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import gc
+import hashlib
 import json
 import os
 import random
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from coverage import CoverageData
+import coverage
+import pytest
 
-from tools.mutants_plugin import TESTS, TIMES
-from tools.mutations import VERDICTS, Mutation, Place, mutations, read_judged
+from tools.mutations import (
+    VERDICTS,
+    Mutation,
+    Place,
+    functions_of,
+    mutations,
+    put_into,
+    read_judged,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 JUDGED = ROOT / "tools/mutants_judged.toml"
 MODULES = ("txzmq/rpc/_wire", "txzmq/rpc/_client", "txzmq/rpc/_server", "txzmq/rpc/_core")
 FOLDERS = ("tests/rpc", "tests/wire", "tests/networks")
-#: Each of them takes minutes, or starts processes.
+#: Each of them takes minutes, or starts processes, in which nothing would be changed.
 LEFT_OUT = ("test_stateful*.py", "test_restarts.py", "test_processes.py", "test_many_channels.py")
 _GENERATED = ("_pb2.py", "_txzmq.py")
 #: Which part of the library a module belongs to, by what its path has in it; the first that fits.
@@ -57,9 +69,9 @@ AREAS = {
     "_core/": "core",
     "": "the rest",
 }
-#: How many tests are run at first, and then.
-_ROUNDS = (25, 250)
-_MEMORY = 8 * 1024**3
+#: Bytes that a child may ask for, and seconds of a test beside ten times what it took before.
+_MEMORY: Final = 8 * 1024**3
+_PATIENCE: Final = 20.0
 
 
 def area_of(path: str) -> str:
@@ -68,9 +80,9 @@ def area_of(path: str) -> str:
 
 
 class LineCoverage(NamedTuple):
-    """Which tests there are.
+    """Which tests come by which lines.
 
-    :ivar seconds: how long each takes, those only that may be run.
+    :ivar seconds: how long each test takes, of those that may be run.
     :ivar by_line: the tests of each line of each module.
     """
 
@@ -84,106 +96,38 @@ class LineCoverage(NamedTuple):
         return sorted(near & self.seconds.keys(), key=lambda test: (self.seconds[test], test))
 
 
-class Tree:
-    """A folder in which programs of Python are run, and sources changed."""
+def in_child(run: Callable[[], int], output: Path) -> int:
+    """Fork a child that runs a function, and leave nothing of it.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-
-    def copy(self) -> None:
-        """Make it a copy of what git knows."""
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, self.path / name)
-        # By their sources' hashes: a mutant may be as long and as old as what it replaces.
-        self.run("-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "txzmq")
-
-    def run(
-        self,
-        *command: str,
-        timeout: float | None = None,
-        variables: Mapping[str, str] = MappingProxyType({}),
-    ) -> int | None:
-        """Run a program; its exit status, None if it took too long. Nothing of it is left."""
-        paths = [str(self.path), str(self.path / "codegen"), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        with (self.path / "mutants.output").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=self.path,
-                env={**environment, **variables},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_limit_memory,
-            )
-            try:
-                return process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-    @property
-    def said(self) -> str:
-        """What the last program said."""
-        return (self.path / "mutants.output").read_text(encoding="utf-8", errors="replace")
-
-    @contextlib.contextmanager
-    def changed(self, path: str, mutation: Mutation) -> Generator[None]:
-        """The tree with a mutation."""
-        source = (self.path / path).read_bytes()
-        (self.path / path).write_bytes(mutation.apply(source))
-        try:
-            yield
-        finally:
-            (self.path / path).write_bytes(source)
+    :param output: where what it prints goes.
+    :return: its status, or the number of the signal that ended it, below 0.
+    """
+    child = os.fork()
+    if not child:
+        _be_child(run, output)
+    try:
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # it, and what it has started
 
 
-def _limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-
-
-_PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tools.mutants_plugin")
-_SEEDED = ("--hypothesis-seed=0",)
-
-
-def find_tests(
-    tree: Tree, modules: Sequence[str], folders: Sequence[str], slow: float
-) -> LineCoverage:
-    """Run all tests, and see which come by which lines."""
-    config, data, times = (tree.path / f"mutants.{name}" for name in ("rc", "coverage", "times"))
-    paths = [tree.path / module for module in modules]
-    include = ",".join(str(path / "*" if path.is_dir() else path) for path in paths)
-    config.write_text(f"[run]\ncore = ctrace\ndata_file = {data}\ninclude = {include}\n")
-    ignored = [f"--ignore-glob=*/{name}" for name in LEFT_OUT]
-    command = ["-m", "coverage", "run", f"--rcfile={config}", *_PYTEST, *_SEEDED, *ignored]
-    status = tree.run(*command, *folders, variables={TIMES: str(times)})
-    if status not in (0, 1):
-        print(tree.said[-4_000:], file=sys.stderr)
-        raise SystemExit(2)
-    noted = json.loads(times.read_text(encoding="utf-8"))
-    seconds: dict[str, float] = noted["seconds"]
-    usable = {
-        test: took
-        for test, took in seconds.items()
-        if took <= slow and test not in noted["not passed"]
-    }
-    if status:
-        print("some fail, and are left out:", tree.said[-1_000:], sep="\n")
-    print(f"{len(usable)} tests of {len(seconds)}: {sum(usable.values()):.0f} s", flush=True)
-    covered = CoverageData(str(data))
-    covered.read()
-    by_line = {
-        Path(path).relative_to(tree.path).as_posix(): covered.contexts_by_lineno(path)
-        for path in covered.measured_files()
-    }
-    return LineCoverage(usable, by_line)
+def _be_child(run: Callable[[], int], output: Path) -> None:
+    status = 70
+    try:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        status = run()
+    except BaseException:  # noqa: BLE001 - a child must not go on as its parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 class Killing(NamedTuple):
@@ -197,36 +141,212 @@ class Killing(NamedTuple):
     test: str = ""
 
 
-def kill(
-    tree: Tree, tests: Sequence[str], seconds: Mapping[str, float], patience: float = 60
-) -> Killing:
-    """Run tests on a changed tree until one fails.
+class Tally:
+    """What became of all, by area."""
 
-    :param patience: seconds that a run of tests may take, beside five times what they took before.
-    """
-    asked = tree.path / "mutants.tests"
-    first = 0
-    for number in (*_ROUNDS, len(tests)):
-        now, first = tests[first : first + number], first + number
-        if not now:
-            break
-        asked.write_text(json.dumps(now), encoding="utf-8")
-        files = sorted({test.partition("::")[0] for test in now})
-        timeout = patience + 5 * sum(seconds[test] for test in now)
-        variables = {TESTS: str(asked), "PYTHONDONTWRITEBYTECODE": "1"}
-        status = tree.run(*_PYTEST, *_SEEDED, "-x", *files, timeout=timeout, variables=variables)
-        if status is None:
+    def __init__(self) -> None:
+        self._fates: Counter[tuple[str, str]] = Counter()
+
+    def add(self, path: str, fate: str) -> None:
+        """Count one."""
+        self._fates[area_of(path), fate] += 1
+        self._fates["all", fate] += 1
+
+    def _died(self, area: str) -> int:
+        return self._fates[area, "killed"] + self._fates[area, "timeout"]
+
+    def share(self, area: str = "all") -> float:
+        """Per cent that died, of what users may feel."""
+        died, lived = self._died(area), self._fates[area, "survived"]
+        return 100 * died / (died + lived) if died + lived else 100.0
+
+    def lines(self) -> Iterator[str]:
+        """Say it."""
+        for area in [*dict.fromkeys(AREAS.values()), "all"]:
+            died = self._died(area)
+            judged = [f"{self._fates[area, verdict]} {verdict}" for verdict in VERDICTS]
+            yield (
+                f"{area:8} {died:4} of {died + self._fates[area, 'survived']:4} died"
+                f" ({self.share(area):5.1f} %), {self._fates[area, 'timeout']} by hanging;"
+                f" besides {', '.join(judged)}"
+            )
+
+
+class Mutants:
+    """A plugin of pytest, which runs the tests that it has collected in its own way."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options = options
+        self._output, self._note = folder / "output", folder / "note"
+        self._covered, self._times = options.kept / "coverage", options.kept / "times.json"
+        self._items: dict[str, pytest.Item] = {}
+        # Of one run of tests, in a child.
+        self._seconds: dict[str, float] = {}
+        self._not_passed: set[str] = set()
+        self.tally = Tally()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note how a part of a test went."""
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+        if not report.passed:
+            self._not_passed.add(report.nodeid)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try the mutations that the options say."""
+        if session.testsfailed:
+            raise session.Failed("some tests cannot be collected")
+        self._items = {item.nodeid: item for item in session.items}
+        functions = functions_of(ROOT / "txzmq")
+        gc.collect()
+        gc.freeze()  # or each child would copy all that it only looks at
+        tests = self._find_tests()
+        found, uncovered = places(self._options.modules, tests)
+        print(f"{len(found)} places; no test comes by {uncovered} more", flush=True)
+        random.Random(self._options.seed).shuffle(found)
+        judged, killers = read_judged(JUDGED), Counter[str]()
+        for path, mutation in found[: self._options.count]:
+            verdict = judged.get(mutation.at(path))
+            if verdict is not None:
+                self.tally.add(path, verdict.verdict)
+                continue
+            asked = sorted(tests.of(path, mutation), key=lambda test: -killers[test])
+
+            def change(path: str = path, mutation: Mutation = mutation) -> None:
+                put_into(functions, ROOT / path, mutation)
+
+            killing = self.kill(change, asked, tests.seconds)
+            killers[killing.test] += 1
+            self._tell(path, mutation, killing)
+        return True
+
+    def _tell(self, path: str, mutation: Mutation, killing: Killing) -> None:
+        self.tally.add(path, killing.fate)
+        if killing.fate == "survived":
+            show(path, mutation)
+        elif self._options.verbose:
+            change = mutation.at(path).change
+            print(f"{path}:{mutation.line}: {change}: {killing.fate} {killing.test}", flush=True)
+
+    def kill(
+        self,
+        change: Callable[[], None],
+        tests: Sequence[str],
+        seconds: Mapping[str, float],
+        patience: float = _PATIENCE,
+    ) -> Killing:
+        """Run tests after a change, until one fails; and fails once more, alone."""
+        left = list(tests)
+        while True:
+            killing = self._try(change, left, seconds, patience)
+            if killing.fate != "killed" or killing.test not in left:
+                return killing
+            if self._try(change, [killing.test], seconds, patience).fate != "survived":
+                return killing
+            print(f"failed for another reason, and left out: {killing.test}", flush=True)
+            left.remove(killing.test)
+
+    def _try(
+        self,
+        change: Callable[[], None],
+        tests: Sequence[str],
+        seconds: Mapping[str, float],
+        patience: float,
+    ) -> Killing:
+        self._note.unlink(missing_ok=True)
+
+        def watch(test: str) -> None:
+            signal.setitimer(signal.ITIMER_REAL, patience + 10 * seconds[test])
+
+        def run() -> int:
+            change()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it ends the child
+            failed = self._run(tests, until_one_fails=True, before=watch)
+            self._note.write_text("".join(failed), encoding="utf-8")
+            return bool(failed)
+
+        status = in_child(run, self._output)
+        if status == -signal.SIGALRM:
             return Killing("timeout")
-        if status == 5:
-            raise SystemExit("pytest found none of the tests")
-        if status:
-            return Killing("killed", _failed(tree.said))
-    return Killing("survived")
+        if status == 0:
+            return Killing("survived")
+        noted = f"status {status}"  # the change broke what runs the tests
+        if self._note.exists():
+            noted = self._note.read_text(encoding="utf-8")
+        return Killing("killed", noted)
 
+    def _run(
+        self,
+        tests: Sequence[str],
+        *,
+        until_one_fails: bool,
+        before: Callable[[str], object] | None = None,
+    ) -> set[str]:
+        """Run tests in this order; those that did not pass."""
+        items = [self._items[test] for test in tests]
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            if before is not None:
+                before(item.nodeid)
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            if self._not_passed and until_one_fails:
+                break
+        return self._not_passed
 
-def _failed(said: str) -> str:
-    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split(" ")[1] if failed else ""
+    def _find_tests(self) -> LineCoverage:
+        """Which tests come by which lines; from the last time, if nothing has changed since."""
+        noted = self._noted()
+        if noted is None:
+            if in_child(self._measure, self._output):
+                raise pytest.exit.Exception(self._output.read_text(encoding="utf-8")[-4_000:], 2)
+            noted = json.loads(self._times.read_text(encoding="utf-8"))
+        usable = {
+            test: took
+            for test, took in noted["seconds"].items()
+            if took <= self._options.slow and test not in noted["not passed"]
+        }
+        print(f"{len(usable)} tests of {len(self._items)}: {sum(usable.values()):.0f} s")
+        print("did not pass, and left out:", *noted["not passed"], sep="\n  ", flush=True)
+        covered = coverage.CoverageData(str(self._covered))
+        covered.read()
+        by_line = {
+            Path(path).relative_to(ROOT).as_posix(): covered.contexts_by_lineno(path)
+            for path in covered.measured_files()
+        }
+        return LineCoverage(usable, by_line)
+
+    def _measure(self) -> int:
+        """Run all tests."""
+        paths = [ROOT / module for module in self._options.modules]
+        include = [str(path / "*" if path.is_dir() else path) for path in paths]
+        self._covered.parent.mkdir(parents=True, exist_ok=True)
+        self._covered.unlink(missing_ok=True)
+        measured = coverage.Coverage(str(self._covered), config_file=False, include=include)
+        measured.set_option("run:core", "ctrace")  # the only one that knows contexts
+        measured.set_option("run:disable_warnings", ["module-not-measured"])
+        measured.start()
+        self._run(list(self._items), until_one_fails=False, before=measured.switch_context)
+        measured.stop()
+        measured.save()
+        noted = {
+            "digest": self._digest(),
+            "seconds": self._seconds,
+            "not passed": sorted(self._not_passed),
+        }
+        self._times.write_text(json.dumps(noted), encoding="utf-8")
+        return 0
+
+    def _digest(self) -> str:
+        """Of all that says which tests come by which lines."""
+        digest = hashlib.sha256(repr((*self._options.modules, *sorted(self._items))).encode())
+        for path in sorted([*(ROOT / "txzmq").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def _noted(self) -> dict[str, Any] | None:  # Any: it is JSON
+        try:
+            noted: dict[str, Any] = json.loads(self._times.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return noted if noted["digest"] == self._digest() else None
 
 
 def places(modules: Sequence[str], tests: LineCoverage) -> tuple[list[tuple[str, Mutation]], int]:
@@ -252,61 +372,7 @@ def show(path: str, mutation: Mutation) -> None:
     print(f"\n{path}:{mutation.line} in {mutation.function or 'the module'}")
     for line in list(difflib.unified_diff(before, after, n=1, lineterm=""))[3:]:
         print(f"  {line}")
-    print(f"  {mutation.at(path).change}", flush=True)
-
-
-class Tally:
-    """What became of all, by area."""
-
-    def __init__(self) -> None:
-        self._fates: Counter[tuple[str, str]] = Counter()
-
-    def add(self, path: str, fate: str) -> None:
-        """Count one."""
-        self._fates[area_of(path), fate] += 1
-        self._fates["all", fate] += 1
-
-    def share(self, area: str = "all") -> float:
-        """Per cent that died, of what users may feel."""
-        died, lived = self._died(area), self._fates[area, "survived"]
-        return 100 * died / (died + lived) if died + lived else 100.0
-
-    def _died(self, area: str) -> int:
-        return self._fates[area, "killed"] + self._fates[area, "timeout"]
-
-    def print(self) -> None:
-        """Say it."""
-        for area in [*dict.fromkeys(AREAS.values()), "all"]:
-            died, lived = self._died(area), self._fates[area, "survived"]
-            judged = ", ".join(f"{self._fates[area, verdict]} {verdict}" for verdict in VERDICTS)
-            late = self._fates[area, "timeout"]
-            print(
-                f"{area:10} {died:4} of {died + lived:4} died ({self.share(area):5.1f} %),"
-                f" {late} of them by hanging; besides {judged}"
-            )
-
-
-def try_all(
-    tree: Tree, tests: LineCoverage, chosen: Sequence[tuple[str, Mutation]], told: bool
-) -> Tally:
-    """Try mutations, and print those that live."""
-    judged, tally = read_judged(JUDGED), Tally()
-    killers: Counter[str] = Counter()
-    for path, mutation in chosen:
-        verdict = judged.get(mutation.at(path))
-        if verdict is not None:
-            tally.add(path, verdict.verdict)
-            continue
-        asked = sorted(tests.of(path, mutation), key=lambda test: -killers[test])
-        with tree.changed(path, mutation):
-            killing = kill(tree, asked, tests.seconds)
-        killers[killing.test] += 1
-        tally.add(path, killing.fate)
-        if killing.fate == "survived":
-            show(path, mutation)
-        elif told:
-            print(f"{path}:{mutation.line}: {killing.fate} {killing.test}", flush=True)
-    return tally
+    print(f"  {mutation.at(path).change}\n", flush=True)
 
 
 def gone(judged: Mapping[Place, object]) -> list[Place]:
@@ -320,33 +386,39 @@ def gone(judged: Mapping[Place, object]) -> list[Place]:
     return [place for place in judged if place not in there]
 
 
-def main() -> int:
-    """Print the mutations that live, and how many died."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("modules", nargs="*", default=MODULES, help="files or folders")
     parser.add_argument("--count", type=int, default=100, help="how many places to break")
     parser.add_argument("--seed", type=int, default=1, help="chooses them")
     parser.add_argument("--at-least", type=float, default=0, help="per cent that have to die")
-    parser.add_argument("--slow", type=float, default=1, help="seconds of a test that is left out")
-    parser.add_argument(
-        "--tests", action="append", help="a file or folder of tests, more than once"
-    )
+    parser.add_argument("--slow", type=float, default=4, help="seconds of a test that is left out")
+    parser.add_argument("--tests", action="append", help="a file or folder; may be repeated")
+    kept = ROOT / "build/mutants"
+    parser.add_argument("--kept", type=Path, default=kept, help="what a run of all tests has shown")
     parser.add_argument("--verbose", action="store_true", help="tell by what test each died")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the mutations that live, and how many died."""
+    options = _options()
     print(f"seed {options.seed}", flush=True)
     for place in gone(read_judged(JUDGED)):
         print(f"judged, and no longer there: {place}")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        tree = Tree(Path(folder).resolve())
-        tree.copy()
-        tests = find_tests(tree, options.modules, options.tests or FOLDERS, options.slow)
-        found, uncovered = places(options.modules, tests)
-        print(f"{len(found)} places; no test comes by {uncovered} more", flush=True)
-        random.Random(options.seed).shuffle(found)
-        tally = try_all(tree, tests, found[: options.count], options.verbose)
-    print()
-    tally.print()
-    return 0 if tally.share() >= options.at_least else 1
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name).resolve()
+        # What children make stays out of the tree.
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
+        arguments = ["-qq", "-s", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        arguments += [f"--basetemp={folder / 'pytest'}", f"--rootdir={ROOT}"]
+        arguments += [f"--ignore-glob=*/{name}" for name in LEFT_OUT]
+        plugin = Mutants(options, folder)
+        status = pytest.main([*arguments, *(options.tests or FOLDERS)], plugins=[plugin])
+    if status:
+        return 2
+    print(*plugin.tally.lines(), sep="\n")
+    return 0 if plugin.tally.share() >= options.at_least else 1
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import gc
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import NamedTuple
 
 _OTHER: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
@@ -38,6 +41,8 @@ class Mutation(NamedTuple):
     :ivar line: where it is.
     :ivar statement: the first line of the statement that it is in.
     :ivar start: the first byte that is replaced; *end* is behind the last.
+    :ivar after: what stands there then, as a reader sees it.
+    :ivar compiled: the same as it is compiled: what is left out still says which names are whose.
     :ivar function: the qualified name of the function, empty outside of all.
     :ivar text: the line, without the spaces around it.
     """
@@ -48,12 +53,14 @@ class Mutation(NamedTuple):
     end: int
     before: str
     after: str
+    compiled: str
     function: str
     text: str
 
-    def apply(self, source: bytes) -> bytes:
+    def apply(self, source: bytes, *, to_compile: bool = False) -> bytes:
         """The source with the change."""
-        return source[: self.start] + self.after.encode() + source[self.end :]
+        after = self.compiled if to_compile else self.after
+        return source[: self.start] + after.encode() + source[self.end :]
 
     def at(self, module: str) -> Place:
         """Its place in a module."""
@@ -81,10 +88,10 @@ def mutations(source: bytes) -> list[Mutation]:
         end = starts[node.end_lineno - 1] + node.end_col_offset
         before = source[start:end].decode()
         text = lines[node.lineno - 1].decode().strip()
-        found.extend(
-            Mutation(node.lineno, statement, start, end, before, after, function, text)
-            for after in _changed(node)
-        )
+        for after in _changed(node):
+            compiled = _compiled(after, before)
+            place = (node.lineno, statement, start, end, before)
+            found.append(Mutation(*place, after, compiled, function, text))
     return sorted(found)
 
 
@@ -129,12 +136,63 @@ def _changed(node: ast.expr | ast.stmt) -> Iterator[str]:
             pass
 
 
+def _compiled(after: str, before: str) -> str:
+    """As *after*; a name that nothing is assigned to any more stays a local variable."""
+    if after == "pass":
+        return f"if 0: {before}"
+    if after == "return None":
+        return f"return None if 1 else ({before.removeprefix('return')})"
+    return after
+
+
 def _is_none(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and value.value is None
 
 
 def _text(node: ast.expr) -> str:
     return f"({ast.unparse(node)})"
+
+
+#: A function as it was compiled: its file, qualified name and first line.
+_Key = tuple[str, str, int]
+Functions = Mapping[_Key, list[FunctionType]]
+
+
+def functions_of(folder: Path) -> Functions:
+    """All functions there are now of the modules in a folder."""
+    found: dict[_Key, list[FunctionType]] = {}
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType) and each.__code__.co_filename.startswith(f"{folder}/"):
+            found.setdefault(_key(each.__code__), []).append(each)
+    return found
+
+
+def _key(code: CodeType) -> _Key:
+    return code.co_filename, code.co_qualname, code.co_firstlineno
+
+
+def put_into(functions: Functions, path: Path, mutation: Mutation) -> None:
+    """Change functions of a module, wherever they are referred to; not what was run already."""
+    source = path.read_bytes()
+    old = _codes(compile(source, str(path), "exec", dont_inherit=True))
+    changed = mutation.apply(source, to_compile=True)
+    new = _codes(compile(changed, str(path), "exec", dont_inherit=True))
+    for name, code in old.items():
+        for function in functions.get(_key(code), ()):
+            function.__code__ = new[name]
+
+
+def _codes(module: CodeType) -> dict[tuple[str, int], CodeType]:
+    """The code of each function, by its name, and which it is of those with that name."""
+    found: dict[tuple[str, int], CodeType] = {}
+    counts: Counter[str] = Counter()
+    waiting = [module]
+    while waiting:
+        code = waiting.pop()
+        found[code.co_qualname, counts[code.co_qualname]] = code
+        counts[code.co_qualname] += 1
+        waiting.extend(each for each in reversed(code.co_consts) if isinstance(each, CodeType))
+    return found
 
 
 class Judged(NamedTuple):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import os
+import re
 import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("coverage", reason="the tool needs it, and not every environment has it")
 
-from tools.mutants import JUDGED, MODULES, ROOT, LineCoverage, Tally, Tree, area_of, gone, kill
-from tools.mutations import VERDICTS, Place, mutations, read_judged
+from tools.mutants import JUDGED, MODULES, ROOT, LineCoverage, Tally, area_of, gone, in_child
+from tools.mutations import VERDICTS, Place, functions_of, mutations, put_into, read_judged
 
 
 def changed(source: str) -> list[str]:
@@ -107,57 +113,116 @@ def test_the_share_is_of_what_users_may_feel() -> None:
     assert area_of("txzmq/rpc/_wire/streams.py") == "wire"
 
 
-TESTS = """
-import time
+MODULE = """
+class Base:
+    def f(self):
+        return 1
 
-import pytest
+class A(Base):
+    @property
+    def p(self):
+        return 1 + 2
+    @p.setter
+    def p(self, value):
+        self.value = 3 + value
+    def f(self):
+        def inner():
+            return 4 + (
+                5)
+        self.g()
+        return inner() + super().f()
+    def g(self):
+        def use():
+            return kept
+        kept = 1
+        yield use()
 
-def test_good():
-    pass
-
-@pytest.mark.parametrize("what", ["[::]", ""])
-def test_bad(what):
-    assert what
-
-def test_endless():
-    time.sleep(600)
+later = [
+    lambda: 6 + 7,
+    lambda: 8 + 9,
+]
 """
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """A tree of one file of tests, and the tool's plugin."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "test_x.py").write_text(TESTS)
-    return Tree(tmp_path)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    path = tmp_path / "changed_by_a_test.py"
+    path.write_text(MODULE)
+    spec = importlib.util.spec_from_file_location("changed_by_a_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-GOOD, FINE, BAD, ENDLESS = (
-    f"test_x.py::test_{name}" for name in ("good", "bad[[::]]", "bad[]", "endless")
-)
+def change(module: Any, change: str) -> None:
+    path = Path(module.__file__)
+    (mutation,) = (m for m in mutations(path.read_bytes()) if m.at("").change == change)
+    put_into(functions_of(path.parent), path, mutation)
 
 
-def test_tests_are_run_until_one_fails(tree: Tree) -> None:
-    seconds = dict.fromkeys([GOOD, FINE, BAD], 0.1)
-    assert kill(tree, [GOOD, FINE], seconds) == ("survived", "")
-    assert kill(tree, [GOOD, FINE, BAD], seconds) == ("killed", BAD)
-    assert kill(tree, [GOOD] * 30 + [FINE, BAD], seconds) == ("killed", BAD)
+def test_a_change_is_in_what_refers_to_the_function_already(module: Any) -> None:
+    a, prop, f, last = module.A(), module.A.p, module.A().f, module.later[1]
+    change(module, "1 + 2 -> (1 - 2)")
+    assert a.p == prop.fget(a) == -1
+    change(module, "3 + value -> (3 - value)")
+    a.p = 1
+    assert a.value == 2
+    change(module, "8 + 9 -> (8 - 9)")
+    assert last() == -1
+    assert module.later[0]() == 13
+    change(module, "4 + ( 5) -> (4 - 5)")  # which has one line less
+    assert f() == 0
+    assert module.later[0]() == 13
 
 
-def test_tests_that_hang_are_ended(tree: Tree) -> None:
-    assert kill(tree, [ENDLESS], {ENDLESS: 0}, patience=0.1) == ("timeout", "")
+def test_what_is_left_out_leaves_names_as_they_were(module: Any) -> None:
+    change(module, "return inner() + super().f() -> return None")  # which uses a cell of the class
+    assert module.A().f() is None
+    change(module, "kept = 1 -> pass")  # which another function uses
+    with pytest.raises(NameError, match="kept"):
+        next(module.A().g())
 
 
-PARENT = """
-import subprocess
-child = subprocess.Popen(["sleep", "600"])
-print(child.pid)
-"""
+def test_nothing_of_a_child_is_left(tmp_path: Path) -> None:
+    def run() -> int:
+        child = subprocess.Popen(["sleep", "600"])
+        print(child.pid)
+        return 7
 
-
-def test_what_tests_have_started_is_ended_too(tree: Tree) -> None:
-    tree.run("-c", PARENT)
+    assert in_child(run, tmp_path / "output") == 7
     with contextlib.suppress(ProcessLookupError):  # it is gone already
-        child = os.pidfd_open(int(tree.said))
-        assert select.select([child], [], [], 60)[0] == [child]
-        os.close(child)
+        left = os.pidfd_open(int((tmp_path / "output").read_text()))
+        assert select.select([left], [], [], 60)[0] == [left]
+        os.close(left)
+
+
+def test_a_child_that_fails_says_why_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    def hang() -> int:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        while True:
+            pass
+
+    assert in_child(fail, tmp_path / "output") == 70
+    assert "ZeroDivisionError" in (tmp_path / "output").read_text()
+    assert in_child(hang, tmp_path / "output") == -signal.SIGALRM
+
+
+def test_a_small_module_is_broken(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.mutants", "txzmq/rpc/_wire/batches.py"]
+    command += ["--tests", "tests/wire/test_batch_limits.py", "--count", "5", "--verbose"]
+    command += ["--kept", str(tmp_path)]
+    for at_least, status in (("0", 0), ("100.5", 1)):
+        program = subprocess.run(
+            [*command, "--at-least", at_least], cwd=ROOT, capture_output=True, text=True
+        )
+        assert program.returncode == status, program.stdout + program.stderr
+        killed = re.findall(r"batches.py:\d+: .*: killed tests/wire/test_", program.stdout)
+        lived = re.findall(r"^txzmq/rpc/_wire/batches.py:\d+ in ", program.stdout, re.MULTILINE)
+        assert killed
+        assert len(killed) + len(lived) == 5
+        assert f"\nall      {len(killed):4} of    5 died" in program.stdout

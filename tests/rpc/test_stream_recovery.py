@@ -10,7 +10,16 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
 from tests.rpc.service import made, text
-from tests.rpc.streaming import RESUME, Endless, Reader, StreamWorld, Worlds, numbers
+from tests.rpc.streaming import (
+    PUBLISHER,
+    RESUME,
+    Endless,
+    Reader,
+    StreamWorld,
+    Worlds,
+    following,
+    numbers,
+)
 from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
 from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.testing import Faults
@@ -118,6 +127,19 @@ def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
     assert "connection" in reader.ended.message
 
 
+def test_a_publisher_that_is_gone_is_told(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.network.die(PUBLISHER)
+    world.network.advance(4)
+    assert not reader.has_ended
+    world.network.advance(4)
+    assert isinstance(reader.ended, Unavailable)
+    assert f"the publisher at {PUBLISHER} was not reached" in reader.ended.message
+    assert not endless.running
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_loss_doubles_and_delay_change_nothing(make: Worlds, seed: int) -> None:
     faults = Faults(seed=seed, loss=0.2, duplication=0.2, delay=0.3)
@@ -170,3 +192,21 @@ def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) ->
     calls: Any = world.channel._calls  # pyright: ignore[reportPrivateUsage]  # another client may
     calls._window = calls._window._replace(sequence=5)
     assert isinstance(world.run().ended, FailedPrecondition)
+
+
+def test_leaving_a_stream_delays_no_replay_for_another(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    left = world.open()
+    following(left).addCallback(lambda _: left.cancel())
+    world.network.run()
+    reader = world.run()
+    world.network.faults = Faults(loss=1)
+    endless.waiting.pop().callback(None)
+    world.network.run()
+    world.network.faults = Faults()
+    # In one turn the one is left, and the other one misses something.
+    endless.give()
+    world.network.run()
+    assert endless.running == 1
+    assert reader.items == ["0", "1"]
