@@ -2,7 +2,7 @@
 
 By a seed it takes some places in the given modules: a comparison, ``and`` or ``or``, ``not``, a sum
 or a difference, a number, what is returned, a statement. For each it runs the tests that come by
-that line, quick ones first, until one fails. Which tests do is found by one run of all of them,
+that line, until one fails. Which tests do is found by one run of all of them,
 with coverage. Slow tests are left out.
 
 What lives was judged, or has to be: ``mutants_judged.toml`` says of what nobody would feel why not.
@@ -24,15 +24,18 @@ import difflib
 import gc
 import hashlib
 import json
+import math
 import os
-import random
 import resource
 import signal
 import sys
 import tempfile
 import traceback
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,10 +93,24 @@ class LineCoverage(NamedTuple):
     by_line: Mapping[str, Mapping[int, Sequence[str]]]
 
     def of(self, path: str, mutation: Mutation) -> list[str]:
-        """The tests that come by a mutation, quick ones first."""
+        """The tests that come by a mutation.
+
+        First one of each function, quick ones before slow ones; then the second of its parameters.
+        """
         lines = self.by_line.get(path, {})
         near = {*lines.get(mutation.line, ()), *lines.get(mutation.statement, ())}
-        return sorted(near & self.seconds.keys(), key=lambda test: (self.seconds[test], test))
+        ranks: Counter[str] = Counter()
+        ranked: list[tuple[int, float, str]] = []
+        for test in sorted(near & self.seconds.keys(), key=lambda test: (self.seconds[test], test)):
+            function = test.partition("[")[0]
+            ranked.append((ranks[function], self.seconds[test], test))
+            ranks[function] += 1
+        return [test for _, _, test in sorted(ranked)]
+
+    def first(self, tests: Sequence[str], most: float) -> list[str]:
+        """The first of some tests, as many as take no longer than *most* seconds."""
+        taken = list(accumulate(self.seconds[test] for test in tests))
+        return list(tests[: bisect_right(taken, most)])
 
 
 def in_child(run: Callable[[], int], output: Path) -> int:
@@ -202,7 +219,7 @@ class Mutants:
         tests = self._find_tests()
         found, uncovered = places(self._options.modules, tests)
         print(f"{len(found)} places; no test comes by {uncovered} more", flush=True)
-        random.Random(self._options.seed).shuffle(found)
+        found.sort(key=partial(_chance, self._options.seed))
         judged, killers = read_judged(JUDGED), Counter[str]()
         for path, mutation in found[: self._options.count]:
             verdict = judged.get(mutation.at(path))
@@ -210,6 +227,7 @@ class Mutants:
                 self.tally.add(path, verdict.verdict)
                 continue
             asked = sorted(tests.of(path, mutation), key=lambda test: -killers[test])
+            asked = tests.first(asked, self._options.most)
 
             def change(path: str = path, mutation: Mutation = mutation) -> None:
                 put_into(functions, ROOT / path, mutation)
@@ -365,6 +383,12 @@ def places(modules: Sequence[str], tests: LineCoverage) -> tuple[list[tuple[str,
     return covered, len(found) - len(covered)
 
 
+def _chance(seed: int, place: tuple[str, Mutation]) -> bytes:
+    """A place's part in the lot: the same whatever there is besides it."""
+    path, mutation = place
+    return hashlib.sha256(f"{seed} {mutation.at(path)}".encode()).digest()
+
+
 def show(path: str, mutation: Mutation) -> None:
     """Print a mutation that lives."""
     source = (ROOT / path).read_bytes()
@@ -393,6 +417,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="chooses them")
     parser.add_argument("--at-least", type=float, default=0, help="per cent that have to die")
     parser.add_argument("--slow", type=float, default=4, help="seconds of a test that is left out")
+    parser.add_argument("--most", type=float, default=math.inf, help="seconds of tests for a place")
     parser.add_argument("--tests", action="append", help="a file or folder; may be repeated")
     kept = ROOT / "build/mutants"
     parser.add_argument("--kept", type=Path, default=kept, help="what a run of all tests has shown")

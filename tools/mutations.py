@@ -128,6 +128,8 @@ def _changed(node: ast.expr | ast.stmt) -> Iterator[str]:
         case ast.Constant(int(value)) if not isinstance(value, bool):
             yield f"({value + 1})"
             yield f"({value - 1})"
+        case ast.Return(ast.Constant(bool(value))):
+            yield f"return {not value}"
         case ast.Return(ast.expr() as value) if not _is_none(value):
             yield "return None"
         case ast.Expr(ast.Call()) | ast.Assign() | ast.AugAssign() | ast.Delete() | ast.Raise():

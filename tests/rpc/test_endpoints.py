@@ -136,6 +136,20 @@ def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
     channel.close()
 
 
+def test_what_a_connection_has_counted_stays_when_it_and_the_channel_have_gone() -> None:
+    resolver = Told("tcp://a")
+    network, channel, line = ready(resolver)
+    call(channel)
+    network.run()
+    line.handler.received([bytes(16), b"", b"", b""])
+    assert channel.counters["unknown reply"] == 1
+    resolver.tell("tcp://b")
+    network.run()
+    assert channel.counters["unknown reply"] == 1
+    channel.close()
+    assert channel.counters["unknown reply"] == 1
+
+
 def test_an_endpoint_that_comes_back_while_it_goes_stays() -> None:
     resolver = Told("tcp://a")
     network, channel, line = ready(resolver)

@@ -194,6 +194,21 @@ def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) ->
     assert isinstance(world.run().ended, FailedPrecondition)
 
 
+def test_a_subscription_that_is_lost_with_the_connection_is_made_again(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.network.faults = Faults(subscription_loss=1)
+    world.network.cut(PUBLISHER)
+    world.network.advance(0.5)
+    world.network.faults = Faults()
+    endless.give()
+    world.network.advance(2)
+    endless.give()
+    world.network.run()
+    assert reader.items == ["1", "2"]
+
+
 def test_leaving_a_stream_delays_no_replay_for_another(make: Worlds) -> None:
     endless = Endless()
     world = make(endless)
