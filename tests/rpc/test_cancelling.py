@@ -33,6 +33,21 @@ def test_cancelling_ends_the_handler_too(make: Worlds) -> None:
     assert not world.server.running
 
 
+def test_a_call_that_another_ones_end_has_ended_is_not_cancelled(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service)
+    for value in "12":
+        world.call(value).addErrback(lambda _: None)
+    world.network.run()
+    first, second = service.results
+    first.addBoth(lambda _: second.callback(text("done")))
+    world.network.cut(ADDRESS)
+    world.network.run()
+    assert second.called
+    assert [context.cancelled.called for context in service.contexts] == [True, False]
+    assert not world.server.running
+
+
 class Deaf:
     """A server's socket whose server never answers."""
 

@@ -22,6 +22,7 @@ from txzmq.rpc import (
     Unavailable,
 )
 from txzmq.rpc._core.backoff import Backoff
+from txzmq.rpc.transport import SendResult
 from txzmq.testing import MemoryNetwork
 
 # -- states ------------------------------------------------------------------------------------
@@ -133,6 +134,23 @@ def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
     assert line not in network.open
     network.advance(60)
     assert [made.address for made in network.made] == ["tcp://a", "tcp://b"]
+    channel.close()
+
+
+def test_what_a_lost_connection_has_not_sent_goes_by_another_one() -> None:
+    network = Lines()
+    channel = Channel(network, ["tcp://a", "tcp://b"], policy=PickFirst())
+    first, second = network.made
+    for line in network.made:
+        line.handler.connected()
+    first.send_message = lambda _: SendResult.BLOCKED  # type: ignore[method-assign]  # it is full
+    made = call(channel)
+    network.run()
+    assert second.paths == []
+    first.handler.disconnected()
+    network.run()
+    second.answer(0)
+    assert result(made) == text("x")
     channel.close()
 
 
