@@ -127,6 +127,26 @@ def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
     assert "connection" in reader.ended.message
 
 
+def test_connecting_in_vain_gives_a_lost_server_no_more_time(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    connect, tried = world.network.connect, 0
+
+    def failing(address: str, handler: Any, options: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        world.network.clock.callLater(0.1, handler.failed, "it speaks HTTP")
+        return connect(address, handler, options)
+
+    world.network.connect = failing  # type: ignore[method-assign]  # another listens there
+    world.die()
+    world.network.advance(4.9)
+    assert not reader.has_ended
+    assert tried > 1
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, Unavailable)
+
+
 def test_a_publisher_that_is_gone_is_told(make: Worlds) -> None:
     endless = Endless()
     world = make(endless)

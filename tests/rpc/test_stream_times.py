@@ -186,6 +186,7 @@ def test_a_deadline_of_an_ended_stream_is_given_back(make: Worlds, how: str) -> 
     world.network.advance(1)
     registry: Any = world.channel
     assert not registry._registry._logical
+    assert len(registry._registry._deadlines) == 0
 
 
 def test_a_handler_that_swallows_cancelling_and_goes_on_keeps_nothing(
