@@ -143,7 +143,11 @@ def test_what_a_lost_connection_has_not_sent_goes_by_another_one() -> None:
     first, second = network.made
     for line in network.made:
         line.handler.connected()
-    first.send_message = lambda _: SendResult.BLOCKED  # type: ignore[method-assign]  # it is full
+
+    def full(message: list[bytes]) -> SendResult:
+        return SendResult.BLOCKED
+
+    first.send_message = full  # type: ignore[method-assign]  # for this test only
     made = call(channel)
     network.run()
     assert second.paths == []

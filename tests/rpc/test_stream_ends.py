@@ -141,8 +141,9 @@ def test_cancelling_drops_what_is_not_read_yet(make: Worlds) -> None:
 def test_an_item_that_cannot_be_parsed_ends_the_stream_on_both_sides(make: Worlds) -> None:
     endless = Endless()
     world = make(endless)
-    other: Any = replace(COUNT, response_type=ListValue)
-    reader = Reader(world.channel.unary_stream(other, text("x")))
+    another: Any = ListValue
+    method = replace(COUNT, response_type=another)
+    reader = Reader(world.channel.unary_stream(method, text("x")))
     world.network.run()
     endless.give()
     world.network.run()

@@ -77,15 +77,15 @@ def test_an_idle_run_sets_few_timers(make: Worlds) -> None:
     world = make(Endless())
     readers = [Reader(world.channel.unary_stream(TICKS, text("x"))) for _ in range(50)]
     world.network.advance(10)
-    clock, timers = world.network.clock, 0
-    call_later = clock.callLater
+    clock: Any = world.network.clock
+    call_later, timers = clock.callLater, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal timers
         timers += 1
         return call_later(*arguments)
 
-    clock.callLater = counted  # type: ignore[method-assign]  # there is no other place to look
+    clock.callLater = counted  # there is no other place to look
     world.network.advance(20)
     assert timers < 60
     assert not any(reader.has_ended for reader in readers)

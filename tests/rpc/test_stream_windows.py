@@ -176,6 +176,16 @@ def test_a_small_window_is_acknowledged_as_soon_as_it_is_read(make: Worlds, wind
     assert (reader.items, reader.ended) == (numbers(10), "well")
 
 
+@pytest.mark.parametrize(
+    "limits", [ServerLimits(stream_window=2), ServerLimits(stream_window_bytes=7)]
+)
+def test_a_small_window_of_the_server_is_acknowledged_in_time_too(
+    make: Worlds, limits: ServerLimits
+) -> None:
+    reader = make(limits=limits).run(10)
+    assert (reader.items, reader.ended) == (numbers(10), "well")
+
+
 def test_an_end_is_acknowledged_at_once(make: Worlds) -> None:
     world = make()
     assert world.run().ended == "well"
