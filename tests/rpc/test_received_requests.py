@@ -92,3 +92,12 @@ def test_a_stream_that_breaks_a_limit_holds_no_bytes_any_more() -> None:
     assert held.size == 0
     stream.close()
     assert held.size == 0
+
+
+def test_the_bytes_of_a_stream_are_its_clients() -> None:
+    held = RequestBytes(ServerLimits(request_bytes_per_peer=1_000))
+    stream = new_stream()
+    stream.count_by(held, b"p")
+    stream.receive(Answers(), (b"p", b"1"), send(1, b"x" * 900))
+    assert "this client's requests" in (held.why_not(b"p", 200) or "")
+    assert held.why_not(b"q", 200) is None

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.service import made, text
+from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.streaming import (
     PUBLISHER,
     RESUME,
@@ -20,7 +20,16 @@ from tests.rpc.streaming import (
     following,
     numbers,
 )
-from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
+from txzmq.rpc import (
+    Context,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    RpcError,
+    Server,
+    ServerLimits,
+    Unavailable,
+)
 from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.testing import Faults
 
@@ -212,6 +221,37 @@ def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) ->
     calls: Any = world.channel._calls  # pyright: ignore[reportPrivateUsage]  # another client may
     calls._window = calls._window._replace(sequence=5)
     assert isinstance(world.run().ended, FailedPrecondition)
+
+
+def test_a_stream_whose_time_is_up_before_it_was_begun_is_told(make: Worlds) -> None:
+    endless = Endless()
+    limits = ServerLimits(stream_timeout=0.5)
+    world = make(endless, limits=limits, faults=Faults(subscription_loss=1))
+    reader = world.run()
+    world.network.advance(3)  # the server hears of the reader by its first replay
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "the stream's time was up on the server" in reader.ended.message
+    assert not endless.running
+
+
+def test_a_publisher_that_has_moved_is_the_only_one_that_is_heard(make: Worlds) -> None:
+    world = make(publishers=["inproc://elsewhere"])
+    sockets: list[Any] = []
+    subscribe = world.network.subscribe
+
+    def noted(address: str, handler: Any, options: Any) -> Any:
+        sockets.append(subscribe(address, handler, options))
+        return sockets[-1]
+
+    world.network.subscribe = noted  # type: ignore[method-assign]  # to look at the sockets
+    assert world.run().ended == "well"
+    world.die()
+    lost, world.server = world.server, Server(world.network, [world.service])
+    world.server.listen(ADDRESS, publisher="inproc://elsewhere")
+    world.network.advance(1)
+    assert world.run().ended == "well"
+    assert [socket._open for socket in sockets] == [False, True]
+    lost.stop(0)
 
 
 def test_a_subscription_that_is_lost_with_the_connection_is_made_again(make: Worlds) -> None:
