@@ -14,6 +14,7 @@ from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.streaming import (
     COUNT,
     PUBLISHER,
+    TICKS,
     Endless,
     Reader,
     StreamWorld,
@@ -59,6 +60,36 @@ def test_a_client_that_never_subscribes_is_forgotten(make: Worlds) -> None:
     assert isinstance(reader.ended, Unavailable)
     assert not world.server.running
     assert not endless.running
+
+
+def test_one_of_a_clients_idle_streams_asks_for_all(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    for _ in range(50):
+        world.read()
+    world.network.advance(5)
+    frames = world.frames(PUBLISHER)
+    world.network.advance(60)
+    assert 4 <= len(frames) <= 6
+    assert endless.running == 50
+
+
+def test_an_idle_run_sets_few_timers(make: Worlds) -> None:
+    world = make(Endless(), limits=ServerLimits(blocked_after=None))  # the watchdog has one
+    readers = [Reader(world.channel.unary_stream(TICKS, text("x"))) for _ in range(50)]
+    world.network.advance(10)
+    clock: Any = world.network.clock
+    call_later, timers = clock.callLater, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal timers
+        timers += 1
+        return call_later(*arguments)
+
+    clock.callLater = counted  # there is no other place to look
+    world.network.advance(20)
+    assert timers < 60
+    assert not any(reader.has_ended for reader in readers)
 
 
 async def one_and_silence(request: StringValue, context: Context) -> AsyncIterator[StringValue]:

@@ -9,9 +9,27 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.service import made, text
-from tests.rpc.streaming import RESUME, Endless, Reader, StreamWorld, Worlds, numbers
-from txzmq.rpc import Context, FailedPrecondition, NotFound, RpcError, Unavailable
+from tests.rpc.service import ADDRESS, made, text
+from tests.rpc.streaming import (
+    PUBLISHER,
+    RESUME,
+    Endless,
+    Reader,
+    StreamWorld,
+    Worlds,
+    following,
+    numbers,
+)
+from txzmq.rpc import (
+    Context,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    RpcError,
+    Server,
+    ServerLimits,
+    Unavailable,
+)
 from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.testing import Faults, MessageKind
 
@@ -116,6 +134,39 @@ def test_a_server_that_is_gone_is_told(make: Worlds) -> None:
     world.network.advance(0.2)
     assert isinstance(reader.ended, Unavailable)
     assert "connection" in reader.ended.message
+
+
+def test_connecting_in_vain_gives_a_lost_server_no_more_time(make: Worlds) -> None:
+    world = make(Endless())
+    reader = world.run()
+    connect, tried = world.network.connect, 0
+
+    def failing(address: str, handler: Any, options: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        world.network.clock.callLater(0.1, handler.failed, "it speaks HTTP")
+        return connect(address, handler, options)
+
+    world.network.connect = failing  # type: ignore[method-assign]  # another listens there
+    world.die()
+    world.network.advance(4.9)
+    assert not reader.has_ended
+    assert tried > 1
+    world.network.advance(0.2)
+    assert isinstance(reader.ended, Unavailable)
+
+
+def test_a_publisher_that_is_gone_is_told(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.network.die(PUBLISHER)
+    world.network.advance(4)
+    assert not reader.has_ended
+    world.network.advance(4)
+    assert isinstance(reader.ended, Unavailable)
+    assert f"the publisher at {PUBLISHER} was not reached" in reader.ended.message
+    assert not endless.running
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -226,3 +277,67 @@ def test_a_method_that_is_not_resumable_begins_at_the_beginning(make: Worlds) ->
     calls: Any = world.channel._calls  # pyright: ignore[reportPrivateUsage]  # another client may
     calls._window = calls._window._replace(sequence=5)
     assert isinstance(world.run().ended, FailedPrecondition)
+
+
+def test_a_stream_whose_time_is_up_before_it_was_begun_is_told(make: Worlds) -> None:
+    endless = Endless()
+    limits = ServerLimits(stream_timeout=0.5)
+    world = make(endless, limits=limits, faults=Faults(subscription_loss=1))
+    reader = world.run()
+    world.network.advance(3)  # the server hears of the reader by its first replay
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "the stream's time was up on the server" in reader.ended.message
+    assert not endless.running
+
+
+def test_a_publisher_that_has_moved_is_the_only_one_that_is_heard(make: Worlds) -> None:
+    world = make(publishers=["inproc://elsewhere"])
+    sockets: list[Any] = []
+    subscribe = world.network.subscribe
+
+    def noted(address: str, handler: Any, options: Any) -> Any:
+        sockets.append(subscribe(address, handler, options))
+        return sockets[-1]
+
+    world.network.subscribe = noted  # type: ignore[method-assign]  # to look at the sockets
+    assert world.run().ended == "well"
+    world.die()
+    lost, world.server = world.server, Server(world.network, [world.service])
+    world.server.listen(ADDRESS, publisher="inproc://elsewhere")
+    world.network.advance(1)
+    assert world.run().ended == "well"
+    assert [socket._open for socket in sockets] == [False, True]
+    lost.stop(0)
+
+
+def test_a_subscription_that_is_lost_with_the_connection_is_made_again(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    reader = world.run()
+    world.network.faults = Faults(subscription_loss=1)
+    world.network.cut(PUBLISHER)
+    world.network.advance(0.5)
+    world.network.faults = Faults()
+    endless.give()
+    world.network.advance(2)
+    endless.give()
+    world.network.run()
+    assert reader.items == ["1", "2"]
+
+
+def test_leaving_a_stream_delays_no_replay_for_another(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    left = world.open()
+    following(left).addCallback(lambda _: left.cancel())
+    world.network.run()
+    reader = world.run()
+    world.network.faults = Faults(loss=1)
+    endless.waiting.pop().callback(None)
+    world.network.run()
+    world.network.faults = Faults()
+    # In one turn the one is left, and the other one misses something.
+    endless.give()
+    world.network.run()
+    assert endless.running == 1
+    assert reader.items == ["0", "1"]
