@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from twisted.internet.error import CannotListenError
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Loop
 from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqPullConnection
+from txzmq._listening import cannotListen
 from txzmq.rpc import Channel, InsecureBindError, Server
 from txzmq.rpc._net import ipc
 
@@ -98,6 +100,30 @@ def test_sockets_of_the_application_say_the_same(factory: ZmqFactory) -> None:
 )
 def test_what_cannot_be_bound(factory: ZmqFactory, here: Path, address: str, why: str) -> None:
     assert why in refused(Server(factory, [Echo()]), address, insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "why"),
+    [
+        ("tcp://10.0.0.7:80", errno.EACCES, "ports below 1024 such as 80 are for root"),
+        ("tcp://10.0.0.7:8080", errno.EACCES, "Permission denied"),
+        ("ipc:///run/greeter", errno.EACCES, "Permission denied"),
+        ("ipc://file/socket", errno.ENOTDIR, "there is no folder 'file'"),
+        ("ipc:///run/greeter", errno.EROFS, "Read-only file system"),
+        ("ipc:///run/greeter", errno.EADDRINUSE, "in use by another socket"),
+        ("tcp://10.0.0.7:80", errno.EADDRINUSE, "another connection of the same ZmqFactory"),
+    ],
+)
+def test_what_the_system_may_say(address: str, number: int, why: str) -> None:
+    other: Any = SimpleNamespace(endpoints=[("bind", "tcp://10.0.0.7:80"), ("connect", address)])
+    error = cannotListen(address, zmq.ZMQError(number), [other])
+    assert isinstance(error, CannotListenError)
+    assert why in str(error)
+
+
+def test_an_error_that_is_not_about_the_address_stays_as_it_is() -> None:
+    error = zmq.ZMQError(zmq.ETERM)
+    assert cannotListen("tcp://10.0.0.7:80", error, []) is error
 
 
 def test_a_range_is_for_clients(factory: ZmqFactory) -> None:
@@ -183,6 +209,18 @@ def test_whatever_else_is_there_stays(factory: ZmqFactory, here: Path) -> None:
     error = _error(lambda: server.listen("ipc://socket"))
     assert "ipc://socket.streams: a regular file is there" in str(error)
     assert Path("socket.streams").read_text() == "content"
+
+
+def test_a_file_that_has_the_name_of_an_abstract_socket_stays(
+    factory: ZmqFactory, here: Path
+) -> None:
+    Path("@greeter").write_text("content")
+    server = Server(factory, [Echo()])
+    assert "would delete the file '@greeter'" in refused(server, "ipc://@greeter", insecure=True)
+    assert Path("@greeter").read_text() == "content"
+    name = f"ipc://@txzmq-test-{os.getpid()}"
+    server.listen(name, insecure=True)
+    assert "is in use" in refused(server, name, insecure=True)
 
 
 def test_a_socket_of_another_kind_is_not_taken(factory: ZmqFactory, here: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Final
 
-from txzmq._reactor import Reactor
+from txzmq._reactor import Clock
 from txzmq.monitor import SocketEvent
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
@@ -49,9 +49,9 @@ def handshake_failure(event: SocketEvent) -> str:
 class Attempt:
     """The attempts of one socket to connect, and why the last one failed."""
 
-    def __init__(self, reactor: Reactor, address: str, timeout: float) -> None:
+    def __init__(self, clock: Clock, address: str, timeout: float) -> None:
         """:param timeout: seconds after which libzmq gives an attempt up; 0 for the system's."""
-        self._reactor = reactor
+        self._clock = clock
         self._address = address
         self._timeout = timeout
         # When libzmq began to wait for an answer; None while it does not wait.
@@ -60,13 +60,13 @@ class Attempt:
     def observe(self, event: SocketEvent) -> None:
         """Note when an attempt begins."""
         if event.event.name == "CONNECT_DELAYED":
-            self._began = self._reactor.seconds()
+            self._began = self._clock.seconds()
 
     @property
     def failure(self) -> str:
         """Why the attempt failed that has just ended."""
         began, self._began = self._began, None
-        waited = 0.0 if began is None else self._reactor.seconds() - began
+        waited = 0.0 if began is None else self._clock.seconds() - began
         return f"connecting failed: {self._why(waited)}"
 
     def _why(self, waited: float) -> str:

@@ -50,7 +50,15 @@ def claim(address: str) -> Generator[None]:
     :raises InsecureBindError: if others can lead the path elsewhere, by a link.
     """
     scheme, path = split_scheme(address)
-    if scheme != "ipc" or address == ANY_IPC or path.startswith("@") or sys.platform == "win32":
+    if scheme != "ipc" or address == ANY_IPC or sys.platform == "win32":
+        yield
+        return
+    if path.startswith("@"):
+        if os.path.lexists(path):
+            why = (
+                f"libzmq would delete the file {path!r} of the current folder; choose another name"
+            )
+            raise CannotListen(address, errno.EEXIST, why)
         yield
         return
     _check_links(address, path)

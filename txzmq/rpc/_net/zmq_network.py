@@ -175,7 +175,9 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         merged = {**defaults.for_channel(), **_family(address), **options}
         self.socketOptions = merged
         self._handshake = _HandshakeTimer(factory.reactor, address, merged, handler.failed)
-        self._attempt = Attempt(factory.reactor, address, merged["CONNECT_TIMEOUT"] / 1_000)
+        self._attempt = Attempt(
+            monotonic(factory.reactor), address, merged["CONNECT_TIMEOUT"] / 1_000
+        )
         super().__init__(factory)
         try:
             if _has_no_events(address):
@@ -306,7 +308,9 @@ class _WorkerConnection(_ServerConnection):
         self._worker = handler
         self._redials = redials
         self._handshake = _HandshakeTimer(factory.reactor, address, options, self._fail)
-        self._attempt = Attempt(factory.reactor, address, options["CONNECT_TIMEOUT"] / 1_000)
+        self._attempt = Attempt(
+            monotonic(factory.reactor), address, options["CONNECT_TIMEOUT"] / 1_000
+        )
         # What to tell the handler once the socket is drained; empty for nothing.
         self._failure = ""
         super().__init__(factory, address, handler, options, budget)
