@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -25,7 +27,7 @@ from txzmq.rpc._core.transport import (
     SubscriberHandler,
     WorkerHandler,
 )
-from txzmq.rpc._net.addresses import announced, is_multicast
+from txzmq.rpc._net.addresses import announced, is_multicast, split_tcp
 
 __all__ = ["MemoryNetwork"]
 
@@ -45,6 +47,11 @@ _REPLY: Final = MessageKind.REPLY
 _PUBLICATION: Final = MessageKind.PUBLICATION
 _SUBSCRIPTION: Final = MessageKind.SUBSCRIPTION
 _UNSUBSCRIPTION: Final = MessageKind.UNSUBSCRIPTION
+
+
+def _in_use(address: str) -> CannotListenError:
+    error = OSError(errno.EADDRINUSE, "it is in use")
+    return CannotListenError(address, 0, error)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
 
 
 def _plan_nothing() -> None:
@@ -463,6 +470,7 @@ class MemoryNetwork:
         self._listeners: dict[str, _Listener] = {}
         self._publishers: dict[str, _Publisher] = {}
         self._peers = itertools.count(1)
+        self._ports = itertools.count(49_152)
         self._script = script
 
     # -- for tests ---------------------------------------------------------------------------
@@ -526,12 +534,23 @@ class MemoryNetwork:
     def listen(self, address: str, handler: ServerHandler, options: Mapping[str, int]) -> _Listener:
         """As :meth:`txzmq.rpc.transport.Network.listen`.
 
-        :raises OSError: if the address is in use.
+        A wildcard port becomes a number.
+
+        :raises CannotListenError: if the address is in use.
         """
+        address = self._place(address)
         if address in self._listeners:
-            raise OSError(f"{address} is in use")
+            raise _in_use(address)
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
+
+    def _place(self, address: str) -> str:
+        """Where a socket really listens that is to listen at *address*."""
+        tcp = split_tcp(address)
+        if tcp is None or tcp[1] not in ("*", "0"):
+            return address
+        host = "0.0.0.0" if tcp[0] == "*" else tcp[0]  # noqa: S104 - in memory
+        return f"tcp://{host}:{next(self._ports)}"
 
     def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
@@ -544,12 +563,14 @@ class MemoryNetwork:
     ) -> _Publisher:
         """As :meth:`txzmq.rpc.transport.Network.publish`; a group has one publisher here.
 
-        :raises OSError: if the address is in use.
+        A wildcard port becomes a number.
+
+        :raises CannotListenError: if the address is in use.
         """
         knows_subscribers = not is_multicast(address)
-        address = announced(address)
+        address = self._place(announced(address))
         if address in self._publishers:
-            raise OSError(f"{address} is in use")
+            raise _in_use(address)
         publisher = self._publishers[address] = _Publisher(
             self, address, handler, knows_subscribers=knows_subscribers
         )

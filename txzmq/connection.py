@@ -24,6 +24,7 @@ from txzmq._backend import SHARES_MEMORY, noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
+from txzmq._listening import cannotListen
 from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
@@ -417,7 +418,8 @@ class ZmqConnection:
         """Bind or connect to more endpoints, of any mix of transports.
 
         :raises ValueError: if the type of an endpoint is neither bind nor connect.
-        :raises zmq.ZMQError: if libzmq refuses one; those before it stay attached.
+        :raises zmq.ZMQError: if libzmq refuses one; those before it stay attached. Where an address
+            cannot be listened at, it is also Twisted's ``CannotListenError``.
         """
         for endpoint in endpoints:
             self._attach(endpoint)
@@ -425,7 +427,7 @@ class ZmqConnection:
 
     def _attach(self, endpoint: ZmqEndpoint) -> None:
         if endpoint.type == ZmqEndpointType.bind:
-            self._openSocket().bind(endpoint.address)
+            self._bind(endpoint.address)
             if endpoint.address.startswith(_INPROC) and self.factory is not None:
                 self.factory.inproc.bind(endpoint.address, self)
                 self._isInproc = True
@@ -433,6 +435,13 @@ class ZmqConnection:
             self._openSocket().connect(endpoint.address)
         else:
             raise ValueError(f"the type of {endpoint!r} must be 'bind' or 'connect'")
+
+    def _bind(self, address: str) -> None:
+        try:
+            self._openSocket().bind(address)
+        except zmq.ZMQError as error:
+            others = () if self.factory is None else self.factory.connections
+            raise cannotListen(address, error, others) from None
 
     def lastEndpoint(self) -> str:
         """The address bound or connected last; a wildcard port is replaced by the real one."""

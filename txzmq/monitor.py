@@ -13,7 +13,7 @@ import zmq
 from txzmq._backend import noSocket
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
-__all__ = ["CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
+__all__ = ["ATTEMPT_EVENTS", "CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
 
 #: The events that tell whether a peer can be reached: a few per connection, and none that a
 #: stranger or a lack of file descriptors can cause by the thousand.
@@ -26,6 +26,9 @@ CONNECTION_EVENTS: Final[int] = int(
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+
+#: Also that an attempt to connect has begun, and waits for an answer.
+ATTEMPT_EVENTS: Final[int] = CONNECTION_EVENTS | int(zmq.EVENT_CONNECT_DELAYED)
 
 # Of zmq.Socket, as that of the connection's own class checks the thread and schedules a read.
 _monitor = zmq.Socket[bytes].monitor

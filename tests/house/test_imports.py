@@ -79,6 +79,7 @@ BESIDES = {
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.dns"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.targets"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.addresses"),
+    ("txzmq.rpc.resolvers", "txzmq.rpc._net.endpoints"),
     ("txzmq.rpc._client.subscriber", "txzmq.rpc._net.addresses"),
     ("txzmq._testing_network", "txzmq.rpc._net.addresses"),
 }

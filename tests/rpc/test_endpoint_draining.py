@@ -70,11 +70,37 @@ def test_what_a_server_refuses_waits_for_the_next_if_there_is_no_other() -> None
     network.advance(0.5)
     (again,) = network.open
     again.handler.unreachable("nobody listens")
-    assert isinstance(result(calls[0]), Unavailable)
+    error = result(calls[0])
+    assert isinstance(error, Unavailable)
+    assert "tcp://a: the server is shutting down, and none has taken its place (nobody" in str(
+        error
+    )
     again.handler.connected()
     assert again.paths == ["Echo"]
     again.answer(0)
     assert result(calls[1]) == text("x")
+    channel.close()
+
+
+def test_a_call_whose_time_is_up_while_a_server_shuts_down_says_that_it_does() -> None:
+    network, channel, line = ready()
+    runs = call(channel)
+    network.run()
+    drain(line)
+    late = call(channel, timeout=1)
+    network.advance(1.1)
+    assert "was not executed (tcp://a: the server is shutting down)" in result(late).message
+    line.handler.disconnected()
+    assert "lost, as the server is shutting down; the call may" in result(runs).message
+    network.advance(0.5)
+    network.open[0].handler.failed("it speaks HTTP")
+    assert "the server is shutting down, and none" in result(call(channel)).message
+    network.advance(1)
+    network.open[0].handler.connected()
+    network.open[0].handler.disconnected()
+    network.advance(1)
+    network.open[0].handler.unreachable("nobody listens")
+    assert "(tcp://a: nobody listens)" in result(call(channel)).message
     channel.close()
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Logged, examples
-from txzmq.rpc._net.addresses import ip_of, publisher_for, publisher_rule, split_tcp
+from txzmq.rpc._net.addresses import ip_of, split_tcp
+from txzmq.rpc._net.publishers import publisher_for, publisher_rule
 
 NOTHING = publisher_rule(())
 
@@ -49,9 +50,10 @@ def test_a_publisher_of_the_server_itself_is_accepted(
         ("tcp://10.0.0.8:5001", "tcp://10.0.0.7:5000", "not at the server's own host"),
         ("tcp://127.0.0.1:22", "tcp://10.0.0.7:5000", "not at the server's own host"),
         ("tcp://slow.example.org:5001", "tcp://10.0.0.7:5000", "host is a name"),
-        ("tcp://10.0.0.7", "tcp://10.0.0.7:5000", "not at the server's own host"),
-        ("tcp://10.0.0.7:http", "tcp://10.0.0.7:5000", "not at the server's own host"),
-        ("tcp://evil:0;10.0.0.7:1", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("tcp://10.0.0.7", "tcp://10.0.0.7:5000", "the port is missing"),
+        ("tcp://10.0.0.7:http", "tcp://10.0.0.7:5000", "'http' is no port"),
+        ("tcp://10.0.0.7:1-2", "tcp://10.0.0.7:5000", "a range of ports"),
+        ("tcp://evil:0;10.0.0.7:1", "tcp://10.0.0.7:5000", "before a semicolon, is for clients"),
         ("ipc:///run/docker.sock", "tcp://10.0.0.7:5000", "not at the server's own host"),
         ("ipc:///run/docker.sock", "ipc:///run/x/sock", "not at the server's own host"),
         ("inproc://zeromq.zap.01", "tcp://10.0.0.7:5000", "not at the server's own host"),
@@ -59,7 +61,7 @@ def test_a_publisher_of_the_server_itself_is_accepted(
         ("tcp://127.0.0.1:1", "ipc:///run/x/sock", "not at the server's own host"),
         ("epgm://slow.example.org:5555", "tcp://10.0.0.7:5000", "no multicast group"),
         ("epgm://10.0.0.7:5555", "tcp://10.0.0.7:5000", "no multicast group"),
-        ("", "tcp://10.0.0.7:5000", "not at the server's own host"),
+        ("", "tcp://10.0.0.7:5000", "it is empty"),
     ],
 )
 def test_any_other_is_refused(publisher: str, server: str, why: str) -> None:
@@ -76,6 +78,7 @@ def test_any_other_is_refused(publisher: str, server: str, why: str) -> None:
         (["tcp://10.0.0.8:5001"], "tcp://10.0.0.8:5001", "tcp://10.0.0.8:5002"),
         (["ipc:///a", "tcp://[2001:db8::1]"], "tcp://[2001:db8:0::1]:1", "ipc:///b"),
         ({"tcp://[::1]:7"}, "tcp://[::1]:7", "tcp://[::1]:8"),
+        ("tcp://10.0.0.8:5001-5003", "tcp://10.0.0.8:5003", "tcp://10.0.0.8:5004"),
         (["inproc://elsewhere"], "inproc://elsewhere", "inproc://else"),
         (in_our_network, "tcp://10.1.1.1:1", "ipc:///x"),
     ],
@@ -113,10 +116,24 @@ def test_a_function_that_fails_allows_nothing(error: type[BaseException], logged
 
 
 @pytest.mark.parametrize(
-    "publishers", ["10.0.0.7", "tcp://host", "tcp://host:1", "tcp://1.2.3.4:*"]
+    ("publishers", "error", "why"),
+    [
+        ("10.0.0.7", ValueError, "'10.0.0.7': it has no scheme"),
+        ("tcp://host", ValueError, "'host' is no IP address"),
+        ("tcp://host:1", ValueError, "'host' is no IP address"),
+        ("tcp://1.2.3.4:*", ValueError, r"'\*' is no port"),
+        ("tcp://1.2.3.4:65536", ValueError, "over 65535"),
+        ("ipc://", ValueError, "nothing follows"),
+        ("", ValueError, "empty"),
+        (b"tcp://10.0.0.7", TypeError, "not bytes"),
+        ([b"tcp://10.0.0.7"], TypeError, "must be a str, not bytes"),
+        (None, TypeError, "not NoneType"),
+        (7, TypeError, "not int"),
+        ([7], TypeError, "must be a str, not int"),
+    ],
 )
-def test_publishers_that_are_none(publishers: str) -> None:
-    with pytest.raises(ValueError, match=r"no scheme|no IP address"):
+def test_publishers_that_are_none(publishers: Any, error: type[Exception], why: str) -> None:
+    with pytest.raises(error, match=f"^publishers.*{why}.*Use tcp://10.0.0.7 "):
         publisher_rule(publishers)
 
 

@@ -207,7 +207,10 @@ def test_n11_who_accepts_and_is_no_publisher_is_given_up(one_loop: Loop) -> None
         handler: Any = Handler()
         subscriber = network.subscribe(f"tcp://127.0.0.1:{port.getHost().port}", handler, {})
         await one_loop.until(lambda: handler.reasons)
-        assert handler.reasons == ["no ZeroMQ handshake within 0.6 s: it is no ZeroMQ socket"]
+        (reason,) = handler.reasons
+        assert reason.startswith(
+            "no ZeroMQ handshake within 0.6 s: something listens there that is"
+        )
         subscriber.close()
         await port.stopListening()
         factory.shutdown()

@@ -17,8 +17,9 @@ from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
-from txzmq.rpc._net.addresses import Publishers, publisher_for, publisher_rule
+from txzmq.rpc._net.endpoints import checked_target
 from txzmq.rpc._net.names import NamedAddresses
+from txzmq.rpc._net.publishers import Publishers, publisher_for, publisher_rule
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import StreamInput
@@ -86,7 +87,8 @@ class Channel:
         :param factory: owns the sockets and knows the reactor.
         :param endpoint: one address or several, such as ``tcp://127.0.0.1:5000``; a name that is
             looked up and watched, such as ``dns:///host:5000``; or a resolver. A host name in an
-            address, such as ``tcp://host:5000``, is looked up and watched likewise.
+            address, such as ``tcp://host:5000``, is looked up and watched likewise. A range of
+            ports, such as ``tcp://host:5000-5003``, is so many endpoints.
         :param policy: which of the endpoints a call goes to; None for
             what the service config says, or else :class:`~txzmq.rpc.RoundRobin`.
         :param service_config: timeouts, retries, hedging and more, by method; as gRPC's, in JSON
@@ -114,9 +116,9 @@ class Channel:
             the publisher's address and the server's endpoint and says whether to connect. A server
             that names another publisher fails the stream with FAILED_PRECONDITION. Names of hosts
             are never accepted here.
-        :raises ValueError: if there is no endpoint, or a name, the service config or one of
-            *publishers* is malformed.
-        :raises zmq.ZMQError: if an address is none.
+        :raises ValueError: if there is no endpoint, or one of them, the service config or one of
+            *publishers* is malformed. The message says what is wrong with it.
+        :raises TypeError: if an address is no str.
         """
         if isinstance(factory, ZmqFactory):
             factory = ZmqNetwork(factory, socket_options)
@@ -127,7 +129,7 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
-        resolver = resolver_for(endpoint)
+        resolver = resolver_for(checked_target(endpoint, "endpoint"))
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard

@@ -18,7 +18,8 @@ from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._net.addresses import ip_of, is_ip, split_tcp, tcp_address
 from txzmq.rpc._net.dns import Answer, SystemDns, is_absence
-from txzmq.rpc._net.targets import DnsTarget, is_dns, parse_dns_target
+from txzmq.rpc._net.endpoints import checked_target, static_addresses
+from txzmq.rpc._net.targets import DnsTarget, parse_dns_target
 from txzmq.rpc.errors import Unavailable
 
 __all__ = [
@@ -127,14 +128,15 @@ def resolver_for(target: str | Iterable[str] | Resolver) -> Resolver:
 
     :param target: an address or several, such as ``tcp://127.0.0.1:5000``; or a name that is
         looked up again and again: ``dns:///host:port``, ``dns+srv:_service._tcp.example.org``; or
-        a resolver, which is returned as it is.
+        a resolver, which is returned as it is. A range of ports, ``tcp://host:5000-5003``, is so
+        many addresses, with a name, too.
     :raises ValueError: if it is malformed, or has no address; the message says what to use.
+    :raises TypeError: if it is nothing of these.
     """
-    if isinstance(target, str):
-        return DnsResolver(target) if is_dns(target) else StaticResolver(target)
-    if isinstance(target, Iterable):
-        return StaticResolver(target)
-    return target
+    checked: Resolver | str | tuple[str, ...] = checked_target(target, "target")
+    if isinstance(checked, str):
+        return DnsResolver(checked)
+    return StaticResolver(checked) if isinstance(checked, tuple) else checked
 
 
 class StaticResolver:
@@ -142,24 +144,13 @@ class StaticResolver:
 
     def __init__(self, addresses: str | Iterable[str]) -> None:
         """
-        :param addresses: one or many, in the order of preference; duplicates are left out.
-        :raises ValueError: if there is none, if one has no scheme, or if one is a DNS name.
+        :param addresses: one or many, in the order of preference; duplicates are left out. A range
+            of ports, such as ``tcp://10.0.0.7:5000-5003``, is so many addresses.
+        :raises ValueError: if there is none, or one is malformed or a DNS name. Whether it needs a
+            port and which schemes there are is for the channel's network to say.
+        :raises TypeError: if one is no str.
         """
-        given = [addresses] if isinstance(addresses, str) else list(addresses)
-        if not given:
-            raise ValueError("a channel needs an endpoint")
-        for address in given:
-            if is_dns(address):
-                raise ValueError(
-                    f"{address!r} is a DNS name, and cannot be one of several addresses: "
-                    "a channel has either one DNS name or addresses"
-                )
-            if "://" not in address:
-                raise ValueError(
-                    f"{address!r} is no endpoint: use tcp://host:port, ipc:///path or "
-                    "inproc://name, or dns:///host:port for all addresses of a name"
-                )
-        self._addresses = tuple(ResolvedAddress(address) for address in dict.fromkeys(given))
+        self._addresses = tuple(map(ResolvedAddress, static_addresses(addresses, "addresses")))
         self._started = False
 
     def start(self, clock: Clock, listener: ResolverListener) -> None:
@@ -209,7 +200,8 @@ class DnsResolver:
         """
         :param target: ``dns:///host:port`` for the A and AAAA records of a host,
             ``dns+srv:_service._tcp.example.org`` for SRV records, which have ports, priorities and
-            weights; ``dns://192.0.2.53:53/host:port`` asks that DNS server, not the system's.
+            weights; ``dns://192.0.2.53:53/host:port`` asks that DNS server, not the system's. A
+            range of ports, ``dns:///host:5000-5003``, is so many addresses of each host.
         :param min_interval: seconds from an answer to the next lookup at least, whatever the time
             to live is, and however often :meth:`resolve_now` is called.
         :param max_interval: seconds from an answer to the next lookup at most, before the tenth.
@@ -261,7 +253,7 @@ class DnsResolver:
         self._listener = listener
         self._client = self._given_client or SystemDns(clock, self._parsed.server)
         if is_ip(self._parsed.host):
-            self._tell((ResolvedAddress(tcp_address(self._parsed.host, self._parsed.port)),))
+            self._tell(self._addresses_of([self._parsed.host]))
         else:
             self._resolve()
 
@@ -286,7 +278,7 @@ class DnsResolver:
     # -- when ----------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
-        look_up = self._look_up_services if self._parsed.port == 0 else self._look_up_host
+        look_up = self._look_up_host if self._parsed.ports else self._look_up_services
         running = self._running = Deferred.fromCoroutine(look_up())
         clock: Any = self._clock  # a zope interface in Twisted's types
         running.addTimeout(_PATIENCE, clock)
@@ -337,7 +329,7 @@ class DnsResolver:
     # -- what ----------------------------------------------------------------------------------
 
     async def _look_up_host(self) -> tuple[tuple[ResolvedAddress, ...], float]:
-        host, port = self._parsed.host, self._parsed.port
+        host = self._parsed.host
         lookup = _Lookup(self._client, self._known, self._min_interval)
         ips = await lookup.ips(host)
         if lookup.error is not None and (lookup.nothing_answered or not ips):
@@ -345,7 +337,12 @@ class DnsResolver:
         if not ips:
             raise _NoAddress(f"{host} has no A or AAAA record")
         self._known = lookup.known
-        return _in_order(ResolvedAddress(tcp_address(ip, port)) for ip in ips), lookup.ttl
+        return self._addresses_of(ips), lookup.ttl
+
+    def _addresses_of(self, ips: Iterable[str]) -> tuple[ResolvedAddress, ...]:
+        """Each port of each host."""
+        ports = self._parsed.ports
+        return _in_order(ResolvedAddress(tcp_address(ip, port)) for ip in ips for port in ports)
 
     async def _look_up_services(self) -> tuple[tuple[ResolvedAddress, ...], float]:
         name = self._parsed.host

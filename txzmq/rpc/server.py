@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from txzmq._timer import ResettableTimer
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
-from txzmq.rpc._net.addresses import ANY_IPC, announced, beside, is_multicast, split_scheme
+from txzmq.rpc._net.addresses import (
+    ANY_IPC,
+    SUFFIX,
+    announced,
+    beside,
+    is_multicast,
+    split_scheme,
+)
+from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
@@ -29,6 +38,7 @@ from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
+_log = Logger()
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough;
 #: clients that do not know this part of the protocol say nothing.
 _LEAVING: Final = 2.0
@@ -72,6 +82,8 @@ class Server:
         if isinstance(factory, ZmqFactory):
             factory = ZmqNetwork(factory, socket_options)
         self._network: Network = factory
+        # Whether addresses may have other schemes, and no ports.
+        self._is_foreign = not isinstance(factory, ZmqNetwork)
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
@@ -125,18 +137,20 @@ class Server:
             or an address of it. All who are in that network can read them, and forge them: nothing
             there is encrypted or authenticated. Streams that are not shared never go there.
         :return: the endpoint really bound, to connect to.
-        :raises InsecureBindError: if strangers can reach *address*.
-        :raises zmq.ZMQError: if it cannot be bound.
+        :raises ValueError: if an address is malformed, or a range of ports, which is for clients;
+            if the path of ipc is too long, with what the publisher has behind it; if *multicast*
+            is no address of a group, or *publisher* is one.
+        :raises TypeError: if an address is no str.
+        :raises InsecureBindError: if strangers can reach *address*, or others can lead the path of
+            ipc elsewhere, by a link. (It is a ValueError.)
+        :raises twisted.internet.error.CannotListenError: if it is in use, or cannot be listened at;
+            the message says why. (It is a ``zmq.ZMQError``, too.)
         :raises RuntimeError: after :meth:`stop`, or if libzmq cannot multicast.
-        :raises ValueError: if *multicast* is no address of a group, or *publisher* is one.
         """
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
-        if multicast is not None and not is_multicast(multicast):
-            raise ValueError(f"{multicast} is no multicast group (epgm://INTERFACE;GROUP:PORT)")
-        if publisher is not None and is_multicast(publisher):
-            raise ValueError("streams of one client do not go to a group; pass it as multicast=")
+        self._check(address, publisher, advertise, multicast)
         if not insecure:
             check_endpoint(address)
             if multicast is not None:
@@ -159,7 +173,35 @@ class Server:
                 raise
         self._listeners.append(listener)
         self._dispatcher.watch(listener)
+        streams = "" if listener.publisher is None else listener.publisher.endpoint
+        _log.info(
+            "the server listens at {endpoint}{streams}",
+            endpoint=transport.endpoint,
+            streams=streams and f", its streams are at {streams}",
+        )
         return transport.endpoint
+
+    def _check(
+        self, address: object, publisher: object, advertise: object, multicast: object
+    ) -> None:
+        """Refuse what is no address, before anything is made.
+
+        :raises ValueError: if one is malformed.
+        :raises TypeError: if one is no str.
+        """
+        room = len(SUFFIX) if self._publishes and publisher is None else 0
+        parse_address(address, Use.LISTEN, "address", foreign=self._is_foreign, room=room)
+        if multicast is not None:
+            parse_group(multicast, "multicast")
+        if publisher is not None:
+            if isinstance(publisher, str) and is_multicast(publisher):
+                raise ValueError(
+                    f"publisher={publisher!r}: streams of one client do not go to a group; pass it "
+                    "as multicast="
+                )
+            parse_address(publisher, Use.LISTEN, "publisher", foreign=self._is_foreign)
+        if advertise is not None:
+            parse_address(advertise, Use.ADVERTISE, "advertise", foreign=self._is_foreign)
 
     def _publish(
         self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
@@ -186,18 +228,21 @@ class Server:
 
         :param address: such as ``tcp://127.0.0.1:5001``. The proxy may start later.
         :param insecure: connect even where strangers could be.
+        :raises ValueError: if it is malformed.
+        :raises TypeError: if it is no str.
         :raises InsecureBindError: if strangers can reach *address*.
-        :raises zmq.ZMQError: if it is no address.
         :raises RuntimeError: after :meth:`stop`.
         """
         self._guard.check()
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
+        parse_address(address, Use.CONNECT, "address", foreign=self._is_foreign)
         if not insecure:
             check_endpoint(address, listens=False)
         worker = Worker(self._dispatcher, self._network, address, self._options)
         self._listeners.append(worker)
         self._dispatcher.watch(worker)
+        _log.info("the server serves the proxy at {address}", address=address)
 
     @property
     def _options(self) -> dict[str, int]:
@@ -243,6 +288,12 @@ class Server:
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()
+            _log.info(
+                "the server drains: {running} calls run and {queued} wait, for {grace:g} s at most",
+                running=self.running,
+                queued=self.queued,
+                grace=grace,
+            )
             self._dispatcher.drain()
             self._stop_in(grace)
             for listener in self._listeners:
@@ -297,4 +348,5 @@ class Server:
             listener.close()
         self._dispatcher.close()
         self._watch.stop()
+        _log.info("the server has stopped")
         self._stopping.callback(None)

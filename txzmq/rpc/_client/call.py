@@ -36,6 +36,11 @@ E = TypeVar("E", bound=BaseException)
 class Route(Protocol):
     """Where a call waits to be sent, or was sent: a subchannel, or the queue of the pool."""
 
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot send calls now; empty if it can, or that is not known."""
+        ...
+
     def withdraw(self, call: Call) -> None:
         """Do not send it, or do not wait for its reply."""
         ...
@@ -288,10 +293,12 @@ class Call:
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""
+        why = "" if self.counter or self.route is None else self.route.obstacle
         sent = "may have been" if self.counter else "was not"
         if self.route is not None:
             self.route.withdraw(self)
-        self.fail(DeadlineExceeded(f"the call's time was up; it {sent} executed"))
+        why = why and f" ({why})"
+        self.fail(DeadlineExceeded(f"the call's time was up; it {sent} executed{why}"))
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self.registry.guard.check()

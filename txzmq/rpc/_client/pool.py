@@ -146,9 +146,14 @@ class SubchannelPool:
             ready.append(subchannel)
         return ready
 
+    @property
+    def obstacle(self) -> str:
+        """Why no connection can be used, of each endpoint that has said it."""
+        reasons = [sub.obstacle for sub in self._subchannels.values()]
+        return "; ".join(filter(None, reasons)) or self._no_endpoint
+
     def _unavailable(self) -> Unavailable:
-        reasons = "; ".join(sub.reason for sub in self._subchannels.values()) or self._no_endpoint
-        return Unavailable(f"no server can be reached, the call was not sent ({reasons})")
+        return Unavailable(f"no server can be reached, the call was not sent ({self.obstacle})")
 
     def withdraw(self, call: Call) -> None:
         """Take a call out of the queue; it is never sent."""

@@ -136,6 +136,8 @@ class Subchannel:
         # was told that it need not wait.
         self._draining = False
         self._has_left = False
+        # Whether that is the last that was heard of it, and no other has taken its place.
+        self._shut_down = False
         liveness = owner.liveness
         self._backoff = Backoff(liveness.first_backoff, liveness.max_backoff, owner.random)
         self._reconnect = ResettableTimer(self._clock, self._try_again)
@@ -178,6 +180,11 @@ class Subchannel:
                 self, self._control, self._network, self._owner.message_size
             )
         return self._stream_control
+
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot be used; empty if it can, or that is not known."""
+        return self.reason
 
     def set_weight(self, weight: int) -> None:
         """Set how much of the load it should get."""
@@ -421,6 +428,7 @@ class Subchannel:
             self._ready()
 
     def _ready(self) -> None:
+        self._shut_down = False
         self._change(_READY, "")
         if self._stream_control is not None:
             self._stream_control.ready()
@@ -430,6 +438,8 @@ class Subchannel:
         """Fail the calls that were on their way; those that were not sent go elsewhere."""
         self._judge()
         reason = f"the connection to {self.address} was lost"
+        if self._shut_down:
+            reason += ", as the server is shutting down"
         self._start_anew(_FAILED if self._backoff.failures else _CONNECTING, reason)
 
     def _judge(self) -> None:
@@ -444,11 +454,17 @@ class Subchannel:
 
     def unreachable(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again by itself."""
-        self._change(_FAILED, f"{self.address}: {reason}")
+        self._change(_FAILED, self._explain(reason))
 
     def failed(self, reason: str) -> None:
         """Something answers that is no such server."""
-        self._start_anew(_FAILED, f"{self.address}: {reason}")
+        self._start_anew(_FAILED, self._explain(reason))
+
+    def _explain(self, reason: str) -> str:
+        """Why the endpoint cannot be reached: what its server has said last counts for more."""
+        if self._shut_down:
+            reason = f"the server is shutting down, and none has taken its place ({reason})"
+        return f"{self.address}: {reason}"
 
     def closed(self) -> None:
         """The socket was closed with its factory."""
@@ -519,11 +535,11 @@ class Subchannel:
         """Take no more calls until the server has gone; those that it has go on."""
         if self._draining or self.state is _SHUTDOWN:
             return
-        self._draining = True
+        self._draining = self._shut_down = True
         if self._probe.is_wanted:  # the server lives, and that it drains says enough
             self._probe.dismiss()
         self._transport.flush_soon()
-        reason = f"{self.address}: the server shuts down"
+        reason = f"{self.address}: the server is shutting down"
         self._change(_CONNECTING if self.state is _READY else self.state, reason)
         self._pass_on()
 

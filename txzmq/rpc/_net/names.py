@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from txzmq._reactor import Clock
 from txzmq.rpc._net.addresses import named_host, split_tcp
+from txzmq.rpc._net.parsing import Use, parse_address
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress, Resolver, ResolverListener
 
@@ -72,7 +73,7 @@ class NamedAddresses:
         self._listener: ResolverListener
         # What the resolver has told of last.
         self._given: tuple[ResolvedAddress, ...] = ()
-        # By address, for those that are names.
+        # By host, for those that are names; one lookup for all ports.
         self._names: dict[str, _Name] = {}
         # What the listener was told of; None before the first time.
         self._told: tuple[ResolvedAddress, ...] | None = None
@@ -125,19 +126,21 @@ class NamedAddresses:
     def _take(self, address: str, before: dict[str, _Name], new: list[_Name]) -> bool:
         """Have a name looked up; whether the address can be used."""
         try:
-            target = dns_target(address)
-            if target is not None and address not in self._names:
-                name = before.pop(address, None)
-                if name is None:
-                    name = _Name(self._make(target), partial(self._changed_name, address))
-                    new.append(name)
-                self._names[address] = name
-        except ValueError:
+            parse_address(address, Use.CONNECT, "endpoint")
+            target, named = dns_target(address), named_host(address)
+        except (TypeError, ValueError):
             if self._starting:
                 raise
             # One address that is none does not keep the others from being used.
             _log.failure("{address}, which was resolved, is none", address=address)
             return False
+        if target is not None and named is not None and named[0] not in self._names:
+            host = named[0]
+            name = before.pop(host, None)
+            if name is None:
+                name = _Name(self._make(target), partial(self._changed_name, host))
+                new.append(name)
+            self._names[host] = name
         return True
 
     def not_resolved(self, error: Unavailable) -> None:
@@ -146,9 +149,9 @@ class NamedAddresses:
 
     # -- names ---------------------------------------------------------------------------------
 
-    def _changed_name(self, address: str) -> None:
+    def _changed_name(self, host: str) -> None:
         """There is news of a name."""
-        name = self._names[address]
+        name = self._names[host]
         if name.error is not None and self._addresses():
             _log.warn("{error}; the others are used", error=name.error.message)
         self._tell()
@@ -157,10 +160,16 @@ class NamedAddresses:
         """All that are known, each once."""
         known: dict[str, ResolvedAddress] = {}
         for given in self._given:
-            name = self._names.get(given.address)
-            for address in (given.address,) if name is None else name.addresses:
+            for address in self._addresses_of(given.address):
                 known.setdefault(address, given._replace(address=address))
         return tuple(known.values())
+
+    def _addresses_of(self, address: str) -> list[str]:
+        """The addresses that stand for one that was given: itself, or its host's at its port."""
+        named = named_host(address)
+        if named is None:
+            return [address]
+        return [f"tcp://{ip}:{named[1]}" for ip in self._names[named[0]].ips]
 
     def _tell(self) -> None:
         """Tell the listener what is known now, or why nothing is."""
@@ -183,7 +192,8 @@ class _Name:
     def __init__(self, resolver: Resolver, changed: Callable[[], None]) -> None:
         """:param changed: called when something was told."""
         self.resolver = resolver
-        self.addresses: list[str] = []
+        #: IP addresses, as they stand in addresses.
+        self.ips: list[str] = []
         #: Why there is no address; None before the first answer, and after a good one.
         self.error: Unavailable | None = None
         self._changed = changed
@@ -191,10 +201,11 @@ class _Name:
     @property
     def waits(self) -> bool:
         """Whether the lookup has not ended yet."""
-        return not self.addresses and self.error is None
+        return not self.ips and self.error is None
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
-        self.addresses = [address.address for address in addresses]
+        found = (split_tcp(address.address) for address in addresses)
+        self.ips = [tcp[0] for tcp in found if tcp is not None]
         self.error = None
         self._changed()
 

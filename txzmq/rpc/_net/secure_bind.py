@@ -14,7 +14,8 @@ __all__ = ["InsecureBindError", "check_endpoint"]
 class InsecureBindError(ValueError):
     """A server without authentication was told to listen where strangers can reach it.
 
-    The same holds for a proxy that it was told to connect to.
+    The same holds for a proxy that it was told to connect to, and for a path of ipc on which there
+    is a link that others can lead elsewhere.
     """
 
 

@@ -16,7 +16,7 @@ from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
-from txzmq.monitor import CONNECTION_EVENTS, SocketEvent, ZmqMonitor
+from txzmq.monitor import ATTEMPT_EVENTS, CONNECTION_EVENTS, SocketEvent, ZmqMonitor
 from txzmq.pubsub import ZmqPubConnection, ZmqSubConnection, ZmqXPubConnection
 from txzmq.req_rep import ZmqREPConnection, ZmqREQConnection
 from txzmq.rpc._core.transport import (
@@ -33,7 +33,10 @@ from txzmq.rpc._core.transport import (
 )
 from txzmq.rpc._net.accepted import accepted
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
+from txzmq.rpc._net.failures import CLOSED_EARLY, NO_HANDSHAKE, Attempt, handshake_failure
+from txzmq.rpc._net.ipc import claim
 from txzmq.rpc._net.names import check_numeric, dns_target
+from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
@@ -164,7 +167,7 @@ class _HandshakeTimer:
         self._timer.stop()
 
     def _too_late(self) -> None:
-        self._failed(f"no ZeroMQ handshake within {self._seconds:g} s: it is no ZeroMQ socket")
+        self._failed(f"no ZeroMQ handshake within {self._seconds:g} s: {NO_HANDSHAKE}")
 
 
 class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
@@ -191,13 +194,16 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._byteBudget, merged = _bound_bytes(defaults.send_budget, wanted)
         self.socketOptions = merged
         self._handshake = _HandshakeTimer(factory.reactor, address, merged, handler.failed)
+        self._attempt = Attempt(
+            monotonic(factory.reactor), address, merged["CONNECT_TIMEOUT"] / 1_000
+        )
         super().__init__(factory)
         try:
             if _has_no_events(address):
                 self._forget_address = factory.inproc.watch(address, self._bound)
                 self._bound(factory.inproc.isBound(address))
             else:
-                ZmqMonitor(self, self._got_event, CONNECTION_EVENTS)
+                ZmqMonitor(self, self._got_event, ATTEMPT_EVENTS)
                 self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException:
             self.close()
@@ -248,6 +254,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
     def _got_event(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name, as only the socket layer imports zmq
         self._handshake.observe(event)
+        self._attempt.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
             self.scheduleRead()
@@ -256,11 +263,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
             self._lost = True
             self.scheduleRead()
         elif name == "DISCONNECTED":
-            self._handler.failed("the connection was closed before the handshake was done")
+            self._handler.failed(CLOSED_EARLY)
         elif name.startswith("HANDSHAKE_FAILED"):
-            self._handler.failed(f"the handshake failed: {name}")
+            self._handler.failed(handshake_failure(event))
         elif name == "CONNECT_RETRIED" and not self._ready:
-            self._handler.unreachable("connecting failed")
+            self._handler.unreachable(self._attempt.failure)
 
 
 class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
@@ -307,7 +314,7 @@ class _WorkerConnection(_ServerConnection):
     """A ROUTER that connects to one endpoint."""
 
     endpoint_type = ZmqEndpointType.connect
-    monitorEvents = CONNECTION_EVENTS
+    monitorEvents = ATTEMPT_EVENTS
 
     def __init__(
         self,
@@ -323,6 +330,9 @@ class _WorkerConnection(_ServerConnection):
         self._worker = handler
         self._redials = redials
         self._handshake = _HandshakeTimer(factory.reactor, address, options, self._fail)
+        self._attempt = Attempt(
+            monotonic(factory.reactor), address, options["CONNECT_TIMEOUT"] / 1_000
+        )
         # What to tell the handler once the socket is drained; empty for nothing.
         self._failure = ""
         super().__init__(factory, address, handler, options, budget)
@@ -330,12 +340,13 @@ class _WorkerConnection(_ServerConnection):
     def gotEvent(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name, as only the socket layer imports zmq
         self._handshake.observe(event)
+        self._attempt.observe(event)
         if name == "DISCONNECTED":
             self._fail("the connection to the proxy was lost")
         elif name.startswith("HANDSHAKE_FAILED"):
-            self._fail(f"the handshake failed: {name}")
+            self._fail(handshake_failure(event))
         elif name == "CONNECT_RETRIED" and self._redials:
-            self._fail(f"connecting to {self.endpoint} failed")
+            self._fail(f"{self.endpoint}: {self._attempt.failure}")
 
     def _fail(self, reason: str) -> None:
         self._failure = self._failure or reason
@@ -568,9 +579,9 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
             self._handler.disconnected()
         elif name == "DISCONNECTED":
             # libzmq does not connect again to a peer that does not speak ZMTP.
-            self._handler.failed("the connection was closed before the handshake was done")
+            self._handler.failed(CLOSED_EARLY)
         elif name.startswith("HANDSHAKE_FAILED"):
-            self._handler.failed(f"the handshake failed: {name}")
+            self._handler.failed(handshake_failure(event))
 
 
 class ZmqNetwork:
@@ -590,22 +601,35 @@ class ZmqNetwork:
     ) -> ClientTransport:
         """A DEALER connected to *address*.
 
-        :raises ValueError: if its host is a name.
+        :raises ValueError: if it is malformed, or its host is a name.
         """
+        parse_address(address, Use.CONNECT, "address")
         check_numeric(address)
         return _ClientConnection(self._factory, address, handler, options, self._options)
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """A ROUTER bound to *address*."""
+        """A ROUTER bound to *address*.
+
+        :raises ValueError: if it is malformed.
+        :raises CannotListenError: if it is in use, or cannot be bound.
+        :raises InsecureBindError: if others can lead the path of ipc elsewhere.
+        """
+        parse_address(address, Use.LISTEN, "address")
         merged = {**self._options.for_server(), **options}
-        return _ServerConnection(self._factory, address, handler, merged, self._options.send_budget)
+        budget = self._options.send_budget
+        with claim(address):
+            return _ServerConnection(self._factory, address, handler, merged, budget)
 
     def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """A ROUTER connected to *address*; a name is looked up first."""
+        """A ROUTER connected to *address*; a name is looked up first.
+
+        :raises ValueError: if it is malformed.
+        """
+        parse_address(address, Use.CONNECT, "address")
         merged = {**self._options.for_worker(), **options}
         target = dns_target(address)
 
@@ -625,20 +649,26 @@ class ZmqNetwork:
         """An XPUB bound to *address*, or a PUB that sends to a multicast group.
 
         :raises RuntimeError: for a group, if libzmq was built without PGM.
+        :raises ValueError: and others, as :meth:`listen`.
         """
         if is_multicast(address):
+            parse_group(address, "address")
             merged = {**self._options.for_multicast(), **options}
             return _Multicast(self._factory, address, handler, merged)
+        parse_address(address, Use.LISTEN, "address")
         merged = {**self._options.for_publisher(), **options}
-        return _Publisher(self._factory, address, handler, merged)
+        with claim(address):
+            return _Publisher(self._factory, address, handler, merged)
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
     ) -> SubscriberTransport:
-        """A SUB connected to *address*.
+        """A SUB connected to *address*, or one that joins the multicast group there.
 
-        :raises ValueError: if its host is a name.
+        :raises ValueError: if it is malformed, or its host is a name.
         """
+        if not is_multicast(address):
+            parse_address(address, Use.CONNECT, "address")
         check_numeric(address)
         merged = {**self._options.for_subscriber(), **options}
         interface = self._options.multicast_interface
