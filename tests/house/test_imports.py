@@ -70,7 +70,7 @@ PLAN: dict[str, set[str]] = {
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
-    "generated": {"words", "names"},
+    "generated": {"words", "names", "testing"},
     "codegen": {"generator"},
     "generator": set(),
 }

@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # By this name the annotations of generated code know it; not in __all__, since it is Twisted's.
+    from twisted.internet.defer import Deferred as Deferred
+
     from txzmq.rpc._net.secure_bind import InsecureBindError
     from txzmq.rpc.balancing import (
         BalancingPolicy,
@@ -77,6 +80,7 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
+            "twisted.internet.defer": "Deferred",
             "txzmq.rpc._net.secure_bind": "InsecureBindError",
             "txzmq.rpc.metadata": "Metadata MetadataInput",
             "txzmq.rpc.balancing": (
