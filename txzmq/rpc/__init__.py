@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
+    from txzmq.rpc.records import CallRecord
     from txzmq.rpc.resolvers import (
         DnsClient,
         DnsResolver,
@@ -103,6 +104,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
+            "txzmq.rpc.records": "CallRecord",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
                 "StaticResolver resolver_for"
@@ -122,6 +124,7 @@ __all__ = [
     "AlreadyExists",
     "BalancingPolicy",
     "Blocking",
+    "CallRecord",
     "Caller",
     "Cancelled",
     "Channel",
