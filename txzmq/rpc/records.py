@@ -26,8 +26,8 @@ class CallRecord:
         waits any more. On the client, what its caller gets; UNKNOWN where that is no
         :class:`~txzmq.rpc.RpcError`.
     :ivar message: the message of the error; empty where the code is OK.
-    :ivar seconds: from the beginning of the call to its end, by a clock that nobody sets. On the
-        server, from the request's arrival.
+    :ivar seconds: until the end of the call, by a clock that nobody sets: on the server from the
+        request's arrival, on the client from when an interceptor asked.
     :ivar requests: on the client, how many requests were sent, or wait for it; on the server, how
         many the handler was given.
     :ivar responses: on the server, how many the handler gave; on the client, how many arrived.
@@ -48,10 +48,14 @@ class CallEnd:
     :ivar is_over: whether the call has ended.
     """
 
-    __slots__ = ("_record", "_told", "is_over")
+    __slots__ = ("_record", "_told", "begun", "is_over")
 
-    def __init__(self, *, is_over: bool = False) -> None:
-        """:param is_over: for a call that ended when nobody had asked: there is no record of it."""
+    def __init__(self, begun: float = 0.0, *, is_over: bool = False) -> None:
+        """
+        :param begun: from when its seconds count, by the clock.
+        :param is_over: for a call that ended when nobody had asked: there is no record of it.
+        """
+        self.begun = begun
         self.is_over = is_over
         self._record: CallRecord | None = None
         self._told: list[Callable[[CallRecord], object]] = []

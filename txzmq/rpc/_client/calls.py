@@ -188,7 +188,7 @@ class Calls:
         if spec.parent is not None:
             spec.parent.check()
         method = spec.method
-        outer = InterceptedCall(self._registry, spec, self._clock.seconds())
+        outer = InterceptedCall(self._registry, spec)
         streams = method.kind is not Kind.UNARY_UNARY and method.kind.response_streaming
         expected = ResponseStream if streams else method.response_type
         return outer.start(chain, ClientCall(outer, self._clock, spec), expected)

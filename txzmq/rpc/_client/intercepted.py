@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast, final
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,13 +19,32 @@ from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import Code, DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, CountedRequests
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.records import NOT_ASKED, CallEnd, CallRecord, status_of_end
+from txzmq.rpc.records import CallEnd, CallRecord, status_of_end
 from txzmq.rpc.streams import ResponseStream
 
 __all__ = ["InterceptedCall", "InterceptedStream"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@final
+class ClientCallEnd(CallEnd):
+    """The end of a client's call.
+
+    :ivar requests: those of the call that the interceptors went on with last, if they stream.
+    """
+
+    __slots__ = ("requests",)
+
+    requests: CountedRequests | None
+
+    def __init__(self, begun: float = 0.0, *, is_over: bool = False) -> None:
+        super().__init__(begun, is_over=is_over)
+        self.requests = None
+
+
+_NOT_ASKED: Final = ClientCallEnd(is_over=True)
 
 
 class InterceptedCall:
@@ -41,11 +60,9 @@ class InterceptedCall:
         "_over",
         "_pending",
         "_registry",
-        "_requests",
         "_returned",
         "_same",
         "_spec",
-        "_started",
         "deferred",
         "taken",
     )
@@ -53,15 +70,11 @@ class InterceptedCall:
     #: What the caller waits for if the interceptors do more than go on with the call.
     deferred: Deferred[Any]
 
-    def __init__(self, registry: CallRegistry, spec: CallSpec, started: float) -> None:
-        """:param started: when the call was made, by the clock."""
+    def __init__(self, registry: CallRegistry, spec: CallSpec) -> None:
         self._registry = registry
         self._spec = spec
-        self._started = started
         # Where the end of the call is told; None as long as nobody has asked.
-        self._end_of_call: CallEnd | None = None
-        # Of the call that the interceptors went on with last, if it streams requests.
-        self._requests: CountedRequests | None = None
+        self._end_of_call: ClientCallEnd | None = None
         self._expected: type[object] = object
         self._over = False
         #: A request and the value that it had when it was given: an interceptor that waits goes on
@@ -91,14 +104,15 @@ class InterceptedCall:
         """Fires when the call has truly ended, with how it did."""
         if self._end_of_call is None:
             if self._returned is not None:
-                self._end_of_call = NOT_ASKED  # its caller may have added callbacks since
+                self._end_of_call = _NOT_ASKED  # its caller may have added callbacks since
             else:
-                self._end_of_call = CallEnd()
+                self._end_of_call = ClientCallEnd(self._registry.clock.seconds())
         return self._end_of_call.wait()
 
     def sends(self, requests: CountedRequests) -> None:
         """The interceptors went on with the call, and it sends these requests."""
-        self._requests = requests
+        if self._end_of_call is not None:
+            self._end_of_call.requests = requests
 
     def _tell_end(self, outcome: object, responses: int | None = None) -> None:
         """The call has ended.
@@ -108,9 +122,9 @@ class InterceptedCall:
         """
         end = self._end_of_call
         if end is None:
-            self._end_of_call = NOT_ASKED
+            self._end_of_call = _NOT_ASKED
             return
-        method, requests = self._spec.method, self._requests
+        method, requests = self._spec.method, end.requests
         code, message = status_of_end(outcome)
         sent = 0 if method.kind.request_streaming else 1
         end.reach(
@@ -119,7 +133,7 @@ class InterceptedCall:
                 kind=method.kind,
                 code=code,
                 message=message,
-                seconds=self._registry.clock.seconds() - self._started,
+                seconds=self._registry.clock.seconds() - end.begun,
                 requests=sent if requests is None else requests.count,
                 responses=int(code is Code.OK) if responses is None else responses,
             )
@@ -199,7 +213,7 @@ class InterceptedCall:
         expected = self._expected
         if isinstance(response, expected):
             if self._end_of_call is None:
-                self._end_of_call = NOT_ASKED
+                self._end_of_call = _NOT_ASKED
             elif isinstance(response, ResponseStream):
                 response = self._watched(response)  # pyright: ignore[reportUnknownArgumentType]  # of the method's
             else:
