@@ -16,6 +16,7 @@ import zmq
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
+from txzmq._arguments import wrong_type
 from txzmq._backend import frameProperty, recv
 from txzmq._ids import request_ids
 from txzmq._ordered_set import OrderedSet
@@ -365,6 +366,9 @@ class ZmqREPConnection(ZmqConnection):
 
     def _find(self, messageId: bytes) -> RequestId | None:
         """The request that a reply is for; None if it was forgotten."""
+        # Old applications have no type checker.
+        if not isinstance(messageId, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("messageId", "what gotMessage got", messageId)
         routes = self._pending.get(messageId, {})
         if isinstance(messageId, RequestId):
             if messageId.forgotten:

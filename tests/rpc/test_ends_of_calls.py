@@ -116,12 +116,29 @@ def sent() -> Iterator[StringValue]:
     return iter([text("a"), text("b"), text("c")])
 
 
+def open_it(world: StreamWorld) -> Any:
+    return world.open("x")
+
+
+def collect(world: StreamWorld) -> Any:
+    return world.collect(sent())
+
+
+def chat(world: StreamWorld) -> Any:
+    return world.chat(sent())
+
+
+#: A handler, a call of it, and how many requests and responses that has.
 KINDS: dict[Kind, tuple[Any, Any, int, int]] = {
-    Kind.UNARY_STREAM: (two_items, lambda world: world.open("x"), 1, 2),
-    Kind.STREAM_UNARY: (answer, lambda world: world.collect(sent()), 3, 1),
-    Kind.STREAM_STREAM: (two_items, lambda world: world.chat(sent()), 3, 2),
+    Kind.UNARY_STREAM: (two_items, open_it, 1, 2),
+    Kind.STREAM_UNARY: (answer, collect, 3, 1),
+    Kind.STREAM_STREAM: (two_items, chat, 3, 2),
 }
 CASES = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.lower())
+
+
+def ignore_all(failure: Any) -> None:
+    """Whatever it is."""
 
 
 def begin(make: Any, kind: Kind, error: Exception | None = None) -> tuple[World, Any]:
@@ -129,11 +146,11 @@ def begin(make: Any, kind: Kind, error: Exception | None = None) -> tuple[World,
     handler, call, _, _ = KINDS[kind]
     world: World = make(answer)
     world.service.handler = slowly(world, 0.25, handler, error)
-    outcome = call(world)
-    if isinstance(outcome, ResponseStream):
+    outcome: Any = call(world)
+    if kind.response_streaming:
         outcome = Reader(outcome).done
     else:
-        outcome.addErrback(lambda _: None)
+        outcome.addErrback(ignore_all)
     world.network.run()
     assert (world.ends.client, world.ends.server) == ([], [])
     return world, outcome
