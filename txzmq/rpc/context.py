@@ -64,7 +64,7 @@ class Context:
         self.peer = peer
         self.first_item = first_item
         self.arrived = arrived
-        #: Where the end of the call is told; None as long as nobody has asked.
+        # Where the end of the call is told; None as long as nobody has asked.
         self.end: CallEnd | None = None
         #: What goes back with the response, before it and after it.
         self.initial_metadata: Metadata = ()
