@@ -43,7 +43,7 @@ def _first(mapping: Mapping[Any, T]) -> T:
     return next(iter(mapping.values()))
 
 
-def checkTimeout(timeout: float | None) -> None:
+def _checkTimeout(timeout: float | None) -> None:
     """Raise unless *timeout* is None, or seconds that are not negative."""
     if timeout is None:
         return
@@ -115,7 +115,7 @@ class ZmqREQConnection(ZmqConnection):
         """
         if timeout is None:
             timeout = self.defaultRequestTimeout
-        checkTimeout(timeout)
+        _checkTimeout(timeout)
         requestId = toBytes(self._getNextId())
         if requestId in self._requests or not requestId:
             raise ValueError(f"the request id {requestId!r} is empty or in use")
