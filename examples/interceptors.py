@@ -2,26 +2,22 @@
 
 Served and called with them::
 
-    server = Server(factory, [Greeter()], interceptors=[log_requests(reactor), Authenticate(check)])
-    channel = Channel(factory, endpoint, interceptors=[log_calls(reactor), TokenSource(fetch)])
+    server = Server(factory, [Greeter()], interceptors=[log_requests, Authenticate(check)])
+    channel = Channel(factory, endpoint, interceptors=[log_calls, TokenSource(fetch)])
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from txzmq.rpc import (
+    CallRecord,
     ClientCall,
-    ClientInterceptor,
     ClientProceed,
-    Code,
     Context,
-    RpcError,
-    ServerInterceptor,
     ServerProceed,
     Unauthenticated,
 )
@@ -67,51 +63,24 @@ class TokenSource:
         return call.replace(metadata=(*call.metadata, ("authorization", f"Bearer {token}")))
 
 
-class Clock(Protocol):
-    """Tells the time: a reactor, or ``task.Clock`` in tests."""
-
-    def seconds(self) -> float: ...
-
-
-def log_calls(clock: Clock) -> ClientInterceptor:
-    """On a client: a line for each call, with its outcome and how long it took."""
-
-    async def log_call(call: ClientCall, proceed: ClientProceed) -> Any:
-        started, outcome = clock.seconds(), Code.CANCELLED
-        try:
-            response = await proceed(call)
-            outcome = Code.OK
-            return response
-        except RpcError as error:
-            outcome = error.code
-            raise
-        finally:
-            _log_line(call.method.path, outcome, clock.seconds() - started)
-
-    return log_call
+def log_calls(call: ClientCall, proceed: ClientProceed) -> Any:
+    """On a client: a line for each call of any kind, when it has truly ended."""
+    call.ended().addCallback(_log_line)
+    return proceed(call)
 
 
-def log_requests(clock: Clock) -> ServerInterceptor:
-    """On a server: a line for each request, with its outcome and how long it took."""
-
-    async def log_request(request: Any, context: Context, proceed: ServerProceed) -> Any:
-        started, outcome = clock.seconds(), Code.UNKNOWN
-        try:
-            response = await proceed(request)
-            outcome = Code.OK
-            return response
-        except CancelledError:
-            outcome = Code.CANCELLED
-            raise
-        except RpcError as error:
-            if not error.method:  # otherwise it is of a call that the handler made: no answer
-                outcome = error.code
-            raise
-        finally:
-            _log_line(context.method, outcome, clock.seconds() - started)
-
-    return log_request
+def log_requests(request: Any, context: Context, proceed: ServerProceed) -> Any:
+    """On a server: a line for each call of any kind, when it has truly ended."""
+    context.ended().addCallback(_log_line)
+    return proceed(request)
 
 
-def _log_line(path: str, outcome: Code, seconds: float) -> None:
-    _log.info("{path} {outcome} {seconds:.6f} s", path=path, outcome=outcome.name, seconds=seconds)
+def _log_line(record: CallRecord) -> None:
+    _log.info(
+        "{path} {outcome} {seconds:.6f} s, {requests} requests, {responses} responses",
+        path=record.method,
+        outcome=record.code.name,
+        seconds=record.seconds,
+        requests=record.requests,
+        responses=record.responses,
+    )

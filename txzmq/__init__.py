@@ -40,6 +40,9 @@ else:
         },
     )
 
+#: The version of the distribution.
+__version__ = "2.0.0.dev0"
+
 __all__ = [
     "ForkedError",
     "RequestId",

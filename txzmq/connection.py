@@ -20,6 +20,13 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from txzmq._arguments import (
+    endpoint_address,
+    refused_address,
+    refused_option,
+    socket_option,
+    wrong_type,
+)
 from txzmq._backend import SHARES_MEMORY, noSocket, recv, send
 from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
@@ -160,11 +167,12 @@ class Monitor(Protocol):
         ...
 
 
-def toBytes(part: Part) -> bytes:
+def toBytes(part: Part, name: str = "a message part") -> bytes:
     """The bytes of one message part; str becomes UTF-8.
 
     Like pyzmq, it takes any buffer, such as an ``array.array``.
 
+    :param name: what an error calls it.
     :raises TypeError: if *part* is neither text nor a buffer.
     """
     if isinstance(part, bytes):
@@ -176,8 +184,7 @@ def toBytes(part: Part) -> bytes:
     try:
         return bytes(memoryview(part))
     except TypeError:
-        kind = type(part).__name__
-        raise TypeError(f"a message part must be bytes or str, not {kind}") from None
+        raise wrong_type(name, "bytes or str", part) from None
 
 
 def _toParts(message: Part | Sequence[Part]) -> list[bytes]:
@@ -185,10 +192,24 @@ def _toParts(message: Part | Sequence[Part]) -> list[bytes]:
         return [toBytes(message)]
     if isinstance(message, memoryview):
         return [bytes(message)]
-    parts = [toBytes(part) for part in message]
+    try:
+        parts = list(map(toBytes, message))
+    except TypeError:
+        # Old applications have no type checker.
+        if isinstance(message, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise
+        raise wrong_type("a message", "bytes or str, or a sequence of them", message) from None
     if not parts:
         raise ValueError("a message has at least one part")
     return parts
+
+
+def _set(socket: zmq.Socket[bytes], name: str, option: int, value: int | bytes) -> None:
+    """Set an option; *name* is what an error calls it."""
+    try:
+        socket.set(option, value)
+    except (zmq.ZMQError, TypeError) as error:
+        raise refused_option(error, name, value) from None
 
 
 class _WatchedSocket(zmq.Socket[bytes]):
@@ -343,11 +364,15 @@ class ZmqConnection:
         :raises WrongThreadError: in another thread than the reactor's, as from all methods.
         :raises ForkedError: in a child of the process that made *factory*, as from all methods.
         """
+        if not isinstance(getattr(factory, "guard", None), Guard):
+            raise wrong_type("factory", "a ZmqFactory", factory)
+        if not isinstance(self.socketType, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # None here
+            raise TypeError(f"{type(self).__name__} has no socketType; use a subclass")
         self.guard = factory.guard
         self.guard.check()
         self.factory: Factory | None = factory
         self.endpoints: list[ZmqEndpoint] = []
-        self.identity = None if identity is None else toBytes(identity)
+        self.identity = None if identity is None else toBytes(identity, "identity")
         self.queue: deque[Any] = deque()
         self.discarded: Counter[str] = Counter()
         self._readCall: Timer | None = None
@@ -387,27 +412,33 @@ class ZmqConnection:
     def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
         """Set what must be set before the first bind or connect."""
         assert self.factory is not None
-        socket.set(zmq.LINGER, self.factory.lingerPeriod)
-        socket.set(zmq.RATE, self.multicastRate)
-        socket.set(zmq.SNDHWM, self.highWaterMark)
-        socket.set(zmq.RCVHWM, self.highWaterMark)
-        if self.tcpKeepalive:
-            socket.set(zmq.TCP_KEEPALIVE, self.tcpKeepalive)
-            for option, value in (
-                (zmq.TCP_KEEPALIVE_CNT, self.tcpKeepaliveCount),
-                (zmq.TCP_KEEPALIVE_IDLE, self.tcpKeepaliveIdle),
-                (zmq.TCP_KEEPALIVE_INTVL, self.tcpKeepaliveInterval),
-            ):
-                if value:
-                    socket.set(option, value)
-        if self.reconnectInterval:
-            socket.set(zmq.RECONNECT_IVL, self.reconnectInterval)
-        if self.reconnectIntervalMax:
-            socket.set(zmq.RECONNECT_IVL_MAX, self.reconnectIntervalMax)
+        for name, option, value in (
+            ("lingerPeriod", zmq.LINGER, self.factory.lingerPeriod),
+            ("multicastRate", zmq.RATE, self.multicastRate),
+            ("highWaterMark", zmq.SNDHWM, self.highWaterMark),
+            ("highWaterMark", zmq.RCVHWM, self.highWaterMark),
+        ):
+            _set(socket, name, option, value)
+        # Those are libzmq's own where they are not set.
+        on = bool(self.tcpKeepalive)
+        for name, option, value in (
+            ("tcpKeepalive", zmq.TCP_KEEPALIVE, self.tcpKeepalive),
+            ("tcpKeepaliveCount", zmq.TCP_KEEPALIVE_CNT, on and self.tcpKeepaliveCount),
+            ("tcpKeepaliveIdle", zmq.TCP_KEEPALIVE_IDLE, on and self.tcpKeepaliveIdle),
+            (
+                "tcpKeepaliveInterval",
+                zmq.TCP_KEEPALIVE_INTVL,
+                on and self.tcpKeepaliveInterval,
+            ),
+            ("reconnectInterval", zmq.RECONNECT_IVL, self.reconnectInterval),
+            ("reconnectIntervalMax", zmq.RECONNECT_IVL_MAX, self.reconnectIntervalMax),
+        ):
+            if value:
+                _set(socket, name, option, value)
         if self.identity is not None:
-            socket.set(zmq.ROUTING_ID, self.identity)
+            _set(socket, "identity", zmq.ROUTING_ID, self.identity)
         for name, setting in self.socketOptions.items():
-            socket.set(zmq.SocketOption[name], setting)
+            _set(socket, f"socketOptions[{name!r}]", socket_option(name), setting)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.factory!r}, {self.endpoints!r})"
@@ -421,18 +452,26 @@ class ZmqConnection:
         :raises zmq.ZMQError: if libzmq refuses one; those before it stay attached. Where an address
             cannot be listened at, it is also Twisted's ``CannotListenError``.
         """
+        # Old applications have no type checker. An endpoint is iterable, and no sequence of them.
+        given: object = endpoints
+        if isinstance(given, (str, bytes, ZmqEndpoint)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("endpoints", "a sequence of ZmqEndpoint", given)
         for endpoint in endpoints:
             self._attach(endpoint)
             self.endpoints.append(endpoint)
 
     def _attach(self, endpoint: ZmqEndpoint) -> None:
+        address = endpoint_address(endpoint)
         if endpoint.type == ZmqEndpointType.bind:
-            self._bind(endpoint.address)
-            if endpoint.address.startswith(_INPROC) and self.factory is not None:
-                self.factory.inproc.bind(endpoint.address, self)
+            self._bind(address)
+            if address.startswith(_INPROC) and self.factory is not None:
+                self.factory.inproc.bind(address, self)
                 self._isInproc = True
         elif endpoint.type == ZmqEndpointType.connect:
-            self._openSocket().connect(endpoint.address)
+            try:
+                self._openSocket().connect(address)
+            except zmq.ZMQError as error:
+                raise refused_address(error, address) from None
         else:
             raise ValueError(f"the type of {endpoint!r} must be 'bind' or 'connect'")
 
@@ -441,7 +480,7 @@ class ZmqConnection:
             self._openSocket().bind(address)
         except zmq.ZMQError as error:
             others = () if self.factory is None else self.factory.connections
-            raise cannotListen(address, error, others) from None
+            raise refused_address(cannotListen(address, error, others), address) from None
 
     def lastEndpoint(self) -> str:
         """The address bound or connected last; a wildcard port is replaced by the real one."""
@@ -488,9 +527,10 @@ class ZmqConnection:
     def _unbindInproc(self, socket: zmq.Socket[bytes]) -> None:
         """Free the addresses now: libzmq does so only when its own thread has closed the socket."""
         for endpoint in self.endpoints:
-            if endpoint.type == ZmqEndpointType.bind and endpoint.address.startswith(_INPROC):
+            address = endpoint_address(endpoint)
+            if endpoint.type == ZmqEndpointType.bind and address.startswith(_INPROC):
                 with suppress(zmq.ZMQError):  # the application has done it
-                    _unbind(socket, endpoint.address)
+                    _unbind(socket, address)
 
     def collected(self) -> None:
         """Called when the connection is garbage, and its socket is still open.

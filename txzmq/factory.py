@@ -15,6 +15,7 @@ from typing import Any
 import zmq
 from twisted.logger import Logger
 
+from txzmq._arguments import callable_or_raise, wrong_type
 from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
 from txzmq._ordered_set import OrderedSet
@@ -101,6 +102,8 @@ class ZmqFactory:
         :param reactor: for all connections; None for the process's reactor.
         """
         if reactor is not None:
+            if not hasattr(reactor, "callLater"):
+                raise wrong_type("reactor", "a reactor, or None for the process's own", reactor)
             self.reactor = reactor
         self.connections: set[ZmqConnection] = set()
         self.context: zmq.Context[zmq.Socket[bytes]] = self._makeContext()
@@ -178,6 +181,7 @@ class ZmqFactory:
 
         :return: a function that takes this back; it may be called again.
         """
+        callable_or_raise("callback", callback)
         self._callbacks.add(callback)
         return partial(self._callbacks.discard, callback)
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from txzmq._arguments import callable_or_raise, wrong_type
 from txzmq._backend import noSocket
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
@@ -77,6 +78,10 @@ class ZmqMonitor(ZmqConnection):
         :raises ValueError: if the connection has a monitor or is shut down.
         :raises zmq.ZMQError: if libzmq cannot make the sockets.
         """
+        # Callers without a type checker may pass anything.
+        if not isinstance(watched, ZmqConnection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("watched", "a ZmqConnection", watched)
+        callable_or_raise("handler", handler)
         factory, socket = watched.factory, watched.socket
         if factory is None or socket is None or watched.monitor is not None:
             raise ValueError(f"{watched!r} cannot be monitored: it is closed, or has a monitor")

@@ -26,10 +26,10 @@ class ZmqPubConnection(ZmqConnection):
         :param tag: what subscribers select messages by; it must not contain :attr:`topicSep`.
         :raises ValueError: if *tag* contains :attr:`topicSep`.
         """
-        topic = toBytes(tag)
+        topic = toBytes(tag, "tag")
         if self.topicSep in topic:
             raise ValueError(f"the tag {topic!r} contains the separator {self.topicSep!r}")
-        self.send(topic + self.topicSep + toBytes(message))
+        self.send(topic + self.topicSep + toBytes(message, "message"))
 
 
 class ZmqSubConnection(ZmqConnection):
@@ -46,11 +46,11 @@ class ZmqSubConnection(ZmqConnection):
         Append :attr:`topicSep` to receive this tag only. Subscriptions are counted: after two of
         one tag, two calls of :meth:`unsubscribe` are needed.
         """
-        self._openSocket().set(zmq.SUBSCRIBE, toBytes(tag))
+        self._openSocket().set(zmq.SUBSCRIBE, toBytes(tag, "tag"))
 
     def unsubscribe(self, tag: Part) -> None:
         """Undo one :meth:`subscribe` of *tag*."""
-        self._openSocket().set(zmq.UNSUBSCRIBE, toBytes(tag))
+        self._openSocket().set(zmq.UNSUBSCRIBE, toBytes(tag, "tag"))
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Split a message into tag and data; one of two parts is taken as tag and data."""
@@ -146,8 +146,8 @@ class ZmqXSubConnection(ZmqSubConnection):
 
         :raises zmq.Again: if the high-water mark to a publisher is reached.
         """
-        self.send(b"\x01" + toBytes(tag))
+        self.send(b"\x01" + toBytes(tag, "tag"))
 
     def unsubscribe(self, tag: Part) -> None:
         """Undo one :meth:`subscribe` of *tag*."""
-        self.send(b"\x00" + toBytes(tag))
+        self.send(b"\x00" + toBytes(tag, "tag"))

@@ -16,6 +16,7 @@ import zmq
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
+from txzmq._arguments import wrong_type
 from txzmq._backend import frameProperty, recv
 from txzmq._ids import request_ids
 from txzmq._ordered_set import OrderedSet
@@ -42,6 +43,18 @@ def _first(mapping: Mapping[Any, T]) -> T:
     return next(iter(mapping.values()))
 
 
+def _checkTimeout(timeout: float | None) -> None:
+    """Raise unless *timeout* is None, or seconds that are not negative."""
+    if timeout is None:
+        return
+    try:
+        valid = timeout >= 0
+    except TypeError:  # old applications have no type checker
+        raise TypeError(f"timeout must be seconds or None, not {timeout!r}") from None
+    if not valid:
+        raise ValueError(f"a timeout cannot be negative or no number: {timeout}")
+
+
 class ZmqRequestTimeoutError(Exception):
     """No reply came in time; the argument is the request's id."""
 
@@ -56,6 +69,10 @@ class ZmqREQConnection(ZmqConnection):
 
     #: Seconds after which a request without a timeout of its own fails; None for never.
     defaultRequestTimeout: float | None = None
+    #: Whether a request waits here as long as nobody is connected who could take it, and is never
+    #: sent once it has timed out or was cancelled. Otherwise, as in txZMQ, libzmq has it at once,
+    #: and a server that comes later gets it however old it is. Sets ``IMMEDIATE``.
+    holdUntilConnected: bool = False
 
     def __init__(
         self,
@@ -65,8 +82,15 @@ class ZmqREQConnection(ZmqConnection):
     ) -> None:
         """As :class:`ZmqConnection`."""
         self._requests: dict[bytes, tuple[Deferred[list[bytes]], Timer | None]] = {}
+        # Those that are not sent yet, the oldest first.
+        self._held: OrderedDict[bytes, list[bytes]] = OrderedDict()
         self._makeId = request_ids()
         super().__init__(factory, endpoint, identity)
+
+    def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
+        if self.holdUntilConnected:
+            socket.set(zmq.IMMEDIATE, 1)
+        super()._setOptions(socket)
 
     def _getNextId(self) -> Part:
         """The id of the next request; no id is used twice.
@@ -83,21 +107,45 @@ class ZmqREQConnection(ZmqConnection):
         :return: the parts of the reply. It fails with :class:`ZmqRequestTimeoutError` when the
             time is up, and with ``ConnectionDone`` when this connection is shut down first.
             Cancelling it forgets the request.
-        :raises zmq.Again: if the request cannot be sent now; it is not queued.
+        :raises zmq.Again: if the request cannot be sent now; it is not queued, unless
+            :attr:`holdUntilConnected` is set.
+        :raises TypeError: if a part is neither text nor bytes, or *timeout* no number.
         :raises ValueError: if *timeout* is negative, or :meth:`_getNextId` returned the id of a
             request that still waits; nothing is sent.
         """
         if timeout is None:
             timeout = self.defaultRequestTimeout
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"a timeout cannot be negative: {timeout}")
+        _checkTimeout(timeout)
         requestId = toBytes(self._getNextId())
         if requestId in self._requests or not requestId:
             raise ValueError(f"the request id {requestId!r} is empty or in use")
-        self.send([requestId, b"", *messageParts])
+        if self.holdUntilConnected:
+            self._sendOrHold(requestId, [requestId, b"", *map(toBytes, messageParts)])
+        else:
+            self.send([requestId, b"", *messageParts])
         deferred: Deferred[list[bytes]] = Deferred(lambda _: self._cancelled(requestId))
         self._requests[requestId] = (deferred, self._startTimer(requestId, timeout))
         return deferred
+
+    def _sendOrHold(self, requestId: bytes, message: list[bytes]) -> None:
+        if self._held:
+            self._openSocket()  # or it is closed
+            self._held[requestId] = message  # behind those that wait
+            return
+        try:
+            self.send(message)
+        except zmq.Again:
+            self._held[requestId] = message
+
+    def readyToSend(self) -> None:
+        """Send the requests that were held back; an override must call this."""
+        while self._held:
+            requestId, message = next(iter(self._held.items()))
+            try:
+                self.send(message)
+            except zmq.Again:
+                return
+            self._held.pop(requestId, None)
 
     def _startTimer(self, requestId: bytes, timeout: float | None) -> Timer | None:
         if timeout is None:
@@ -108,6 +156,7 @@ class ZmqREQConnection(ZmqConnection):
 
     def _forget(self, requestId: bytes) -> Deferred[list[bytes]] | None:
         """Stop waiting for a reply; the caller must fire the Deferred that is returned."""
+        self._held.pop(requestId, None)
         deferred, timer = self._requests.pop(requestId, (None, None))
         if timer is not None and timer.active():
             timer.cancel()
@@ -215,6 +264,11 @@ class ZmqREPConnection(ZmqConnection):
 
     #: How many requests may wait for :meth:`reply`; beyond it the oldest are forgotten.
     maxPendingRequests: int = 100_000
+    #: Whether a client that connects with the identity of one that is connected takes its place, as
+    #: one does that has restarted before libzmq noticed its end. Otherwise libzmq ignores whatever
+    #: it sends until then. Sets ``ROUTER_HANDOVER``. Turn it off where strangers can connect: with
+    #: it, a client takes another's place, and gets its replies, by naming its identity.
+    handover: bool = True
     #: The events that :meth:`gotEvent` gets, a mask of ``zmq.Event``.
     monitorEvents: int = int(zmq.EVENT_DISCONNECTED)
 
@@ -247,6 +301,11 @@ class ZmqREPConnection(ZmqConnection):
         except BaseException:
             super().shutdown()  # a subclass's own may need attributes that are not set yet
             raise
+
+    def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
+        if self.handover:
+            socket.set(zmq.ROUTER_HANDOVER, 1)
+        super()._setOptions(socket)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -307,6 +366,9 @@ class ZmqREPConnection(ZmqConnection):
 
     def _find(self, messageId: bytes) -> RequestId | None:
         """The request that a reply is for; None if it was forgotten."""
+        # Old applications have no type checker.
+        if not isinstance(messageId, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("messageId", "what gotMessage got", messageId)
         routes = self._pending.get(messageId, {})
         if isinstance(messageId, RequestId):
             if messageId.forgotten:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import zmq
 
-from txzmq.connection import Part, ZmqConnection
+from txzmq._arguments import wrong_type
+from txzmq.connection import Part, ZmqConnection, toBytes
 
 __all__ = ["ZmqBase", "ZmqDealerConnection", "ZmqRouterConnection"]
 
@@ -71,8 +72,11 @@ class ZmqRouterConnection(ZmqBase):
 
         A message to an unknown peer is dropped, unless ``ROUTER_MANDATORY`` is set.
         """
-        self.send([recipientId, message])
+        self.send([toBytes(recipientId, "recipientId"), toBytes(message, "message")])
 
     def sendMultipart(self, recipientId: Part, parts: Sequence[Part]) -> None:
         """Send a message of several parts to the peer with the routing id *recipientId*."""
-        self.send([recipientId, *parts])
+        # Old applications have no type checker; text is a sequence, too.
+        if isinstance(parts, (str, bytes)) or not isinstance(parts, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("parts", "a sequence of message parts", parts)
+        self.send([toBytes(recipientId, "recipientId"), *parts])

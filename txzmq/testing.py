@@ -1,16 +1,36 @@
 """Helpers for tests of services, and of code that calls services."""
 
-from txzmq._testing_fakes import (
-    FakeCaller,
-    RecordedCall,
-    StreamStreamAnswer,
-    StreamUnaryAnswer,
-    UnaryStreamAnswer,
-    UnaryUnaryAnswer,
-    calls,
-)
-from txzmq._testing_faults import Carried, Faults, MessageFault, MessageKind, Script
-from txzmq._testing_network import MemoryNetwork
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from txzmq._testing_fakes import (
+        FakeCaller,
+        RecordedCall,
+        StreamStreamAnswer,
+        StreamUnaryAnswer,
+        UnaryStreamAnswer,
+        UnaryUnaryAnswer,
+        calls,
+    )
+    from txzmq._testing_faults import Carried, Faults, MessageFault, MessageKind, Script
+    from txzmq._testing_network import MemoryNetwork
+else:
+    # Generated modules import this one for their annotations.
+    from txzmq._lazy_exports import lazy_exports
+
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "txzmq._testing_fakes": (
+                "FakeCaller RecordedCall StreamStreamAnswer StreamUnaryAnswer UnaryStreamAnswer "
+                "UnaryUnaryAnswer calls"
+            ),
+            "txzmq._testing_faults": "Carried Faults MessageFault MessageKind Script",
+            "txzmq._testing_network": "MemoryNetwork",
+        },
+    )
 
 __all__ = [
     "Carried",

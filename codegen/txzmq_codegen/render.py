@@ -2,6 +2,8 @@
 
 In the generated module every name that is not the user's begins with exactly one underscore, and
 annotations consist of such names only: whatever an rpc or a message is called, it shadows nothing.
+They can be evaluated (``typing.get_type_hints``), and cost an importer nothing: ``txzmq.rpc`` and
+``txzmq.testing`` load what they export when it is asked for.
 
 The templates at the end look like the code that they become. Each is filled once per service, or
 per method.
@@ -68,13 +70,10 @@ def _head(file: File, types: References) -> Iterator[str]:
         yield "import sys"  # type checkers know the version check by this name only
     yield from ("import typing as _typing", "")
     yield from ("import txzmq.rpc as _rpc", "import txzmq.rpc.method as _method")
+    yield "import txzmq.testing as _testing"
     yield from types.imports()
     if deprecated:
         yield _IMPORT_DEPRECATED
-    if methods:
-        yield from ("", "if _typing.TYPE_CHECKING:", "    import txzmq.testing as _testing")
-    if not all(method.server_streaming for method in methods):
-        yield "    from twisted.internet.defer import Deferred as _Deferred"
     yield from types.aliases()
     yield from ("", f"_method.require_level({LEVEL}, __name__)")
 
@@ -134,7 +133,7 @@ def _method(method: Method, service: Service, owner: str, types: References) -> 
         "argument": "requests" if requests else "request",
         "sent": f"_rpc.StreamInput[{request}]" if requests else request,
         "received": f"_rpc.RequestStream[{request}]" if requests else request,
-        "returned": "_rpc.ResponseStream" if responses else "_Deferred",
+        "returned": "_rpc.ResponseStream" if responses else "_rpc.Deferred",
         "result": "_rpc.StreamResult" if responses else "_rpc.UnaryResult",
         "answer": "".join(map(str.capitalize, sides)),
     }
@@ -293,9 +292,7 @@ class {fake_class}({client_class}):
     def __init__(
         self,
 {keywords}    ) -> None:
-        from txzmq.testing import FakeCaller as _FakeCaller
-
-        self._channel = _FakeCaller(
+        self._channel = _testing.FakeCaller(
             {{
 {answers}            }}
         )

@@ -100,6 +100,28 @@ for name in sys.argv[1:]:
 """
 
 
+def test_the_hints_of_every_class_and_method_can_be_evaluated(golden: Path) -> None:
+    modules = [name for name in tree(golden / "golden") if name.endswith("_txzmq.py")]
+    counted = python(_EVALUATE_HINTS, golden, *modules)
+    assert counted.splitlines() == modules
+
+
+# Documentation tools, dependency injection and validators do so.
+_EVALUATE_HINTS = """
+import importlib, inspect, sys, typing
+
+for name in sys.argv[1:]:
+    module = importlib.import_module("golden." + name[:-3].replace("/", "."))
+    for cls in vars(module).values():
+        if isinstance(cls, type) and cls.__module__ == module.__name__:
+            typing.get_type_hints(cls)
+            for method in vars(cls).values():
+                if inspect.isfunction(method):
+                    assert "return" in typing.get_type_hints(method)
+    print(name)
+"""
+
+
 def test_generating_again_changes_nothing(golden: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (golden / "golden").rglob("*.py")}
     assert run("protos", "-o", "golden", "--check", folder=golden).status == 0

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen.support import ROOT, generate, python, tree, write_protos
-from txzmq_codegen.plugin import plugin
+from txzmq_codegen.plugin import main, plugin
 
 PROTOS = {
     "acme/v1/orders.proto": """syntax = "proto3";
@@ -105,6 +105,29 @@ def test_other_packages_are_external() -> None:
     assert "from ..other import y_pb2 as" in plugin(given).file[0].content
     given.parameter = "imports=relative,external=other"
     assert "\nfrom other import y_pb2 as" in plugin(given).file[0].content
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help"])
+def test_it_helps_who_starts_it_by_hand(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument]) == 0
+    said = capsys.readouterr()
+    for word in ("--txzmq_out", "imports=absolute|relative", "external=FOLDER", "buf generate"):
+        assert word in said.out
+    assert said.err == ""
+
+
+def test_it_says_where_its_options_go(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["imports=relative"]) == 2
+    said = capsys.readouterr()
+    assert "unknown argument 'imports=relative'" in said.err
+    assert "--txzmq_opt=imports=relative" in said.err
+
+
+def test_what_is_no_request_is_told_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "txzmq_codegen.plugin"]
+    done = subprocess.run(command, cwd=ROOT / "codegen", input=b"\xff\xff", capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"protoc-gen-txzmq: standard input is no request of protoc")
 
 
 @given(st.binary(max_size=60))

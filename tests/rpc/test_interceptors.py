@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import formatEvent
 
 from tests.rpc.intercepted import Intercepted, Worlds, at_client, at_server
 from tests.rpc.service import ECHO, OTHER, Echo, Waiting, made, text
+from tests.rpc.streaming import COUNT, StreamWorld
 from txzmq.rpc import (
     ClientCall,
     ClientProceed,
@@ -218,19 +220,34 @@ def test_authentication_refuses_without_a_token(make: Worlds) -> None:
     assert world.service.seen == ["x"]
 
 
+def test_logging_a_stream(logged: list[dict[str, Any]]) -> None:
+    """Which was opened at once, and whose handler takes its time."""
+    from examples.interceptors import log_calls, log_requests
+
+    async def slow(request: Any, context: Context) -> AsyncIterator[StringValue]:
+        yield text("y")
+        await streaming.sleep(0.25)
+        raise NotFound("no more")
+
+    for make in made(StreamWorld):
+        streaming = make(slow, interceptors=[log_requests], client_interceptors=[log_calls])
+        reader = streaming.run()
+        streaming.network.advance(0.25)
+        assert reader.items == ["y"]
+        lines = [formatEvent(event) for event in logged if "outcome" in event]
+        line = f"{COUNT.path} NOT_FOUND 0.250000 s, 1 requests, 1 responses"
+        assert lines == [line, line]
+    logged.clear()
+
+
 def test_logging(make: Worlds, logged: list[dict[str, Any]]) -> None:
     from examples.interceptors import log_calls, log_requests
 
     service = Waiting()
-    world = make(service)
-    logging = make(
-        service,
-        client=[log_calls(world.network.clock)],
-        server=[log_requests(world.network.clock)],
-    )
+    logging = make(service, client=[log_calls], server=[log_requests])
     answer = logging.call("x")
     logging.network.run()
-    world.network.clock.advance(0.25)
+    logging.network.advance(0.25)
     service.results.pop().callback(text("y"))
     assert logging.network.result(answer).value == "y"
     calls = [event for event in logged if "path" in event]  # not the lines about connections

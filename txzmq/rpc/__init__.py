@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # By this name the annotations of generated code know it; not in __all__, since it is Twisted's.
+    from twisted.internet.defer import Deferred as Deferred
+
     from txzmq.rpc._net.secure_bind import InsecureBindError
     from txzmq.rpc.balancing import (
         BalancingPolicy,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
+    from txzmq.rpc.records import CallRecord
     from txzmq.rpc.resolvers import (
         DnsClient,
         DnsResolver,
@@ -77,6 +81,7 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
+            "twisted.internet.defer": "Deferred",
             "txzmq.rpc._net.secure_bind": "InsecureBindError",
             "txzmq.rpc.metadata": "Metadata MetadataInput",
             "txzmq.rpc.balancing": (
@@ -99,6 +104,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
+            "txzmq.rpc.records": "CallRecord",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
                 "StaticResolver resolver_for"
@@ -118,6 +124,7 @@ __all__ = [
     "AlreadyExists",
     "BalancingPolicy",
     "Blocking",
+    "CallRecord",
     "Caller",
     "Cancelled",
     "Channel",

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._reactor import Clock
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
+from txzmq.rpc.records import NOT_ASKED, CallEnd, CallRecord
 
 __all__ = ["Context", "current_context", "detached", "get_current", "set_current"]
 
@@ -31,6 +32,8 @@ class Context:
         "_clock",
         "_deadline",
         "_ended",
+        "arrived",
+        "end",
         "first_item",
         "initial_metadata",
         "metadata",
@@ -48,16 +51,21 @@ class Context:
         clock: Clock,
         deadline: float | None = None,
         first_item: int = 1,
+        arrived: float = 0.0,
     ) -> None:
         """
         :param clock: tells the time.
         :param deadline: when the call's time is up, in the clock's seconds; None for never.
         :param first_item: the number of the first item of a stream of responses.
+        :param arrived: when the request arrived, in the clock's seconds.
         """
         self.method = method
         self.metadata = metadata
         self.peer = peer
         self.first_item = first_item
+        self.arrived = arrived
+        # Where the end of the call is told; None as long as nobody has asked.
+        self.end: CallEnd | None = None
         #: What goes back with the response, before it and after it.
         self.initial_metadata: Metadata = ()
         self.trailing_metadata: Metadata = ()
@@ -100,6 +108,24 @@ class Context:
             if self._ended is not None:
                 self._cancelled.callback(self._ended)
         return self._cancelled
+
+    def ended(self) -> Deferred[CallRecord]:
+        """Fires when the call has truly ended, with how it did: status, seconds, items.
+
+        For calls of all four kinds: a stream of responses ends when its last item was given, its
+        deadline has passed or nobody wants it any more, long after the handler was called. Never
+        fails. Each call returns a Deferred of its own; to cancel it has no effect on the call. Ask
+        while the call is served, in an interceptor before it goes on.
+
+        :raises RuntimeError: if the call ended when nobody had asked.
+        """
+        if self.end is None:
+            self.end = CallEnd()
+        return self.end.wait()
+
+    def end_unasked(self) -> None:
+        """The call has ended when nobody had asked for its end."""
+        self.end = NOT_ASKED
 
     def check(self) -> None:
         """Refuse a call that the handler makes: ``CancelledError``, if nobody wants its result."""

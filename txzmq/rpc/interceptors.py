@@ -7,13 +7,16 @@ call first and its outcome last.
 
 An interceptor returns what a handler may: the response, a Deferred of it, or a coroutine::
 
-    async def log_calls(call: ClientCall, proceed: ClientProceed) -> Any:
-        started = reactor.seconds()
-        try:
-            return await proceed(call)
-        finally:
-            log.info("{path} took {seconds}", path=call.method.path,
-                     seconds=reactor.seconds() - started)
+    async def add_token(call: ClientCall, proceed: ClientProceed) -> Any:
+        return await proceed(call.replace(metadata=(*call.metadata, ("authorization", token))))
+
+When ``proceed`` has fired, a call with one response is over, and a stream has only been opened. How
+a call of any kind ended, and when, is told by :meth:`ClientCall.ended` and
+:meth:`Context.ended() <txzmq.rpc.Context.ended>`::
+
+    def log_calls(call: ClientCall, proceed: ClientProceed) -> Any:
+        call.ended().addCallback(lambda record: log.info("{record}", record=record))
+        return proceed(call)
 
 The response is a message, and a :class:`~txzmq.rpc.ResponseStream` where the method streams
 responses; the request is a message, and what the caller gave (on the server a
@@ -34,11 +37,13 @@ from txzmq.rpc.client import CallSpec, ResponseMetadata
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
+from txzmq.rpc.records import CallRecord
 
 __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "ClientProceed",
+    "CountedRequests",
     "InterceptedPort",
     "ServerInterceptor",
     "ServerProceed",
@@ -53,6 +58,15 @@ T = TypeVar("T")
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
 
 
+class CountedRequests(Protocol):
+    """The requests that a call streams."""
+
+    @property
+    def count(self) -> int:
+        """How many the caller has given."""
+        ...
+
+
 class InterceptedPort(Protocol):
     """The call that the caller made; it is told when interceptors go on with it."""
 
@@ -64,6 +78,14 @@ class InterceptedPort(Protocol):
     @property
     def taken(self) -> tuple[Message, bytes] | None:
         """A request and the value that it had, serialised, where its owner may have changed it."""
+        ...
+
+    def ended(self) -> Deferred[CallRecord]:
+        """Fires when the call has ended."""
+        ...
+
+    def sends(self, requests: CountedRequests) -> None:
+        """The interceptors went on with the call, and it sends these requests."""
         ...
 
     def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
@@ -135,6 +157,18 @@ class ClientCall:
         Going on then ends with ``CancelledError``, and sends nothing.
         """
         return self._port.over
+
+    def ended(self) -> Deferred[CallRecord]:
+        """Fires when the caller's call has truly ended, with how it did: status, seconds, items.
+
+        For calls of all four kinds, whatever the interceptors do with them: a stream of responses
+        ends when its end has arrived, or it is cancelled, long after it was opened. Never fails.
+        Each call returns a Deferred of its own; to cancel it has no effect on the call. Ask before
+        going on.
+
+        :raises RuntimeError: if the call ended when nobody had asked.
+        """
+        return self._port.ended()
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0.0 when it has passed; None without a deadline."""

@@ -207,11 +207,16 @@ class Calls:
         kind = spec.method.kind
         try:
             if kind is not Kind.UNARY_UNARY and kind.response_streaming:
-                return opened(self._open(spec))
+                stream = self._open(spec)
+                if stream.requests is not None:
+                    port.sends(stream.requests)
+                return opened(stream)
             if kind is Kind.UNARY_UNARY:
                 made = self._make_unary(spec)
             else:
                 made = self._make_with_requests(spec)
+                assert made.requests is not None, "they stream"
+                port.sends(made.requests)
         except _NOT_MADE as error:
             return fail(error)
         if isinstance(made, RetriedCall):
@@ -255,7 +260,7 @@ class Calls:
             spec.parent.adopt(call.deferred)
         return call
 
-    def _make_with_requests(self, spec: CallSpec) -> Call | RetriedCall:
+    def _make_with_requests(self, spec: CallSpec) -> RequestsCall | RetriedCall:
         """Make a call with a stream of requests and one response; it is still to be started.
 
         :raises RpcError: if a limit forbids it, or TypeError.

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast, final
 
 from google.protobuf.message import Message
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import CallRegistry, outcome_of
+from txzmq.rpc._client.response_stream import OpenResponseStream
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import CallSpec, wanted_metadata
-from txzmq.rpc.errors import DeadlineExceeded
-from txzmq.rpc.interceptors import ClientCall, ClientProceed
+from txzmq.rpc.errors import Code, DeadlineExceeded
+from txzmq.rpc.interceptors import ClientCall, ClientProceed, CountedRequests
 from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.records import CallEnd, CallRecord, status_of_end
 from txzmq.rpc.streams import ResponseStream
 
 __all__ = ["InterceptedCall", "InterceptedStream"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@final
+class ClientCallEnd(CallEnd):
+    """The end of a client's call.
+
+    :ivar requests: those of the call that the interceptors went on with last, if they stream.
+    """
+
+    __slots__ = ("requests",)
+
+    requests: CountedRequests | None
+
+    def __init__(self, begun: float = 0.0, *, is_over: bool = False) -> None:
+        super().__init__(begun, is_over=is_over)
+        self.requests = None
+
+
+_NOT_ASKED: Final = ClientCallEnd(is_over=True)
 
 
 class InterceptedCall:
@@ -34,6 +55,7 @@ class InterceptedCall:
     """
 
     __slots__ = (
+        "_end_of_call",
         "_expected",
         "_over",
         "_pending",
@@ -51,6 +73,8 @@ class InterceptedCall:
     def __init__(self, registry: CallRegistry, spec: CallSpec) -> None:
         self._registry = registry
         self._spec = spec
+        # Where the end of the call is told; None as long as nobody has asked.
+        self._end_of_call: ClientCallEnd | None = None
         self._expected: type[object] = object
         self._over = False
         #: A request and the value that it had when it was given: an interceptor that waits goes on
@@ -76,6 +100,58 @@ class InterceptedCall:
             return bool(self._returned.called)
         return self._over or self._registry.end is not None
 
+    def ended(self) -> Deferred[CallRecord]:
+        """Fires when the call has truly ended, with how it did."""
+        if self._end_of_call is None:
+            if self._returned is not None:
+                self._end_of_call = _NOT_ASKED  # its caller may have added callbacks since
+            else:
+                self._end_of_call = ClientCallEnd(self._registry.clock.seconds())
+        return self._end_of_call.wait()
+
+    def sends(self, requests: CountedRequests) -> None:
+        """The interceptors went on with the call, and it sends these requests."""
+        if self._end_of_call is not None:
+            self._end_of_call.requests = requests
+
+    def _tell_end(self, outcome: object, responses: int | None = None) -> None:
+        """The call has ended.
+
+        :param outcome: an error, or anything else for success.
+        :param responses: None for one, if there was one.
+        """
+        end = self._end_of_call
+        if end is None:
+            self._end_of_call = _NOT_ASKED
+            return
+        method, requests = self._spec.method, end.requests
+        code, message = status_of_end(outcome)
+        sent = 0 if method.kind.request_streaming else 1
+        end.reach(
+            CallRecord(
+                method=method.path,
+                kind=method.kind,
+                code=code,
+                message=message,
+                seconds=self._registry.clock.seconds() - end.begun,
+                requests=sent if requests is None else requests.count,
+                responses=int(code is Code.OK) if responses is None else responses,
+            )
+        )
+
+    def _seen(self, result: T) -> T:
+        """As a callback that changes nothing: the caller's Deferred has fired."""
+        self._tell_end(_value(result) if isinstance(result, Failure) else result)
+        return result
+
+    # Any: the method types what a stream gives.
+    def _watched(self, stream: ResponseStream[Any]) -> ResponseStream[Any]:
+        """A stream whose end is told."""
+        if isinstance(stream, OpenResponseStream):
+            stream.when_ended(self._tell_end)
+            return stream
+        return CountedStream(stream, self._tell_end)
+
     def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
         """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
         mine = self._spec
@@ -99,6 +175,8 @@ class InterceptedCall:
         pending = surroundings.run(chain, call)
         if pending is self._same and not _has_callbacks(pending):
             self._returned = pending
+            if self._end_of_call is not None:
+                pending.addBoth(self._seen)
             return pending
         self.deferred = Deferred(self._cancelled)
         self._expected = expected
@@ -124,6 +202,7 @@ class InterceptedCall:
         if self.deferred.called:
             return  # by what another call's caller did
         pending = self._end()
+        self._tell_end(error, 0)
         self.deferred.errback(outcome_of(error, self._spec.method))
         if pending is not None:
             cancel(pending, f"an interceptor of {self._spec.method.path}")
@@ -133,21 +212,28 @@ class InterceptedCall:
             return  # it had ended before
         expected = self._expected
         if isinstance(response, expected):
+            if self._end_of_call is None:
+                self._end_of_call = _NOT_ASKED
+            elif isinstance(response, ResponseStream):
+                response = self._watched(response)  # pyright: ignore[reportUnknownArgumentType]  # of the method's
+            else:
+                self._tell_end(response)
             self.deferred.callback(response)
         else:
             name = type(response).__name__
-            self.deferred.errback(
-                TypeError(
-                    f"an interceptor answered {self._spec.method.path} with {name}, "
-                    f"not {expected.__name__}"
-                )
+            error = TypeError(
+                f"an interceptor answered {self._spec.method.path} with {name}, "
+                f"not {expected.__name__}"
             )
+            self._tell_end(error)
+            self.deferred.errback(error)
 
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
-            error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            error = _value(failure)
             outcome_of(error, self._spec.method)
             ending = ending_error(error, f"an interceptor of {self._spec.method.path}")
+            self._tell_end(ending)
             self.deferred.errback(failure if ending is error else ending)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
@@ -156,6 +242,7 @@ class InterceptedCall:
         if pending is not None:
             # Twisted fires this call's own Deferred.
             cancel(pending, f"an interceptor of {self._spec.method.path}")
+            self._tell_end(CancelledError("the caller cancelled it"))
 
     def _end(self) -> Deferred[Any] | None:
         self._over = True
@@ -166,6 +253,10 @@ class InterceptedCall:
         return pending
 
 
+def _value(failure: Failure) -> BaseException:
+    return cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+
+
 def _has_callbacks(deferred: Deferred[Any]) -> bool:
     """Whether an interceptor has added callbacks: it handles the outcome then.
 
@@ -173,6 +264,68 @@ def _has_callbacks(deferred: Deferred[Any]) -> bool:
     asking, each intercepted call would need a Deferred more, which is 13 % of its instructions.
     """
     return bool(getattr(deferred, "_callbacks", True))
+
+
+class CountedStream(ResponseStream[T]):
+    """A stream of an interceptor's own making, whose end is told when its reader has it."""
+
+    __slots__ = ("_count", "_stream", "_tell")
+
+    def __init__(
+        self, stream: ResponseStream[T], tell: Callable[[BaseException, int], None]
+    ) -> None:
+        """:param tell: called with how it ended, and how many items its reader has had."""
+        self._stream = stream
+        self._tell = tell
+        self._count = 0
+
+    async def __anext__(self) -> T:
+        try:
+            item = await self._stream.__anext__()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._tell(error, self._count)
+            raise
+        self._count += 1
+        return item
+
+    def cancel(self) -> None:
+        """End the stream early."""
+        self._stream.cancel()
+        self._tell(CancelledError("the caller cancelled it"), self._count)
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """What is in front of the first item."""
+        return self._stream.initial_metadata
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """What is behind the last one."""
+        return self._stream.trailing_metadata
+
+    def opened(self) -> Deferred[None]:
+        """As of the interceptor's stream."""
+        return self._stream.opened()
+
+    def received_initial_metadata(self) -> Deferred[Metadata]:
+        """As of the interceptor's stream."""
+        return self._stream.received_initial_metadata()
+
+    def ended(self) -> Deferred[None]:
+        """As of the interceptor's stream."""
+        return self._stream.ended()
+
+    def max_silence(self, seconds: float | None) -> Self:
+        """As of the interceptor's stream."""
+        self._stream.max_silence(seconds)
+        return self
+
+    def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
+        """As of the interceptor's stream."""
+        self._stream.skip_gaps(told)
+        return self
 
 
 class InterceptedStream(ResponseStream[T]):
@@ -201,7 +354,7 @@ class InterceptedStream(ResponseStream[T]):
 
     def _failed(self, failure: Failure) -> None:
         self._pending = None
-        error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        error = _value(failure)
         self._error = ending_error(error, "an interceptor")
         self._wake()
         self._coming.miss(self._error)

@@ -97,6 +97,11 @@ class Requests:
         # From where the server missed something when it said so last; 0 when it may say so anew.
         self._missed = 0
 
+    @property
+    def count(self) -> int:
+        """How many items the caller has given."""
+        return self._sender.count
+
     def when_failed(self, failed: Callable[[BaseException], None]) -> None:
         """Call *failed* with what asking for an item raises: the call cannot go on."""
         self._failed = failed
@@ -324,17 +329,17 @@ class Requests:
 class RequestsCall(Call):
     """A call with a stream of requests and one response, which no policy repeats."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("requests",)
 
     def __init__(self, requests: Requests, *arguments: Any) -> None:
         """:param arguments: as a :class:`Call`'s."""
         super().__init__(*arguments)
-        self._requests = requests
+        self.requests = requests
 
     def picked(self, subchannel: SubchannelPort) -> None:
         """A connection has it: the requests go there, too."""
         super().picked(subchannel)
-        self._requests.carried(subchannel.stream_control)
+        self.requests.carried(subchannel.stream_control)
 
     def requests_failed(self, error: BaseException) -> None:
         """The caller has no more items, because of an error."""
@@ -344,7 +349,7 @@ class RequestsCall(Call):
 
     def _end(self) -> None:
         super()._end()
-        self._requests.stop()
+        self.requests.stop()
 
 
 def _ignore(error: BaseException) -> None:

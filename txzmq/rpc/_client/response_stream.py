@@ -78,16 +78,17 @@ class ClientStream(StreamLife):
         "_ack_items",
         "_attempts",
         "_control",
+        "_first",
         "_from_string",
         "_heard",
         "_joined",
         "_milestones",
+        "_on_ended",
         "_on_opened",
         "_opened_by",
         "_opener",
         "_opening",
         "_registry",
-        "_requests",
         "_response_size",
         "_silence",
         "_silence_timer",
@@ -106,6 +107,7 @@ class ClientStream(StreamLife):
         "lost",
         "outcome",
         "receiver",
+        "requests",
         "shared",
         "topic",
         "trailing",
@@ -153,8 +155,11 @@ class ClientStream(StreamLife):
         self._attempts: Attempts | None = None
         # When the next attempt has to have been answered; None for no such time.
         self._opened_by: float | None = None
-        self._requests: Requests | None = None
+        self.requests: Requests | None = None
         self._on_opened: Callable[[BaseException | None], None] | None = None
+        self._on_ended: Callable[[BaseException], None] | None = None
+        # The number of the first item that it has, or will have.
+        self._first = self.receiver.sequence
         # Whether anything has arrived since it was opened: the server has the subscription.
         self._heard = False
         # Made for the first who waits for one.
@@ -186,7 +191,7 @@ class ClientStream(StreamLife):
         """Make the call that opens it."""
         registry, parent = self._registry, self._spec.parent
         self._opener = opener
-        self._requests = opener.requests
+        self.requests = opener.requests
         if opener.policy is not None:
             self._attempts = Attempts(registry, self._spec.method, opener.policy, self)
         call = opener.call(repeated=self._attempts is not None)
@@ -237,6 +242,8 @@ class ClientStream(StreamLife):
         self.topic = stream.topic
         self.bundle = stream.bundle
         self.shared = stream.shared
+        if not self.arrived_items:  # from another server either
+            self._first = stream.sequence
         self.receiver.begin(stream.sequence)
         window = self._window
         items = min(window.window_items, stream.window_items or window.window_items)
@@ -274,7 +281,7 @@ class ClientStream(StreamLife):
 
         :param call: which was to open it; None where it was open.
         """
-        attempts, requests = self._attempts, self._requests
+        attempts, requests = self._attempts, self.requests
         if attempts is None or not isinstance(error, RpcError):
             return False
         if requests is not None:
@@ -297,8 +304,8 @@ class ClientStream(StreamLife):
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.succeeded()
-            if self._requests is not None:
-                self._requests.let_go()
+            if self.requests is not None:
+                self.requests.let_go()
             self._opening_is_over()
 
     def _set_initial(self, metadata: Metadata) -> None:
@@ -386,6 +393,8 @@ class ClientStream(StreamLife):
         if self._joined:
             self.lost += lost
             self._tell_lost(lost)
+        else:
+            self._first += lost
 
     def _tell_lost(self, lost: int) -> None:
         if self._told is None:
@@ -611,7 +620,7 @@ class ClientStream(StreamLife):
         if parent is not None and self._with_parent is not None:
             parent.release(self._with_parent)
         self._leave_connection()
-        requests, self._requests = self._requests, None
+        requests, self.requests = self.requests, None
         if requests is not None:
             requests.stop()
         self._tell_opened()
@@ -619,6 +628,21 @@ class ClientStream(StreamLife):
         self._silence_timer = None  # which has this stream, as this has it
         if self._milestones is not None:
             self._milestones.end(self.outcome, self.initial)
+        if self._on_ended is not None:
+            self._on_ended(self.outcome)
+
+    def when_ended(self, told: Callable[[BaseException], None]) -> None:
+        """Call *told* once with its outcome, when that is known."""
+        if self.outcome is None:
+            self._on_ended = told
+        else:
+            told(self.outcome)
+
+    @property
+    def arrived_items(self) -> int:
+        """How many items have arrived in order, those that are not read included."""
+        receiver = self.receiver
+        return receiver.sequence - self._first - self.lost - (receiver.end is not None)
 
     def _open_anew(self) -> None:
         """It is opened once more, or waits for that."""
@@ -661,6 +685,12 @@ class OpenResponseStream(ResponseStream[T]):
         core: ClientStream | None = getattr(self, "_core", None)
         if core is not None and core.is_registered:
             core.forgotten()
+
+    def when_ended(self, told: Callable[[BaseException, int], None]) -> None:
+        """Call *told* once with its outcome, and how many items have arrived."""
+        # Not this object, which is to be garbage when its reader forgets it.
+        core = self._core
+        core.when_ended(lambda outcome: told(outcome, core.arrived_items))
 
     def cancel(self) -> None:
         """End the stream early."""

@@ -24,7 +24,7 @@ __all__ = ["Attempt", "RetriedCall"]
 class Attempt(Call):
     """One attempt of a logical call, which alone decides whether there is another."""
 
-    __slots__ = ("_not_executed", "_requests", "answered", "number", "succeeded")
+    __slots__ = ("_not_executed", "answered", "number", "requests", "succeeded")
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Attempt(Call):
         """
         super().__init__(registry, spec, head, body, response_size, used)
         self.number = number
-        self._requests = requests
+        self.requests = requests
         #: Whether a server has said why it failed, or that it did not.
         self.answered = False
         self.succeeded = False
@@ -52,8 +52,8 @@ class Attempt(Call):
     def picked(self, subchannel: SubchannelPort) -> None:
         """A connection has it: the requests go there, too."""
         super().picked(subchannel)
-        if self._requests is not None:
-            self._requests.carried(subchannel.stream_control)
+        if self.requests is not None:
+            self.requests.carried(subchannel.stream_control)
 
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply has arrived."""
@@ -83,11 +83,11 @@ class RetriedCall:
         "_key",
         "_live",
         "_registry",
-        "_requests",
         "_response_size",
         "_spec",
         "deferred",
         "over",
+        "requests",
     )
 
     def __init__(
@@ -106,7 +106,7 @@ class RetriedCall:
         self._head = head
         self._body = body
         self._response_size = response_size
-        self._requests = requests
+        self.requests = requests
         self._attempts = Attempts(registry, spec.method, policy, self)
         # Whether an attempt was made, so that less time is left for the next one.
         self._has_begun = False
@@ -128,12 +128,12 @@ class RetriedCall:
         self._attempts.start()
 
     def _new_key(self) -> None:
-        if self._requests is None and is_repeatable(self._spec.method.idempotency_level):
+        if self.requests is None and is_repeatable(self._spec.method.idempotency_level):
             self._key = os.urandom(REQUEST_KEY_SIZE)
 
     def attempt(self, number: int, used: Collection[Any]) -> None:
         """Make an attempt."""
-        registry, spec, requests = self._registry, self._spec, self._requests
+        registry, spec, requests = self._registry, self._spec, self.requests
         head = attempt_head(self._head._replace(request_key=self._key), spec.metadata, number)
         if requests is not None:
             head = head._replace(open_stream=OpenStream(requests=requests.id))
@@ -188,7 +188,7 @@ class RetriedCall:
 
         Not after a response that only this client has refused: the server has had them all.
         """
-        requests = self._requests
+        requests = self.requests
         if requests is None:
             return True
         if attempt.succeeded:
@@ -236,8 +236,8 @@ class RetriedCall:
         parent = self._spec.parent
         if parent is not None:
             parent.release(self.deferred)
-        if self._requests is not None:
-            self._requests.stop()
+        if self.requests is not None:
+            self.requests.stop()
         for attempt in list(self._live):
             if attempt is not winner:
                 attempt.deferred.cancel()

@@ -274,6 +274,8 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     """A ROUTER that listens at one endpoint."""
 
     endpoint_type = ZmqEndpointType.bind
+    #: A stranger could take a client's place; and no client of ours chooses its identity.
+    handover = False
 
     def __init__(
         self,

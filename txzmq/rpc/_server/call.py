@@ -211,6 +211,11 @@ class ServedCall:
         self.detached = True
         self.listener.wire.finish(self.key)
 
+    @property
+    def requests_taken(self) -> int:
+        """How many requests the handler was given."""
+        return 1
+
     def interrupt(self, reason: str, calls: OpenCalls) -> None:
         """Have the handler end; the call has been answered, or nobody wants its answer."""
         self.context.cancel(reason)
@@ -223,7 +228,7 @@ class ServedCall:
 class StreamCall(ServedCall):
     """A call in which requests or responses stream."""
 
-    __slots__ = ("_surroundings", "open_stream", "requests")
+    __slots__ = ("_received", "_surroundings", "open_stream", "requests")
 
     def __init__(
         self,
@@ -242,12 +247,17 @@ class StreamCall(ServedCall):
         """
         super().__init__(listener, key, method, context, deadline, body)
         self.open_stream = open_stream
-        self.requests = requests
+        self.requests = self._received = requests
         self._surroundings = super().surroundings
 
     def take_request(self) -> Any:
         """What the handler gets: a request, or the stream of them."""
         return self.requests if self.method.request_streaming else super().take_request()
+
+    @property
+    def requests_taken(self) -> int:
+        """How many requests the handler was given."""
+        return 1 if self._received is None else self._received.taken
 
     def hand_over_requests(self) -> ReceivedRequests | None:
         """The stream of requests, which lives as long as the stream of responses from now on."""

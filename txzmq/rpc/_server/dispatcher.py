@@ -26,6 +26,7 @@ from txzmq.rpc._server.status import (
     encode_reply,
     log_late_failure,
     status_of,
+    tell_end,
     too_much_metadata,
 )
 from txzmq.rpc._server.streams import StreamRegistry
@@ -183,7 +184,14 @@ class Dispatcher:
             return
         deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
-        context = Context(head.path, head.metadata, address, clock=self.clock, deadline=deadline)
+        context = Context(
+            head.path,
+            head.metadata,
+            address,
+            clock=self.clock,
+            deadline=deadline,
+            arrived=arrived,
+        )
         call = ServedCall(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
             return
@@ -216,6 +224,7 @@ class Dispatcher:
             clock=self.clock,
             deadline=deadline,
             first_item=open_stream.sequence or 1,
+            arrived=arrived,
         )
         requests = None
         if method.request_streaming:
@@ -469,6 +478,18 @@ class Dispatcher:
             call.listener.answer(call.key, head, body)
         else:
             self._answer_all(call, head, body)
+        if head.stream is None:  # else it goes on as a stream
+            if context.end is None:
+                context.end_unasked()
+            else:
+                self._tell_end(call, head)
+
+    def _tell_end(self, call: ServedCall, head: ResponseHead) -> None:
+        """A call that is no open stream has ended."""
+        responses = int(head.code is Code.OK)
+        kind = call.method.method.kind
+        now = self.clock.seconds()
+        tell_end(call.context, kind, head, now, call.requests_taken, responses)
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
         """Answer a request that has a key, and those with the same key that wait."""
@@ -515,6 +536,7 @@ class Dispatcher:
             call.leave_queue()
             self._admission.remove(call.place, call)
         call.interrupt(reason, self._open_calls)
+        self._tell_end(call, ResponseHead(Code.CANCELLED, reason))
 
     def _too_late(self, call: ServedCall) -> None:
         if call.settled:

@@ -183,6 +183,11 @@ class ReceivedRequests(RequestStream[Any]):
         response = streams_pb2.SendResponse(taken=self._taken)
         replies.answer(key, OK, response.SerializeToString())
 
+    @property
+    def taken(self) -> int:
+        """How many items the handler was given."""
+        return self._taken
+
     # -- what the handler reads --------------------------------------------------------------
 
     async def __anext__(self) -> Any:

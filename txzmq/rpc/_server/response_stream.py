@@ -29,6 +29,7 @@ from txzmq.rpc._server.status import (
     encode_reply,
     log_late_failure,
     status_of,
+    tell_end,
     too_much_metadata,
 )
 from txzmq.rpc._wire.headers import OK, ResponseHead
@@ -38,7 +39,7 @@ from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code, ResourceExhausted
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
-from txzmq.rpc.method import Method
+from txzmq.rpc.method import Kind, Method
 
 __all__ = ["KeptBytes", "ServedStream", "StreamOwner", "StreamPublisher", "is_source"]
 
@@ -574,9 +575,8 @@ class ServedStream(StreamLife):
         owner.settled()
 
     def _close_requests(self) -> None:
-        requests, self._requests = self._requests, None
-        if requests is not None:
-            requests.close()
+        if self._requests is not None:
+            self._requests.close()
 
     def finish(self, head: ResponseHead) -> None:
         """Publish the end; the stream is kept until the client has it."""
@@ -592,10 +592,20 @@ class ServedStream(StreamLife):
         owner.deadlines.remove(self, self._deadline_tick)
         if self.shared is not None:
             # Nobody acknowledges it, so it is kept for a while.
-            owner.shared.end(self.publisher, self.shared, self)
+            owner.shared.end(self.publisher, self.shared, self, head)
             owner.graces.remove(self, self._grace_tick)
             self._wait_for_subscriber()
         self.publisher.publish_soon(self)
+        self._tell_end(head)
+
+    def _tell_end(self, head: ResponseHead) -> None:
+        """Its end is known on this side: tell those who asked."""
+        requests = self._requests
+        kind = Kind.UNARY_STREAM if requests is None else Kind.STREAM_STREAM
+        taken = 1 if requests is None else requests.taken
+        tell_end(self.context, kind, head, self._owner.clock.seconds(), taken, self.sender.count)
+        if self.shared is not None:
+            self._owner.shared.tell()
 
     def time_is_up(self) -> None:
         """Its deadline has passed."""
@@ -620,6 +630,7 @@ class ServedStream(StreamLife):
         self.remove()
         self._interrupt(reason)
         self._owner.settled()
+        self._tell_end(ResponseHead(Code.CANCELLED, reason))
 
     def caller_gave_no_sign(self, peer: bytes) -> None:
         """A client that shares the stream has been silent for too long."""

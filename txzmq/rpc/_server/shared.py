@@ -14,16 +14,30 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.context import Context
 from txzmq.rpc.method import Method, Sharing
 
-__all__ = ["SharedCallers", "SharedKey", "SharedRequest", "SharedRuns", "is_shared", "share"]
+__all__ = [
+    "Left",
+    "SharedCallers",
+    "SharedKey",
+    "SharedRequest",
+    "SharedRuns",
+    "is_shared",
+    "share",
+]
 
 #: What calls that share a run have in common: the method's path and the serialised request.
 SharedKey: TypeAlias = tuple[str, bytes]
 #: What a call is known by: its key; a number where its key is in use already, or not known.
 _Name: TypeAlias = "CallKey | int"
+
+
+#: Told when a call does not share a run any more, with how the run has ended; None if the call has
+#: left before.
+Left: TypeAlias = "Callable[[ResponseHead | None], None]"
 
 
 class SharedRequest:
@@ -113,15 +127,24 @@ class SharedRuns(Generic[S]):
         """A run begins."""
         self._runs[publisher, key] = run
 
-    def end(self, publisher: object, key: SharedKey, run: S) -> None:
-        """A run has ended: no call can join it, and those that share it are forgotten."""
+    def end(
+        self, publisher: object, key: SharedKey, run: S, head: ResponseHead | None = None
+    ) -> None:
+        """A run has ended: no call can join it, and those that share it are forgotten.
+
+        :param head: how it has ended; None if nobody shares it.
+        """
         if self._runs.get((publisher, key)) is run:  # a later run may have the key
             del self._runs[publisher, key]
-        self._callers.dismiss(run)
+        self._callers.dismiss(run, head)
 
-    def join(self, run: S, key: CallKey, now: float) -> None:
-        """A call shares a run."""
-        self._callers.join(run, key, now)
+    def tell(self) -> None:
+        """Tell those who asked of the calls that share runs no more."""
+        self._callers.tell()
+
+    def join(self, run: S, key: CallKey, now: float, left: Left | None = None) -> None:
+        """A call shares a run; *left* is told when it does not any more."""
+        self._callers.join(run, key, now, left)
 
     def leave(self, run: S, peer: bytes) -> None:
         """A client says that one of its calls leaves a run."""
@@ -168,6 +191,7 @@ class SharedRuns(Generic[S]):
     def _end_if_unused(self, run: S) -> None:
         if not self._callers.of_run(run):
             run.cancel("no call shares it any more")
+        self._callers.tell()
 
 
 class SharedCallers(Generic[R]):
@@ -188,6 +212,17 @@ class SharedCallers(Generic[R]):
         self._present: Counter[R] = Counter()
         self._absent: Counter[R] = Counter()
         self._count = 0
+        # Of the calls whose end somebody waits for, by peer and name; and of those that are absent.
+        self._left: dict[tuple[bytes, _Name], Left] = {}
+        self._left_absent: dict[R, list[Left]] = {}
+        # Whom to tell, and what, once nothing is in the middle of a change.
+        self._to_tell: list[tuple[Left, ResponseHead | None]] = []
+
+    def tell(self) -> None:
+        """Tell those who asked of the calls that share runs no more."""
+        while self._to_tell:
+            left, head = self._to_tell.pop(0)
+            left(head)
 
     def __len__(self) -> int:
         """How many calls there are; absent ones do not count."""
@@ -201,13 +236,15 @@ class SharedCallers(Generic[R]):
         """How many calls share a run, absent ones included."""
         return self._present[run] + self._absent[run]
 
-    def join(self, run: R, key: CallKey, now: float) -> None:
-        """A call shares a run."""
+    def join(self, run: R, key: CallKey, now: float, left: Left | None = None) -> None:
+        """A call shares a run; *left* is told when it does not any more."""
         # A peer that breaks the protocol may use a key again.
         known = key in self._runs.get(key[0], ())
-        self._add(run, key[0], next(self._numbers) if known else key, now)
+        self._add(run, key[0], next(self._numbers) if known else key, now, left)
 
-    def _add(self, run: R, peer: bytes, name: _Name, now: float) -> None:
+    def _add(self, run: R, peer: bytes, name: _Name, now: float, left: Left | None) -> None:
+        if left is not None:
+            self._left[peer, name] = left
         self._runs.setdefault(peer, {})[name] = run
         self._calls.setdefault(run, {}).setdefault(peer, {})[name] = now
         self._heard.setdefault(run, {})[peer] = now
@@ -221,13 +258,22 @@ class SharedCallers(Generic[R]):
             # The oldest: the peer may not have heard of the newest yet, and cancel it.
             self._remove(run, peer, next(iter(calls)))
         else:
-            self._one_less_absent(run)
+            self._has_left(self._one_less_absent(run))
 
-    def _one_less_absent(self, run: R) -> None:
+    def _has_left(self, left: Left | None, head: ResponseHead | None = None) -> None:
+        if left is not None:
+            self._to_tell.append((left, head))
+
+    def _one_less_absent(self, run: R) -> Left | None:
+        """One that is absent comes back, or has left; nobody knows which one."""
+        waiting = self._left_absent.get(run)
+        left = waiting.pop(0) if waiting else None
         if self._absent[run] > 1:
             self._absent[run] -= 1
         else:
             del self._absent[run]
+            self._left_absent.pop(run, None)
+        return left
 
     def leave_by_call(self, key: CallKey) -> R | None:
         """The client cancels a call; the run that the call has left, if it shared one."""
@@ -236,7 +282,8 @@ class SharedCallers(Generic[R]):
             self._remove(run, key[0], key)
         return run
 
-    def _remove(self, run: R, peer: bytes, name: _Name) -> None:
+    def _remove(self, run: R, peer: bytes, name: _Name, head: ResponseHead | None = None) -> None:
+        self._has_left(self._left.pop((peer, name), None), head)
         self._count -= 1
         self._present[run] -= 1
         del self._runs[peer][name]
@@ -256,13 +303,18 @@ class SharedCallers(Generic[R]):
         """
         calls = list(self._runs.get(peer, {}).items())
         for name, run in calls:
+            left = self._left.pop((peer, name), None)
             self._remove(run, peer, name)
             self._absent[run] += 1
+            if left is not None:
+                self._left_absent.setdefault(run, []).append(left)
         return [run for _, run in calls]
 
-    def forget_absent(self, run: R) -> None:
+    def forget_absent(self, run: R, head: ResponseHead | None = None) -> None:
         """Lost peers do not come back to a run any more."""
         del self._absent[run]
+        for left in self._left_absent.pop(run, ()):
+            self._has_left(left, head)
 
     def heard(self, run: R, peer: bytes, now: float) -> None:
         """A peer has said something of a run."""
@@ -284,25 +336,26 @@ class SharedCallers(Generic[R]):
         self.heard(run, peer, now)
         known = self._calls.get(run, {}).get(peer, {})
         for _ in range(calls - len(known)):
+            left = None
             if self._absent[run]:
-                self._one_less_absent(run)
+                left = self._one_less_absent(run)
             elif room <= 0:
                 break
             else:
                 room -= 1
-            self._add(run, peer, next(self._numbers), now)  # nobody cancels it by its key
+            self._add(run, peer, next(self._numbers), now, left)  # nobody cancels it by its key
         surplus = len(known) - calls
         for name, joined in list(known.items())[: max(0, surplus)]:
             if now - joined > self._grace:
                 self._remove(run, peer, name)
 
-    def forget(self, run: R, peer: bytes) -> None:
+    def forget(self, run: R, peer: bytes, head: ResponseHead | None = None) -> None:
         """The calls of a peer share a run no more."""
         for name in list(self._calls.get(run, {}).get(peer, ())):
-            self._remove(run, peer, name)
+            self._remove(run, peer, name, head)
 
-    def dismiss(self, run: R) -> None:
+    def dismiss(self, run: R, head: ResponseHead | None = None) -> None:
         """A run has ended: forget its calls."""
         for peer in list(self._calls.get(run, ())):
-            self.forget(run, peer)
-        self.forget_absent(run)
+            self.forget(run, peer, head)
+        self.forget_absent(run, head)

@@ -20,8 +20,10 @@ from twisted.python.failure import Failure
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError, to_code
+from txzmq.rpc.method import Kind
+from txzmq.rpc.records import CallRecord
 
-__all__ = ["encode_reply", "log_late_failure", "status_of", "too_much_metadata"]
+__all__ = ["encode_reply", "log_late_failure", "status_of", "tell_end", "too_much_metadata"]
 
 _log = Logger()
 _CANNOT_BE_SENT: Final = ResponseHead(
@@ -79,6 +81,32 @@ def log_late_failure(failure: Failure, context: Context) -> None:
         method=context.method,
         peer=context.peer or "a peer without address",
     )
+
+
+def tell_end(
+    context: Context, kind: Kind, head: ResponseHead, now: float, requests: int, responses: int
+) -> None:
+    """A call has ended: tell those who asked; does nothing if they know.
+
+    :param head: what its client is told, or would be.
+    :param now: by the clock.
+    :param requests: how many the handler was given.
+    :param responses: how many it gave.
+    """
+    if context.end is None:
+        context.end_unasked()
+    elif not context.end.is_over:
+        context.end.reach(
+            CallRecord(
+                method=context.method,
+                kind=kind,
+                code=to_code(head.code),
+                message=head.message,
+                seconds=now - context.arrived,
+                requests=requests,
+                responses=responses,
+            )
+        )
 
 
 def encode_reply(head: ResponseHead, body: bytes = b"") -> tuple[bytes, bytes]:

@@ -25,7 +25,8 @@ from txzmq.rpc._server.response_stream import (
     StreamPublisher,
     is_source,
 )
-from txzmq.rpc._server.shared import SharedRequest, SharedRuns, is_shared
+from txzmq.rpc._server.shared import Left, SharedRequest, SharedRuns, is_shared
+from txzmq.rpc._server.status import tell_end
 from txzmq.rpc._server.stream_liveness import Greetings, Heartbeats, Keepalive
 from txzmq.rpc._wire.headers import OpenedStream, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.server import CallKey
@@ -33,6 +34,7 @@ from txzmq.rpc._wire.streams import SEPARATOR, Publication, Ring, Sender
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
+from txzmq.rpc.method import Kind
 from txzmq.rpc.v1.streams_pb2 import Position
 
 __all__ = ["StreamRegistry"]
@@ -268,8 +270,23 @@ class StreamRegistry:
         if run is None:
             run = self._begin_run(publisher, wanted)
             self._hold(run, peer, call.size)
-        self.shared.join(run, call.key, self.clock.seconds())
+        self.shared.join(run, call.key, self.clock.seconds(), self._end_of_shared(call, run))
         return self._opened(run)._replace(initial=run.context.initial_metadata)
+
+    def _end_of_shared(self, call: StreamCall, run: ServedStream) -> Left | None:
+        """What is to be told when a call does not share a run any more; None if nobody asked."""
+        context, sender = call.context, run.sender
+        if context.end is None:
+            context.end_unasked()
+            return None
+        before = sender.count - len(sender)  # items that it does not get
+
+        def left(head: ResponseHead | None) -> None:
+            head = head or ResponseHead(Code.CANCELLED, "the call shares the stream no more")
+            items = sender.count - before
+            tell_end(context, Kind.UNARY_STREAM, head, self.clock.seconds(), 1, items)
+
+        return left
 
     def _begin_run(self, publisher: StreamPublisher, wanted: SharedRequest) -> ServedStream:
         """The handler serves all calls with this request, and knows of none of them."""
@@ -279,7 +296,7 @@ class StreamRegistry:
             self,
             publisher,
             method,
-            Context(method.path, clock=self.clock),
+            Context(method.path, clock=self.clock, arrived=self.clock.seconds()),
             wanted,
             Ring(replay, self.limits.stream_window_bytes),
             contextvars.copy_context(),

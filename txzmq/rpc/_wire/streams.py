@@ -195,6 +195,11 @@ class Sender:
         return self.sequence - self.acknowledged
 
     @property
+    def count(self) -> int:
+        """How many items it was given; the end does not count."""
+        return self.sequence - self._first - self.ended
+
+    @property
     def is_full(self) -> bool:
         """Whether another item has to wait for an acknowledgement."""
         return (
@@ -521,6 +526,7 @@ class Receiver:
     def take_back_end(self) -> None:
         """The end was not the end after all: another server goes on in its place."""
         self.sequence -= 1
+        self.end = None
 
     def skip(self, sequence: int) -> int:
         """Give up the items that are missing before *sequence*.

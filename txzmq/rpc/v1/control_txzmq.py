@@ -14,12 +14,9 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
+import txzmq.testing as _testing
 
 from txzmq.rpc.v1 import control_pb2 as _control_pb2
-
-if _typing.TYPE_CHECKING:
-    import txzmq.testing as _testing
-    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 
@@ -81,7 +78,7 @@ class ControlClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_control_pb2.CancelResponse]:
+    ) -> _rpc.Deferred[_control_pb2.CancelResponse]:
         """Ends a call that the caller does not want any more; its reply is not sent. Does nothing if the
         server does not have the call (any more).
 
@@ -103,7 +100,7 @@ class ControlClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_control_pb2.PingResponse]:
+    ) -> _rpc.Deferred[_control_pb2.PingResponse]:
         """A sign of life, from a client that waits for replies and has received nothing for a while. A
         server may refuse one that comes within 5 seconds of the last one on the same connection; that
         is a sign of life, too.
@@ -126,7 +123,7 @@ class ControlClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_control_pb2.LeaveResponse]:
+    ) -> _rpc.Deferred[_control_pb2.LeaveResponse]:
         """Says that the client sends no more calls on this connection, because it has learned that the
         server shuts down, and waits for no more replies. The server need not wait for it any more.
 
@@ -252,9 +249,7 @@ class ControlFakeClient(ControlClient):
             _control_pb2.LeaveRequest, _control_pb2.LeaveResponse
         ] | None = None,
     ) -> None:
-        from txzmq.testing import FakeCaller as _FakeCaller
-
-        self._channel = _FakeCaller(
+        self._channel = _testing.FakeCaller(
             {
                 "cancel": cancel,
                 "ping": ping,

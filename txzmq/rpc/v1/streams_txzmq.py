@@ -14,12 +14,9 @@ import typing as _typing
 
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
+import txzmq.testing as _testing
 
 from txzmq.rpc.v1 import streams_pb2 as _streams_pb2
-
-if _typing.TYPE_CHECKING:
-    import txzmq.testing as _testing
-    from twisted.internet.defer import Deferred as _Deferred
 
 _method.require_level(1, __name__)
 
@@ -91,7 +88,7 @@ class StreamsClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_streams_pb2.AcknowledgeResponse]:
+    ) -> _rpc.Deferred[_streams_pb2.AcknowledgeResponse]:
         """Says how far the client has come with its streams, so that more may be published. Also asked
         for by a heartbeat, and after a connection was lost.
 
@@ -113,7 +110,7 @@ class StreamsClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_streams_pb2.ReplayResponse]:
+    ) -> _rpc.Deferred[_streams_pb2.ReplayResponse]:
         """Asks for what was published and did not arrive.
 
         Takes ``txzmq.rpc.v1.ReplayRequest``, returns ``txzmq.rpc.v1.ReplayResponse``.
@@ -134,7 +131,7 @@ class StreamsClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_streams_pb2.CancelStreamsResponse]:
+    ) -> _rpc.Deferred[_streams_pb2.CancelStreamsResponse]:
         """Ends streams of responses that the client does not want any more.
 
         Takes ``txzmq.rpc.v1.CancelStreamsRequest``, returns ``txzmq.rpc.v1.CancelStreamsResponse``.
@@ -155,7 +152,7 @@ class StreamsClient:
         timeout: _builtins.float | None = None,
         metadata: _rpc.MetadataInput | None = None,
         wait_for_ready: _builtins.bool | None = None,
-    ) -> _Deferred[_streams_pb2.SendResponse]:
+    ) -> _rpc.Deferred[_streams_pb2.SendResponse]:
         """Sends items of a stream of requests. The reply, if one is wanted, comes when the handler has
         taken them.
 
@@ -304,9 +301,7 @@ class StreamsFakeClient(StreamsClient):
             _streams_pb2.SendRequest, _streams_pb2.SendResponse
         ] | None = None,
     ) -> None:
-        from txzmq.testing import FakeCaller as _FakeCaller
-
-        self._channel = _FakeCaller(
+        self._channel = _testing.FakeCaller(
             {
                 "acknowledge": acknowledge,
                 "replay": replay,
