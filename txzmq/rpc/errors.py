@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, TypeVar
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
+from txzmq import _check
+
 __all__ = [
     "Aborted",
     "AlreadyExists",
@@ -148,24 +150,27 @@ class RpcError(Exception):
             packed into one.
         :param metadata: trailing metadata to send with the error.
         :raises ValueError: if *code* is OK.
-        :raises TypeError: if *code* is not a number, or a detail not a message.
+        :raises TypeError: if *code* is not a number, *message* not a str, a detail not a message,
+            or *metadata* are no pairs.
         :raises google.protobuf.message.EncodeError: if a detail lacks a required field.
         """
         # Callers without a type checker: RpcError("the message") would lose the message.
         if not isinstance(code, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"RpcError takes a code first, not {code!r}")
+            raise TypeError(f"RpcError takes a code first, not {_check.shown(code)}")
         code = to_code(code)
         if code is Code.OK:
             raise ValueError("an RpcError cannot have the code OK")
         super().__init__(code, message)
+        if not isinstance(message, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _check.wrong_type("message", message, "str")
         self.code = code
         self.message = message
-        self.details = tuple(map(_pack, details))
+        self.details = _packed(details) if details != () else ()
         pairs = cast(
             "Iterable[tuple[str, str | bytes]]",  # to pyright an unknown Mapping otherwise
             metadata.items() if isinstance(metadata, Mapping) else metadata,
         )
-        self.metadata = tuple(pairs)
+        self.metadata = _pairs(pairs) if pairs != () else ()
 
     def detail(self, message_type: type[T], /) -> T | None:
         """The first detail of a type that can be parsed; None if there is none. ::
@@ -217,12 +222,30 @@ class RpcError(Exception):
         self.details = tuple(AnyMessage(type_url=url, value=value) for url, value in details)
 
 
+def _packed(details: object) -> tuple[AnyMessage, ...]:
+    if not isinstance(details, Iterable):
+        raise _check.wrong_type("details", details, "a sequence of messages")
+    return tuple(map(_pack, cast("Iterable[Message]", details)))
+
+
+def _pairs(metadata: object) -> TrailingMetadata:
+    """Any pairs: those that cannot be sent are refused where they are to be."""
+    what = "a mapping, or pairs of key and value"
+    if not isinstance(metadata, Iterable):
+        raise _check.wrong_type("metadata", metadata, what)
+    pairs = tuple(cast("Iterable[tuple[str, str | bytes]]", metadata))
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]  # untyped callers
+            raise _check.wrong_type("metadata", pair, what)
+    return pairs
+
+
 def _pack(detail: Message) -> AnyMessage:
     if isinstance(detail, AnyMessage):
         return detail
     # A caller without a type checker may pass anything.
     if not isinstance(detail, Message):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a detail must be a message, not {detail!r}")
+        raise TypeError(f"details: each must be a message, not {_check.shown(detail)}")
     packed = AnyMessage()
     packed.Pack(detail)
     return packed
@@ -269,6 +292,8 @@ class _ErrorOfOneCode(RpcError):
         """
         if isinstance(code, str):
             message = code or message
+        elif not isinstance(code, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+            raise _check.wrong_type(f"the message of {type(self).__name__}", code, "str")
         elif to_code(code) is not self.CODE:
             raise ValueError(f"{type(self).__name__} cannot have the code {code!r}")
         super().__init__(self.CODE, message, details=details, metadata=metadata)

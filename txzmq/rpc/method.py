@@ -8,10 +8,13 @@ understands it. Nothing else crosses from the generator to the runtime.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, final
 
 from google.protobuf.message import Message
+
+from txzmq import _check
 
 __all__ = [
     "GENERATED_LEVEL",
@@ -28,6 +31,8 @@ __all__ = [
 
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
+
+_PATH: Final = re.compile(r"/[^/]+/[^/]+")
 
 #: The level of the interface between generated code and runtime that this runtime has. It grows
 #: by one when generated code needs something that an older runtime lacks.
@@ -104,6 +109,12 @@ class StreamOptions:
     #: Whether another server may continue the stream of a lost one.
     resumable: bool = False
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.instance("sharing", self.sharing, Sharing, "a Sharing")
+        _check.integer("replay", self.replay)
+        _check.boolean("resumable", self.resumable)
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +137,23 @@ class Method(Generic[Req, Res]):
     #: None where the proto says nothing, which means ``StreamOptions()``.
     stream: StreamOptions | None = None
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.text("path", self.path, "/package.Service/Method")
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(f"path must be /package.Service/Method, not {self.path!r}")
+        _check.text("name", self.name, "the name of a Python method")
+        for name in ("request_type", "response_type"):
+            message = getattr(self, name)
+            if not isinstance(message, type) or not hasattr(message, "SerializeToString"):
+                raise _check.wrong_type(name, message, "a class of messages")
+        _check.instance("kind", self.kind, Kind, "a Kind")
+        what = "an IdempotencyLevel"
+        _check.instance("idempotency_level", self.idempotency_level, IdempotencyLevel, what)
+        _check.boolean("deprecated", self.deprecated)
+        if self.stream is not None:
+            _check.instance("stream", self.stream, StreamOptions, "a StreamOptions or None")
+
     def __repr__(self) -> str:
         return f"<Method {self.path} {self.kind.name}>"
 
@@ -139,6 +167,13 @@ class Service:
     name: str
     # Any: the methods of one service differ in their message types.
     methods: tuple[Method[Any, Any], ...]
+
+    def __post_init__(self) -> None:
+        """:raises TypeError: for a value of a wrong type."""
+        _check.text("name", self.name, "package.Service")
+        _check.instance("methods", self.methods, tuple, "a tuple of Method")
+        for method in self.methods:
+            _check.instance("methods", method, Method, "a tuple of Method")
 
     def __repr__(self) -> str:
         return f"<Service {self.name} with {len(self.methods)} methods>"

@@ -8,13 +8,14 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from txzmq import _check
 from txzmq._timer import ResettableTimer
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.addresses import ANY_IPC, announced, beside, is_multicast, split_scheme
+from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.secure_bind import check_endpoint
-from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
 from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import served_methods
@@ -68,10 +69,16 @@ class Server:
         :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if two of them implement one service.
+        :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
+            place of an instance; or if a handler does not take a request and a context.
         """
-        if isinstance(factory, ZmqFactory):
-            factory = ZmqNetwork(factory, socket_options)
-        self._network: Network = factory
+        self._network = network_for(factory, socket_options)
+        _check.functions("interceptors", interceptors, ("request", "context", "proceed"))
+        if limits is not None:
+            _check.instance("limits", limits, ServerLimits, "a ServerLimits or None")
+        _check.boolean("debug", debug)
+        _check.boolean("batching", batching)
+        check_observer(observer)
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
@@ -131,6 +138,9 @@ class Server:
         :raises ValueError: if *multicast* is no address of a group, or *publisher* is one.
         """
         self._guard.check()
+        _check.boolean("insecure", insecure)
+        if advertise is not None:
+            _check.text("advertise", advertise, "an address")
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         if multicast is not None and not is_multicast(multicast):
@@ -185,6 +195,7 @@ class Server:
         :raises RuntimeError: after :meth:`stop`.
         """
         self._guard.check()
+        _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         if not insecure:
@@ -231,8 +242,10 @@ class Server:
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
+        :raises ValueError: if *grace* is below 0, or no number.
         """
         self._guard.check()
+        _check.number("grace", grace)
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()

@@ -14,9 +14,17 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from txzmq import _check
 from txzmq.rpc.metadata import Metadata
 
-__all__ = ["RequestStream", "ResponseStream", "StreamResult", "StreamWriter"]
+__all__ = [
+    "RequestStream",
+    "ResponseStream",
+    "StreamResult",
+    "StreamWriter",
+    "check_silence",
+    "check_told",
+]
 
 T = TypeVar("T")
 
@@ -32,6 +40,18 @@ StreamResult: TypeAlias = (
 #: Items that wait in a writer before its producer is paused, and before an item is refused.
 _ENOUGH: Final = 256
 _LIMIT: Final = 65_536
+
+
+def check_silence(seconds: object) -> None:
+    """Check what :meth:`ResponseStream.max_silence` is given."""
+    if seconds is not None:
+        _check.number("seconds", seconds, above=True, endless="None")
+
+
+def check_told(told: object) -> None:
+    """Check what :meth:`ResponseStream.skip_gaps` is given."""
+    if told is not None:
+        _check.function("told", told, ("number",))
 
 
 class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
@@ -109,7 +129,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
         :param seconds: None for no such limit.
         :return: the stream itself.
+        :raises ValueError: if *seconds* are not above 0, or TypeError if they are no number.
         """
+        check_silence(seconds)
         return self
 
     def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
@@ -120,7 +142,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
         :param told: called at each loss, with the number of items that were lost.
         :return: the stream itself.
+        :raises TypeError: if *told* is no function of one number.
         """
+        check_told(told)
         return self
 
     def each(self, callback: Callable[[T], object]) -> Deferred[None]:
@@ -132,7 +156,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
             *callback*. Cancelling it cancels the stream.
+        :raises TypeError: if *callback* is no function of one item.
         """
+        _check.function("callback", callback, ("item",))
         return Deferred.fromCoroutine(self._each(callback))
 
     async def _each(self, callback: Callable[[T], object]) -> None:
@@ -183,7 +209,10 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         """
         :param enough: items that may wait before the producer is paused.
         :param limit: items that may wait before :meth:`write` raises.
+        :raises ValueError: unless they are 1 or more, or TypeError if one is no integer.
         """
+        _check.integer("enough", enough, 1)
+        _check.integer("limit", limit, 1)
         self._enough = enough
         self._limit = limit
         self._items: deque[T] = deque()
@@ -240,7 +269,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         self._finish(StopAsyncIteration())
 
     def fail(self, error: Exception) -> None:
-        """End the stream with an error, as if the handler raised it; nothing if it has ended."""
+        """End the stream with an error, as if the handler raised it; nothing if it has ended.
+
+        :raises TypeError: if *error* is no exception.
+        """
+        _check.instance("error", error, BaseException, "an exception")
         self._finish(error)
 
     def _finish(self, end: Exception) -> None:
