@@ -28,6 +28,7 @@ WORDS = {
 #: Modules of the socket layer that know no ZeroMQ.
 GROUND = {
     "txzmq._check",
+    "txzmq._escape",
     "txzmq._guard",
     "txzmq._ids",
     "txzmq._lazy_exports",

@@ -38,6 +38,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from txzmq import _check
+from txzmq._escape import escaped
 
 __all__ = [
     "Aborted",
@@ -109,7 +110,9 @@ class RpcError(Exception):
     is equal only to itself.
 
     :ivar code: why the call failed.
-    :ivar message: for the developer who reads the log, not for the end user.
+    :ivar message: for the developer who reads the log, not for the end user. As text
+        (``str(error)``) it has every character escaped that does not print, such as a newline: who
+        sent it could forge lines of a log, or move the cursor of a terminal.
     :ivar details: messages for programs, each a ``google.protobuf.Any``, as in
         ``google.rpc.Status``; :meth:`detail` and :meth:`details_of` read them by type.
     :ivar metadata: the trailing metadata of the call.
@@ -202,7 +205,9 @@ class RpcError(Exception):
         return self
 
     def __str__(self) -> str:
-        return f"{self.code.name}: {self.message}" if self.message else self.code.name
+        if not self.message:
+            return self.code.name
+        return f"{self.code.name}: {escaped(str(self.message))}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"

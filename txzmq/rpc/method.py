@@ -2,7 +2,8 @@
 
 A generated ``*_txzmq.py`` module describes each of its methods with one :class:`Method`, each of
 its services with one :class:`Service`, and asks :func:`require_level` whether this runtime
-understands it. Nothing else crosses from the generator to the runtime.
+understands it. It imports its messages by :func:`importing`, and its clients check their channel by
+:func:`require_caller`. Nothing else crosses from the generator to the runtime.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ __all__ = [
     "ServiceHandler",
     "Sharing",
     "StreamOptions",
+    "importing",
+    "require_caller",
     "require_level",
 ]
 
@@ -36,7 +39,7 @@ _PATH: Final = re.compile(r"/[^/]+/[^/]+")
 
 #: The level of the interface between generated code and runtime that this runtime has. It grows
 #: by one when generated code needs something that an older runtime lacks.
-GENERATED_LEVEL: Final = 1
+GENERATED_LEVEL: Final = 2
 #: The oldest level that this runtime still serves.
 OLDEST_GENERATED_LEVEL: Final = 1
 
@@ -61,6 +64,51 @@ def require_level(level: int, module: str, /) -> None:
             f"{module} was generated for an older txzmq (interface level {level}, this one needs "
             f"{OLDEST_GENERATED_LEVEL} or more): run python -m txzmq.codegen again"
         )
+
+
+class _Importing:
+    """See :func:`importing`."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        pass
+
+    # Not a generator: checkers believe that those may go on after an exception.
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, TypeError) and "descriptor pool" in str(error):
+            raise ImportError(
+                f"{self._module} cannot be imported, because this process has imported other code "
+                f"that was generated from another version of one of its protos ({error}): protobuf "
+                "knows one version of each. Generate the code of both from the same protos, or "
+                "give one of them another path and package"
+            ) from error
+
+
+def importing(module: str, /) -> _Importing:
+    """Say what to do where messages cannot be imported; generated modules import theirs within.
+
+    :param module: the module's name, for the message.
+    """
+    return _Importing(module)
+
+
+#: What a channel has, and a class of a user's that takes its place has at least one of.
+_CALLS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+def require_caller(channel: object, client: object, /) -> None:
+    """Check what a generated client is made with.
+
+    :param channel: what was given.
+    :param client: the client, for the message.
+    :raises TypeError: if it is no channel, and nothing that takes the place of one.
+    """
+    if isinstance(channel, type) or not any(hasattr(channel, name) for name in _CALLS):
+        name = type(client).__name__
+        hint = f": {name}(Channel(factory, {channel!r}))" if isinstance(channel, str) else ""
+        raise _check.wrong_type(f"the channel of {name}", channel, "a Channel", hint)
 
 
 class Kind(enum.Enum):

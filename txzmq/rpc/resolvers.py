@@ -15,6 +15,7 @@ from twisted.names import dns
 from twisted.names.error import DNSQueryTimeoutError
 
 from txzmq import _check
+from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._net.addresses import ip_of, is_ip, split_tcp, tcp_address
@@ -325,7 +326,7 @@ class DnsResolver:
         elif self._trust_empty and isinstance(reason, _NoAddress):
             self._tell(())
         elif self._failures == 1:
-            _log.warn("{error}; the last answer stays in use", error=error.message)
+            _log.warn("{error}; the last answer stays in use", error=escaped(error.message))
 
     def _schedule(self, delay: float) -> None:
         self._running = None

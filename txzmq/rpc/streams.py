@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
@@ -155,18 +156,25 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         *callback* is waited for; then no other item follows.
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
-            *callback*. Cancelling it cancels the stream.
+            *callback*. Cancelling it cancels the stream. Where the stream is cancelled it fails
+            with ``CancelledError``, which nobody has to handle.
         :raises TypeError: if *callback* is no function of one item.
         """
         _check.function("callback", callback, ("item",))
-        return Deferred.fromCoroutine(self._each(callback))
+        ended = _Each()
+        reading = Deferred.fromCoroutine(self._each(callback, ended))
+        return ended.when(reading)
 
-    async def _each(self, callback: Callable[[T], object]) -> None:
+    async def _each(self, callback: Callable[[T], object], ended: _Each) -> None:
         try:
             async for item in self:
-                result = callback(item)
-                if isinstance(result, Deferred):
-                    await result
+                try:
+                    result = callback(item)
+                    if isinstance(result, Deferred):
+                        await result
+                except BaseException:
+                    ended.by_callback = True
+                    raise
         except BaseException:
             self.cancel()
             raise
@@ -180,6 +188,30 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
     async def __aexit__(self, *_: object) -> None:
         self.cancel()
+
+
+class _Each:
+    """How :meth:`ResponseStream.each` ends."""
+
+    def __init__(self) -> None:
+        #: Whether the callback has ended it.
+        self.by_callback = False
+        self._done: Deferred[None]
+
+    def when(self, reading: Deferred[None]) -> Deferred[None]:
+        """What the user gets for the coroutine that reads."""
+        self._done = Deferred(lambda _: reading.cancel())
+        reading.addCallbacks(self._done.callback, self._failed)
+        return self._done
+
+    def _failed(self, failure: Failure) -> None:
+        self._done.errback(failure)
+        if not self.by_callback and failure.check(CancelledError):  # type: ignore[no-untyped-call]  # Twisted's
+            # Somebody has cancelled the stream: no error that has to be handled. The name is
+            # private to Twisted, which offers no other way to say so.
+            info = getattr(self._done, "_debugInfo", None)
+            if info is not None:
+                info.failResult = None
 
 
 class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):

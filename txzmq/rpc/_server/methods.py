@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from types import AsyncGeneratorType
 from typing import Any, cast
 
 from google.protobuf.message import Message
 
 from txzmq import _check
 from txzmq.rpc._core.interceptors import chain_server
-from txzmq.rpc._server.shared import is_shared, share
+from txzmq.rpc._server.shared import SharedRequest, is_shared, share
+from txzmq.rpc._server.status import WrongResult, is_source
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.method import Kind, Method, Service, ServiceHandler
@@ -21,6 +23,7 @@ class ServedMethod:
     """A method that the server has, with its handler behind the interceptors."""
 
     __slots__ = (
+        "_intercepted",
         "handler",
         "handler_name",
         "method",
@@ -38,17 +41,56 @@ class ServedMethod:
         method: Method[Any, Any],
         handler: Callable[[Any, Context], Any],
         handler_name: str,
+        interceptors: Sequence[ServerInterceptor] = (),
     ) -> None:
         """:param handler_name: what the log calls it: ``Greeter.say_hello``."""
         self.method = method
         self.handler_name = handler_name
-        self.handler = handler
         self.path = method.path
         self.request_type: type[Message] = method.request_type
         self.response_type: type[Message] = method.response_type
         self.unary = method.kind is Kind.UNARY_UNARY
         self.request_streaming = method.kind.request_streaming
         self.response_streaming = method.kind.response_streaming
+        self._intercepted = bool(interceptors)
+        if is_shared(method):
+            handler = share(method, handler)
+        if interceptors:
+            right: type[Any] = SharedRequest if is_shared(method) else method.response_type
+            if self.response_streaming and not is_shared(method):
+                right = AsyncGeneratorType
+            handler = chain_server(interceptors, handler, right, self._checked)
+        self.handler = handler
+
+    def _checked(self, result: Any) -> Any:
+        """What the handler returned, to interceptors.
+
+        :raises WrongResult: if it may not return that.
+        """
+        if not self._may_be(result):
+            raise self._wrong(result, by_interceptor=False)
+        return result
+
+    def wrong(self, result: object) -> WrongResult | None:
+        """The error for what came out of handler and interceptors; None if it may be an answer."""
+        if self._may_be(result):
+            return None
+        return self._wrong(result, by_interceptor=self._intercepted)
+
+    def _wrong(self, result: object, *, by_interceptor: bool) -> WrongResult:
+        return WrongResult.returned(
+            result,
+            SharedRequest if is_shared(self.method) else self.response_type,
+            streams=self.response_streaming and not is_shared(self.method),
+            by_interceptor=by_interceptor,
+        )
+
+    def _may_be(self, result: object) -> bool:
+        if is_shared(self.method):
+            return isinstance(result, SharedRequest)
+        if self.response_streaming:
+            return is_source(result)
+        return isinstance(result, self.response_type)
 
 
 def served_methods(
@@ -85,9 +127,7 @@ def _served(
             f"services: {name} must take a request and a context, and takes "
             f"{_check.signature_of(handler)}"
         )
-    if is_shared(method):
-        handler = share(method, handler)
-    return ServedMethod(method, chain_server(interceptors, handler), name)
+    return ServedMethod(method, handler, name, interceptors)
 
 
 def _check_services(services: object) -> None:

@@ -15,13 +15,14 @@ import typing as _typing
 import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
 
-from txzmq.rpc.v1 import control_pb2 as _control_pb2
+_method.require_level(2, __name__)
+
+with _method.importing(__name__):
+    from txzmq.rpc.v1 import control_pb2 as _control_pb2
 
 if _typing.TYPE_CHECKING:
     import txzmq.testing as _testing
     from twisted.internet.defer import Deferred as _Deferred
-
-_method.require_level(1, __name__)
 
 
 @_typing.final
@@ -71,6 +72,7 @@ class ControlClient:
 
     def __init__(self, channel: _rpc.Caller, /) -> None:
         """Make calls through *channel*, a :class:`txzmq.rpc.Channel`."""
+        _method.require_caller(channel, self)
         self._channel = channel
 
     def cancel(
