@@ -258,7 +258,7 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
     "ResponseStream": "abstract: its methods are tried",
     "current_context": "takes nothing",
     "detached": "takes nothing",
-    "require_level": "called by generated code",
+    **dict.fromkeys("importing require_caller require_level".split(), "called by generated code"),
 }
 
 #: What is tried for each type that an annotation has; and for any other, ANYTHING.

@@ -7,7 +7,7 @@ only where a user's code raised.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 from google.protobuf.descriptor_pb2 import UninterpretedOption
@@ -98,8 +98,10 @@ MANY: Final[dict[str, tuple[Any, str]]] = {
     "a Deferred": (lambda: succeed(None), "returned None, not an iterable of StringValue"),
     "a message": (
         text("secret"),
-        "returned StringValue, not an iterable of StringValue; a handler of a stream yields its "
-        "messages, or returns a list of them",
+        (
+            "returned StringValue, not an iterable of StringValue; a handler of a stream yields its "
+            "messages, or returns a list of them"
+        ),
     ),
     "an iterable message": (ListValue(), "returned ListValue, not an iterable of StringValue"),
     "a number": (3, "returned int, not an iterable of StringValue"),
@@ -237,7 +239,7 @@ def part(name: str) -> UninterpretedOption.NamePart:
 
 
 class Old:
-    __txzmq_service__ = Service("test.Old", (ASK, SEND, TALK))
+    __txzmq_service__: ClassVar[Service] = Service("test.Old", (ASK, SEND, TALK))
 
     def __init__(self, last: Callable[[], Any]) -> None:
         self.last = last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -55,7 +55,21 @@ def check_told(told: object) -> None:
         _check.function("told", told, ("number",))
 
 
-class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
+class _ReadByAsyncFor:
+    """What says how a stream is read, where somebody tries it in another way."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # checkers are to say that it cannot be done
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a stream is read by `async for`, in a coroutine, not by `for`")
+
+        def __await__(self) -> NoReturn:
+            raise TypeError("a stream is read by `async for`, and cannot be awaited")
+
+
+class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     """The responses of one streaming call, in the order in which the server sent them.
 
     ``async for`` reads it; it ends when the server's handler ends, and raises
@@ -205,16 +219,18 @@ class _Each:
         return self._done
 
     def _failed(self, failure: Failure) -> None:
-        self._done.errback(failure)
+        done = self._done
+        del self._done  # or the traceback would keep it from being garbage
+        done.errback(failure)
         if not self.by_callback and failure.check(CancelledError):  # type: ignore[no-untyped-call]  # Twisted's
             # Somebody has cancelled the stream: no error that has to be handled. The name is
             # private to Twisted, which offers no other way to say so.
-            info = getattr(self._done, "_debugInfo", None)
+            info = getattr(done, "_debugInfo", None)
             if info is not None:
                 info.failResult = None
 
 
-class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
+class RequestStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     """The requests of one client-streaming call, in the order in which the client sent them.
 
     ``async for`` reads it in a handler; it ends when the client has sent its last request.

@@ -114,7 +114,7 @@ class Calls:
         :param streams: whether *request* gives a stream of requests.
         """
         if self._guard.thread != get_ident():
-            self._guard.check_anew()
+            self._guard.check_call()
         try:
             spec = self._spec(
                 method, request, timeout, metadata, wait_for_ready, self._options.timeout
@@ -145,7 +145,8 @@ class Calls:
 
         :param timeout: seconds for the whole stream; None for no end.
         """
-        self._guard.check()
+        if self._guard.thread != get_ident():
+            self._guard.check_call()
         try:
             spec = self._spec(method, request, timeout, metadata, wait_for_ready, None)
             if self._chain is not None:

@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txzmq._escape import escaped, escaped_failure
+from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
@@ -167,7 +167,7 @@ class HandlerLog:
         if head is not None:
             return head
         identifier = uuid.uuid4().hex
-        self._log_failure(failure, context, f"({identifier})", identifier)
+        self._log_failure(failure, context, f" ({identifier})", identifier)
         text = f": {_text_of(error)}" if self._debug else ""
         if isinstance(error, _CANCELLED):
             what = "the handler was cancelled"
@@ -188,7 +188,7 @@ class HandlerLog:
         if isinstance(error, WrongResult):
             self._log_wrong(error, context)
         elif not isinstance(error, (*_CANCELLED, RpcError)):
-            self._log_failure(failure, context, "after the call had ended")
+            self._log_failure(failure, context, ", after the call had ended")
 
     def _log_failure(
         self, failure: Failure, context: Context, more: str, identifier: str = ""
@@ -197,7 +197,7 @@ class HandlerLog:
         peer = escaped(context.peer) or "a peer without address"
         if not budget.take():
             _log.error(
-                "{method} failed for {peer} {more}: {error}; its tracebacks are left out for now",
+                "{method} failed for {peer}{more}: {error}; its tracebacks are left out for now",
                 method=context.method,
                 peer=peer,
                 more=more,
@@ -206,8 +206,8 @@ class HandlerLog:
             )
             return
         _log.failure(
-            "{method} failed for {peer} {more}{missed}",
-            escaped_failure(failure),
+            "{method} failed for {peer}{more}{missed}",
+            _escaped_failure(failure),
             method=context.method,
             peer=peer,
             more=more,
@@ -314,3 +314,29 @@ def _text_of(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
         return type(error).__name__
+
+
+def _escaped_failure(failure: Failure) -> Failure:
+    """A failure whose traceback shows the text of its exception escaped; else the same.
+
+    Handlers raise exceptions with what they were sent: ``ValueError(f"no user {request.name}")``.
+    """
+    try:
+        text = str(_value(failure))
+    except Exception:  # noqa: BLE001 - an exception that cannot say what it is
+        return failure
+    if text.isprintable():
+        return failure
+    shown = _EscapedFailure.__new__(_EscapedFailure)
+    shown.__dict__.update(failure.__dict__)
+    return shown
+
+
+class _EscapedFailure(Failure):
+    """A failure as it is shown in a log."""
+
+    def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
+        traceback = super().getTraceback(elideFrameworkCode, detail)
+        text = str(_value(self))
+        lines = traceback.replace(text, escaped(text)).split("\n")
+        return "\n".join(map(escaped, lines))
