@@ -78,15 +78,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "the factory's class": (
         lambda: untyped(Channel)(ZmqFactory, ADDRESS),
         (
-            "factory must be a ZmqFactory or a network, not the class ZmqFactory; pass an instance, "
-            "ZmqFactory(...)"
+            "factory must be a ZmqFactory or a network, not the class ZmqFactory; pass an "
+            "instance, ZmqFactory(...)"
         ),
     ),
     "a policy by its name": (
         lambda: channel(policy="roundrobin"),
         (
-            "policy must be a balancing policy, such as RoundRobin(), not 'roundrobin'; did you mean "
-            "RoundRobin()?"
+            "policy must be a balancing policy, such as RoundRobin(), not 'roundrobin'; did you "
+            "mean RoundRobin()?"
         ),
     ),
     "the policy's class": (
@@ -108,8 +108,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "an interceptor outside of a list": (
         lambda: channel(interceptors=one_argument),
         (
-            "interceptors must be a sequence of functions of (call, proceed), not an object of type "
-            "function: put it in a list"
+            "interceptors must be a sequence of functions of (call, proceed), not an object of "
+            "type function: put it in a list"
         ),
     ),
     "an interceptor of the other side": (
@@ -126,15 +126,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a service outside of a list": (
         lambda: untyped(Server)(MemoryNetwork(), Echo()),
         (
-            "services must be a sequence of services, not an object of type Echo; put the instance in "
-            "a list"
+            "services must be a sequence of services, not an object of type Echo; put the instance "
+            "in a list"
         ),
     ),
     "something that is no service": (
         lambda: server(object()),
         (
-            "services[0] must be a service, not an object of type object, which is no subclass of a "
-            "generated <Service>Base"
+            "services[0] must be a service, not an object of type object, which is no subclass of "
+            "a generated <Service>Base"
         ),
     ),
     "a handler of wrong arity": (
@@ -179,15 +179,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a client for a channel": (
         lambda: untyped(Blocking)(ControlClient(channel())),
         (
-            "owner must be a Channel or ZmqFactory, not an object of type ControlClient; a client is "
-            "made with its channel"
+            "owner must be a Channel or ZmqFactory, not an object of type ControlClient; a client "
+            "is made with its channel"
         ),
     ),
     "a call in place of a method": (
         lambda: untyped(Blocking(channel()))(Deferred()),
         (
-            "function must be a method of a client, not an object of type Deferred; pass the method "
-            "and its arguments, and do not call it yourself"
+            "function must be a method of a client, not an object of type Deferred; pass the "
+            "method and its arguments, and do not call it yourself"
         ),
     ),
     "text as an error": (

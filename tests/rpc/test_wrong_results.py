@@ -99,8 +99,8 @@ MANY: Final[dict[str, tuple[Any, str]]] = {
     "a message": (
         text("secret"),
         (
-            "returned StringValue, not an iterable of StringValue; a handler of a stream yields its "
-            "messages, or returns a list of them"
+            "returned StringValue, not an iterable of StringValue; a handler of a stream yields "
+            "its messages, or returns a list of them"
         ),
     ),
     "an iterable message": (ListValue(), "returned ListValue, not an iterable of StringValue"),
