@@ -58,6 +58,10 @@ def one_argument(call: Any) -> Any:
     return call
 
 
+def of_a_client(call: Any, proceed: Any) -> Any:
+    return proceed(call)
+
+
 class Short(Echo):
     def echo(self, request: StringValue) -> StringValue:  # type: ignore[override]  # that is what is tried
         return request
@@ -113,7 +117,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
     ),
     "an interceptor of the other side": (
-        lambda: server(Echo(), interceptors=[lambda call, proceed: proceed(call)]),
+        lambda: server(Echo(), interceptors=[of_a_client]),
         (
             "interceptors[0] must be a function of (request, context, proceed), and takes "
             "(call, proceed)"
@@ -211,6 +215,24 @@ def test_what_stands_for_a_channel_may_have_one_kind_of_call() -> None:
             raise AssertionError("not called")
 
     require_caller(OfOneKind(), "a client")
+
+
+def test_a_limit_of_a_method_that_is_not_served_is_warned_of(logged: Logged) -> None:
+    server(Echo(), limits=ServerLimits(running_per_method={"/test.Echo/Ecko": 1, ECHO.path: 1}))
+    (event,) = logged.warnings()
+    assert event["log_format"].format(**event) == (
+        "running_per_method limits /test.Echo/Ecko, which the server does not serve; did you mean "
+        "/test.Echo/Echo?"
+    )
+
+
+def test_an_item_after_the_end_of_a_writer_is_warned_of_once(logged: Logged) -> None:
+    writer: StreamWriter[StringValue] = StreamWriter()
+    writer.finish()
+    assert not writer.write(text("x"))
+    assert not writer.write(text("y"))
+    (event,) = logged.warnings()
+    assert "after its end" in event["log_format"]
 
 
 # -- several services of one object ------------------------------------------------------------

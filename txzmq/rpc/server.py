@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from txzmq import _check
 from txzmq._timer import ResettableTimer
@@ -30,6 +31,7 @@ from txzmq.rpc.watching import Observer
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
+_log = Logger()
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough;
 #: clients that do not know this part of the protocol say nothing.
 _LEAVING: Final = 2.0
@@ -84,6 +86,7 @@ class Server:
         self.limits = limits or ServerLimits()
         self._watch = Notifier(self._clock, observer)
         methods = served_methods(services, interceptors)
+        _warn_of_limits(self.limits, methods)
         self._publishes = any(method.response_streaming for method in methods.values())
         self._dispatcher = Dispatcher(
             self._clock,
@@ -304,3 +307,16 @@ class Server:
         self._dispatcher.close()
         self._watch.stop()
         self._stopping.callback(None)
+
+
+def _warn_of_limits(limits: ServerLimits, methods: Collection[str]) -> None:
+    """Warn of limits of methods that are not served: no error, since servers may share limits."""
+    for name in ("running_per_method", "queued_per_method"):
+        for path in getattr(limits, name):
+            if path not in methods:
+                _log.warn(
+                    "{name} limits {path}, which the server does not serve{near}",
+                    name=name,
+                    path=path,
+                    near=_check.near(path, methods),
+                )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
     classImplements,  # pyright: ignore[reportUnknownVariableType]
@@ -38,6 +39,7 @@ StreamResult: TypeAlias = (
     | Deferred[AsyncIterable[T]]
 )
 
+_log = Logger()
 #: Items that wait in a writer before its producer is paused, and before an item is refused.
 _ENOUGH: Final = 256
 _LIMIT: Final = 65_536
@@ -267,6 +269,8 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         self._end: Exception | None = None
         # The reader wants no more items.
         self._closed = False
+        # Whether it was said that an item came after the end.
+        self._told = False
         self._reader: Deferred[None] | None = None
         self._room: list[Deferred[None]] = []
         # Any: Twisted types producers with zope interfaces.
@@ -275,7 +279,9 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         self._paused = False
 
     def write(self, item: T) -> bool:
-        """Add an item; after the end of the stream it is dropped.
+        """Add an item; after the end of the stream it is dropped, which is logged once.
+
+        (Not where the client has ended the stream, of which the writer learns at any time.)
 
         A message is copied: what is done to it afterwards does not change the item.
 
@@ -283,6 +289,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
         if self._closed or self._end is not None:
+            self._note_late_item()
             return False
         if len(self._items) >= self._limit:
             raise BufferError(f"{self._limit} items wait (StreamWriter's limit); wait for ready()")
@@ -299,6 +306,12 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             self._paused = True
             self._producer.pauseProducing()
         return False
+
+    def _note_late_item(self) -> None:
+        """Say once that an item comes after the writer's own end."""
+        if not self._closed and not self._told:
+            self._told = True
+            _log.warn("an item was written to a StreamWriter after its end, and dropped")
 
     def ready(self) -> Deferred[None]:
         """Fires when there is room for items; fails with ``CancelledError`` if the stream ends."""

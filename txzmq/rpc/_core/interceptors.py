@@ -112,5 +112,5 @@ def _start_checked(
         ending = ending_error(error, "a handler")
         return fail(Failure() if ending is error else ending)  # type: ignore[no-untyped-call]  # Twisted's
     if not (result.called and isinstance(result.result, right)):
-        result.addCallback(check)
+        result.addCallback(check)  # pyright: ignore[reportUnknownMemberType]  # a user's
     return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call
