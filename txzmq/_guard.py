@@ -65,6 +65,11 @@ class Guard:
         """Whether this process is a forked child of the one that the guard was made in."""
         return self._forked
 
+    @property
+    def has_reactor(self) -> bool:
+        """Whether there is a reactor, whose thread is the one; a network in memory has none."""
+        return self._reactor is not None
+
     def fork(self) -> None:
         """Refuse everything from now on; called in a forked child."""
         self._forked = True
@@ -100,7 +105,7 @@ class Guard:
         and now, if asyncio's loop runs in its place.
         """
         self.check_anew()
-        if self._reactor is not None and self.thread is None:
+        if self.has_reactor and self.thread is None:
             _warn_of_asyncio()
             _tell_at_exit()
 
@@ -166,7 +171,7 @@ def _warn_of_asyncio() -> None:
         "reactor.startRunning(installSignalHandlers=False), and await "
         "deferred.asFuture(asyncio.get_running_loop())",
         RuntimeWarning,
-        stacklevel=5,  # of who calls the method of a client
+        stacklevel=6,  # of who calls the method of a client
     )
 
 

@@ -91,6 +91,8 @@ class Calls:
         self._registry = registry
         self._clock = registry.clock
         self._guard = registry.guard
+        guard = registry.guard
+        self._check_thread = guard.check_call if guard.has_reactor else guard.check_anew
         self._options = options
         self._config = config
         self._window = OpenStream(options.stream_window, options.stream_window_bytes)
@@ -114,7 +116,7 @@ class Calls:
         :param streams: whether *request* gives a stream of requests.
         """
         if self._guard.thread != get_ident():
-            self._guard.check_call()
+            self._check_thread()
         try:
             spec = self._spec(
                 method, request, timeout, metadata, wait_for_ready, self._options.timeout
@@ -146,7 +148,7 @@ class Calls:
         :param timeout: seconds for the whole stream; None for no end.
         """
         if self._guard.thread != get_ident():
-            self._guard.check_call()
+            self._check_thread()
         try:
             spec = self._spec(method, request, timeout, metadata, wait_for_ready, None)
             if self._chain is not None:
