@@ -266,6 +266,13 @@ def test_one_object_serves_all_services_that_it_implements() -> None:
     network.advance(1)
 
 
+def test_a_subclass_may_describe_a_service_anew() -> None:
+    class More(Echo):
+        __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO, OTHER))
+
+    assert server(More())
+
+
 def test_one_handler_serves_two_methods_of_the_same_messages() -> None:
     class Again:
         __txzmq_service__: ClassVar[Service] = Service("test.Again", (ECHO_AGAIN,))

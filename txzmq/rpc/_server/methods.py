@@ -151,9 +151,14 @@ def _check_services(services: object) -> None:
 def _methods_of(service: ServiceHandler) -> Iterator[Method[Any, Any]]:
     """The methods of all services that an object implements: of each base class that has one."""
     found = [vars(cls).get("__txzmq_service__") for cls in type(service).__mro__]
-    served: dict[Service, None] = dict.fromkeys(one for one in found if one is not None)
+    served: dict[str, Service] = {}
+    for one in found:
+        if one is not None:
+            served.setdefault(one.name, one)  # a subclass may describe a service anew
+    if not served:  # it is the object that has one
+        served[service.__txzmq_service__.name] = service.__txzmq_service__
     by_name: dict[str, Method[Any, Any]] = {}
-    for described in served or {service.__txzmq_service__: None}:
+    for described in served.values():
         for method in described.methods:
             other = by_name.setdefault(method.name, method)
             if not _alike(other, method):
