@@ -7,8 +7,12 @@ descriptors are shared with the parent.
 
 from __future__ import annotations
 
+import atexit
+import sys
 import threading
+import warnings
 from collections.abc import Callable
+from functools import cache
 from threading import get_ident
 from typing import cast
 
@@ -61,6 +65,11 @@ class Guard:
         """Whether this process is a forked child of the one that the guard was made in."""
         return self._forked
 
+    @property
+    def has_reactor(self) -> bool:
+        """Whether there is a reactor, whose thread is the one; a network in memory has none."""
+        return self._reactor is not None
+
     def fork(self) -> None:
         """Refuse everything from now on; called in a forked child."""
         self._forked = True
@@ -88,6 +97,17 @@ class Guard:
                 f"{threading.current_thread().name!r} is another: use reactor.callFromThread(), "
                 "or for calls txzmq.rpc.Blocking"
             )
+
+    def check_call(self) -> None:
+        """As :meth:`check_anew`, for a call that is made.
+
+        Before the reactor runs, it may be that it never will. That is said when the process ends;
+        and now, if asyncio's loop runs in its place.
+        """
+        self.check_anew()
+        if self.has_reactor and self.thread is None:
+            _warn_of_asyncio()
+            _tell_at_exit()
 
     def report_wrong_thread(self, failed: Callable[..., object], *args: object) -> bool:
         """Report that a user's Deferred was fired outside of the reactor's thread.
@@ -129,6 +149,46 @@ class Guard:
                 self.thread = me
             return self.thread == me
         return self.thread in (None, me) or not _is_alive(self.thread)
+
+
+def _warn_of_asyncio() -> None:
+    """Warn where asyncio's loop runs in this thread, and no reactor on it."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    reactor = sys.modules.get("twisted.internet.reactor")
+    # The name is private to Twisted; who installs the reactor on this loop may start it later.
+    if getattr(reactor, "_asyncioEventloop", None) is loop:
+        return
+    warnings.warn(
+        "asyncio's loop runs here, and Twisted's reactor does not: nothing is sent, and to await a "
+        "Deferred ends in 'Task got bad yield'. In the coroutine that asyncio.run() runs, begin "
+        "with asyncioreactor.install(asyncio.get_running_loop()) and "
+        "reactor.startRunning(installSignalHandlers=False), and await "
+        "deferred.asFuture(asyncio.get_running_loop())",
+        RuntimeWarning,
+        stacklevel=6,  # of who calls the method of a client
+    )
+
+
+@cache
+def _tell_at_exit() -> None:
+    """Have it said when the process ends that a call was made, and no reactor has run."""
+    atexit.register(_warn_of_no_reactor)
+
+
+def _warn_of_no_reactor() -> None:
+    if _last_reactors_thread() is None:
+        warnings.warn(
+            "calls were made, and the reactor never ran: nothing was sent. Run it, by "
+            "reactor.run() or twisted.internet.task.react(main)",
+            RuntimeWarning,
+            stacklevel=1,
+        )
 
 
 def _last_reactors_thread() -> int | None:

@@ -17,13 +17,14 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.python.failure import Failure
 
+from txzmq import _check
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
-from txzmq.rpc.client import StreamInput
+from txzmq.rpc.client import StreamInput, check_method, check_timeout
 from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
 from txzmq.rpc.limits import STREAM_WINDOW
-from txzmq.rpc.metadata import Metadata, MetadataInput
+from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult
 
@@ -85,9 +86,10 @@ def calls(client: object, method: Method[Q, Any], /) -> list[RecordedCall[Q]]:
 
     :raises TypeError: if *client* is no generated fake client.
     """
+    check_method(method)
     caller: object = getattr(client, "_channel", None)
     if not isinstance(caller, FakeCaller):
-        raise TypeError(f"not a generated fake client: {client!r}")
+        raise _check.wrong_type("client", client, "a generated fake client")
     return [
         # The call has the same method, so its requests have the method's type.
         cast("RecordedCall[Q]", call)
@@ -178,10 +180,15 @@ class FakeCaller:
         metadata: MetadataInput | None,
         wait_for_ready: bool | None,
     ) -> RecordedCall[Q]:
+        check_method(method)
+        if timeout is not None:
+            check_timeout(timeout)
+        if wait_for_ready is not None:
+            _check.boolean("wait_for_ready", wait_for_ready)
         call = RecordedCall(
             method=method,
             timeout=timeout,
-            metadata=_pairs(metadata),
+            metadata=normalise(metadata),
             wait_for_ready=wait_for_ready,
         )
         self.recorded.append(call)
@@ -193,13 +200,6 @@ class FakeCaller:
         if answer is None:
             return Unimplemented(f"{method.path} has no answer in this fake client")
         return answer
-
-
-def _pairs(metadata: MetadataInput | None) -> TrailingMetadata:
-    if isinstance(metadata, Mapping):
-        # The cast is for pyright, which sees a mapping of pairs in the union, too.
-        return tuple(cast("Mapping[str, str | bytes]", metadata).items())
-    return tuple(metadata or ())
 
 
 def _copy(message: T) -> T:

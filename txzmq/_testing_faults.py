@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
+
+from txzmq import _check
 
 __all__ = ["Carried", "Faults", "MessageFault", "MessageKind", "Script"]
 
@@ -49,6 +51,20 @@ class Faults:
     #: before it closed its socket. libzmq drops what a socket with ``IMMEDIATE`` has not read by
     #: then.
     loss_at_close: float = 0.0
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.instance("seed", self.seed, int, "an integer")
+        for name in _PROBABILITIES:
+            _check.number(name, getattr(self, name), most=1)
+        for name in ("delay", "subscription_delay", "late_loss"):
+            _check.number(name, getattr(self, name))
+
+
+_PROBABILITIES: Final = (
+    "loss duplication blocked subscription_loss subscription_duplication strangers "
+    "unreported_loss loss_at_close"
+).split()
 
 
 class MessageKind(enum.Enum):
@@ -96,7 +112,14 @@ class Script:
         """
         :param faults: what befalls messages, by their indices in :attr:`carried`.
         :param late: how many seconds a message takes that is late; later ones overtake it.
+        :raises ValueError: for a value out of range, and so TypeError.
         """
+        if faults is not None:
+            _check.instance("faults", faults, Mapping, "a mapping of indices to faults, or None")
+            # The cast is for pyright, which knows a mapping of what as little as the caller may.
+            for number, fault in cast("Mapping[object, object]", faults).items():
+                _check_fault(number, fault)
+        _check.number("late", late)
         self.carried: list[Carried] = []
         self._faults = dict(faults or {})
         self._late = late
@@ -104,8 +127,9 @@ class Script:
     def fault_at(self, number: int, fault: MessageFault) -> None:
         """Have a fault befall the message that will have the index *number* in :attr:`carried`.
 
-        :raises ValueError: if that message was sent already.
+        :raises ValueError: if that message was sent already, or there is no such fault.
         """
+        _check_fault(number, fault)
         if number < len(self.carried):
             raise ValueError(f"message {number} was sent already")
         self._faults[number] = fault
@@ -119,3 +143,8 @@ class Script:
         if fault == "late":
             return (self._late,)
         return (0.0, 0.0) if fault == "doubled" else (0.0,)
+
+
+def _check_fault(number: object, fault: object) -> None:
+    _check.integer("number (of a message, in faults)", number)
+    _check.choice("fault (of a message, in faults)", fault, ("lost", "doubled", "late"))

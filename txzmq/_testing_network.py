@@ -14,6 +14,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from txzmq import _check
 from txzmq._guard import Guard
 from txzmq._reactor import Timer
 from txzmq._testing_faults import Faults, MessageKind, Script
@@ -460,7 +461,13 @@ class MemoryNetwork:
             effect.
         :param tells_of_loss: False for what inproc does: a client is connected at once to who
             listens, a server is not told that a client has gone, and :meth:`cut` does nothing.
+        :raises TypeError: for a value of a wrong type.
         """
+        if faults is not None:
+            _check.instance("faults", faults, Faults, "a Faults or None")
+        if script is not None:
+            _check.instance("script", script, Script, "a Script or None")
+        _check.boolean("tells_of_loss", tells_of_loss)
         self.clock = Clock()
         self.tells_of_loss = tells_of_loss
         self.guard = Guard()
@@ -476,7 +483,11 @@ class MemoryNetwork:
     # -- for tests ---------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and make all calls that are due meanwhile, in order."""
+        """Let time pass, and make all calls that are due meanwhile, in order.
+
+        :raises ValueError: if *seconds* are below 0, or no number.
+        """
+        _check.number("seconds", seconds)
         end = self.clock.seconds() + seconds
         while True:
             # The items are typed with a zope interface, which hides their methods.
@@ -496,7 +507,9 @@ class MemoryNetwork:
 
         :raises Exception: the exception that it fails with.
         :raises AssertionError: if it has not fired; time may have to pass first.
+        :raises TypeError: if *deferred* is none: a stream, for example, is read.
         """
+        _check.instance("deferred", deferred, Deferred, "a Deferred")
         results: list[Any] = []
         deferred.addBoth(results.append)
         self.run()

@@ -54,7 +54,10 @@ class References:
             ]
             if statements:
                 yield ""
-                yield from sorted(statements)
+                # Those of other packages have been imported before, or fail as they do elsewhere.
+                if ours:
+                    yield "with _method.importing(__name__):"
+                yield from ((f"    {one}" if ours else one) for one in sorted(statements))
 
     def aliases(self) -> Iterator[str]:
         """Statements that give a usable name to messages that have none."""

@@ -194,7 +194,7 @@ def test_calls_are_recorded_with_what_was_said_about_them(kinds: Kinds) -> None:
 
 
 def test_only_fakes_have_calls(kinds: Kinds) -> None:
-    with pytest.raises(TypeError, match="not a generated fake client"):
+    with pytest.raises(TypeError, match="must be a generated fake client"):
         calls(object(), kinds.methods.unary)
     assert calls(kinds.client(FakeCaller({})), kinds.methods.unary) == []
 

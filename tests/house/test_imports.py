@@ -27,6 +27,8 @@ WORDS = {
 }
 #: Modules of the socket layer that know no ZeroMQ.
 GROUND = {
+    "txzmq._check",
+    "txzmq._escape",
     "txzmq._guard",
     "txzmq._ids",
     "txzmq._lazy_exports",

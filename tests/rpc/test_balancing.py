@@ -185,7 +185,7 @@ def test_least_loaded_keeps_a_slow_server_from_filling_up() -> None:
 
 @pytest.mark.parametrize("choices", [-1, 0, 1, 11])
 def test_the_number_of_choices_has_bounds(choices: int) -> None:
-    with pytest.raises(ValueError, match="choices must be 2 to 10"):
+    with pytest.raises(ValueError, match="choices must be an integer from 2 to 10"):
         LeastLoaded(choices=choices)
 
 

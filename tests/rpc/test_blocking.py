@@ -173,7 +173,7 @@ def test_a_function_that_raises_before_it_calls(running: World) -> None:
     for function, message in ((fails, "in a coroutine"), (fails_at_once, "at once")):
         with pytest.raises(ZeroDivisionError, match=message):
             running.blocking(function)
-    with pytest.raises(ValueError, match="not a number"):
+    with pytest.raises(ValueError, match="timeout must be a number"):
         running.blocking(running.echo, "x", timeout=float("nan"))
 
 

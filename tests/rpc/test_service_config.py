@@ -279,14 +279,42 @@ def test_text_that_is_wrong(text: str, words: str) -> None:
 
 
 def test_what_is_unknown_is_ignored_and_listed() -> None:
-    source: dict[str, Any] = {"a": 1, **of_retry(maxAttempt=3), "retryThrottling": None}
+    source: dict[str, Any] = {
+        "a": 1,
+        **of_retry(perAttemptRecvTimeout="1s"),
+        "retryThrottling": None,
+    }
     source["methodConfig"][0]["name"][0]["b"] = None
     config = ServiceConfig.parse(source)
     assert set(config.ignored) == {
         "a",
         "methodConfig[0].name[0].b",
-        "methodConfig[0].retryPolicy.maxAttempt",
+        "methodConfig[0].retryPolicy.perAttemptRecvTimeout",
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ({"methodConfg": []}, "methodConfg: is not known; did you mean methodConfig?"),
+        ({"method_config": []}, "method_config: is not known; did you mean methodConfig?"),
+        ({"retryThrotling": {}}, "retryThrotling: is not known; did you mean retryThrottling?"),
+        (of_retry(maxAttempt=3), f"{R}.maxAttempt: is not known; did you mean maxAttempts?"),
+        (of_method(timout="1s"), "methodConfig[0].timout: is not known; did you mean timeout?"),
+    ],
+)
+def test_a_misspelt_key_is_an_error(source: Any, error: str) -> None:
+    """Though gRPC ignores what it does not know: nobody would notice that it has no effect."""
+    with pytest.raises(ServiceConfigError) as caught:
+        ServiceConfig.parse(source)
+    assert list(caught.value.errors) == [error]
+
+
+@pytest.mark.parametrize("key", ["loadBalancingPolicy", "loadBalancingConfig"])
+def test_a_misspelt_policy_is_an_error(key: str) -> None:
+    value = "roundrobin" if key.endswith("Policy") else [{"roundrobin": {}}]
+    with pytest.raises(ServiceConfigError, match="; did you mean round_robin"):
+        ServiceConfig.parse({key: value})
 
 
 def test_attempts_are_capped() -> None:

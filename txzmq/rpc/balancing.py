@@ -26,7 +26,8 @@ from random import Random
 from struct import unpack
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from txzmq.rpc.metadata import Metadata
+from txzmq import _check
+from txzmq.rpc.metadata import Metadata, key_takes_bytes
 
 __all__ = [
     "POLICIES",
@@ -86,6 +87,11 @@ class BalancingPolicy(Protocol):
         ...
 
 
+def _check_random(random: object) -> None:
+    if random is not None:
+        _check.instance("random", random, Random, "a random.Random or None")
+
+
 def _pick_none(path: str, metadata: Metadata, used: Collection[object]) -> None:
     return None
 
@@ -121,7 +127,10 @@ class PickFirst:
             A62), so that they do not all choose the same server. A heavier endpoint is first more
             often (gRFC A113), as RFC 2782 has it of SRV records.
         :param random: the source of the order.
+        :raises TypeError: for a value of a wrong type.
         """
+        _check.boolean("shuffle", shuffle)
+        _check_random(random)
         self._shuffle = shuffle
         self._random = random or Random()
         self._current: str | None = None
@@ -159,7 +168,9 @@ class RoundRobin:
         """
         :param random: chooses the endpoint to begin with. Clients that learn of a change at the
             same time must not all begin with the same server.
+        :raises TypeError: if *random* is none.
         """
+        _check_random(random)
         self._random = random or Random()
 
     def picker(self, endpoints: Sequence[E], ready: Sequence[E]) -> Picker[E]:
@@ -215,10 +226,10 @@ class LeastLoaded:
         """
         :param choices: how many random endpoints are compared, 2 to 10.
         :param random: chooses the endpoints that are compared.
-        :raises ValueError: if *choices* is not 2 to 10.
+        :raises ValueError: if *choices* is not 2 to 10, or TypeError for a value of a wrong type.
         """
-        if not 2 <= choices <= 10:
-            raise ValueError(f"choices must be 2 to 10, not {choices}")
+        _check.integer("choices", choices, 2, 10)
+        _check_random(random)
         self._choices = choices
         self._random = random or Random()
 
@@ -292,7 +303,11 @@ class ConsistentHash:
         :param key: a metadata key, such as ``tenant``. Where it occurs more than once, all values
             count, in their order (gRFC A76).
         :param random: chooses the endpoint for calls without the key.
+        :raises ValueError: if *key* is no key of metadata, or TypeError for a wrong type.
         """
+        _check.text("key", key, "a key of metadata")
+        key_takes_bytes(key)  # as each key of metadata is checked
+        _check_random(random)
         self._key = key
         self._random = random or Random()
 

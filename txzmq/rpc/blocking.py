@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txzmq import _check
 from txzmq._guard import WrongThreadError
 from txzmq._reactor import ThreadedReactor
 from txzmq.factory import ZmqFactory
@@ -47,7 +48,12 @@ class Blocking:
         :param patience: how many seconds to wait for a reactor that is blocked. For a call with a
             ``timeout`` they begin when that is over, for one without when the reactor last did
             anything. None for a second and a tenth of the timeout, and for 30 s without a timeout.
+        :raises TypeError: for a value of a wrong type, or ValueError if *patience* is not above 0.
         """
+        hint = "; a client is made with its channel" if hasattr(owner, "_channel") else ""
+        _check.instance("owner", owner, (Channel, ZmqFactory), "a Channel or ZmqFactory", hint)
+        if patience is not None:
+            _check.number("patience", patience, above=True)
         self._guard = owner.guard
         self._patience = patience
 
@@ -70,9 +76,14 @@ class Blocking:
             when the call's timeout is over, and UNAVAILABLE if the reactor does not run, stops
             meanwhile, or is blocked; then the message says whether the call may have been executed.
             Any other exception of *function* or its Deferred is raised, too.
+        :raises TypeError: if *function* is none, as where a call is made already.
         :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
         :raises ForkedError: in a forked child.
         """
+        given: object = function  # untyped callers
+        if not callable(given):
+            hint = "; pass the method and its arguments, and do not call it yourself"
+            raise _check.wrong_type("function", function, "a method of a client", hint)
         if self._guard.forked:
             self._guard.check()
         reactor = self._guard.reactor()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq import _check
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._client.call import CallRegistry
 from txzmq.rpc._client.calls import CallOptions, Calls
@@ -18,6 +19,7 @@ from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.endpoints import checked_target
+from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.publishers import Publishers, publisher_for, publisher_rule
 from txzmq.rpc._net.zmq_network import ZmqNetwork
@@ -45,6 +47,8 @@ __all__ = ["Channel", "ConnectivityState"]
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
 
+#: For those who give a name where a policy is wanted.
+_POLICIES: Final = ("PickFirst()", "RoundRobin()", "LeastLoaded()", "ConsistentHash(key)")
 #: Seconds that a call may take if nobody says otherwise.
 _DEFAULT_TIMEOUT: Final = 30.0
 
@@ -117,14 +121,30 @@ class Channel:
             that names another publisher fails the stream with FAILED_PRECONDITION. Names of hosts
             are never accepted here.
         :raises ValueError: if there is no endpoint, or one of them, the service config or one of
-            *publishers* is malformed. The message says what is wrong with it.
-        :raises TypeError: if an address is no str.
+            *publishers* is malformed, or a value is out of range. The message says what is wrong
+            with it.
+        :raises TypeError: for a value of a wrong type; the message names the parameter.
         """
-        if isinstance(factory, ZmqFactory):
-            factory = ZmqNetwork(factory, socket_options)
-        network: Network = factory
-        if isinstance(service_config, str | Mapping):
-            service_config = ServiceConfig.parse(service_config)
+        network = network_for(factory, socket_options)
+        options = CallOptions(
+            timeout=timeout,
+            max_timeout=max_timeout,
+            wait_for_ready=wait_for_ready,
+            message_size=message_size,
+            metadata_size=metadata_size,
+            backlog=backlog,
+            stream_window=stream_window,
+            stream_window_bytes=stream_window_bytes,
+        )
+        _check.functions("interceptors", interceptors, ("call", "proceed"))
+        _check.boolean("batching", batching)
+        check_observer(observer)
+        if liveness is not None:
+            _check.instance("liveness", liveness, Liveness, "a Liveness or None")
+        if policy is not None:
+            _check_policy(policy)
+        _check_publishers(publishers)
+        service_config = _config_of(service_config)
         throttling = None
         if service_config is not None:
             throttling = service_config.retry_throttling
@@ -153,16 +173,6 @@ class Channel:
             Throttle(throttling),
             self._pool.start,
             self._pool.count,
-        )
-        options = CallOptions(
-            timeout=timeout,
-            max_timeout=max_timeout,
-            wait_for_ready=wait_for_ready,
-            message_size=message_size,
-            metadata_size=metadata_size,
-            backlog=backlog,
-            stream_window=stream_window,
-            stream_window_bytes=stream_window_bytes,
         )
         self._calls = Calls(self._registry, options, service_config, interceptors)
         self._notifier.start(self)
@@ -269,3 +279,29 @@ class Channel:
         :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._pool.dropped + self._pool.counters
+
+
+def _check_policy(policy: object) -> None:
+    expected = "a balancing policy, such as RoundRobin()"
+    if isinstance(policy, type) or not callable(getattr(policy, "picker", None)):
+        raise _check.wrong_type("policy", policy, expected, _check.near(policy, _POLICIES))
+
+
+def _check_publishers(publishers: object) -> None:
+    if callable(publishers):
+        _check.function("publishers", publishers, ("publisher", "endpoint"))
+        return
+    what = "addresses, or a function"
+    if isinstance(publishers, bytes) or not isinstance(publishers, Iterable):
+        raise _check.wrong_type("publishers", publishers, what)
+
+
+def _config_of(given: object) -> ServiceConfig | None:
+    """The service config that a caller gives, parsed."""
+    if given is None or isinstance(given, ServiceConfig):
+        return given
+    if not isinstance(given, str | Mapping):
+        what = "a ServiceConfig, JSON or a mapping"
+        raise _check.wrong_type("service_config", given, what)
+    # The cast is for pyright, which knows a mapping of what as little as the caller may.
+    return ServiceConfig.parse(cast("str | Mapping[str, Any]", given))

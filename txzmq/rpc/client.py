@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar, Token
+from numbers import Real
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
+from txzmq import _check
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["CallSpec", "Caller", "ResponseMetadata", "StreamInput", "wanted_metadata"]
+__all__ = [
+    "CallSpec",
+    "Caller",
+    "ResponseMetadata",
+    "StreamInput",
+    "check_method",
+    "check_timeout",
+    "wanted_metadata",
+]
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=Message)
@@ -69,6 +79,25 @@ class ResponseMetadata:
 wanted_metadata: ContextVar[ResponseMetadata | None] = ContextVar(
     "txzmq.rpc.response_metadata", default=None
 )
+
+
+def check_timeout(timeout: object) -> None:
+    """Check the timeout of a call. Any number is one: with none left, a call is too late.
+
+    :raises TypeError: if it is no number; ValueError for NaN.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise _check.wrong_type("timeout", timeout, "a number of seconds")
+    if timeout != timeout:
+        raise ValueError("timeout must be a number of seconds, not nan")
+
+
+def check_method(method: object) -> None:
+    """Check what a channel is to call.
+
+    :raises TypeError: if it is no method of generated code.
+    """
+    _check.instance("method", method, Method, "a Method of generated code")
 
 
 @final
@@ -129,8 +158,8 @@ class Caller(Protocol):
     :class:`~txzmq.rpc.Channel` is one; tests use others. All four take:
 
     :param method: which method to call, from generated code.
-    :param timeout: seconds until the call fails with DEADLINE_EXCEEDED; None for the channel's
-        default.
+    :param timeout: seconds until the call fails with DEADLINE_EXCEEDED, at once if there are none;
+        None for the channel's default.
     :param metadata: pairs of key and value that travel with the request.
     :param wait_for_ready: whether to wait, at most until the deadline, while no server can be
         reached, rather than to fail with UNAVAILABLE; None for the channel's default.

@@ -37,6 +37,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, TypeVar
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
+from txzmq import _check
+from txzmq._escape import escaped
+
 __all__ = [
     "Aborted",
     "AlreadyExists",
@@ -107,7 +110,9 @@ class RpcError(Exception):
     is equal only to itself.
 
     :ivar code: why the call failed.
-    :ivar message: for the developer who reads the log, not for the end user.
+    :ivar message: for the developer who reads the log, not for the end user. As text
+        (``str(error)``) it has every character escaped that does not print, such as a newline: who
+        sent it could forge lines of a log, or move the cursor of a terminal.
     :ivar details: messages for programs, each a ``google.protobuf.Any``, as in
         ``google.rpc.Status``; :meth:`detail` and :meth:`details_of` read them by type.
     :ivar metadata: the trailing metadata of the call.
@@ -148,24 +153,27 @@ class RpcError(Exception):
             packed into one.
         :param metadata: trailing metadata to send with the error.
         :raises ValueError: if *code* is OK.
-        :raises TypeError: if *code* is not a number, or a detail not a message.
+        :raises TypeError: if *code* is not a number, *message* not a str, a detail not a message,
+            or *metadata* are no pairs.
         :raises google.protobuf.message.EncodeError: if a detail lacks a required field.
         """
         # Callers without a type checker: RpcError("the message") would lose the message.
         if not isinstance(code, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"RpcError takes a code first, not {code!r}")
+            raise TypeError(f"RpcError takes a code first, not {_check.shown(code)}")
         code = to_code(code)
         if code is Code.OK:
             raise ValueError("an RpcError cannot have the code OK")
         super().__init__(code, message)
+        if not isinstance(message, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _check.wrong_type("message", message, "str")
         self.code = code
         self.message = message
-        self.details = tuple(map(_pack, details))
+        self.details = _packed(details) if details != () else ()
         pairs = cast(
             "Iterable[tuple[str, str | bytes]]",  # to pyright an unknown Mapping otherwise
             metadata.items() if isinstance(metadata, Mapping) else metadata,
         )
-        self.metadata = tuple(pairs)
+        self.metadata = _pairs(pairs) if pairs != () else ()
 
     def detail(self, message_type: type[T], /) -> T | None:
         """The first detail of a type that can be parsed; None if there is none. ::
@@ -197,7 +205,9 @@ class RpcError(Exception):
         return self
 
     def __str__(self) -> str:
-        return f"{self.code.name}: {self.message}" if self.message else self.code.name
+        if not self.message:
+            return self.code.name
+        return f"{self.code.name}: {escaped(str(self.message))}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -217,12 +227,30 @@ class RpcError(Exception):
         self.details = tuple(AnyMessage(type_url=url, value=value) for url, value in details)
 
 
+def _packed(details: object) -> tuple[AnyMessage, ...]:
+    if not isinstance(details, Iterable):
+        raise _check.wrong_type("details", details, "a sequence of messages")
+    return tuple(map(_pack, cast("Iterable[Message]", details)))
+
+
+def _pairs(metadata: object) -> TrailingMetadata:
+    """Any pairs: those that cannot be sent are refused where they are to be."""
+    what = "a mapping, or pairs of key and value"
+    if not isinstance(metadata, Iterable):
+        raise _check.wrong_type("metadata", metadata, what)
+    pairs = tuple(cast("Iterable[tuple[str, str | bytes]]", metadata))
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]  # untyped callers
+            raise _check.wrong_type("metadata", pair, what)
+    return pairs
+
+
 def _pack(detail: Message) -> AnyMessage:
     if isinstance(detail, AnyMessage):
         return detail
     # A caller without a type checker may pass anything.
     if not isinstance(detail, Message):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a detail must be a message, not {detail!r}")
+        raise TypeError(f"details: each must be a message, not {_check.shown(detail)}")
     packed = AnyMessage()
     packed.Pack(detail)
     return packed
@@ -269,6 +297,8 @@ class _ErrorOfOneCode(RpcError):
         """
         if isinstance(code, str):
             message = code or message
+        elif not isinstance(code, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+            raise _check.wrong_type(f"the message of {type(self).__name__}", code, "str")
         elif to_code(code) is not self.CODE:
             raise ValueError(f"{type(self).__name__} cannot have the code {code!r}")
         super().__init__(self.CODE, message, details=details, metadata=metadata)

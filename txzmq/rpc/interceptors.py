@@ -32,8 +32,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar, final
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
+from txzmq import _check
 from txzmq._reactor import Clock
-from txzmq.rpc.client import CallSpec, ResponseMetadata
+from txzmq.rpc.client import CallSpec, ResponseMetadata, check_timeout
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
@@ -187,16 +188,18 @@ class ClientCall:
 
         :param timeout: seconds from now; the caller's own deadline holds all the same.
         :param metadata: instead of the caller's: ``{**dict(call.metadata), "k": "v"}`` adds some.
-        :raises ValueError: for metadata that is not allowed, and so TypeError.
+        :raises ValueError: for a value that is not allowed, and so TypeError.
         """
         changes: dict[str, Any] = {}
         if request is not ...:
             changes["request"] = request
         if not isinstance(timeout, EllipsisType):
+            check_timeout(timeout)
             changes["deadline"] = self._clock.seconds() + timeout
         if not isinstance(metadata, EllipsisType):
             changes["metadata"] = normalise(metadata)
         if not isinstance(wait_for_ready, EllipsisType):
+            _check.boolean("wait_for_ready", wait_for_ready)
             changes["wait_for_ready"] = wait_for_ready
         return ClientCall(self._port, self._clock, self._spec.replace(**changes))
 

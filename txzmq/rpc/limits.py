@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
+
+from txzmq import _check
 
 __all__ = [
     "BACKLOG",
@@ -35,6 +38,8 @@ REQUESTS_WINDOW_BYTES: Final = 1024 * 1024
 #: Calls that one ``Control.Cancel`` may end.
 MAX_CANCELLED: Final = 1_000
 
+_PATH: Final = re.compile(r"/[^/]+/[^/]+")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyCacheLimits:
@@ -48,6 +53,13 @@ class ReplyCacheLimits:
     age: float = 60.0
     #: Requests with one key that wait for one run of the handler, the first included.
     waiting: int = 8
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.integer("entries", self.entries)
+        _check.integer("size", self.size)
+        _check.number("age", self.age)
+        _check.integer("waiting", self.waiting, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,5 +142,44 @@ class ServerLimits:
     stream_silence: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.blocked_after is not None and not self.blocked_after > 0:
-            raise ValueError("blocked_after must be above 0")
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        for name in _COUNTS:
+            _check.integer(name, getattr(self, name))
+        for name in _SIZES:
+            _check.integer(name, getattr(self, name), 1)
+        for name in ("running_per_method", "queued_per_method"):
+            _check_by_method(name, getattr(self, name))
+        for name in ("default_timeout", "max_timeout", "stream_timeout"):
+            if getattr(self, name) is not None:
+                _check.number(name, getattr(self, name), above=True, endless="None")
+        if self.blocked_after is not None:
+            _check.number("blocked_after", self.blocked_after, above=True, endless="None")
+        if self.reply_cache is not None:
+            _check.instance(
+                "reply_cache", self.reply_cache, ReplyCacheLimits, "a ReplyCacheLimits or None"
+            )
+        _check.number("stream_grace", self.stream_grace)
+        _check.number("stream_silence", self.stream_silence, above=True)
+
+
+#: The limits of a :class:`ServerLimits` that may be 0, so that there is nothing of it.
+_COUNTS: Final = (
+    "running running_per_peer queued queued_per_peer request_bytes request_bytes_per_peer backlog "
+    "backlog_per_peer stray_subscriptions stray_subscriptions_per_peer metadata_size streams "
+    "streams_per_peer subscribers streams_bytes"
+).split()
+#: Those without which nothing would go on.
+_SIZES: Final = ("message_size", "stream_window", "stream_window_bytes")
+
+
+def _check_by_method(name: str, limits: object) -> None:
+    if not isinstance(limits, Mapping):
+        raise _check.wrong_type(name, limits, "a mapping of paths to integers")
+    # The cast is for pyright, which knows a mapping of what as little as the caller may.
+    for path, limit in cast("Mapping[object, object]", limits).items():
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
+            raise ValueError(
+                f"{name} takes the paths of methods, /package.Service/Method, and not "
+                f"{_check.shown(path)}"
+            )
+        _check.integer(f"{name}[{path!r}]", limit)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from txzmq import _check
+
 __all__ = ["Liveness"]
 
 
@@ -39,12 +41,21 @@ class Liveness:
     max_backoff: float = 20.0
 
     def __post_init__(self) -> None:
-        interval = self.ping_interval
-        if interval is not None and not 0 < interval <= self.dead_after:
-            raise ValueError("ping_interval must be above 0 and at most dead_after")
-        if self.suspect_after < 1:
-            raise ValueError("suspect_after must be 1 or more")
-        if not self.probe_timeout > 0:
-            raise ValueError("probe_timeout must be above 0")
-        if not 0 < self.first_backoff <= self.max_backoff:
-            raise ValueError("first_backoff must be above 0 and at most max_backoff")
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.number("dead_after", self.dead_after, above=True)
+        if self.ping_interval is not None:
+            _check.number("ping_interval", self.ping_interval, above=True, endless="None")
+            if self.ping_interval > self.dead_after:
+                raise ValueError(
+                    f"ping_interval must be at most dead_after ({self.dead_after}), not "
+                    f"{self.ping_interval}"
+                )
+        _check.integer("suspect_after", self.suspect_after, 1)
+        _check.number("probe_timeout", self.probe_timeout, above=True)
+        _check.number("max_backoff", self.max_backoff, above=True)
+        _check.number("first_backoff", self.first_backoff, above=True)
+        if self.first_backoff > self.max_backoff:
+            raise ValueError(
+                f"first_backoff must be at most max_backoff ({self.max_backoff}), not "
+                f"{self.first_backoff}"
+            )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
+from txzmq._check import wrong_type
+
 __all__ = [
     "MAX_KNOWN_KEY",
     "MAX_PAIRS",
@@ -56,11 +58,16 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
     :raises TypeError: for a key that is not str, or a value that is not str, or not bytes where
         the key ends in ``-bin``.
     """
-    if not metadata:
-        return ()
     # Any: isinstance leaves pyright with a Mapping of what, and a cast costs a call.
     given: Any = metadata.items() if isinstance(metadata, (dict, Mapping)) else metadata  # pyright: ignore[reportUnknownVariableType]
-    pairs: Metadata = tuple(given)
+    try:
+        pairs: Metadata = tuple(given)
+    except TypeError:
+        if metadata is None:
+            return ()
+        if hasattr(given, "__iter__"):
+            raise  # it is what gives the pairs that fails
+        raise _wrong(given) from None
     if len(pairs) > MAX_PAIRS:
         raise ValueError(f"the metadata has {len(pairs)} pairs, more than {MAX_PAIRS}")
     try:
@@ -71,9 +78,18 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
     return _check(pairs)
 
 
+# Any: whatever a caller gave.
+def _wrong(metadata: Any) -> TypeError:
+    return wrong_type("metadata", metadata, "a mapping, or pairs of key and value")
+
+
 def _check(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
     checked: list[tuple[str, str | bytes]] = []
-    for key, value in pairs:
+    for pair in pairs:
+        # Callers without a type checker: a str, for one, is an iterable.
+        if not isinstance(pair, tuple | list) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+            raise _wrong(pair)
+        key, value = pair
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError(f"the metadata key {key!r} must be str, not {type(key).__name__}")
         if key_takes_bytes(key):

@@ -2,16 +2,20 @@
 
 A generated ``*_txzmq.py`` module describes each of its methods with one :class:`Method`, each of
 its services with one :class:`Service`, and asks :func:`require_level` whether this runtime
-understands it. Nothing else crosses from the generator to the runtime.
+understands it. It imports its messages by :func:`importing`, and its clients check their channel by
+:func:`require_caller`. Nothing else crosses from the generator to the runtime.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, final
 
 from google.protobuf.message import Message
+
+from txzmq import _check
 
 __all__ = [
     "GENERATED_LEVEL",
@@ -23,15 +27,19 @@ __all__ = [
     "ServiceHandler",
     "Sharing",
     "StreamOptions",
+    "importing",
+    "require_caller",
     "require_level",
 ]
 
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
 
+_PATH: Final = re.compile(r"/[^/]+/[^/]+")
+
 #: The level of the interface between generated code and runtime that this runtime has. It grows
 #: by one when generated code needs something that an older runtime lacks.
-GENERATED_LEVEL: Final = 1
+GENERATED_LEVEL: Final = 2
 #: The oldest level that this runtime still serves.
 OLDEST_GENERATED_LEVEL: Final = 1
 
@@ -56,6 +64,51 @@ def require_level(level: int, module: str, /) -> None:
             f"{module} was generated for an older txzmq (interface level {level}, this one needs "
             f"{OLDEST_GENERATED_LEVEL} or more): run python -m txzmq.codegen again"
         )
+
+
+class _Importing:
+    """See :func:`importing`."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        pass
+
+    # Not a generator: checkers believe that those may go on after an exception.
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, TypeError) and "descriptor pool" in str(error):
+            raise ImportError(
+                f"{self._module} cannot be imported, because this process has imported other code "
+                f"that was generated from another version of one of its protos ({error}): protobuf "
+                "knows one version of each. Generate the code of both from the same protos, or "
+                "give one of them another path and package"
+            ) from error
+
+
+def importing(module: str, /) -> _Importing:
+    """Say what to do where messages cannot be imported; generated modules import theirs within.
+
+    :param module: the module's name, for the message.
+    """
+    return _Importing(module)
+
+
+#: What a channel has, and a class of a user's that takes its place has at least one of.
+_CALLS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+def require_caller(channel: object, client: object, /) -> None:
+    """Check what a generated client is made with.
+
+    :param channel: what was given.
+    :param client: the client, for the message.
+    :raises TypeError: if it is no channel, and nothing that takes the place of one.
+    """
+    if isinstance(channel, type) or not any(hasattr(channel, name) for name in _CALLS):
+        name = type(client).__name__
+        hint = f": {name}(Channel(factory, {channel!r}))" if isinstance(channel, str) else ""
+        raise _check.wrong_type(f"the channel of {name}", channel, "a Channel", hint)
 
 
 class Kind(enum.Enum):
@@ -104,6 +157,12 @@ class StreamOptions:
     #: Whether another server may continue the stream of a lost one.
     resumable: bool = False
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.instance("sharing", self.sharing, Sharing, "a Sharing")
+        _check.integer("replay", self.replay)
+        _check.boolean("resumable", self.resumable)
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +185,23 @@ class Method(Generic[Req, Res]):
     #: None where the proto says nothing, which means ``StreamOptions()``.
     stream: StreamOptions | None = None
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.text("path", self.path, "/package.Service/Method")
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(f"path must be /package.Service/Method, not {self.path!r}")
+        _check.text("name", self.name, "the name of a Python method")
+        for name in ("request_type", "response_type"):
+            message = getattr(self, name)
+            if not isinstance(message, type) or not hasattr(message, "SerializeToString"):
+                raise _check.wrong_type(name, message, "a class of messages")
+        _check.instance("kind", self.kind, Kind, "a Kind")
+        what = "an IdempotencyLevel"
+        _check.instance("idempotency_level", self.idempotency_level, IdempotencyLevel, what)
+        _check.boolean("deprecated", self.deprecated)
+        if self.stream is not None:
+            _check.instance("stream", self.stream, StreamOptions, "a StreamOptions or None")
+
     def __repr__(self) -> str:
         return f"<Method {self.path} {self.kind.name}>"
 
@@ -139,6 +215,13 @@ class Service:
     name: str
     # Any: the methods of one service differ in their message types.
     methods: tuple[Method[Any, Any], ...]
+
+    def __post_init__(self) -> None:
+        """:raises TypeError: for a value of a wrong type."""
+        _check.text("name", self.name, "package.Service")
+        _check.instance("methods", self.methods, tuple, "a tuple of Method")
+        for method in self.methods:
+            _check.instance("methods", method, Method, "a tuple of Method")
 
     def __repr__(self) -> str:
         return f"<Service {self.name} with {len(self.methods)} methods>"

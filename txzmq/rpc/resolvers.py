@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from twisted.names import dns
 from twisted.names.error import DNSQueryTimeoutError
 
+from txzmq import _check
+from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._net.addresses import ip_of, is_ip, split_tcp, tcp_address
@@ -214,11 +216,15 @@ class DnsResolver:
         """
         self.target = target
         self._parsed: DnsTarget = parse_dns_target(target)
-        if not 0 < min_interval <= max_interval:
+        _check.number("min_interval", min_interval, above=True)
+        _check.number("max_interval", max_interval, above=True)
+        if min_interval > max_interval:
             raise ValueError(
-                f"min_interval ({min_interval}) must be above 0 and at most max_interval "
-                f"({max_interval})"
+                f"min_interval ({min_interval}) must be at most max_interval ({max_interval})"
             )
+        _check.boolean("trust_empty", trust_empty)
+        if client is not None and not hasattr(client, "lookupAddress"):
+            raise _check.wrong_type("client", client, "a DnsClient or None")
         self._min_interval = min_interval
         self._max_interval = max_interval
         self._trust_empty = trust_empty
@@ -312,7 +318,7 @@ class DnsResolver:
         elif self._trust_empty and isinstance(reason, _NoAddress):
             self._tell(())
         elif self._failures == 1:
-            _log.warn("{error}; the last answer stays in use", error=error.message)
+            _log.warn("{error}; the last answer stays in use", error=escaped(error.message))
 
     def _schedule(self, delay: float) -> None:
         self._running = None

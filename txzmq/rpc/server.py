@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txzmq import _check
 from txzmq._timer import ResettableTimer
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
@@ -21,6 +22,7 @@ from txzmq.rpc._net.addresses import (
     is_multicast,
     split_scheme,
 )
+from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
@@ -78,17 +80,24 @@ class Server:
         :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
         :raises ValueError: if two of them implement one service.
+        :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
+            place of an instance; or if a handler does not take a request and a context.
         """
-        if isinstance(factory, ZmqFactory):
-            factory = ZmqNetwork(factory, socket_options)
-        self._network: Network = factory
+        self._network = network_for(factory, socket_options)
         # Whether addresses may have other schemes, and no ports.
-        self._is_foreign = not isinstance(factory, ZmqNetwork)
+        self._is_foreign = not isinstance(self._network, ZmqNetwork)
+        _check.functions("interceptors", interceptors, ("request", "context", "proceed"))
+        if limits is not None:
+            _check.instance("limits", limits, ServerLimits, "a ServerLimits or None")
+        _check.boolean("debug", debug)
+        _check.boolean("batching", batching)
+        check_observer(observer)
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         self._watch = Notifier(self._clock, observer)
         methods = served_methods(services, interceptors)
+        _warn_of_limits(self.limits, methods)
         self._publishes = any(method.response_streaming for method in methods.values())
         self._dispatcher = Dispatcher(
             self._clock,
@@ -148,6 +157,9 @@ class Server:
         :raises RuntimeError: after :meth:`stop`, or if libzmq cannot multicast.
         """
         self._guard.check()
+        _check.boolean("insecure", insecure)
+        if advertise is not None:
+            _check.text("advertise", advertise, "an address")
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         self._check(address, publisher, advertise, multicast)
@@ -234,6 +246,7 @@ class Server:
         :raises RuntimeError: after :meth:`stop`.
         """
         self._guard.check()
+        _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         parse_address(address, Use.CONNECT, "address", foreign=self._is_foreign)
@@ -283,8 +296,10 @@ class Server:
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
+        :raises ValueError: if *grace* is below 0, or no number.
         """
         self._guard.check()
+        _check.number("grace", grace)
         waiting: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = Deferred()
@@ -350,3 +365,16 @@ class Server:
         self._watch.stop()
         _log.info("the server has stopped")
         self._stopping.callback(None)
+
+
+def _warn_of_limits(limits: ServerLimits, methods: Collection[str]) -> None:
+    """Warn of limits of methods that are not served: no error, since servers may share limits."""
+    for name in ("running_per_method", "queued_per_method"):
+        for path in getattr(limits, name):
+            if path not in methods:
+                _log.warn(
+                    "{name} limits {path}, which the server does not serve{near}",
+                    name=name,
+                    path=path,
+                    near=_check.near(path, methods),
+                )

@@ -3,7 +3,8 @@
 The format is that of
 https://github.com/grpc/grpc-proto/blob/master/grpc/service_config/service_config.proto as protobuf
 writes JSON, with the rules of gRFC A6 (retries) and gRFC A21 (errors): unknown keys are ignored,
-and a wrong value of a known key makes the whole config invalid.
+and a wrong value of a known key makes the whole config invalid. So does an unknown key that is
+almost a known one, since it is misspelt.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast, final
 
+from txzmq import _check
 from txzmq.rpc.balancing import POLICIES, BalancingPolicy, PolicyBuilder
 from txzmq.rpc.errors import Code
 
@@ -62,6 +64,14 @@ class RetryPolicy:
     #: The codes after which a call is tried again.
     retryable_status_codes: frozenset[Code]
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.integer("max_attempts", self.max_attempts, 1)
+        _check.number("initial_backoff", self.initial_backoff, above=True)
+        _check.number("max_backoff", self.max_backoff, above=True)
+        _check.number("backoff_multiplier", self.backoff_multiplier, above=True)
+        _check_codes("retryable_status_codes", self.retryable_status_codes)
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +84,20 @@ class HedgingPolicy:
     hedging_delay: float = 0.0
     #: Codes after which another attempt may still succeed; any other ends the call.
     non_fatal_status_codes: frozenset[Code] = frozenset()
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.integer("max_attempts", self.max_attempts, 1)
+        _check.number("hedging_delay", self.hedging_delay)
+        _check_codes("non_fatal_status_codes", self.non_fatal_status_codes)
+
+
+def _check_codes(name: str, codes: object) -> None:
+    _check.instance(name, codes, (frozenset, set), "a frozenset of Code")
+    for code in cast("frozenset[object]", codes):
+        _check.instance(f"each of {name}", code, Code, "a Code")
+        if code is Code.OK:
+            raise ValueError(f"{name} must be codes of failures, not OK")
 
 
 @final
@@ -91,6 +115,11 @@ class RetryThrottling:
     #: Tokens that a success adds; exact to a thousandth.
     token_ratio: float = 0.1
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        _check.integer("max_tokens", self.max_tokens, 1)
+        _check.number("token_ratio", self.token_ratio, above=True)
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +135,20 @@ class MethodConfig:
     max_response_message_bytes: int | None = None
     retry_policy: RetryPolicy | None = None
     hedging_policy: HedgingPolicy | None = None
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        if self.timeout is not None:
+            _check.number("timeout", self.timeout, endless="None")
+        if self.wait_for_ready is not None:
+            _check.boolean("wait_for_ready", self.wait_for_ready)
+        for name in ("max_request_message_bytes", "max_response_message_bytes"):
+            if getattr(self, name) is not None:
+                _check.integer(name, getattr(self, name))
+        for name, policy in (("retry_policy", RetryPolicy), ("hedging_policy", HedgingPolicy)):
+            if getattr(self, name) is not None:
+                what = f"a {policy.__name__} or None"
+                _check.instance(name, getattr(self, name), policy, what)
 
 
 class _ByPath(dict[str, MethodConfig]):
@@ -135,7 +178,7 @@ class ServiceConfig:
 
     :ivar retry_throttling: None if the config has none.
     :ivar policy_name: the balancing policy; None if the config has none.
-    :ivar ignored: the places of unknown keys, which are ignored: a later version's, or misspelt.
+    :ivar ignored: the places of unknown keys, which are ignored: a later version's, or gRPC's own.
     """
 
     __slots__ = ("_by_path", "_new_policy", "ignored", "policy_name", "retry_throttling")
@@ -153,7 +196,19 @@ class ServiceConfig:
         :param by_name: configs by service and method; an empty method stands for all of a service,
             and two empty strings for all methods.
         :param new_policy: makes the policy that *policy_name* names.
+        :raises TypeError: for a value of a wrong type.
         """
+        if by_name is not None:
+            _check_by_name(by_name)
+        if retry_throttling is not None:
+            _check.instance(
+                "retry_throttling", retry_throttling, RetryThrottling, "a RetryThrottling or None"
+            )
+        if policy_name is not None:
+            _check.text("policy_name", policy_name)
+        if new_policy is not None:
+            _check.function("new_policy", new_policy, ())
+        _check.instance("ignored", ignored, tuple, "a tuple of str")
         self._by_path = _ByPath(dict(by_name or {}))
         self._new_policy = new_policy
         self.retry_throttling = retry_throttling
@@ -175,7 +230,11 @@ class ServiceConfig:
             :data:`~txzmq.rpc.balancing.POLICIES`.
         :param max_attempts: a larger ``maxAttempts`` counts as this many.
         :raises ServiceConfigError: if the config is invalid; it names every error.
+        :raises TypeError: for a value of a wrong type.
         """
+        _check.instance("source", source, (str, Mapping, list), "JSON or a mapping")
+        _check.instance("policies", policies, Mapping, "a mapping of names to functions")
+        _check.integer("max_attempts", max_attempts, 1)
         return _Reader(policies, max_attempts).config(source)
 
     def for_method(self, path: str) -> MethodConfig:
@@ -191,6 +250,20 @@ class ServiceConfig:
 
     def __repr__(self) -> str:
         return f"<ServiceConfig policy={self.policy_name} ignored={list(self.ignored)}>"
+
+
+def _check_by_name(by_name: object) -> None:
+    what = "a mapping of (service, method) to MethodConfig"
+    if not isinstance(by_name, Mapping):
+        raise _check.wrong_type("by_name", by_name, what)
+    # The cast is for pyright, which knows a mapping of what as little as the caller may.
+    for name, config in cast("Mapping[object, object]", by_name).items():
+        # The cast is for mypy and pyright: a pair of what?
+        _check.instance("by_name", name, tuple, what)
+        pair = cast("tuple[object, ...]", name)
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise TypeError(f"by_name must be {what}, not of {pair}")
+        _check.instance("by_name", config, MethodConfig, what)
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -407,7 +480,9 @@ class _Reader:
             if name in self._policies:
                 return self._policy(name, _Place(_join(item.path, name), settings))
         if items:
-            self._wrong(place, f"names none of the policies {', '.join(self._policies)}")
+            names = [next(iter(cast("Mapping[str, object]", item.value))) for item in items]
+            near = next(filter(None, (_check.near(name, self._policies) for name in names)), "")
+            self._wrong(place, f"names none of the policies {', '.join(self._policies)}{near}")
         return None
 
     def _balancing_by_name(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
@@ -415,7 +490,8 @@ class _Reader:
         if name is None:
             return None
         if name.lower() not in self._policies:
-            self._wrong(place, f"names none of the policies {', '.join(self._policies)}")
+            near = _check.near(name, self._policies)
+            self._wrong(place, f"names none of the policies {', '.join(self._policies)}{near}")
             return None
         return self._policy(name.lower(), _Place(place.path, {}))
 
@@ -453,12 +529,21 @@ class _Reader:
         if not self._is_object(place):
             return {}
         value = cast("Mapping[str, object]", place.value)
-        self._ignored += [_join(place.path, key) for key in value if key not in known]
+        for key in value:
+            if key not in known:
+                self._unknown(_join(place.path, key), _check.near(key, known))
         return {
             key: _Place(_join(place.path, key), value[key])
             for key in known
             if value.get(key) is not None
         }
+
+    def _unknown(self, path: str, near: str) -> None:
+        """Ignore a key that is not known, unless it is a known one misspelt."""
+        if near:
+            self._errors.append(f"{path}: is not known{near}")
+        else:
+            self._ignored.append(path)
 
     def _items(self, place: _Place | None) -> Iterator[_Place]:
         if place is None or not self._is_list(place):

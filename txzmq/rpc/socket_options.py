@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
+
+from txzmq import _check
 
 __all__ = ["PUBLISHER_MESSAGE_SIZE", "SocketOptions"]
 
@@ -104,32 +106,22 @@ class SocketOptions:
     multicast_interface: str = ""
 
     def __post_init__(self) -> None:
-        for name in (
-            "send_high_water_mark",
-            "receive_high_water_mark",
-            "backlog",
-            "send_budget",
-            "multicast_rate",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more")
-        for name in (
-            "keepalive_idle",
-            "keepalive_interval",
-            "keepalive_count",
-            "retransmit_timeout",
-            "connect_timeout",
-            "handshake_timeout",
-            "send_buffer",
-            "receive_buffer",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0")
-        for name in ("reconnect_interval", "reconnect_interval_max"):
-            least, most = getattr(self, name)
-            if not 0 < least <= most:
-                raise ValueError(f"{name} must be two durations above 0, the shorter one first")
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        for name in _WHOLE:
+            _check.integer(name, getattr(self, name), 1, _MOST)
+        _check.integer("send_budget", self.send_budget, 1)  # it is not libzmq's
+        for name in _SECONDS:
+            _check.number(name, getattr(self, name), most=_MOST_SECONDS, above=True)
+        for name in _OPTIONAL:
+            if getattr(self, name) is not None:
+                _check.integer(name, getattr(self, name), 1, _MOST)
+        if self.handshake_timeout is not None:
+            _check.number(
+                "handshake_timeout", self.handshake_timeout, most=_MOST_SECONDS, above=True
+            )
+        _check_interval("reconnect_interval", self.reconnect_interval)
+        _check_interval("reconnect_interval_max", self.reconnect_interval_max)
+        _check.text("multicast_interface", self.multicast_interface, empty=True)
 
     def for_channel(self) -> Mapping[str, int]:
         """The options of a channel's socket for calls, by libzmq's names."""
@@ -224,6 +216,31 @@ class SocketOptions:
             "RECONNECT_IVL": _ms(random.uniform(*self.reconnect_interval)),
             "RECONNECT_IVL_MAX": _ms(random.uniform(*self.reconnect_interval_max)),
         }
+
+
+#: The largest value of an option of libzmq, which is an int of C, and of which a publisher may have
+#: ten times as much; and in seconds, one that is given in milliseconds.
+_MOST: Final = (2**31 - 1) // 10
+_MOST_SECONDS: Final = 2_000_000
+_WHOLE: Final = (
+    "send_high_water_mark receive_high_water_mark keepalive_interval keepalive_count backlog "
+    "multicast_rate"
+).split()
+_SECONDS: Final = ("retransmit_timeout", "connect_timeout")
+_OPTIONAL: Final = ("keepalive_idle", "send_buffer", "receive_buffer")
+
+
+def _check_interval(name: str, interval: object) -> None:
+    expected = "two durations above 0, the shorter one first"
+    _check.instance(name, interval, tuple, f"a tuple of {expected}")
+    pair = cast("tuple[Any, ...]", interval)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be {expected}, not {len(pair)} of them")
+    for value in pair:
+        _check.number(name, value, most=_MOST_SECONDS, above=True)
+    least, most = pair
+    if least > most:
+        raise ValueError(f"{name} must be {expected}, not {interval}")
 
 
 def _ms(seconds: float) -> int:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import abc
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope has none
     classImplements,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from txzmq import _check
 from txzmq.rpc.metadata import Metadata
 
-__all__ = ["RequestStream", "ResponseStream", "StreamResult", "StreamWriter"]
+__all__ = [
+    "RequestStream",
+    "ResponseStream",
+    "StreamResult",
+    "StreamWriter",
+    "check_silence",
+    "check_told",
+]
 
 T = TypeVar("T")
 
@@ -29,12 +39,39 @@ StreamResult: TypeAlias = (
     | Deferred[AsyncIterable[T]]
 )
 
+_log = Logger()
 #: Items that wait in a writer before its producer is paused, and before an item is refused.
 _ENOUGH: Final = 256
 _LIMIT: Final = 65_536
 
 
-class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
+def check_silence(seconds: object) -> None:
+    """Check what :meth:`ResponseStream.max_silence` is given."""
+    if seconds is not None:
+        _check.number("seconds", seconds, above=True, endless="None")
+
+
+def check_told(told: object) -> None:
+    """Check what :meth:`ResponseStream.skip_gaps` is given."""
+    if told is not None:
+        _check.function("told", told, ("number",))
+
+
+class _ReadByAsyncFor:
+    """What says how a stream is read, where somebody tries it in another way."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # checkers are to say that it cannot be done
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a stream is read by `async for`, in a coroutine, not by `for`")
+
+        def __await__(self) -> NoReturn:
+            raise TypeError("a stream is read by `async for`, and cannot be awaited")
+
+
+class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     """The responses of one streaming call, in the order in which the server sent them.
 
     ``async for`` reads it; it ends when the server's handler ends, and raises
@@ -109,7 +146,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
         :param seconds: None for no such limit.
         :return: the stream itself.
+        :raises ValueError: if *seconds* are not above 0, or TypeError if they are no number.
         """
+        check_silence(seconds)
         return self
 
     def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
@@ -120,7 +159,9 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
 
         :param told: called at each loss, with the number of items that were lost.
         :return: the stream itself.
+        :raises TypeError: if *told* is no function of one number.
         """
+        check_told(told)
         return self
 
     def each(self, callback: Callable[[T], object]) -> Deferred[None]:
@@ -131,16 +172,25 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         *callback* is waited for; then no other item follows.
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
-            *callback*. Cancelling it cancels the stream.
+            *callback*. Cancelling it cancels the stream. Where the stream is cancelled it fails
+            with ``CancelledError``, which nobody has to handle.
+        :raises TypeError: if *callback* is no function of one item.
         """
-        return Deferred.fromCoroutine(self._each(callback))
+        _check.function("callback", callback, ("item",))
+        ended = _Each()
+        reading = Deferred.fromCoroutine(self._each(callback, ended))
+        return ended.when(reading)
 
-    async def _each(self, callback: Callable[[T], object]) -> None:
+    async def _each(self, callback: Callable[[T], object], ended: _Each) -> None:
         try:
             async for item in self:
-                result = callback(item)
-                if isinstance(result, Deferred):
-                    await result
+                try:
+                    result = callback(item)
+                    if isinstance(result, Deferred):
+                        await result
+                except BaseException:
+                    ended.by_callback = True
+                    raise
         except BaseException:
             self.cancel()
             raise
@@ -156,7 +206,33 @@ class ResponseStream(abc.ABC, AsyncIterator[T], Generic[T]):
         self.cancel()
 
 
-class RequestStream(abc.ABC, AsyncIterator[T], Generic[T]):
+class _Each:
+    """How :meth:`ResponseStream.each` ends."""
+
+    def __init__(self) -> None:
+        #: Whether the callback has ended it.
+        self.by_callback = False
+        self._done: Deferred[None]
+
+    def when(self, reading: Deferred[None]) -> Deferred[None]:
+        """What the user gets for the coroutine that reads."""
+        self._done = Deferred(lambda _: reading.cancel())
+        reading.addCallbacks(self._done.callback, self._failed)
+        return self._done
+
+    def _failed(self, failure: Failure) -> None:
+        done = self._done
+        del self._done  # or the traceback would keep it from being garbage
+        done.errback(failure)
+        if not self.by_callback and failure.check(CancelledError):  # type: ignore[no-untyped-call]  # Twisted's
+            # Somebody has cancelled the stream: no error that has to be handled. The name is
+            # private to Twisted, which offers no other way to say so.
+            info = getattr(done, "_debugInfo", None)
+            if info is not None:
+                info.failResult = None
+
+
+class RequestStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     """The requests of one client-streaming call, in the order in which the client sent them.
 
     ``async for`` reads it in a handler; it ends when the client has sent its last request.
@@ -183,13 +259,18 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         """
         :param enough: items that may wait before the producer is paused.
         :param limit: items that may wait before :meth:`write` raises.
+        :raises ValueError: unless they are 1 or more, or TypeError if one is no integer.
         """
+        _check.integer("enough", enough, 1)
+        _check.integer("limit", limit, 1)
         self._enough = enough
         self._limit = limit
         self._items: deque[T] = deque()
         self._end: Exception | None = None
         # The reader wants no more items.
         self._closed = False
+        # Whether it was said that an item came after the end.
+        self._told = False
         self._reader: Deferred[None] | None = None
         self._room: list[Deferred[None]] = []
         # Any: Twisted types producers with zope interfaces.
@@ -198,7 +279,9 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         self._paused = False
 
     def write(self, item: T) -> bool:
-        """Add an item; after the end of the stream it is dropped.
+        """Add an item; after the end of the stream it is dropped, which is logged once.
+
+        (Not where the client has ended the stream, of which the writer learns at any time.)
 
         A message is copied: what is done to it afterwards does not change the item.
 
@@ -206,6 +289,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         :raises BufferError: if *limit* items wait, because the caller did not wait for room.
         """
         if self._closed or self._end is not None:
+            self._note_late_item()
             return False
         if len(self._items) >= self._limit:
             raise BufferError(f"{self._limit} items wait (StreamWriter's limit); wait for ready()")
@@ -222,6 +306,12 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
             self._paused = True
             self._producer.pauseProducing()
         return False
+
+    def _note_late_item(self) -> None:
+        """Say once that an item comes after the writer's own end."""
+        if not self._closed and not self._told:
+            self._told = True
+            _log.warn("an item was written to a StreamWriter after its end, and dropped")
 
     def ready(self) -> Deferred[None]:
         """Fires when there is room for items; fails with ``CancelledError`` if the stream ends."""
@@ -240,7 +330,11 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         self._finish(StopAsyncIteration())
 
     def fail(self, error: Exception) -> None:
-        """End the stream with an error, as if the handler raised it; nothing if it has ended."""
+        """End the stream with an error, as if the handler raised it; nothing if it has ended.
+
+        :raises TypeError: if *error* is no exception.
+        """
+        _check.instance("error", error, BaseException, "an exception")
         self._finish(error)
 
     def _finish(self, end: Exception) -> None:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from threading import get_ident
 from typing import Any, Final
 
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 from twisted.internet.defer import CancelledError, Deferred, fail
 
+from txzmq import _check
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of, too_large
 from txzmq.rpc._client.intercepted import InterceptedCall, InterceptedStream
 from txzmq.rpc._client.request_stream import Requests, RequestsCall
@@ -24,7 +25,13 @@ from txzmq.rpc._client.retried_call import RetriedCall
 from txzmq.rpc._client.stream_opening import StreamOpener
 from txzmq.rpc._core.interceptors import chain_client
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, to_us
-from txzmq.rpc.client import CallSpec, ResponseMetadata, wanted_metadata
+from txzmq.rpc.client import (
+    CallSpec,
+    ResponseMetadata,
+    check_method,
+    check_timeout,
+    wanted_metadata,
+)
 from txzmq.rpc.context import Context, get_current
 from txzmq.rpc.errors import DeadlineExceeded, ResourceExhausted, RpcError, Unavailable
 from txzmq.rpc.interceptors import ClientCall, ClientInterceptor, ClientProceed, parts_of
@@ -35,10 +42,15 @@ from txzmq.rpc.streams import ResponseStream
 
 __all__ = ["CallOptions", "Calls"]
 
+#: Of most timeouts; others are looked at more closely.
+_NUMBERS: Final = frozenset({int, float})
+_ENDLESS: Final = math.inf
+#: In place of a request, where they stream: the body of the opening call is empty then.
+_STREAM: Final = object()
 #: Seconds that are 0 microseconds in a header.
 _NO_TIME: Final = 0.5e-6
 #: What making a call raises where it cannot be made; the caller gets it by the call's Deferred.
-_NOT_MADE: Final = (RpcError, CancelledError, TypeError, ValueError)
+_NOT_MADE: Final = (RpcError, CancelledError, TypeError, ValueError, EncodeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +66,17 @@ class CallOptions:
     stream_window: int
     stream_window_bytes: int
 
+    def __post_init__(self) -> None:
+        """:raises ValueError: for a value out of range, and so TypeError."""
+        for name in ("timeout", "max_timeout"):
+            if getattr(self, name) is not None:
+                _check.number(name, getattr(self, name), above=True, endless="None")
+        _check.boolean("wait_for_ready", self.wait_for_ready)
+        for name in ("message_size", "stream_window", "stream_window_bytes"):
+            _check.integer(name, getattr(self, name), 1)
+        for name in ("metadata_size", "backlog"):
+            _check.integer(name, getattr(self, name))
+
 
 class Calls:
     """Makes calls: checks them, gives them their deadlines, and hands them to the pool."""
@@ -68,11 +91,11 @@ class Calls:
         self._registry = registry
         self._clock = registry.clock
         self._guard = registry.guard
+        guard = registry.guard
+        self._check_thread = guard.check_call if guard.has_reactor else guard.check_anew
         self._options = options
         self._config = config
-        self._window = OpenStream(
-            max(1, options.stream_window), max(1, options.stream_window_bytes)
-        )
+        self._window = OpenStream(options.stream_window, options.stream_window_bytes)
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
 
     # -- what callers ask for ----------------------------------------------------------------
@@ -93,7 +116,7 @@ class Calls:
         :param streams: whether *request* gives a stream of requests.
         """
         if self._guard.thread != get_ident():
-            self._guard.check_anew()
+            self._check_thread()
         try:
             spec = self._spec(
                 method, request, timeout, metadata, wait_for_ready, self._options.timeout
@@ -103,6 +126,9 @@ class Calls:
             call = self._make_with_requests(spec) if streams else self._make_unary(spec)
         except _NOT_MADE as error:
             return fail(outcome_of(error, method))
+        except AttributeError:
+            check_method(method)
+            raise
         if isinstance(call, RetriedCall):
             call.start()
         else:
@@ -121,7 +147,8 @@ class Calls:
 
         :param timeout: seconds for the whole stream; None for no end.
         """
-        self._guard.check()
+        if self._guard.thread != get_ident():
+            self._check_thread()
         try:
             spec = self._spec(method, request, timeout, metadata, wait_for_ready, None)
             if self._chain is not None:
@@ -129,6 +156,9 @@ class Calls:
             return OpenResponseStream(self._open(spec))
         except _NOT_MADE as error:
             return InterceptedStream(fail(outcome_of(error, method)))
+        except AttributeError:
+            check_method(method)
+            raise
 
     # -- from what they give to a specification ----------------------------------------------
 
@@ -145,7 +175,7 @@ class Calls:
 
         :param default_timeout: seconds for a call without a timeout of its own; None for no end.
         """
-        pairs = normalise(metadata) if metadata else ()
+        pairs = () if metadata is None else normalise(metadata)
         if self._config is not None:
             config = self._config.for_method(method.path)
             if config.timeout is not None and (timeout is None or timeout > config.timeout):
@@ -159,6 +189,8 @@ class Calls:
             wanted = ResponseMetadata()
         if wait_for_ready is None:
             wait_for_ready = self._options.wait_for_ready
+        elif wait_for_ready.__class__ is not bool:
+            _check.boolean("wait_for_ready", wait_for_ready)  # type: ignore[unreachable]  # untyped callers
         deadline = None if left is None else self._clock.seconds() + left
         return CallSpec(method, request, deadline, pairs, wait_for_ready, wanted, parent)
 
@@ -168,10 +200,11 @@ class Calls:
         """Seconds for a call: its own or the default, no more than the cap and its parent's."""
         if timeout is None:
             timeout = default
-        elif math.isnan(timeout):
-            raise ValueError("the timeout is not a number")
-        elif timeout == math.inf:
-            timeout = None
+        else:
+            if timeout.__class__ not in _NUMBERS or timeout != timeout:
+                check_timeout(timeout)
+            if timeout == _ENDLESS:
+                timeout = None
         most = self._options.max_timeout
         if most is not None and (timeout is None or timeout > most):
             timeout = most
@@ -268,7 +301,7 @@ class Calls:
         method = spec.method
         _check_source(method, spec.request)
         left = self._left(spec)
-        _, response_size = self._check(spec, method.request_type(), left)
+        body, response_size = self._check(spec, _STREAM, left)
         requests = Requests(method, spec.request, self._request_size(method))
         head = RequestHead(
             method.path,
@@ -279,10 +312,10 @@ class Calls:
         policy = self._retry_policy(method)
         if policy is not None:
             requests.hold()
-            retried = RetriedCall(self._registry, policy, spec, head, b"", response_size, requests)
+            retried = RetriedCall(self._registry, policy, spec, head, body, response_size, requests)
             requests.when_failed(retried.requests_failed)
             return self._begun(retried, spec)
-        call = RequestsCall(requests, self._registry, spec, head, b"", response_size)
+        call = RequestsCall(requests, self._registry, spec, head, body, response_size)
         requests.when_failed(call.requests_failed)
         self._registry.begun(call)
         if spec.parent is not None:
@@ -298,8 +331,8 @@ class Calls:
         streams = method.kind.request_streaming
         if streams:
             _check_source(method, spec.request)
-        message = method.request_type() if streams else spec.request
-        body, response_size = self._check(spec, message, self._left(spec))
+        request = _STREAM if streams else spec.request
+        body, response_size = self._check(spec, request, self._left(spec))
         policy = self._retry_policy(method)
         stream = ClientStream(registry, spec, response_size, self._window)
         requests = None
@@ -334,9 +367,11 @@ class Calls:
 
     # -- what is checked ---------------------------------------------------------------------
 
-    def _check(self, spec: CallSpec, request: Message, left: float | None) -> tuple[bytes, int]:
+    # Any: whatever the caller gave.
+    def _check(self, spec: CallSpec, request: Any, left: float | None) -> tuple[bytes, int]:
         """The serialised request, and how large a response may be.
 
+        :param request: the request; ``_STREAM`` where they stream.
         :raises RpcError: if a limit forbids the call.
         :raises TypeError: if the method takes other requests.
         :raises CancelledError: in a handler whose call is over.
@@ -346,11 +381,14 @@ class Calls:
         if spec.parent is not None:
             spec.parent.check()
         method, options, waiting = spec.method, self._options, self._registry.size
-        if not isinstance(request, method.request_type):
+        if isinstance(request, method.request_type):
+            body = request.SerializeToString()
+        elif request is _STREAM:
+            body = b""
+        else:
             raise TypeError(
                 f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
             )
-        body = request.SerializeToString()
         response_size = options.message_size
         if self._config is not None:
             config = self._config.for_method(method.path)
@@ -385,8 +423,11 @@ _plain_head = lru_cache(maxsize=1_024)(RequestHead)
 
 
 def _check_source(method: Method[Any, Any], source: object) -> None:
-    if not isinstance(source, (Iterable, AsyncIterable)):
-        raise TypeError(f"{method.path} takes an iterable of requests, not {source!r:.100}")
+    if isinstance(source, Message) or not isinstance(source, (Iterable, AsyncIterable)):
+        hint = "; put it in a list" if isinstance(source, Message) else ""
+        raise TypeError(
+            f"{method.path} takes an iterable of requests, not {type(source).__name__}{hint}"
+        )
 
 
 def _smaller(size: int, other: int | None) -> int:

@@ -20,7 +20,7 @@ from txzmq.rpc.errors import Code, DeadlineExceeded
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, CountedRequests
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.records import CallEnd, CallRecord, status_of_end
-from txzmq.rpc.streams import ResponseStream
+from txzmq.rpc.streams import ResponseStream, check_silence, check_told
 
 __all__ = ["InterceptedCall", "InterceptedStream"]
 
@@ -421,10 +421,12 @@ class InterceptedStream(ResponseStream[T]):
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""
+        check_silence(seconds)
         return self._then(lambda stream: stream.max_silence(seconds))
 
     def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
         """Go on where items are lost."""
+        check_told(told)
         return self._then(lambda stream: stream.skip_gaps(told))
 
     def _then(self, do: Callable[[ResponseStream[T]], object]) -> Self:

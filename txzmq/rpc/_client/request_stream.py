@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._escape import escaped
 from txzmq.rpc._client.call import Call, SubchannelPort, too_large
 from txzmq.rpc._client.stream_control import SendRequests, StreamControl
 from txzmq.rpc._core.cancelling import cancel
@@ -183,9 +184,8 @@ class Requests:
         if not self._over:
             self._failed(ending_error(error, whose))
         elif not isinstance(error, _CANCELLED):
-            _log.error(
-                "{whose} failed after the call had ended: {error!r}", whose=whose, error=error
-            )
+            text = escaped(repr(error))
+            _log.error("{whose} failed after the call had ended: {error}", whose=whose, error=text)
 
     @property
     def is_unacknowledged(self) -> bool:

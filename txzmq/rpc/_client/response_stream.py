@@ -31,7 +31,7 @@ from txzmq.rpc._wire.streams import Publication, Receiver
 from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DataLoss, DeadlineExceeded, Internal, RpcError, Unavailable
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.streams import ResponseStream
+from txzmq.rpc.streams import ResponseStream, check_silence, check_told
 
 __all__ = ["ClientStream", "OpenResponseStream", "opened"]
 
@@ -720,11 +720,13 @@ class OpenResponseStream(ResponseStream[T]):
 
     def max_silence(self, seconds: float | None) -> Self:
         """End the stream when its reader has to wait for an item for longer."""
+        check_silence(seconds)
         self._core.set_silence(seconds)
         return self
 
     def skip_gaps(self, told: Callable[[int], object] | None = None) -> Self:
         """Go on where items are lost."""
+        check_told(told)
         self._core.skip_gaps(told)
         return self
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeAlias
 
 from twisted.logger import Logger
 
+from txzmq._escape import escaped
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import Network, SubscriberHandler, SubscriberTransport
 from txzmq.rpc._net.addresses import is_multicast
@@ -280,7 +281,8 @@ class Subscriber:
 
     def failed(self, reason: str) -> None:
         """Something answers there that is no publisher: libzmq would not try again."""
-        _log.warn("{endpoint}: {reason}", endpoint=self.endpoint, reason=reason)
+        endpoint = escaped(self.endpoint)  # the server has told it
+        _log.warn("{endpoint}: {reason}", endpoint=endpoint, reason=escaped(reason))
         self._disconnect()
         if not self._closed and not self._reconnect.is_running:
             self._reconnect.start(_RETRY)

@@ -60,15 +60,57 @@ def chain_client(
     return proceed
 
 
-def chain_server(interceptors: Sequence[ServerInterceptor], handler: _Handler) -> _Handler:
-    """Put interceptors in front of a handler, the first one outermost."""
+def chain_server(
+    interceptors: Sequence[ServerInterceptor],
+    handler: _Handler,
+    right: type[Any],
+    check: Callable[[Any], Any],
+) -> _Handler:
+    """Put interceptors in front of a handler, the first one outermost.
+
+    The innermost one is given what the handler returned only if it may: what is wrong is the
+    handler's fault then, and not an interceptor's.
+
+    :param right: what the handler may return in any case.
+    :param check: returns anything else that it may return, and raises otherwise.
+    """
+    proceed: Callable[[Context, Any], Deferred[Any]] = partial(
+        _start_checked, (handler, right, check)
+    )
     for interceptor in reversed(interceptors):
-        handler = _intercepted(interceptor, handler)
+        handler = _intercepted(interceptor, proceed)
+        proceed = partial(start, handler)
     return handler
 
 
-def _intercepted(interceptor: ServerInterceptor, handler: _Handler) -> _Handler:
+def _intercepted(
+    interceptor: ServerInterceptor, proceed: Callable[[Context, Any], Deferred[Any]]
+) -> _Handler:
     def intercepted(request: Any, context: Context) -> UnaryResult[Any]:
-        return interceptor(request, context, partial(start, handler, context))
+        return interceptor(request, context, partial(proceed, context))
 
     return intercepted
+
+
+def _start_checked(
+    checked: tuple[_Handler, type[Any], Callable[[Any], Any]], context: Context, request: Any
+) -> Deferred[Any]:
+    """As :func:`start`, for a handler whose result is checked."""
+    handler, right, check = checked
+    try:
+        result = handler(request, context)
+        if isinstance(result, right):
+            return succeed(result)
+        if isinstance(result, CoroutineType):
+            # pyright does not know what it awaits.
+            result = Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        elif not isinstance(result, Deferred):
+            return succeed(check(result))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is the result of the call
+        ending = ending_error(error, "a handler")
+        return fail(Failure() if ending is error else ending)  # type: ignore[no-untyped-call]  # Twisted's
+    if not (result.called and isinstance(result.result, right)):
+        result.addCallback(check)  # pyright: ignore[reportUnknownMemberType]  # a user's
+    return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call

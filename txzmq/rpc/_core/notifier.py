@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc.watching import (
@@ -114,7 +115,7 @@ class _EndpointLog:
             "{address} is {state}{why}{more}",
             address=change.address,
             state=change.state.name,
-            why=f" ({change.reason})" if change.reason else "",
+            why=f" ({escaped(change.reason)})" if change.reason else "",
             more=more,
         )
 

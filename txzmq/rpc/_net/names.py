@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from twisted.logger import Logger
 
+from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq.rpc._net.addresses import named_host, split_tcp
 from txzmq.rpc._net.parsing import Use, parse_address
@@ -153,7 +154,7 @@ class NamedAddresses:
         """There is news of a name."""
         name = self._names[host]
         if name.error is not None and self._addresses():
-            _log.warn("{error}; the others are used", error=name.error.message)
+            _log.warn("{error}; the others are used", error=escaped(name.error.message))
         self._tell()
 
     def _addresses(self) -> tuple[ResolvedAddress, ...]:

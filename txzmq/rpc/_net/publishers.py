@@ -149,7 +149,7 @@ def _allows(allowed: PublisherRule, publisher: str, server: str) -> bool:
     try:
         return bool(allowed(publisher, server))
     except BaseException:  # noqa: BLE001 - the rule is a user's: only the stream ends
-        _log.failure("{rule} of publishers= failed: {address}", rule=allowed, address=publisher)
+        _log.failure("{rule} of publishers= failed: {address!r}", rule=allowed, address=publisher)
         return False
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
@@ -23,9 +22,9 @@ from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._server.status import (
+    HandlerLog,
+    WrongResult,
     encode_reply,
-    log_late_failure,
-    status_of,
     tell_end,
     too_much_metadata,
 )
@@ -47,7 +46,6 @@ from txzmq.rpc.metadata import check_size
 
 __all__ = ["Dispatcher"]
 
-_log = Logger()
 _WAITED_TOO_LONG: Final = ResponseHead(
     Code.DEADLINE_EXCEEDED,
     "the call's time was up on the server; it was not executed",
@@ -113,16 +111,16 @@ class Dispatcher:
         self.client_lost = watch.client_lost
         self._watch = watch
         self._guard = guard
-        self._debug = debug
         self._by_path = methods
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)
+        self._log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
             clock,
             guard,
             limits,
             self._request_bytes,
-            debug=debug,
+            log=self._log,
             count=self.count,
             settled=settled,
         )
@@ -432,28 +430,28 @@ class Dispatcher:
         if not call.settled:
             finish(call, result)
         elif isinstance(result, Failure):
-            log_late_failure(result, call.context)
+            self._log.log_late(result, call.context)
         self._serve_queue()
         self.settled()
 
     def _succeed(self, call: ServedCall, response: object) -> None:
         method = call.method
         if method.response_streaming and isinstance(call, StreamCall):
-            self._answer(call, self.streams.open(call, response))
+            wrong = method.wrong(response)
+            if wrong is None:
+                self._answer(call, self.streams.open(call, response))
+            else:
+                self._fail(call, Failure(wrong))  # type: ignore[no-untyped-call]  # Twisted's
             return
         if not isinstance(response, method.response_type):
-            _log.error(
-                "{path} returned {actual}, not {expected}",
-                path=method.path,
-                actual=type(response).__qualname__,
-                expected=method.response_type.__qualname__,
-            )
-            self._answer(call, ResponseHead(Code.INTERNAL, "the handler returned a wrong type"))
+            wrong = method.wrong(response)
+            self._fail(call, Failure(wrong))  # type: ignore[no-untyped-call]  # Twisted's
             return
         try:
             body = response.SerializeToString()
-        except Exception:  # noqa: BLE001 - a required field left out, or more than protobuf can
-            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
+        except Exception as error:  # noqa: BLE001 - or it is more than protobuf can
+            cause = WrongResult.incomplete(response) or error
+            self._fail(call, Failure(cause))  # type: ignore[no-untyped-call]  # Twisted's
             return
         limit = self.limits.message_size
         if len(body) > limit:
@@ -462,7 +460,7 @@ class Dispatcher:
         self._answer(call, OK, body)
 
     def _fail(self, call: ServedCall, failure: Failure) -> None:
-        self._answer(call, status_of(failure, call.context, debug=self._debug))
+        self._answer(call, self._log.status_of(failure, call.context))
 
     def _answer(self, call: ServedCall, head: ResponseHead, body: bytes = b"") -> None:
         context = call.context

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from types import AsyncGeneratorType
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
+from txzmq import _check
 from txzmq.rpc._core.interceptors import chain_server
-from txzmq.rpc._server.shared import is_shared, share
+from txzmq.rpc._server.shared import SharedRequest, is_shared, share
+from txzmq.rpc._server.status import WrongResult, is_source
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor
-from txzmq.rpc.method import Kind, Method, ServiceHandler
+from txzmq.rpc.method import Kind, Method, Service, ServiceHandler
 
 __all__ = ["ServedMethod", "served_methods"]
 
@@ -20,7 +23,9 @@ class ServedMethod:
     """A method that the server has, with its handler behind the interceptors."""
 
     __slots__ = (
+        "_intercepted",
         "handler",
+        "handler_name",
         "method",
         "path",
         "request_streaming",
@@ -31,15 +36,61 @@ class ServedMethod:
     )
 
     # Any: a server has methods of any messages; the generated base class typed the handler.
-    def __init__(self, method: Method[Any, Any], handler: Callable[[Any, Context], Any]) -> None:
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        handler: Callable[[Any, Context], Any],
+        handler_name: str,
+        interceptors: Sequence[ServerInterceptor] = (),
+    ) -> None:
+        """:param handler_name: what the log calls it: ``Greeter.say_hello``."""
         self.method = method
-        self.handler = handler
+        self.handler_name = handler_name
         self.path = method.path
         self.request_type: type[Message] = method.request_type
         self.response_type: type[Message] = method.response_type
         self.unary = method.kind is Kind.UNARY_UNARY
         self.request_streaming = method.kind.request_streaming
         self.response_streaming = method.kind.response_streaming
+        self._intercepted = bool(interceptors)
+        if is_shared(method):
+            handler = share(method, handler)
+        if interceptors:
+            right: type[Any] = SharedRequest if is_shared(method) else method.response_type
+            if self.response_streaming and not is_shared(method):
+                right = AsyncGeneratorType
+            handler = chain_server(interceptors, handler, right, self._checked)
+        self.handler = handler
+
+    def _checked(self, result: Any) -> Any:
+        """What the handler returned, to interceptors.
+
+        :raises WrongResult: if it may not return that.
+        """
+        if not self._may_be(result):
+            raise self._wrong(result, by_interceptor=False)
+        return result
+
+    def wrong(self, result: object) -> WrongResult | None:
+        """The error for what came out of handler and interceptors; None if it may be an answer."""
+        if self._may_be(result):
+            return None
+        return self._wrong(result, by_interceptor=self._intercepted)
+
+    def _wrong(self, result: object, *, by_interceptor: bool) -> WrongResult:
+        return WrongResult.returned(
+            result,
+            SharedRequest if is_shared(self.method) else self.response_type,
+            streams=self.response_streaming and not is_shared(self.method),
+            by_interceptor=by_interceptor,
+        )
+
+    def _may_be(self, result: object) -> bool:
+        if is_shared(self.method):
+            return isinstance(result, SharedRequest)
+        if self.response_streaming:
+            return is_source(result)
+        return isinstance(result, self.response_type)
 
 
 def served_methods(
@@ -47,16 +98,82 @@ def served_methods(
 ) -> dict[str, ServedMethod]:
     """The methods of all services by their paths, each handler behind the interceptors.
 
-    :raises ValueError: if two services have one path.
+    :raises ValueError: if two services have one path, or two methods of one object are at odds.
+    :raises TypeError: if one is no service, or has no handler of two arguments for a method.
     """
+    _check_services(services)
     found: dict[str, ServedMethod] = {}
     for service in services:
-        for method in service.__txzmq_service__.methods:
+        for method in _methods_of(service):
             if method.path in found:
-                raise ValueError(f"two services implement {method.path}")
-            handler = getattr(service, method.name)
-            if is_shared(method):
-                handler = share(method, handler)
-            handler = chain_server(interceptors, handler)
-            found[method.path] = ServedMethod(method, handler)
+                raise ValueError(f"services: two services implement {method.path}")
+            found[method.path] = _served(service, method, interceptors)
     return found
+
+
+def _served(
+    # Any: a server has methods of any messages.
+    service: ServiceHandler,
+    method: Method[Any, Any],
+    interceptors: Sequence[ServerInterceptor],
+) -> ServedMethod:
+    name = f"{type(service).__qualname__}.{method.name}"
+    handler = getattr(service, method.name, None)
+    if not callable(handler):
+        near = _check.near(method.name, (name for name in dir(service) if name[0] != "_"))
+        raise TypeError(f"services: {name} is no method, and {method.path} needs one{near}")
+    if not _check.takes(handler, 2):
+        raise TypeError(
+            f"services: {name} must take a request and a context, and takes "
+            f"{_check.signature_of(handler)}"
+        )
+    return ServedMethod(method, handler, name, interceptors)
+
+
+def _check_services(services: object) -> None:
+    """Each must be an instance of a generated base class, and all of them a sequence."""
+    if hasattr(services, "__txzmq_service__") or isinstance(services, type):
+        hint = "; put the instance in a list"
+        raise _check.wrong_type("services", services, "a sequence of services", hint)
+    if isinstance(services, str | bytes) or not isinstance(services, Sequence):
+        raise _check.wrong_type("services", services, "a sequence of services")
+    # The cast is for pyright, which knows a sequence of what as little as the caller may.
+    for index, service in enumerate(cast("Sequence[object]", services)):
+        name = f"services[{index}]"
+        if isinstance(service, type):
+            hint = f"; pass an instance, {service.__name__}()"
+            raise _check.wrong_type(name, service, "a service", hint)
+        if not hasattr(service, "__txzmq_service__"):
+            hint = ", which is no subclass of a generated <Service>Base"
+            raise _check.wrong_type(name, service, "a service", hint)
+
+
+def _methods_of(service: ServiceHandler) -> Iterator[Method[Any, Any]]:
+    """The methods of all services that an object implements: of each base class that has one."""
+    found = [vars(cls).get("__txzmq_service__") for cls in type(service).__mro__]
+    served: dict[str, Service] = {}
+    for one in found:
+        if one is not None:
+            served.setdefault(one.name, one)  # a subclass may describe a service anew
+    if not served:  # it is the object that has one
+        served[service.__txzmq_service__.name] = service.__txzmq_service__
+    by_name: dict[str, Method[Any, Any]] = {}
+    for described in served.values():
+        for method in described.methods:
+            other = by_name.setdefault(method.name, method)
+            if not _alike(other, method):
+                raise ValueError(
+                    f"services: {type(service).__qualname__}.{method.name} is to serve both "
+                    f"{other.path} and {method.path}, which take or return different messages: "
+                    "make an object for each service"
+                )
+            yield method
+
+
+def _alike(one: Method[Any, Any], other: Method[Any, Any]) -> bool:
+    """Whether one handler can serve both."""
+    return (one.request_type, one.response_type, one.kind) == (
+        other.request_type,
+        other.response_type,
+        other.kind,
+    )

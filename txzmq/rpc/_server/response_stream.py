@@ -11,7 +11,7 @@ import contextvars
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final, Protocol
 
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -26,9 +26,10 @@ from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.request_stream import ReceivedRequests
 from txzmq.rpc._server.shared import SharedKey, SharedRequest, SharedRuns
 from txzmq.rpc._server.status import (
+    HandlerLog,
+    WrongResult,
     encode_reply,
-    log_late_failure,
-    status_of,
+    is_source,
     tell_end,
     too_much_metadata,
 )
@@ -41,7 +42,7 @@ from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
 from txzmq.rpc.method import Kind, Method
 
-__all__ = ["KeptBytes", "ServedStream", "StreamOwner", "StreamPublisher", "is_source"]
+__all__ = ["KeptBytes", "ServedStream", "StreamOwner", "StreamPublisher"]
 
 _NO_SURROUNDINGS: Final = contextvars.Context()
 #: Seconds. Not 0: virtual time would stand still while a handler gives items without end.
@@ -137,8 +138,8 @@ class StreamOwner(Protocol):
         ...
 
     @property
-    def debug(self) -> bool:
-        """Whether clients get the text of unexpected exceptions."""
+    def log(self) -> HandlerLog:
+        """How handlers have failed."""
         ...
 
     @property
@@ -400,7 +401,8 @@ class ServedStream(StreamLife):
         if isinstance(source, SharedRequest):
             source = await start(source.handler, self.context, source.request)
             if not is_source(source):
-                raise TypeError(f"{self.context.method} returned no iterable")
+                due = self._item_type or Message  # it is over
+                raise WrongResult.returned(source, due, streams=True)
         try:
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # a user's
@@ -437,9 +439,11 @@ class ServedStream(StreamLife):
         if type(item) is not expected:
             if expected is None:
                 raise CancelledError("the stream has ended")
-            name = type(item).__qualname__
-            raise TypeError(f"{self.context.method} gave {name}, not {expected.__qualname__}")
-        data = item.SerializeToString()
+            raise WrongResult.item(item, expected.__qualname__)
+        try:
+            data = item.SerializeToString()
+        except EncodeError as error:
+            raise WrongResult.incomplete(item) or error from None
         size = len(data)
         owner = self._owner
         if size > owner.limits.message_size:
@@ -567,9 +571,9 @@ class ServedStream(StreamLife):
         owner.handler_ended(self)
         if self.is_over:
             if isinstance(result, Failure):
-                log_late_failure(result, self.context)
+                owner.log.log_late(result, self.context)
         elif isinstance(result, Failure):
-            self.finish(status_of(result, self.context, debug=owner.debug))
+            self.finish(owner.log.status_of(result, self.context))
         else:
             self.finish(OK)
         owner.settled()
@@ -676,8 +680,3 @@ class ServedStream(StreamLife):
 # One function for all streams, in place of a bound method for each.
 def _handler_ended(result: Failure | None, stream: ServedStream) -> None:
     stream.handler_ended(result)
-
-
-def is_source(value: object) -> bool:
-    """Whether a handler may return it: something that gives items."""
-    return isinstance(value, (AsyncIterable, Iterable))

@@ -11,19 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Final, cast
+from collections.abc import AsyncIterable, Iterable
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final, Protocol, cast
 
+from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._escape import escaped
+from txzmq._reactor import Clock
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
-from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError, to_code
+from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, RpcError, to_code
 from txzmq.rpc.method import Kind
 from txzmq.rpc.records import CallRecord
 
-__all__ = ["encode_reply", "log_late_failure", "status_of", "tell_end", "too_much_metadata"]
+__all__ = [
+    "HandlerLog",
+    "Handlers",
+    "Named",
+    "WrongResult",
+    "encode_reply",
+    "is_source",
+    "tell_end",
+    "too_much_metadata",
+]
 
 _log = Logger()
 _CANNOT_BE_SENT: Final = ResponseHead(
@@ -32,55 +46,224 @@ _CANNOT_BE_SENT: Final = ResponseHead(
 _CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 #: Seconds. Deadlines are met in steps of a thousandth, so one of two equal ones may come first.
 _SAME_TIME: Final = 0.002
+#: Tracebacks of one method that are logged in so many seconds.
+_PER_MINUTE: Final = 10
+_MINUTE: Final = 60.0
+#: Required fields that are named where a message lacks them.
+_MOST_FIELDS: Final = 5
 
 
-def status_of(failure: Failure, context: Context, *, debug: bool) -> ResponseHead:
-    """The answer to a call whose handler failed.
+def is_source(value: object) -> bool:
+    """Whether a handler may return it where a stream is due: something that gives items.
 
-    What its caller must not see is logged, with an id that the caller gets. Never raises.
-
-    :param failure: whatever the handler raised.
-    :param context: of the call.
-    :param debug: tell the caller the text as well.
+    Messages give nothing, though a few, such as ``ListValue``, could be iterated.
     """
-    error = _value(failure)
-    try:
-        head = _chosen(error, context)
-    except Exception:  # noqa: BLE001 - an error class of the user's, with attributes that raise
-        head = None
-    if head is not None:
-        return head
-    identifier = uuid.uuid4().hex
-    _log.failure(
-        "{method} failed for {peer} ({identifier})",
-        failure,
-        method=context.method,
-        peer=context.peer or "a peer without address",
-        identifier=identifier,
-    )
-    text = f": {_text_of(error)}" if debug else ""
-    if isinstance(error, _CANCELLED):
+    return isinstance(value, (AsyncIterable, Iterable)) and not isinstance(value, Message)
+
+
+class Handlers(Protocol):
+    """What is known of the handlers of a server."""
+
+    def get(self, path: str, /) -> Named | None:
+        """The method with a path."""
+        ...
+
+
+class Named(Protocol):
+    """A method with a handler."""
+
+    @property
+    def handler_name(self) -> str:
+        """What its handler is called."""
+        ...
+
+
+class WrongResult(Internal):
+    """A handler or interceptor returned, or gave, something that is no answer.
+
+    :ivar what: what it was and what is due, for the log: types, never values.
+    :ivar by_interceptor: whether an interceptor returned it.
+    """
+
+    what = ""
+    by_interceptor = False
+
+    @classmethod
+    def returned(
+        cls, value: object, expected: type[object], *, streams: bool, by_interceptor: bool = False
+    ) -> WrongResult:
+        """It was returned where a response is due, or where *streams* a stream of them."""
+        who = "an interceptor" if by_interceptor else "the handler"
+        error = cls(f"{who} returned a wrong type")
+        due = f"an iterable of {expected.__qualname__}" if streams else expected.__qualname__
+        error.what = f"returned {_name_of(value)}, not {due}{_hint_for(value, streams=streams)}"
+        error.by_interceptor = by_interceptor
+        return error
+
+    @classmethod
+    def item(cls, value: object, expected: str) -> WrongResult:
+        """It was given as an item of a stream."""
+        error = cls("the handler gave an item of a wrong type")
+        error.what = f"gave an item of type {_name_of(value)}, not {expected}"
+        return error
+
+    @classmethod
+    def incomplete(cls, message: Message) -> WrongResult | None:
+        """The required fields of a message are missing; None if that is not what is wrong."""
+        # Any: the stubs of protobuf leave it out.
+        missing: list[str] = cast("Any", message).FindInitializationErrors()
+        if not missing:
+            return None
+        error = cls("the handler left out required fields")
+        error.what = f"gave {_name_of(message)} without {', '.join(missing[:_MOST_FIELDS])}"
+        return error
+
+
+def _name_of(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
+    return type(value).__qualname__
+
+
+def _hint_for(value: object, *, streams: bool) -> str:
+    if not streams and isinstance(value, GeneratorType | AsyncGeneratorType):
+        return "; a handler with a yield gives a stream"
+    if streams and isinstance(value, Message):
+        return "; a handler of a stream yields its messages, or returns a list of them"
+    return ""
+
+
+class HandlerLog:
+    """Says in the log, and to callers, how handlers have failed.
+
+    A method that fails all the time must not fill the disk: of each, ten tracebacks a minute are
+    logged. A failure past that is one line, with the id that its caller gets.
+    """
+
+    def __init__(self, clock: Clock, handlers: Handlers, *, debug: bool) -> None:
+        """
+        :param handlers: by path; they have the names of the handlers.
+        :param debug: tell callers the text of exceptions as well.
+        """
+        self._clock = clock
+        self._by_path = handlers
+        self._debug = debug
+        self._limits: dict[str, _Budget] = {}
+
+    def status_of(self, failure: Failure, context: Context) -> ResponseHead:
+        """The answer to a call whose handler failed.
+
+        What its caller must not see is logged, with an id that the caller gets. Never raises.
+
+        :param failure: whatever the handler raised.
+        :param context: of the call.
+        """
+        error = _value(failure)
+        if isinstance(error, WrongResult):
+            self._log_wrong(error, context)
+        try:
+            head = _chosen(error, context)
+        except Exception:  # noqa: BLE001 - an error class of the user's, with attributes that raise
+            head = None
+        if head is not None:
+            return head
+        identifier = uuid.uuid4().hex
+        self._log_failure(failure, context, f" ({identifier})", identifier)
+        text = f": {_text_of(error)}" if self._debug else ""
+        if isinstance(error, _CANCELLED):
+            what = "the handler was cancelled"
+            return ResponseHead(
+                Code.CANCELLED, f"{what}; the server logged it as {identifier}{text}"
+            )
         return ResponseHead(
-            Code.CANCELLED, f"the handler was cancelled; the server logged it as {identifier}{text}"
+            Code.UNKNOWN, f"the handler failed; the server logged it as {identifier}{text}"
         )
-    return ResponseHead(
-        Code.UNKNOWN, f"the handler failed; the server logged it as {identifier}{text}"
-    )
+
+    def log_late(self, failure: Failure, context: Context) -> None:
+        """Log what a handler raised whose call was over before, unless it should end like that.
+
+        Nobody gets an answer any more, but what fails while it cleans up is to be seen all the
+        same.
+        """
+        error = _value(failure)
+        if isinstance(error, WrongResult):
+            self._log_wrong(error, context)
+        elif not isinstance(error, (*_CANCELLED, RpcError)):
+            self._log_failure(failure, context, ", after the call had ended")
+
+    def _log_failure(
+        self, failure: Failure, context: Context, more: str, identifier: str = ""
+    ) -> None:
+        budget = self._budget(context.method)
+        peer = escaped(context.peer) or "a peer without address"
+        if not budget.take():
+            _log.error(
+                "{method} failed for {peer}{more}: {error}; its tracebacks are left out for now",
+                method=context.method,
+                peer=peer,
+                more=more,
+                identifier=identifier,
+                error=escaped(_text_of(_value(failure))),
+            )
+            return
+        _log.failure(
+            "{method} failed for {peer}{more}{missed}",
+            _escaped_failure(failure),
+            method=context.method,
+            peer=peer,
+            more=more,
+            identifier=identifier,
+            missed=budget.missed("tracebacks"),
+        )
+
+    def _log_wrong(self, error: WrongResult, context: Context) -> None:
+        budget = self._budget(context.method)
+        if not budget.take():
+            return
+        handler = self._by_path.get(context.method)
+        name = "a handler" if handler is None else handler.handler_name
+        _log.error(
+            "{method}: {who} {what}{missed}",
+            method=context.method,
+            who=f"an interceptor of {name}" if error.by_interceptor else name,
+            what=error.what,
+            missed=budget.missed("such lines"),
+        )
+
+    def _budget(self, path: str) -> _Budget:
+        budget = self._limits.get(path)
+        if budget is None:
+            budget = self._limits[path] = _Budget(self._clock)
+        return budget
 
 
-def log_late_failure(failure: Failure, context: Context) -> None:
-    """Log what a handler raised whose call was over before, unless that is how it should end.
+class _Budget:
+    """What is logged of the failures of one method: so much in a minute."""
 
-    Nobody gets an answer any more, but what fails while it cleans up is to be seen all the same.
-    """
-    if isinstance(_value(failure), (*_CANCELLED, RpcError)):
-        return
-    _log.failure(
-        "{method} failed for {peer}, after the call had ended",
-        failure,
-        method=context.method,
-        peer=context.peer or "a peer without address",
-    )
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._begun = clock.seconds()
+        self._taken = 0
+        self._missed = 0
+
+    def take(self) -> bool:
+        """Whether there is room for one more; if not, it is counted."""
+        now = self._clock.seconds()
+        if now - self._begun >= _MINUTE:
+            self._begun = now
+            self._taken = 0
+        if self._taken >= _PER_MINUTE:
+            self._missed += 1
+            return False
+        self._taken += 1
+        return True
+
+    def missed(self, of: str) -> str:
+        """How many were left out since the last one, in words; they are counted from 0 again."""
+        missed, self._missed = self._missed, 0
+        return f"; {missed} {of} of this method were left out before" if missed else ""
 
 
 def tell_end(
@@ -160,3 +343,29 @@ def _text_of(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
         return type(error).__name__
+
+
+def _escaped_failure(failure: Failure) -> Failure:
+    """A failure whose traceback shows the text of its exception escaped; else the same.
+
+    Handlers raise exceptions with what they were sent: ``ValueError(f"no user {request.name}")``.
+    """
+    try:
+        text = str(_value(failure))
+    except Exception:  # noqa: BLE001 - an exception that cannot say what it is
+        return failure
+    if text.isprintable():
+        return failure
+    shown = _EscapedFailure.__new__(_EscapedFailure)
+    shown.__dict__.update(failure.__dict__)
+    return shown
+
+
+class _EscapedFailure(Failure):
+    """A failure as it is shown in a log."""
+
+    def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
+        traceback = super().getTraceback(elideFrameworkCode, detail)
+        text = str(_value(self))
+        lines = traceback.replace(text, escaped(text)).split("\n")
+        return "\n".join(map(escaped, lines))

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from twisted.logger import Logger
-
 from txzmq._guard import Guard
 from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
@@ -23,10 +21,9 @@ from txzmq.rpc._server.response_stream import (
     KeptBytes,
     ServedStream,
     StreamPublisher,
-    is_source,
 )
-from txzmq.rpc._server.shared import Left, SharedRequest, SharedRuns, is_shared
-from txzmq.rpc._server.status import tell_end
+from txzmq.rpc._server.shared import Left, SharedRequest, SharedRuns
+from txzmq.rpc._server.status import HandlerLog, tell_end
 from txzmq.rpc._server.stream_liveness import Greetings, Heartbeats, Keepalive
 from txzmq.rpc._wire.headers import OpenedStream, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.server import CallKey
@@ -39,7 +36,6 @@ from txzmq.rpc.v1.streams_pb2 import Position
 
 __all__ = ["StreamRegistry"]
 
-_log = Logger()
 _NO_PUBLISHER: Final = ResponseHead(
     Code.UNAVAILABLE, "this endpoint of the server has no publisher"
 )
@@ -57,20 +53,20 @@ class StreamRegistry:
         limits: ServerLimits,
         request_bytes: RequestBytes,
         *,
-        debug: bool,
+        log: HandlerLog,
         count: Callable[[str], None],
         settled: Callable[[], None],
     ) -> None:
         """
         :param request_bytes: counts the requests of streams, too.
-        :param debug: whether clients get the text of unexpected exceptions.
+        :param log: says how handlers have failed.
         :param count: counts something that was refused or dropped.
         :param settled: called when a stream has ended.
         """
         self.clock = clock
         self.guard = guard
         self.limits = limits
-        self.debug = debug
+        self.log = log
         self.count = count
         self.settled = settled
         #: What the streams of this server have in common, told to clients.
@@ -161,19 +157,6 @@ class StreamRegistry:
         """Make a stream of what a handler returned; the answer to the opening call."""
         if isinstance(source, SharedRequest):
             return self._join(call, source)
-        if is_shared(call.method.method):
-            _log.error(
-                "an interceptor of {path}, which is shared, returned something else",
-                path=call.method.path,
-            )
-            return ResponseHead(Code.INTERNAL, "an interceptor changed a shared stream")
-        if not is_source(source):
-            _log.error(
-                "{path} returned {actual}, not an iterable or an asynchronous one",
-                path=call.method.path,
-                actual=type(source).__qualname__,
-            )
-            return ResponseHead(Code.INTERNAL, "the handler returned a wrong type")
         publisher = call.listener.publisher
         if publisher is None or not publisher.is_open:
             return _NO_PUBLISHER

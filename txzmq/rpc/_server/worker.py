@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from txzmq._escape import escaped
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._core.transport import Network
@@ -58,7 +59,7 @@ class Worker(Listener):
             transport.close()
         self.owner.count("connection to a proxy lost")
         if not self._backoff.failures:  # once, not with each attempt
-            _log.warn("{address}: {reason}", address=self._address, reason=reason)
+            _log.warn("{address}: {reason}", address=self._address, reason=escaped(reason))
         self._redial.start(self._backoff.next())
         for peer in self.wire.peers:
             self.peer_lost(peer)

@@ -16,9 +16,10 @@ import txzmq.rpc as _rpc
 import txzmq.rpc.method as _method
 import txzmq.testing as _testing
 
-from txzmq.rpc.v1 import control_pb2 as _control_pb2
+_method.require_level(2, __name__)
 
-_method.require_level(1, __name__)
+with _method.importing(__name__):
+    from txzmq.rpc.v1 import control_pb2 as _control_pb2
 
 
 @_typing.final
@@ -68,6 +69,7 @@ class ControlClient:
 
     def __init__(self, channel: _rpc.Caller, /) -> None:
         """Make calls through *channel*, a :class:`txzmq.rpc.Channel`."""
+        _method.require_caller(channel, self)
         self._channel = channel
 
     def cancel(

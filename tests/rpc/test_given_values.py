@@ -1,0 +1,409 @@
+"""What is said of what users give: beside the parameter, the way out.
+
+That every wrong value is told with the name of its parameter is tried in tests/house; here are the
+mistakes that people make, and the words that help.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+from google.protobuf.struct_pb2 import ListValue
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.programs import succeeds
+from tests.rpc.ends import Outcome
+from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, made, text
+from tests.rpc.streaming import COLLECT, StreamWorld, Worlds
+from tests.support import Logged
+from txzmq import ZmqFactory
+from txzmq.rpc import (
+    Blocking,
+    Channel,
+    Context,
+    Liveness,
+    Method,
+    NotFound,
+    RoundRobin,
+    RpcError,
+    Server,
+    ServerLimits,
+    Service,
+    SocketOptions,
+    StreamWriter,
+)
+from txzmq.rpc.method import importing, require_caller
+from txzmq.rpc.v1.control_txzmq import ControlClient
+from txzmq.testing import MemoryNetwork
+
+
+def channel(**options: Any) -> Channel:
+    return Channel(MemoryNetwork(), ADDRESS, **options)
+
+
+def server(*services: Any, **options: Any) -> Server:
+    return Server(MemoryNetwork(), services, **options)
+
+
+def untyped(thing: Any) -> Any:
+    """The same, for callers whose code no checker sees."""
+    return thing
+
+
+def one_argument(call: Any) -> Any:
+    return call
+
+
+def of_a_client(call: Any, proceed: Any) -> Any:
+    return proceed(call)
+
+
+class Short(Echo):
+    def echo(self, request: StringValue) -> StringValue:  # type: ignore[override]  # that is what is tried
+        return request
+
+
+class Misnamed:
+    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
+
+    def ehco(self, request: StringValue, context: Context) -> StringValue:
+        return request
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    "arguments in wrong order": (
+        lambda: untyped(Channel)(ADDRESS, MemoryNetwork()),
+        f"factory must be a ZmqFactory or a network, not '{ADDRESS}'; it comes first",
+    ),
+    "the factory's class": (
+        lambda: untyped(Channel)(ZmqFactory, ADDRESS),
+        (
+            "factory must be a ZmqFactory or a network, not the class ZmqFactory; pass an "
+            "instance, ZmqFactory(...)"
+        ),
+    ),
+    "a policy by its name": (
+        lambda: channel(policy="roundrobin"),
+        (
+            "policy must be a balancing policy, such as RoundRobin(), not 'roundrobin'; did you "
+            "mean RoundRobin()?"
+        ),
+    ),
+    "the policy's class": (
+        lambda: channel(policy=RoundRobin),
+        "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin",
+    ),
+    "a negative timeout": (
+        lambda: channel(timeout=-1),
+        "timeout must be a number above 0, not -1",
+    ),
+    "no end of a timeout": (
+        lambda: channel(timeout=float("inf")),
+        "timeout must be a number above 0; for no limit it is None",
+    ),
+    "interceptors that are strings": (
+        lambda: channel(interceptors=["log"]),
+        "interceptors[0] must be a function of (call, proceed), not 'log'",
+    ),
+    "an interceptor outside of a list": (
+        lambda: channel(interceptors=one_argument),
+        (
+            "interceptors must be a sequence of functions of (call, proceed), not an object of "
+            "type function: put it in a list"
+        ),
+    ),
+    "an interceptor of the other side": (
+        lambda: server(Echo(), interceptors=[of_a_client]),
+        (
+            "interceptors[0] must be a function of (request, context, proceed), and takes "
+            "(call, proceed)"
+        ),
+    ),
+    "a service class": (
+        lambda: server(Echo),
+        "services[0] must be a service, not the class Echo; pass an instance, Echo()",
+    ),
+    "a service outside of a list": (
+        lambda: untyped(Server)(MemoryNetwork(), Echo()),
+        (
+            "services must be a sequence of services, not an object of type Echo; put the instance "
+            "in a list"
+        ),
+    ),
+    "something that is no service": (
+        lambda: server(object()),
+        (
+            "services[0] must be a service, not an object of type object, which is no subclass of "
+            "a generated <Service>Base"
+        ),
+    ),
+    "a handler of wrong arity": (
+        lambda: server(Short()),
+        "services: Short.echo must take a request and a context, and takes (request)",
+    ),
+    "a handler with another name": (
+        lambda: server(Misnamed()),
+        "services: Misnamed.echo is no method, and /test.Echo/Echo needs one; did you mean ehco?",
+    ),
+    "a limit below 0": (
+        lambda: ServerLimits(running=-1),
+        "running must be an integer of 0 or more, not -1",
+    ),
+    "a limit of no method": (
+        lambda: ServerLimits(running_per_method={"Echo": 1}),
+        "running_per_method takes the paths of methods, /package.Service/Method, and not 'Echo'",
+    ),
+    "a ping later than death": (
+        lambda: Liveness(ping_interval=30),
+        "ping_interval must be at most dead_after (20.0), not 30",
+    ),
+    "an option past libzmq's": (
+        lambda: SocketOptions(backlog=2**31),
+        "backlog must be an integer from 1 to 214748364, not 2147483648",
+    ),
+    "an exception as message": (
+        lambda: untyped(NotFound)(KeyError("x")),
+        "the message of NotFound must be str, not an object of type KeyError",
+    ),
+    "a message without a code": (
+        lambda: untyped(RpcError)("no such user"),
+        "RpcError takes a code first, not 'no such user'",
+    ),
+    "a client made with an address": (
+        lambda: untyped(ControlClient)(ADDRESS),
+        (
+            f"the channel of ControlClient must be a Channel, not '{ADDRESS}': "
+            f"ControlClient(Channel(factory, '{ADDRESS}'))"
+        ),
+    ),
+    "a client for a channel": (
+        lambda: untyped(Blocking)(ControlClient(channel())),
+        (
+            "owner must be a Channel or ZmqFactory, not an object of type ControlClient; a client "
+            "is made with its channel"
+        ),
+    ),
+    "a call in place of a method": (
+        lambda: untyped(Blocking(channel()))(Deferred()),
+        (
+            "function must be a method of a client, not an object of type Deferred; pass the "
+            "method and its arguments, and do not call it yourself"
+        ),
+    ),
+    "text as an error": (
+        lambda: untyped(StreamWriter()).fail("text"),
+        "error must be an exception, not 'text'",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_words_that_help(mistake: str) -> None:
+    make, words = MISTAKES[mistake]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert str(caught.value) == words
+
+
+def test_what_stands_for_a_channel_may_have_one_kind_of_call() -> None:
+    class OfOneKind:
+        def unary_unary(self) -> None:
+            raise AssertionError("not called")
+
+    require_caller(OfOneKind(), "a client")
+
+
+def test_a_limit_of_a_method_that_is_not_served_is_warned_of(logged: Logged) -> None:
+    server(Echo(), limits=ServerLimits(running_per_method={"/test.Echo/Ecko": 1, ECHO.path: 1}))
+    (event,) = logged.warnings()
+    assert event["log_format"].format(**event) == (
+        "running_per_method limits /test.Echo/Ecko, which the server does not serve; did you mean "
+        "/test.Echo/Echo?"
+    )
+
+
+def test_an_item_after_the_end_of_a_writer_is_warned_of_once(logged: Logged) -> None:
+    writer: StreamWriter[StringValue] = StreamWriter()
+    writer.finish()
+    assert not writer.write(text("x"))
+    assert not writer.write(text("y"))
+    (event,) = logged.warnings()
+    assert "after its end" in event["log_format"]
+
+
+# -- several services of one object ------------------------------------------------------------
+
+SHOUT = Method("/test.Shout/Shout", "shout", StringValue, StringValue)
+ECHO_AGAIN = Method("/test.Again/Echo", "echo", StringValue, StringValue)
+ECHO_OTHERWISE = Method("/test.Otherwise/Echo", "echo", ListValue, StringValue)
+
+
+class Shout:
+    __txzmq_service__: ClassVar[Service] = Service("test.Shout", (SHOUT,))
+
+    def shout(self, request: StringValue, context: Context) -> StringValue:
+        return text(request.value.upper())
+
+
+class Both(Echo, Shout):
+    pass
+
+
+def test_one_object_serves_all_services_that_it_implements() -> None:
+    network = MemoryNetwork()
+    serving = Server(network, [Both()])
+    serving.listen(ADDRESS)
+    calling = Channel(network, ADDRESS)
+    assert network.result(calling.unary_unary(ECHO, text("x"))).value == "x"
+    assert network.result(calling.unary_unary(OTHER, text("x"))).value == "other x"
+    assert network.result(calling.unary_unary(SHOUT, text("x"))).value == "X"
+    calling.close()
+    serving.stop(0)
+    network.advance(1)
+
+
+def test_a_subclass_may_describe_a_service_anew() -> None:
+    class More(Echo):
+        __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO, OTHER))
+
+    assert server(More())
+
+
+def test_one_handler_serves_two_methods_of_the_same_messages() -> None:
+    class Again:
+        __txzmq_service__: ClassVar[Service] = Service("test.Again", (ECHO_AGAIN,))
+
+    class Twice(Echo, Again):
+        pass
+
+    assert server(Twice())
+
+
+def test_one_handler_cannot_serve_two_methods_of_differing_messages() -> None:
+    class Otherwise:
+        __txzmq_service__: ClassVar[Service] = Service("test.Otherwise", (ECHO_OTHERWISE,))
+
+    class Twice(Echo, Otherwise):
+        pass
+
+    with pytest.raises(ValueError, match=r"Twice\.echo is to serve both"):
+        server(Twice())
+
+
+# -- calls -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make() -> Iterator[Worlds]:
+    yield from made(StreamWorld)
+
+
+@pytest.mark.parametrize("wrong", [text("secret"), ListValue(), None, 3])
+def test_what_gives_no_requests_is_not_shown(make: Worlds, wrong: Any) -> None:
+    world = make()
+    outcome = Outcome(world.collect(wrong))
+    name, hint = type(wrong).__name__, "; put it in a list" if hasattr(wrong, "Clear") else ""
+    assert isinstance(outcome.end, TypeError)
+    assert str(outcome.end) == f"{COLLECT.path} takes an iterable of requests, not {name}{hint}"
+
+
+async def reading_wrongly(stream: Any) -> None:
+    for _ in stream:
+        raise AssertionError("it cannot be read so")
+
+
+async def awaiting(stream: Any) -> None:
+    await stream
+
+
+@pytest.mark.parametrize("read", [reading_wrongly, awaiting])
+def test_a_stream_that_is_not_read_by_async_for(make: Worlds, read: Any) -> None:
+    world = make()
+    outcome = Outcome(Deferred.fromCoroutine(read(world.open(1))))
+    assert "a stream is read by `async for`" in str(outcome.end)
+
+
+def test_a_method_that_is_none() -> None:
+    with pytest.raises(TypeError, match="method must be a Method of generated code, not 'echo'"):
+        untyped(channel()).unary_unary("echo", text("x"))
+
+
+# -- the end of each() -------------------------------------------------------------------------
+
+
+def test_who_cancels_a_stream_need_not_handle_that_it_ends(make: Worlds, logged: Logged) -> None:
+    world = make()
+    stream = world.open(5)
+    stream.each(print)
+    stream.cancel()
+    world.network.advance(1)
+    gc.collect()
+    assert not logged.failures()
+
+
+def test_who_waits_for_each_is_told_that_the_stream_was_cancelled(make: Worlds) -> None:
+    world = make()
+    stream = world.open(5)
+    done = stream.each(print)
+    stream.cancel()
+    world.network.advance(1)
+    outcome = Outcome(done)
+    assert type(outcome.end) is CancelledError
+
+
+def test_what_a_callback_raises_is_to_be_handled(make: Worlds, logged: Logged) -> None:
+    def fail_to_take(item: StringValue) -> None:
+        raise CancelledError("of something else")
+
+    world = make()
+    world.open(5).each(fail_to_take)
+    world.network.advance(1)
+    gc.collect()
+    assert [str(error) for error in logged.failures()] == ["of something else"]
+
+
+# -- programs ----------------------------------------------------------------------------------
+
+CALL = f"""
+from google.protobuf.wrappers_pb2 import StringValue
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, Method
+METHOD = Method("{ECHO.path}", "echo", StringValue, StringValue)
+def call():
+    factory = ZmqFactory()
+    Channel(factory, "inproc://nobody").unary_unary(METHOD, StringValue())
+"""
+
+
+def test_a_program_that_never_runs_the_reactor_is_told() -> None:
+    program = f"import sys\nsys.stderr = sys.stdout\n{CALL}call()"
+    assert "calls were made, and the reactor never ran" in succeeds(
+        ["-W", "default", "-c", program]
+    )
+
+
+def test_a_call_from_asyncio_without_its_reactor_is_told() -> None:
+    program = f"""
+import asyncio, warnings
+{CALL}
+async def main():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    print(*(str(warning.message)[:60] for warning in caught if warning.category is RuntimeWarning))
+asyncio.run(main())
+"""
+    said = succeeds(["-W", "ignore", "-c", program])
+    assert said == "asyncio's loop runs here, and Twisted's reactor does not: no"
+
+
+def test_two_versions_of_a_proto_are_told() -> None:
+    words = "give one of them another path and package"
+    with pytest.raises(ImportError, match=words), importing("hello_txzmq"):
+        raise TypeError("Couldn't build proto file into descriptor pool: duplicate file name")
+    with pytest.raises(TypeError, match="another"), importing("hello_txzmq"):
+        raise TypeError("another")

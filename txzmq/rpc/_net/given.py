@@ -1,0 +1,42 @@
+"""What users give a channel or server beside addresses: checked in one place for both."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from txzmq import _check
+from txzmq.factory import ZmqFactory
+from txzmq.rpc._core.transport import Network
+from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc.socket_options import SocketOptions
+from txzmq.rpc.watching import Observer
+
+__all__ = ["check_observer", "network_for"]
+
+#: What a network has; a user's own may have nothing else in common.
+_OF_A_NETWORK = ("clock", "guard", "random", "connect", "listen", "publish", "subscribe")
+
+
+def network_for(factory: object, socket_options: object) -> Network:
+    """The network of a channel or server.
+
+    :param factory: what the user gave: a factory, or a network.
+    :raises TypeError: if it is neither, or the options are none.
+    """
+    if socket_options is not None:
+        _check.instance("socket_options", socket_options, SocketOptions, "a SocketOptions or None")
+    if isinstance(factory, ZmqFactory):
+        return ZmqNetwork(factory, cast("SocketOptions | None", socket_options))
+    if isinstance(factory, type) or not all(hasattr(factory, name) for name in _OF_A_NETWORK):
+        hint = "; it comes first" if isinstance(factory, str) else ""
+        _check.instance("factory", factory, ZmqFactory, "a ZmqFactory or a network", hint)
+    return cast("Network", factory)
+
+
+def check_observer(observer: object) -> None:
+    """Check who is told of what happens.
+
+    :raises TypeError: if it is no :class:`Observer`.
+    """
+    if observer is not None:
+        _check.instance("observer", observer, Observer, "an Observer or None")
