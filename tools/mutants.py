@@ -2,8 +2,8 @@
 
 By a seed it takes some places in the given modules: a comparison, ``and`` or ``or``, ``not``, a sum
 or a difference, a number, what is returned, a statement. For each it runs the tests that come by
-that line, until one fails. Which tests do is found by one run of all of them,
-with coverage. Slow tests are left out.
+that line, until one fails. Which tests do is found by one run of all of them, with coverage. Slow
+tests are left out.
 
 What lives was judged, or has to be: ``mutants_judged.toml`` says of what nobody would feel why not.
 
@@ -44,6 +44,7 @@ import pytest
 
 from tools.mutations import (
     VERDICTS,
+    Functions,
     Mutation,
     Place,
     functions_of,
@@ -197,6 +198,8 @@ class Mutants:
         self._output, self._note = folder / "output", folder / "note"
         self._covered, self._times = options.kept / "coverage", options.kept / "times.json"
         self._items: dict[str, pytest.Item] = {}
+        self._functions: Functions = {}
+        self._killers: Counter[str] = Counter()
         # Of one run of tests, in a child.
         self._seconds: dict[str, float] = {}
         self._not_passed: set[str] = set()
@@ -213,29 +216,29 @@ class Mutants:
         if session.testsfailed:
             raise session.Failed("some tests cannot be collected")
         self._items = {item.nodeid: item for item in session.items}
-        functions = functions_of(ROOT / "txzmq")
+        self._functions = functions_of(ROOT / "txzmq")
         gc.collect()
         gc.freeze()  # or each child would copy all that it only looks at
         tests = self._find_tests()
         found, uncovered = places(self._options.modules, tests)
-        print(f"{len(found)} places; no test comes by {uncovered} more", flush=True)
+        print(f"{len(found)} places; no test comes by {uncovered} more\n", flush=True)
         found.sort(key=partial(_chance, self._options.seed))
-        judged, killers = read_judged(JUDGED), Counter[str]()
+        judged = read_judged(JUDGED)
         for path, mutation in found[: self._options.count]:
             verdict = judged.get(mutation.at(path))
             if verdict is not None:
                 self.tally.add(path, verdict.verdict)
-                continue
-            asked = sorted(tests.of(path, mutation), key=lambda test: -killers[test])
-            asked = tests.first(asked, self._options.most)
-
-            def change(path: str = path, mutation: Mutation = mutation) -> None:
-                put_into(functions, ROOT / path, mutation)
-
-            killing = self.kill(change, asked, tests.seconds)
-            killers[killing.test] += 1
-            self._tell(path, mutation, killing)
+            else:
+                self._tell(path, mutation, self._break(path, mutation, tests))
         return True
+
+    def _break(self, path: str, mutation: Mutation, tests: LineCoverage) -> Killing:
+        """Try one; what noticed others is tried first."""
+        asked = sorted(tests.of(path, mutation), key=lambda test: -self._killers[test])
+        change = partial(put_into, self._functions, ROOT / path, mutation)
+        killing = self.kill(change, tests.first(asked, self._options.most), tests.seconds)
+        self._killers[killing.test] += 1
+        return killing
 
     def _tell(self, path: str, mutation: Mutation, killing: Killing) -> None:
         self.tally.add(path, killing.fate)
@@ -299,7 +302,7 @@ class Mutants:
         until_one_fails: bool,
         before: Callable[[str], object] | None = None,
     ) -> set[str]:
-        """Run tests in this order; those that did not pass."""
+        """Run tests in this order; those that failed."""
         items = [self._items[test] for test in tests]
         for item, following in zip(items, [*items[1:], None], strict=True):
             if before is not None:
@@ -322,7 +325,8 @@ class Mutants:
             if took <= self._options.slow and test not in noted["not passed"]
         }
         print(f"{len(usable)} tests of {len(self._items)}: {sum(usable.values()):.0f} s")
-        print("did not pass, and left out:", *noted["not passed"], sep="\n  ", flush=True)
+        if noted["not passed"]:
+            print("failed or skipped, and left out:", *noted["not passed"], sep="\n  ")
         covered = coverage.CoverageData(str(self._covered))
         covered.read()
         by_line = {

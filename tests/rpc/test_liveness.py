@@ -185,6 +185,23 @@ def test_a_probe_ends_with_its_connection() -> None:
     channel.close()
 
 
+def test_calls_that_ran_out_of_time_count_against_their_connection_only() -> None:
+    network, channel, line = ready(liveness=Liveness(suspect_after=2))
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    line.handler.disconnected()
+    network.advance(1)
+    (line,) = network.open
+    line.handler.connected()
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths == ["Echo"]
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths == ["Echo", "Echo", "Ping"]
+    channel.close()
+
+
 def test_a_channel_that_closes_while_it_probes_leaves_nothing() -> None:
     network, channel, line = ready(liveness=Liveness(suspect_after=1))
     call(channel, timeout=0.5)

@@ -48,6 +48,7 @@ def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None
     world.network.advance(0.2)
     assert endless.running == 1
     assert endless.ends == ["nobody subscribes to it"]
+    assert world.server.counters["stream without subscriber"] == 1
     assert isinstance(reader.ended, CancelledError)
 
 

@@ -29,6 +29,8 @@ from tests.rpc.streaming import (
 )
 from tests.support import Logged
 from txzmq.rpc import (
+    ClientCall,
+    ClientProceed,
     Context,
     DeadlineExceeded,
     NotFound,
@@ -274,6 +276,23 @@ def test_silence_has_a_limit(make: Worlds) -> None:
     assert "silent for 5 s" in reader.ended.message
     assert reader.items == ["1", "2", "3", "4", "5"]
     assert not endless.running
+
+
+def test_a_limit_of_silence_reaches_a_stream_that_an_interceptor_holds_back(make: Worlds) -> None:
+    held: Deferred[None] = Deferred()
+
+    async def hold(call: ClientCall, proceed: ClientProceed) -> Any:
+        await held
+        return await proceed(call)
+
+    world = make(Endless(), client_interceptors=[hold])
+    reader = Reader(world.open().max_silence(5))
+    world.network.advance(60)
+    assert not reader.has_ended  # there is no stream yet that could be silent
+    held.callback(None)
+    world.network.advance(5.1)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "silent for 5 s" in reader.ended.message
 
 
 def test_a_limit_of_silence_may_be_changed_while_its_reader_waits(make: Worlds) -> None:

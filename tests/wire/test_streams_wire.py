@@ -250,6 +250,17 @@ def test_a_receiver_keeps_a_bounded_number_of_early_bytes() -> None:
     assert receiver.early_bytes == 60
 
 
+def test_a_sender_says_when_there_is_enough_for_a_message() -> None:
+    sender = Sender(1_000, 10 * MAX_PUBLISHED_SIZE)
+    for _ in range(2):
+        assert not sender.add(bytes(MAX_PUBLISHED_SIZE - 1))
+        assert sender.add(b"x")
+        assert sender.take() is not None
+    for _ in range(MAX_PUBLISHED - 1):
+        assert not sender.add(b"")
+    assert sender.add(b"")
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 1), (1, 2, 0)])
 def test_of_what_comes_too_early_twice_the_longer_one_is_kept(order: tuple[int, ...]) -> None:
     all_of_it = Publication(3, [b"c", b"d", b"e"], END)
