@@ -312,7 +312,7 @@ def test_a_misspelt_key_is_an_error(source: Any, error: str) -> None:
 
 @pytest.mark.parametrize("key", ["loadBalancingPolicy", "loadBalancingConfig"])
 def test_a_misspelt_policy_is_an_error(key: str) -> None:
-    value = "roundrobin" if key.endswith("Policy") else [{"roundrobin": {}}]
+    value: Any = "roundrobin" if key.endswith("Policy") else [{"roundrobin": {}}]
     with pytest.raises(ServiceConfigError, match="; did you mean round_robin"):
         ServiceConfig.parse({key: value})
 
