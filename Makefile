@@ -2,6 +2,7 @@
 #
 # Each target sets up what it needs. Variables:
 #   PYTHON       the interpreter to start from, 3.11 or later (default: python3)
+#   MUTANTS      what tools/mutants.py gets: how many, a seed, modules
 #   PYTEST_ARGS  what pytest gets besides, for instance: make test PYTEST_ARGS='-k pubsub -x'
 
 PYTHON ?= python3
@@ -80,6 +81,12 @@ SEED :=
 soak: $(DEVELOPS)  ## all kinds of call while processes and wires break; make soak SECONDS=300 SEED=7
 	$(BIN)/python -m tests.field.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+# For instance: make mutants MUTANTS='--count 30 --seed 7 txzmq/rpc/_wire'
+MUTANTS :=
+.PHONY: mutants
+mutants: $(DEVELOPS)  ## break the core in 100 small ways, and tell which of them no test notices
+	$(BIN)/python -m tools.mutants $(MUTANTS)
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format
@@ -137,7 +144,7 @@ bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzm
 	$(BIN)/python -m benchmarks.streams --most 100
 
 .PHONY: bench-streams
-bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes a plot of docs/performance/
+bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes pages of docs/performance/
 	$(BIN)/python -m benchmarks.streams --write
 
 .PHONY: bench-field

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -209,6 +209,9 @@ class _Listener(_Socket[ServerHandler]):
         if self._open and tell:
             self.handler.peer_lost(peer)
 
+    def has_input(self) -> bool:
+        return False  # each message is handed out when it arrives
+
     def peer_address(self, peer: bytes) -> str:
         return "memory"
 
@@ -314,6 +317,25 @@ class _Subscriber(_Socket[SubscriberHandler]):
         super().close()
 
 
+class _SubscriberConnection(NamedTuple):
+    """One of a subscriber's connections to a publisher (a :class:`SubscriberConnection`)."""
+
+    publisher: _Publisher
+    subscriber: _Subscriber
+    number: int
+
+    def is_open(self) -> bool:
+        return self.publisher.is_connected(self.subscriber, self.number)
+
+    def end(self) -> None:
+        # Later, as libzmq's own thread breaks it.
+        self.publisher.clock.callLater(0, self._break)
+
+    def _break(self) -> None:
+        if self.is_open():
+            self.subscriber.cut()
+
+
 class _Publisher(_Socket[PublisherHandler]):
     """The socket of a server's publisher."""
 
@@ -329,6 +351,7 @@ class _Publisher(_Socket[PublisherHandler]):
         super().__init__(network, handler)
         self.endpoint = address
         self.knows_subscribers = knows_subscribers
+        self.clock = network.clock
         #: The subscribers that are connected, and the tags that each receives.
         self.subscribers: dict[_Subscriber, set[bytes]] = {}
         # The number of each one's connection.
@@ -350,25 +373,31 @@ class _Publisher(_Socket[PublisherHandler]):
 
     def take_subscription(self, subscriber: _Subscriber, connection: int, tag: bytes) -> None:
         """A SUBSCRIBE has arrived; it may be one of many for the same tag."""
-        if self._is_connected(subscriber, connection):
+        if self.is_connected(subscriber, connection):
             self._asked[subscriber][tag] = None
-            if self.handler.allows(tag):
+            if self.handler.allows(tag, self._known(subscriber)):
                 self.subscribers[subscriber].add(tag)
                 self.handler.subscribed(tag)
 
     def take_unsubscription(self, subscriber: _Subscriber, connection: int, tag: bytes) -> None:
         """An UNSUBSCRIBE has arrived, of a tag that was allowed or not."""
-        if self._is_connected(subscriber, connection):
+        if self.is_connected(subscriber, connection):
             self._asked[subscriber].pop(tag, None)
             self.subscribers[subscriber].discard(tag)
-            self.handler.unsubscribed(tag)
+            self.handler.unsubscribed(tag, self._known(subscriber))
 
     def take_from_stranger(self, tag: bytes) -> None:
         """An UNSUBSCRIBE has arrived from somebody who never subscribed."""
         if self._open:
-            self.handler.unsubscribed(tag)
+            self.handler.unsubscribed(tag, None)
 
-    def _is_connected(self, subscriber: _Subscriber, connection: int) -> bool:
+    def _known(self, subscriber: _Subscriber) -> _SubscriberConnection | None:
+        """A subscriber's connection, where the network tells of connections."""
+        if not self._network.tells_of_loss:
+            return None
+        return _SubscriberConnection(self, subscriber, self._connections[subscriber])
+
+    def is_connected(self, subscriber: _Subscriber, connection: int) -> bool:
         return self._open and self._connections.get(subscriber) == connection
 
     def disconnected(self, subscriber: _Subscriber) -> None:
@@ -378,7 +407,7 @@ class _Publisher(_Socket[PublisherHandler]):
         del self.subscribers[subscriber]
         for tag in self._asked.pop(subscriber):
             if self._open:
-                self.handler.unsubscribed(tag)
+                self.handler.unsubscribed(tag, None)
 
     def close(self) -> None:
         self._network.forget_publisher(self)

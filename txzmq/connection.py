@@ -696,6 +696,13 @@ class ZmqConnection:
                 self._callHook(self.shutdown)
             return 0
 
+    def _messageWaits(self) -> bool:
+        """Whether a message has arrived that was not received yet."""
+        waits = bool(self._events() & zmq.POLLIN)
+        if waits:
+            self.scheduleRead()  # to ask has consumed its signal
+        return waits
+
     def _lookAtEvents(self, signalled: bool) -> None:
         """Consume the signal of a socket that is not read; tell when a blocked send may go on."""
         events = self._events()

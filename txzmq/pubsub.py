@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zmq
 
-from txzmq.connection import Part, ZmqConnection, toBytes
+from txzmq._backend import frameProperty, recv
+from txzmq.connection import NOBLOCK, Part, ZmqConnection, toBytes
 
 __all__ = ["ZmqPubConnection", "ZmqSubConnection", "ZmqXPubConnection", "ZmqXSubConnection"]
 
@@ -75,6 +76,29 @@ class ZmqXPubConnection(ZmqPubConnection):
     """
 
     socketType = zmq.XPUB
+    # Of the message that was received last.
+    _frame: zmq.Frame | None = None
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+        """As of the base class; note how the message came."""
+        frame = recv(socket, NOBLOCK, copy=False)
+        self._frame = frame
+        message = [frame.bytes]
+        while frame.more:
+            frame = recv(socket, NOBLOCK, copy=False)
+            message.append(frame.bytes)
+        return message
+
+    def subscriberDescriptor(self) -> int | None:
+        """The descriptor of the connection by which the message came that is being dispatched.
+
+        It is libzmq's, and may be closed by now, or belong to something else. None where there is
+        none: over inproc, and for unsubscriptions that libzmq makes, when a subscriber has gone.
+        """
+        if self._frame is None:
+            return None
+        descriptor = frameProperty(self._frame, zmq.SRCFD)
+        return descriptor if isinstance(descriptor, int) else None
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Distinguish subscriptions from messages that an XSUB sent upstream."""

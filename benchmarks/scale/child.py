@@ -77,7 +77,7 @@ def serve(setup: Setup, messages: Messages, line: Line) -> None:
     """Serve until the process is ended."""
     service = service_of(setup, messages)
     size = setup.message_limit or MESSAGE_SIZE
-    limits = ServerLimits(message_size=size, backlog=_BACKLOG)
+    limits = ServerLimits(message_size=size, backlog=_BACKLOG, backlog_per_peer=_BACKLOG)
 
     def main(reactor: object) -> Deferred[None]:
         server = Server(make_factory(reactor), [service], limits=limits)

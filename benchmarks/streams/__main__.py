@@ -15,8 +15,10 @@ from typing import Final
 from benchmarks.report import machine
 from benchmarks.stacks import BASELINE
 from benchmarks.stacks import STACKS as COMPARED
+from benchmarks.streams import openings
 from benchmarks.streams.audience import AUDIENCES, as_table, measure, redraw, write
 from benchmarks.streams.loads import LOADS
+from benchmarks.streams.openings import STREAMS
 from benchmarks.streams.stack import BARE, BARE_LOAD, STACKS, THEIRS, Stack
 
 _DOCS: Final = Path(__file__).parent.parent.parent / "docs" / "performance"
@@ -30,6 +32,8 @@ def main() -> None:
     add("--rounds", type=int, default=5, help="how many (%(default)s)")
     add("--load", action="append", choices=list(LOADS), help="instead of all")
     add("--many", action="store_true", help="costs by the number of subscribers")
+    add("--openings", action="store_true", help="what it takes to open many at once")
+    add("--streams", type=int, default=STREAMS, help="opened at once (%(default)s)")
     add("--write", action="store_true", help="and write these into the documentation")
     add("--docs", type=Path, metavar="FOLDER", default=_DOCS, help="where (docs/performance)")
     add("--most", type=int, default=AUDIENCES[-1], help="subscribers at most (%(default)s)")
@@ -38,7 +42,8 @@ def main() -> None:
     if parsed.redraw:
         redraw(parsed.docs)
         return
-    loads: list[str] = parsed.load or ([] if parsed.many else list(LOADS))
+    some = parsed.load or parsed.many or parsed.openings
+    loads: list[str] = parsed.load or ([] if some else list(LOADS))
     with ExitStack() as ends:
         compared = [Stack(name, ends) for name in STACKS] if loads else []
         bare = [Stack(BARE, ends)] if BARE_LOAD in loads else []
@@ -51,21 +56,43 @@ def main() -> None:
                 for stack in stacks[:: -1 if number % 2 else 1]:
                     samples[stack.name].append(stack.measure(load, parsed.seconds))
             _print(load, samples)
-    if parsed.many or not parsed.load:
+    if parsed.openings or not some:
+        _measure_openings(parsed)
+    if parsed.many or not some:
         _measure_audiences(parsed)
+
+
+def _where(parsed: argparse.Namespace) -> str:
+    """Where this runs, and how often."""
+    where = machine([COMPARED[BASELINE], COMPARED["grpc.aio"]])
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    return (
+        f"{where['python']}, {where['system']}, {where['cpus']} CPUs, load {where['load']} at the "
+        f"beginning; {versions}; medians of {parsed.rounds} rounds"
+    )
+
+
+def _measure_openings(parsed: argparse.Namespace) -> None:
+    """What it takes to open many streams at once."""
+    introduction = (
+        f"{_where(parsed)}. {parsed.streams:,} streams opened at once by one client over tcp; "
+        "seconds until the first item of each was there, and seconds of CPU time."
+    )
+    print(f"\nmany streams at once\n{introduction}\n", flush=True)
+    table = openings.as_table(openings.measure(parsed.streams, parsed.rounds))
+    print(table)
+    if parsed.write:
+        openings.write(parsed.docs, introduction, table)
 
 
 def _measure_audiences(parsed: argparse.Namespace) -> None:
     """What an event costs the publisher, by the number of subscribers."""
     audiences = [number for number in AUDIENCES if number <= parsed.most]
     seconds = 3 * parsed.seconds
-    where = machine([COMPARED[BASELINE], COMPARED["grpc.aio"]])
-    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     introduction = (
-        f"{where['python']}, {where['system']}, {where['cpus']} CPUs, load {where['load']} at the "
-        f"beginning; {versions}; medians of {parsed.rounds} rounds of {seconds:g} s. 500 events "
-        "of 100 bytes a second, or fewer where there would be more than 10,000 deliveries a "
-        "second; µs of the publisher's CPU time for each."
+        f"{_where(parsed)} of {seconds:g} s. 500 events of 100 bytes a second, or fewer where "
+        "there would be more than 10,000 deliveries a second; µs of the publisher's CPU time for "
+        "each."
     )
     print(f"\nthe publisher's CPU time per event\n{introduction}\n", flush=True)
     costs = measure(seconds, parsed.rounds, audiences)

@@ -39,6 +39,11 @@ async def _chat_handler(
         yield request
 
 
+async def _rest(request: BytesValue, context: object) -> AsyncIterator[BytesValue]:
+    yield item()
+    await asyncio.Event().wait()
+
+
 async def _ticks(request: BytesValue, context: object) -> AsyncIterator[BytesValue]:
     """One event for each of the subscribers, serialised for each."""
     burst, pause = map(int, request.value.split())
@@ -62,9 +67,12 @@ async def serve() -> None:
             response_serializer=UInt64Value.SerializeToString,
         ),
         "Chat": grpc.stream_stream_rpc_method_handler(_chat_handler, **coding),
+        "Rest": grpc.unary_stream_rpc_method_handler(_rest, **coding),
         "Ticks": grpc.unary_stream_rpc_method_handler(_ticks, **coding),
     }
-    server = aio.server()
+    # Room for the calls that come at once; it cancels what is past its defaults.
+    limits = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
+    server = aio.server(options=[(limit, 16_384) for limit in limits])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -79,6 +87,9 @@ async def drive(address: str) -> None:
             order: Order = json.loads(line)
             if order["load"] == "audience":
                 await _audience(order)
+                continue
+            if order["load"] == "openings":
+                await _openings(address, order)
                 continue
             started, cpu = time.perf_counter(), time.process_time()
             end = started + order["seconds"]
@@ -206,6 +217,28 @@ async def _audience(order: Order) -> None:
     await asyncio.to_thread(sys.stdin.readline)
     print(audience.count - before, flush=True)
     await audience.leave()
+
+
+async def _openings(address: str, order: Order) -> None:
+    """Say when all have begun; end them at the next line."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with aio.insecure_channel(address, options=options) as channel:
+        rest = channel.unary_stream(f"/{SERVICE}/Rest", **_CODING)
+        await rest(item()).read()  # connects
+        started, cpu = time.perf_counter(), time.process_time()
+        calls = [rest(item()) for _ in range(order["subscribers"])]
+        await asyncio.gather(*[call.read() for call in calls])
+        figures = Figures(
+            count=order["subscribers"],
+            seconds=time.perf_counter() - started,
+            cpu=time.process_time() - cpu,
+            p50=0.0,
+        )
+        print(json.dumps(figures), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        for call in calls:
+            call.cancel()
+    print("ended", flush=True)
 
 
 _others: list[Any] = []

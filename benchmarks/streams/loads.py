@@ -17,6 +17,7 @@ __all__ = [
     "Figures",
     "Order",
     "item",
+    "order",
     "ticks",
     "trips",
 ]
@@ -51,6 +52,8 @@ class Order(TypedDict):
     #: Of the fan-out: events that come together, and milliseconds between them.
     burst: int
     pause: int
+    #: Of many streams that are opened at once: SNDHWM of the client's sockets; 0 for the default.
+    high_water_mark: int
 
 
 class Figures(TypedDict):
@@ -67,6 +70,26 @@ class Figures(TypedDict):
 def ticks(burst: int, pause: int) -> BytesValue:
     """Asks for events of the fan-out: so many together, with so many milliseconds between them."""
     return BytesValue(value=b"%d %d" % (burst, pause))
+
+
+def order(
+    load: str,
+    *,
+    seconds: float = 0,
+    subscribers: int = 0,
+    burst: int = 0,
+    pause: int = 0,
+    high_water_mark: int = 0,
+) -> Order:
+    """What a client is to do; what the load does not need may be left out."""
+    return Order(
+        load=load,
+        seconds=seconds,
+        subscribers=subscribers,
+        burst=burst,
+        pause=pause,
+        high_water_mark=high_water_mark,
+    )
 
 
 def item() -> BytesValue:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.streams.loads import BURST, PAUSE, SUBSCRIBERS, Figures, Order
+from benchmarks.streams.loads import BURST, PAUSE, SUBSCRIBERS, Figures, order
 
 __all__ = ["BARE", "BARE_LOAD", "STACKS", "THEIRS", "Stack"]
 
@@ -21,6 +21,8 @@ BARE: Final = "bare_pyzmq"
 BARE_LOAD: Final = "chat"
 #: Seconds for anything that a process is asked for, beyond what it is to take.
 _PATIENCE: Final = 120.0
+#: Seconds of processor time in a fifth of a second of a server that does nothing.
+_IDLE: Final = 0.005
 
 
 class Stack:
@@ -52,8 +54,8 @@ class Stack:
     def measure(self, load: str, seconds: float) -> dict[str, float]:
         """Rate, and processor time per item of both sides in microseconds."""
         before = self._server_cpu()
-        order = Order(load=load, seconds=seconds, subscribers=SUBSCRIBERS, burst=BURST, pause=PAUSE)
-        _tell(self._clients[0], json.dumps(order))
+        what = order(load, seconds=seconds, subscribers=SUBSCRIBERS, burst=BURST, pause=PAUSE)
+        _tell(self._clients[0], json.dumps(what))
         figures: Figures = json.loads(_read(self._clients[0]))
         server = self._server_cpu() - before
         count = max(1, figures["count"])
@@ -74,10 +76,8 @@ class Stack:
         for number, client in enumerate(self._clients):
             share = len(range(number, subscribers, len(self._clients)))
             if share:
-                order = Order(
-                    load="audience", seconds=0, subscribers=share, burst=burst, pause=pause
-                )
-                _tell(client, json.dumps(order))
+                what = order("audience", subscribers=share, burst=burst, pause=pause)
+                _tell(client, json.dumps(what))
                 busy.append(client)
         for client in busy:
             _read(client)
@@ -91,6 +91,32 @@ class Stack:
             _tell(client, "stop")
         deliveries = sum(int(_read(client)) for client in busy)
         return server / max(1, deliveries) * subscribers
+
+    def measure_openings(self, streams: int, high_water_mark: int) -> tuple[float, float, float]:
+        """Open so many streams at once, wait for the first item of each, and end them again.
+
+        :param high_water_mark: SNDHWM of the client's sockets; 0 for its default.
+        :returns: seconds until all had begun, and of processor time of client and server.
+        """
+        client = self._clients[0]
+        before = self._server_cpu()
+        _tell(
+            client,
+            json.dumps(order("openings", subscribers=streams, high_water_mark=high_water_mark)),
+        )
+        figures: Figures = json.loads(_read(client))
+        server = self._server_cpu() - before
+        _tell(client, "end")
+        _read(client)
+        self._settle()
+        return figures["seconds"], figures["cpu"], server
+
+    def _settle(self) -> None:
+        """Wait until the server does nothing any more."""
+        before = -1.0
+        while (now := self._server_cpu()) - before > _IDLE:
+            before = now
+            threading.Event().wait(0.2)
 
 
 def _tell(process: subprocess.Popen[str], line: str) -> None:

@@ -28,7 +28,9 @@ from txzmq.rpc import (  # noqa: E402
     Method,
     RequestStream,
     Server,
+    ServerLimits,
     Service,
+    SocketOptions,
 )
 from txzmq.rpc.method import Sharing, StreamOptions  # noqa: E402
 
@@ -36,6 +38,7 @@ _PATH: Final = f"/{SERVICE}/"
 WATCH = Method(f"{_PATH}Watch", "watch", BytesValue, BytesValue, kind=Kind.UNARY_STREAM)
 UPLOAD = Method(f"{_PATH}Upload", "upload", BytesValue, UInt64Value, kind=Kind.STREAM_UNARY)
 CHAT = Method(f"{_PATH}Chat", "chat", BytesValue, BytesValue, kind=Kind.STREAM_STREAM)
+REST = Method(f"{_PATH}Rest", "rest", BytesValue, BytesValue, kind=Kind.UNARY_STREAM)
 TICKS = Method(
     f"{_PATH}Ticks",
     "ticks",
@@ -49,7 +52,7 @@ TICKS = Method(
 class Streams:
     """What the clients call."""
 
-    __txzmq_service__: ClassVar[Service] = Service(SERVICE, (WATCH, UPLOAD, CHAT, TICKS))
+    __txzmq_service__: ClassVar[Service] = Service(SERVICE, (WATCH, UPLOAD, CHAT, REST, TICKS))
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -69,6 +72,10 @@ class Streams:
     ) -> AsyncIterator[BytesValue]:
         async for request in requests:
             yield request
+
+    async def rest(self, request: BytesValue, context: Context) -> AsyncIterator[BytesValue]:
+        yield item()
+        await Deferred()
 
     async def ticks(self, request: BytesValue, context: Context) -> AsyncIterator[BytesValue]:
         burst, pause = map(int, request.value.split())
@@ -91,7 +98,8 @@ def _factory(reactor: Any) -> ZmqFactory:
 
 def serve(reactor: Any) -> Deferred[None]:
     """Serve until killed."""
-    server = Server(_factory(reactor), [Streams(reactor)])
+    limits = ServerLimits(streams_per_peer=16_384)
+    server = Server(_factory(reactor), [Streams(reactor)], limits=limits)
     print(server.listen("tcp://127.0.0.1:*"), flush=True)
     return Deferred()
 
@@ -104,6 +112,9 @@ async def drive(reactor: Any) -> None:
         order: Order = json.loads(line)
         if order["load"] == "audience":
             await _audience(order)
+            continue
+        if order["load"] == "openings":
+            await _openings(order)
             continue
         started, cpu = time.perf_counter(), time.process_time()
         end = started + order["seconds"]
@@ -221,6 +232,55 @@ async def _audience(order: Order) -> None:
     await deferToThread(sys.stdin.readline)
     print(audience.count - before, flush=True)
     audience.leave()
+
+
+class _Openings:
+    """Streams that are opened at once; each gives one item."""
+
+    def __init__(self, channel: Channel, streams: int) -> None:
+        #: Fires when each has given its item.
+        self.complete: Deferred[None] = Deferred()
+        self._missing = streams
+        self._streams = [channel.unary_stream(REST, item()) for _ in range(streams)]
+        for stream in self._streams:
+            stream.each(self._begun).addErrback(self._failed)
+
+    def _begun(self, _: BytesValue) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self.complete.callback(None)
+
+    # Any: pyright knows a Failure in parts only.
+    def _failed(self, failure: Any) -> None:
+        if self._missing and not self.complete.called:
+            self.complete.errback(failure)
+
+    def end(self) -> None:
+        """End all of them."""
+        for stream in self._streams:
+            stream.cancel()
+
+
+async def _openings(order: Order) -> None:
+    """Say when all have begun; end them at the next line."""
+    high_water_mark = order["high_water_mark"]
+    options = SocketOptions(send_high_water_mark=high_water_mark) if high_water_mark else None
+    channel = Channel(_factories[0], sys.argv[2], timeout=100, socket_options=options)
+    await _Openings(channel, 1).complete  # connects
+    started, cpu = time.perf_counter(), time.process_time()
+    openings = _Openings(channel, order["subscribers"])
+    await openings.complete
+    figures = Figures(
+        count=order["subscribers"],
+        seconds=time.perf_counter() - started,
+        cpu=time.process_time() - cpu,
+        p50=0.0,
+    )
+    print(json.dumps(figures), flush=True)
+    await deferToThread(sys.stdin.readline)
+    openings.end()
+    channel.close()
+    print("ended", flush=True)
 
 
 _factories: list[ZmqFactory] = []

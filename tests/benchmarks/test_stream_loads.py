@@ -59,3 +59,13 @@ def test_an_audience_is_measured(tmp_path: Path) -> None:
     succeeds(["-m", "benchmarks.streams", "--many", *brief, "--write", "--docs", str(tmp_path)])
     page = (tmp_path / "streams.md").read_text(encoding="utf-8")
     assert re.search(r"^\| 3 \| [\d,]+ \| [\d,]+ \| [\d.]+ \|", page, re.MULTILINE)
+
+
+def test_many_streams_that_are_opened_at_once_are_measured(tmp_path: Path) -> None:
+    pytest.importorskip("grpc", reason="the benchmarks need grpcio")
+    brief = ["--rounds", "1", "--streams", "30"]
+    succeeds(["-m", "benchmarks.streams", "--openings", *brief, "--write", "--docs", str(tmp_path)])
+    page = (tmp_path / "openings.md").read_text(encoding="utf-8")
+    assert "30 streams opened at once" in page
+    rows = re.findall(r"^\| (\w.*?) \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", page, re.MULTILINE)
+    assert rows == ["txzmq", "txzmq, SNDHWM 10", "grpc.aio"]

@@ -3,7 +3,7 @@
 It prints its endpoint, each call of ``Other`` as it begins, and each that ends. ``Echo`` of ``block
 3`` blocks the reactor for 3 s. Arguments: where to listen;
 ``--defaults``, for a keepalive that is not quick; ``--descriptors=64`` for no more than those;
-``--tell``, to print each call of ``Echo`` and answer it 50 ms later.
+``--tell``, to print each call of ``Echo`` and answer it 50 ms later; ``--log`` to print the log.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet import epollreactor
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from tests.field.network import QuickNetwork
 from tests.rpc.echo_server import Slow
@@ -42,6 +43,11 @@ def main() -> None:
         if argument.startswith("--descriptors="):
             limit = int(argument.partition("=")[2])
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if "--log" in sys.argv:
+        globalLogBeginner.beginLoggingTo(
+            [textFileLogObserver(sys.stdout)],  # type: ignore[list-item]  # an interface of zope
+            redirectStandardIO=False,
+        )
     epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
     factory = ZmqFactory()
     factory.registerForShutdown()

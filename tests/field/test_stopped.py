@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from tests.field.support import QUICK, History
-from tests.programs import running
+from tests.programs import Program, running
 from tests.rpc.service import ECHO, text
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, ConnectivityState, Count, Unavailable
+from txzmq.rpc import Channel, ConnectivityState, Count, DeadlineExceeded, Unavailable
 
 HOUR = 3600
 ADDRESS = "tcp://127.0.0.1:*"
@@ -135,6 +135,63 @@ def test_n8_a_client_whose_own_reactor_was_blocked_blames_no_server(
     blocked = [e for e in logged if "the reactor was blocked" in (e.get("log_format") or "")]
     assert len(blocked) == 1
     assert blocked[0]["late"] > 2
+
+
+async def lie(calls: History, loop: Loop) -> None:
+    """Make calls whose time is up while the server does nothing, and others that have time."""
+    calls.call_many(200, answered=False, timeout=1)
+    calls.call_many(20, timeout=HOUR)
+    await loop.until(lambda: len(calls.errors) == 200)
+    assert all(isinstance(error, DeadlineExceeded) for error in calls.errors.values())
+
+
+async def check_what_lay(calls: History, server: Program) -> None:
+    """No handler saw a call whose time was up, and each of the others was answered."""
+    await calls.all_ended()
+    assert len(calls.answers) == 21
+    await calls.call(timeout=1, answered=False, wait_for_ready=True)
+    server.expect("executing 221")  # as always, now
+    calls.check()
+    calls.close()
+    assert [line for line in server.output if line.startswith("executing")] == ["executing 221"]
+
+
+def test_n12_what_lay_in_the_socket_of_a_stopped_server_is_not_executed(one_loop: Loop) -> None:
+    async def main() -> None:
+        with running("-m", "tests.field.server", ADDRESS, "--log") as server:
+            factory = ZmqFactory(one_loop.reactor)
+            endpoint = server.expect("listening at (.*)")[1]
+            calls = History(one_loop, Channel(factory, endpoint), factory)
+            await calls.call(timeout=HOUR)
+            server.stop()
+            await lie(calls, one_loop)
+            server.go_on()
+            server.expect(".*the reactor stood still for up to .* s: the process was stopped, .*")
+            await check_what_lay(calls, server)
+
+    one_loop.run(main)
+
+
+def test_n12_what_lay_in_the_socket_while_a_handler_blocked_is_not_executed(
+    one_loop: Loop,
+) -> None:
+    async def main() -> None:
+        with running("-m", "tests.field.server", ADDRESS, "--log") as server:
+            factory = ZmqFactory(one_loop.reactor)
+            endpoint = server.expect("listening at (.*)")[1]
+            calls = History(one_loop, Channel(factory, endpoint), factory)
+            await calls.call(timeout=HOUR)
+            victim = Channel(factory, endpoint)
+            blocking = victim.unary_unary(ECHO, text("block 4"), timeout=HOUR)
+            await one_loop.sleep(0.1)  # it is sent
+            server.expect("blocked for 4")
+            await lie(calls, one_loop)
+            await blocking
+            server.expect(".*the reactor was blocked for 4.. s by the handler of /test.Echo/Echo")
+            victim.close()
+            await check_what_lay(calls, server)
+
+    one_loop.run(main)
 
 
 def test_n7_what_a_stopped_server_has_is_not_sent_to_another(one_loop: Loop) -> None:

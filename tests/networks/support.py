@@ -24,6 +24,7 @@ from txzmq.rpc.transport import (
     PublisherTransport,
     SendResult,
     ServerTransport,
+    SubscriberConnection,
     SubscriberTransport,
 )
 from txzmq.testing import MemoryNetwork
@@ -201,8 +202,15 @@ class Told(list[Any]):
     """What a socket has told its handler, in order: a handler of every role."""
 
     transport: Any = None
+    #: By which connection a subscriber of a publisher has asked last.
+    connection: SubscriberConnection | None = None
     #: What a publisher does not accept.
     forbidden: bytes | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By which connections subscribers have unsubscribed; None for those that are gone.
+        self.left: list[SubscriberConnection | None] = []
 
     def received(self, message: list[bytes]) -> None:
         self.append(("received", *message))
@@ -223,14 +231,16 @@ class Told(list[Any]):
     def peer_lost(self, peer: bytes) -> None:
         self.append(("lost", peer))
 
-    def allows(self, tag: bytes) -> bool:
+    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
+        self.connection = connection
         return tag != self.forbidden
 
     def subscribed(self, tag: bytes) -> None:
         self.append(("subscribed", tag))
 
-    def unsubscribed(self, tag: bytes) -> None:
+    def unsubscribed(self, tag: bytes, connection: SubscriberConnection | None) -> None:
         self.append(("unsubscribed", tag))
+        self.left.append(connection)
 
     def published(self, frame: bytes) -> None:
         self.append(("published", frame))

@@ -21,6 +21,7 @@ _KEPT = {
     "_listeners",
     "_logs",
     "_noticed",
+    "_options",
     "_subchannels",
     "_ranks",
     "_ticks",
@@ -58,7 +59,7 @@ def _walk(value: Any, path: str, seen: set[int], kept: set[str]) -> Iterator[str
         if not value.called:
             yield f"{path}: a Deferred that has not fired"
     elif _is_part(value):
-        if type(value).__name__ == "Listener" and value.transport is None:
+        if type(value).__name__ in {"Listener", "Worker"} and value.transport is None:
             kept = kept | _KEPT_WHEN_CLOSED
         for name in _attributes(value):
             yield from _walk(getattr(value, name, None), f"{path}.{name}", seen, kept)

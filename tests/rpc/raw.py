@@ -76,12 +76,12 @@ class Deaf:
         #: What it got.
         self.frames: list[bytes] = []
 
-    def open(self) -> ResponseHead:
+    def open(self, *, subscribes: bool = True) -> ResponseHead:
         head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
         number = self.raw.request(head, text("0").SerializeToString())
         self.run()
         reply, _ = self.raw.replies()[number]
-        if reply.stream is not None:
+        if reply.stream is not None and subscribes:
             self.transport.subscribe(reply.stream.topic + SEPARATOR)
             self.run()
         return reply

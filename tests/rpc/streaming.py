@@ -151,6 +151,8 @@ class StreamWorld:
         self.network = Network(faults)
         self.service = Streaming(handler)
         self.limits = limits
+        # Which only the tests' clock knows of.
+        self._dead: list[Server] = []
         self.server = self.serve(interceptors, debug=debug)
         self.channel = Channel(self.network, ADDRESS, interceptors=client_interceptors, **channel)
 
@@ -171,6 +173,7 @@ class StreamWorld:
 
     def die(self) -> None:
         """The server's process dies; the address is free."""
+        self._dead.append(self.server)
         self.network.die(ADDRESS)
         self.network.die(PUBLISHER)
 
@@ -227,6 +230,8 @@ class StreamWorld:
     def close(self) -> None:
         """End everything, and check that nothing is left behind."""
         self.channel.close()
+        for dead in self._dead:
+            dead.stop(0)
         stopped = self.server.stop(0)
         self.network.advance(3)
         assert stopped.called

@@ -60,10 +60,10 @@ class Full(MemoryNetwork):
 class DeafWorld(World):
     """A server, and a client that reads when it is told to."""
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, of_all: int = 1_000_000) -> None:
         self.full = self.network = Full()
         self.service = Replying()
-        limits = ServerLimits(backlog=backlog)
+        limits = ServerLimits(backlog=of_all, backlog_per_peer=backlog)
         self.server = Server(self.network, [self.service], limits=limits)
         self.server.listen(ADDRESS)
         self.channel = Channel(self.network, ADDRESS)
@@ -141,4 +141,65 @@ def test_who_reads_is_served_while_another_does_not(worlds: list[World]) -> None
     world.full.full = False
     assert world.network.result(world.call("")).value == ""
     world.network.advance(1)
+    deaf.transport.close()
+
+
+def counted(world: World) -> int:
+    """Bytes that the server counts of all clients."""
+    backlog: Any = world.server._dispatcher.backlog  # pyright: ignore[reportPrivateUsage]  # what is measured
+    size: int = backlog.size
+    return size
+
+
+@pytest.mark.parametrize("what", ["", "body 5000", "error 300"])
+def test_all_who_take_nothing_cost_no_more_than_the_servers_backlog(
+    worlds: list[World], what: str
+) -> None:
+    world = DeafWorld(BACKLOG, 3 * BACKLOG)
+    worlds.append(world)
+    deaf = [RawClient(world.network, ADDRESS) for _ in range(10)]
+    world.network.run()
+    world.full.full = True
+    body = text(what).SerializeToString()
+    for _ in range(20):
+        for each in deaf:
+            for _ in range(20):
+                each.request(HEAD, body)
+        world.network.run()
+    assert 3 * BACKLOG * 0.9 < waiting(world) == counted(world) < 3 * BACKLOG + 200 * 1_024
+    executed = len(world.service.seen)
+    assert world.server.counters[DROPPED] == 4_000 - executed > 0
+    if what == "body 5000":
+        # The error says which limit it was.
+        world.full.full = False
+        world.network.advance(1)
+        messages = {head.message for each in deaf for head, _ in each.replies().values()}
+        assert any("(ServerLimits.backlog);" in message for message in messages)
+    # What waits for a client that goes counts no more.
+    for each in deaf:
+        each.transport.close()
+    world.network.run()
+    assert counted(world) == 0
+
+
+def test_a_backlog_that_is_read_counts_no_more(worlds: list[World]) -> None:
+    world = DeafWorld(BACKLOG)
+    worlds.append(world)
+    deaf = RawClient(world.network, ADDRESS)
+    world.network.run()
+    world.full.full = True
+    for _ in range(10):
+        deaf.request(HEAD, text("body 5000").SerializeToString())
+        world.network.run()
+    assert counted(world) > 50_000
+    world.full.full = False
+    world.network.advance(1)
+    assert counted(world) == 0
+    world.full.full = True
+    deaf.request(HEAD)
+    world.network.run()
+    assert counted(world) > 0
+    world.server.stop(0)
+    world.network.advance(1)
+    assert counted(world) == 0
     deaf.transport.close()

@@ -250,7 +250,7 @@ def test_what_a_full_socket_does_not_take_is_sent_later_with_the_time_that_is_le
 
 def test_replies_wait_for_a_slow_client_up_to_a_limit(worlds: list[World]) -> None:
     service = Waiting()
-    world = TappedWorld(service, limits=ServerLimits(backlog=1_000))
+    world = TappedWorld(service, limits=ServerLimits(backlog_per_peer=1_000))
     worlds.append(world)
     world.greet()
     answers = [world.call(str(number)) for number in range(3)]

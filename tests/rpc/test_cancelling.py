@@ -10,8 +10,11 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Stubborn, Waiting, World, Worlds, made, text
-from txzmq.rpc import Channel, DeadlineExceeded, ServerLimits, Unavailable
+from txzmq.rpc import Channel, Code, DeadlineExceeded, ServerLimits, Unavailable
+from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc.v1.control_pb2 import CancelRequest
 from txzmq.testing import MemoryNetwork
 
 
@@ -31,6 +34,35 @@ def test_cancelling_ends_the_handler_too(make: Worlds) -> None:
     assert service.results[0].called, "the handler's Deferred was not cancelled"
     assert world.network.result(service.contexts[0].cancelled) == "the client cancelled it"
     assert not world.server.running
+
+
+def test_a_call_that_another_ones_end_has_ended_is_not_cancelled(make: Worlds) -> None:
+    service = Waiting()
+    world: World = make(service)
+    for value in "12":
+        world.call(value).addErrback(lambda _: None)
+    world.network.run()
+    first, second = service.results
+    first.addBoth(lambda _: second.callback(text("done")))
+    world.network.cut(ADDRESS)
+    world.network.run()
+    assert second.called
+    assert [context.cancelled.called for context in service.contexts] == [True, False]
+    assert not world.server.running
+
+
+def test_a_cancel_is_answered_also_one_of_calls_that_there_are_not(make: Worlds) -> None:
+    world: World = make(Waiting())
+    client = RawClient(world.network, ADDRESS)
+    world.network.run()
+    running = client.request(RequestHead(ECHO.path, None, ()), text("x").SerializeToString())
+    ids = [client.id_of(running), client.id_of(99)]
+    head = RequestHead("/txzmq.rpc.v1.Control/Cancel", None, ())
+    cancel = client.request(head, CancelRequest(request_ids=ids).SerializeToString())
+    world.network.run()
+    assert client.replies()[cancel][0].code is Code.OK
+    assert not world.server.running
+    client.transport.close()
 
 
 class Deaf:

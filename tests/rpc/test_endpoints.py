@@ -22,6 +22,7 @@ from txzmq.rpc import (
     Unavailable,
 )
 from txzmq.rpc._core.backoff import Backoff
+from txzmq.rpc.transport import SendResult
 from txzmq.testing import MemoryNetwork
 
 # -- states ------------------------------------------------------------------------------------
@@ -134,6 +135,41 @@ def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
     network.advance(60)
     assert [made.address for made in network.made] == ["tcp://a", "tcp://b"]
     channel.close()
+
+
+def test_what_a_lost_connection_has_not_sent_goes_by_another_one() -> None:
+    network = Lines()
+    channel = Channel(network, ["tcp://a", "tcp://b"], policy=PickFirst())
+    first, second = network.made
+    for line in network.made:
+        line.handler.connected()
+
+    def full(message: list[bytes]) -> SendResult:
+        return SendResult.BLOCKED
+
+    first.send_message = full  # type: ignore[method-assign]  # for this test only
+    made = call(channel)
+    network.run()
+    assert second.paths == []
+    first.handler.disconnected()
+    network.run()
+    second.answer(0)
+    assert result(made) == text("x")
+    channel.close()
+
+
+def test_what_a_connection_has_counted_stays_when_it_and_the_channel_have_gone() -> None:
+    resolver = Told("tcp://a")
+    network, channel, line = ready(resolver)
+    call(channel)
+    network.run()
+    line.handler.received([bytes(16), b"", b"", b""])
+    assert channel.counters["unknown reply"] == 1
+    resolver.tell("tcp://b")
+    network.run()
+    assert channel.counters["unknown reply"] == 1
+    channel.close()
+    assert channel.counters["unknown reply"] == 1
 
 
 def test_an_endpoint_that_comes_back_while_it_goes_stays() -> None:

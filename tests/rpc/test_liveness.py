@@ -37,6 +37,33 @@ def test_n7_a_silent_server_is_pinged_and_given_up() -> None:
     assert not network.clock.getDelayedCalls()
 
 
+def test_a_server_is_silent_from_its_last_message_on() -> None:
+    network, channel, line = ready()
+    for _ in range(2):
+        call(channel)
+    network.advance(2.4)
+    line.answer(0)
+    network.advance(19.9)
+    assert line in network.open
+    network.advance(3)
+    assert line not in network.open
+    channel.close()
+
+
+def test_a_server_is_silent_from_the_time_on_when_a_call_waits_for_it() -> None:
+    network, channel, line = ready()
+    call(channel)
+    network.run()
+    line.answer(0)
+    network.advance(60)
+    call(channel)
+    network.advance(19.9)
+    assert line in network.open
+    network.advance(0.2)
+    assert line not in network.open
+    channel.close()
+
+
 def test_n8_a_server_that_was_given_up_gets_calls_when_it_has_answered_a_ping() -> None:
     network = Lines()
     channel = Channel(network, "tcp://a")
@@ -91,6 +118,11 @@ def test_a_blocked_reactor_of_our_own_is_no_fault_of_the_servers(logged: Any) ->
     assert line in network.open
     assert not made.called
     assert any("blocked" in event.get("log_format", "") for event in logged)
+    # What is read now was sent long ago; from now on the server has all its time.
+    network.advance(19.9)
+    assert line in network.open
+    network.advance(0.2)
+    assert line not in network.open
     channel.close()
 
 
@@ -134,6 +166,49 @@ def test_an_endpoint_that_does_not_answer_the_probe_is_given_up() -> None:
     assert "a ping was not answered for 1 s" in result(long).message
     assert line not in network.open
     channel.close()
+
+
+def test_a_probe_ends_with_its_connection() -> None:
+    network, channel, line = ready(liveness=Liveness(suspect_after=1, probe_timeout=5))
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths[-1] == "Ping"
+    line.handler.disconnected()
+    network.advance(10)
+    (line,) = network.open
+    line.handler.connected()
+    line.answer(0)  # a new one asks again, and is answered
+    network.advance(10)
+    assert channel.state is READY
+    assert network.open == [line]
+    assert channel.counters["stopped answering"] == 0
+    channel.close()
+
+
+def test_calls_that_ran_out_of_time_count_against_their_connection_only() -> None:
+    network, channel, line = ready(liveness=Liveness(suspect_after=2))
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    line.handler.disconnected()
+    network.advance(1)
+    (line,) = network.open
+    line.handler.connected()
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths == ["Echo"]
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths == ["Echo", "Echo", "Ping"]
+    channel.close()
+
+
+def test_a_channel_that_closes_while_it_probes_leaves_nothing() -> None:
+    network, channel, line = ready(liveness=Liveness(suspect_after=1))
+    call(channel, timeout=0.5)
+    network.advance(0.6)
+    assert line.paths[-1] == "Ping"
+    channel.close()
+    assert not network.clock.getDelayedCalls()
 
 
 def test_a_server_answers_pings_and_refuses_those_that_come_too_soon() -> None:

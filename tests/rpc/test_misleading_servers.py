@@ -47,7 +47,7 @@ class Misleading:
             head, body = self.answers[name]
             self.server.send_message([peer, id_, b"", encode_response(head), body])
 
-    def allows(self, tag: bytes) -> bool:
+    def allows(self, tag: bytes, connection: object) -> bool:
         return True
 
     def publish(self, publication: Publication) -> None:
@@ -66,7 +66,8 @@ class Misleading:
     def subscribed(self, tag: bytes) -> None:
         pass
 
-    unsubscribed = subscribed
+    def unsubscribed(self, tag: bytes, connection: object) -> None:
+        pass
 
     def flush(self) -> None:
         pass

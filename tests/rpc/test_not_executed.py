@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.rpc.lines import Lines
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, Waiting, World, text
-from txzmq.rpc import Code, ServerLimits
-from txzmq.rpc._wire.headers import RequestHead
+from tests.rpc.streaming import COUNT, Reader
+from txzmq.rpc import Channel, Code, ServerLimits, Unavailable
+from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_response
 
 ECHO = RequestHead("/test.Echo/Echo", None, ())
 BODY = text("x").SerializeToString()
@@ -54,3 +58,22 @@ def test_a_request_that_cannot_be_parsed_was_not_executed() -> None:
     assert len(raw.messages) == 2
     raw.transport.close()
     world.close()
+
+
+@pytest.mark.parametrize("not_executed", [True, False])
+def test_a_stream_that_a_server_refuses_is_opened_on_another_one(not_executed: bool) -> None:
+    network = Lines()
+    channel = Channel(network, ["tcp://a", "tcp://b"])
+    for line in network.made:
+        line.handler.connected()
+    reader = Reader(channel.unary_stream(COUNT, text("1")))
+    network.run()
+    (first,) = (line for line in network.made if line.requests)
+    (second,) = (line for line in network.made if not line.requests)
+    refusal = ResponseHead(Code.UNAVAILABLE, "not here", not_executed=not_executed)
+    first.handler.received([first.requests[0][0], b"", encode_response(refusal), b""])
+    network.run()
+    assert second.paths == (["Count"] if not_executed else [])
+    assert isinstance(reader.ended, Unavailable) is not not_executed
+    channel.close()
+    assert reader.has_ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -161,6 +162,16 @@ def test_a_call_leaves_its_queue_from_anywhere_at_once() -> None:
     assert Comparable.looks < 100_000
     assert admission.next_call() is calls[0]
     assert admission.queued == 0
+
+
+@pytest.mark.parametrize("limit", ["running", "running_per_peer", "running_per_method"])
+def test_a_limit_of_none_lets_none_run(limit: str) -> None:
+    peer, path = PEERS[0], PATHS[0]
+    none: Any = {limit: {path: 0} if limit == "running_per_method" else 0}
+    admission: Admission[str] = Admission(ServerLimits(**none))
+    assert not admission.may_run((peer, path))
+    admission.enqueue((peer, path), "call")
+    assert admission.next_call() is None
 
 
 @settings(max_examples=200)

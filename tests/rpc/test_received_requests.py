@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from txzmq.rpc import Kind, Method
+from txzmq.rpc import Kind, Method, ServerLimits
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._server.request_stream import ReceivedRequests
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc._wire.server import CallKey
@@ -79,3 +80,24 @@ def test_each_request_is_answered_when_the_call_ends() -> None:
     assert answers.taken == {}
     stream.close()
     assert len(answers.taken) == 5
+
+
+def test_a_stream_that_breaks_a_limit_holds_no_bytes_any_more() -> None:
+    held = RequestBytes(ServerLimits())
+    stream, answers = new_stream(), Answers()
+    stream.count_by(held, b"p")
+    stream.receive(answers, (b"p", b"1"), send(1, b"", b"x" * 900))
+    assert held.size == 900
+    stream.receive(answers, (b"p", b"2"), send(3, b"x" * 1_001))
+    assert held.size == 0
+    stream.close()
+    assert held.size == 0
+
+
+def test_the_bytes_of_a_stream_are_its_clients() -> None:
+    held = RequestBytes(ServerLimits(request_bytes_per_peer=1_000))
+    stream = new_stream()
+    stream.count_by(held, b"p")
+    stream.receive(Answers(), (b"p", b"1"), send(1, b"x" * 900))
+    assert "this client's requests" in (held.why_not(b"p", 200) or "")
+    assert held.why_not(b"q", 200) is None

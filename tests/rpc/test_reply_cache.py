@@ -34,6 +34,10 @@ def test_a_reply_grows_old() -> None:
     assert cache.join("k", "late", 14.9) == reply(), "counted from the answer"
     assert cache.join("k", "later", 15.0) is Join.RUN
     assert (len(cache), cache.size) == (0, 0)
+    cache.finish("k", "later", reply(), 16.0)
+    cache.join("other", "first", 17.0)
+    cache.finish("other", "first", reply(), 26.0)
+    assert ("k" in cache, "other" in cache) == (False, True)
 
 
 def test_a_run_is_over_for_those_who_leave_and_for_no_other() -> None:

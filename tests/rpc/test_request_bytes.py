@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Waiting, World, closing, text
-from tests.rpc.streaming import COLLECT, StreamWorld, join
+from tests.rpc.streaming import COLLECT, COUNT, TICKS, Endless, Reader, StreamWorld, join
 from txzmq.rpc import Channel, Code, Context, ResourceExhausted, ServerLimits
 from txzmq.rpc._wire.control import SEND
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
@@ -231,3 +231,84 @@ def test_items_of_a_call_that_ends_are_given_back() -> None:
     sending.send(ONE, 1, *[ITEM] * 10)
     assert held(sending.world) != []
     sending.close()
+
+
+# -- the requests of streams of responses --------------------------------------------------------
+
+
+@pytest.fixture
+def endless() -> Iterator[tuple[Endless, StreamWorld]]:
+    """A server whose streams go on until the test has them end."""
+    endless = Endless()
+    world = StreamWorld(endless, limits=ServerLimits(request_bytes_per_peer=3 * SIZE))
+    yield endless, world
+    world.close()
+
+
+@pytest.mark.parametrize("method", [COUNT, TICKS])
+def test_the_request_of_a_stream_counts_while_there_is_the_stream(
+    endless: tuple[Endless, StreamWorld], method: Any
+) -> None:
+    handler, world = endless
+    streams = [
+        Reader(world.channel.unary_stream(method, text(f"{number}{VALUE[1:]}")))
+        for number in range(4)
+    ]
+    world.network.run()
+    error = streams[3].ended
+    assert isinstance(error, ResourceExhausted)
+    assert "(ServerLimits.request_bytes_per_peer)" in error.message
+    assert handler.running == 3
+    other = Channel(world.network, ADDRESS)
+    of_other = Reader(other.unary_stream(method, text(VALUE)))
+    world.network.run()
+    assert of_other.ended is None
+    for each in (streams[0], of_other):
+        each.stream.cancel()
+    world.network.advance(1)
+    again = Reader(world.channel.unary_stream(method, text(VALUE)))
+    world.network.run()
+    assert again.ended is None
+    for each in (*streams, again):
+        each.stream.cancel()
+    world.network.advance(6)
+    assert held(world) == []
+    other.close()
+    world.network.run()
+
+
+def test_equal_requests_that_share_a_run_count_once(
+    endless: tuple[Endless, StreamWorld],
+) -> None:
+    handler, world = endless
+    readers = [Reader(world.channel.unary_stream(TICKS, text(VALUE))) for _ in range(5)]
+    world.network.run()
+    assert handler.running == 1
+    assert [reader.ended for reader in readers] == [None] * 5
+    for reader in readers:
+        assert held(world) != []
+        reader.stream.cancel()
+        world.network.run()
+    assert held(world) == []
+
+
+def test_a_handler_that_does_not_end_keeps_its_request() -> None:
+    go: Deferred[None] = Deferred()
+
+    async def stubborn(request: StringValue, context: Context) -> Any:
+        try:
+            await Deferred()
+        finally:
+            await go
+        yield request
+
+    world = StreamWorld(stubborn, limits=ServerLimits(request_bytes=SIZE))
+    reader = world.run(VALUE)
+    reader.stream.cancel()
+    world.network.run()
+    refused_one = world.run(VALUE)
+    assert isinstance(refused_one.ended, ResourceExhausted)
+    go.callback(None)
+    world.network.run()
+    assert held(world) == []
+    world.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tests.rpc.intercepted import Intercepted, Worlds
 from tests.rpc.service import Echo, made, text
-from txzmq.rpc import Context, NotFound, ResponseMetadata
+from txzmq.rpc import ClientCall, ClientProceed, Context, NotFound, ResponseMetadata
 
 
 @pytest.fixture
@@ -58,3 +59,22 @@ def test_metadata_in_a_coroutine_is_its_own(make: Worlds) -> None:
     world.network.run()
     assert all(deferred.called for deferred in asked)
     assert seen == {"a": (("of", "a"),), "b": (("of", "b"),)}
+
+
+def test_an_interceptor_gets_it_though_its_caller_does_not_ask_for_it(make: Worlds) -> None:
+    class Service(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            context.send_initial_metadata([("first", "1")])
+            context.set_trailing_metadata([("last", "2")])
+            return request
+
+    seen: list[object] = []
+
+    async def look(call: ClientCall, proceed: ClientProceed) -> Any:
+        response = await proceed(call)
+        seen.extend([call.response.initial, call.response.trailing])
+        return response
+
+    world = make(Service(), client=[look])
+    assert world.network.result(world.call("x")).value == "x"
+    assert seen == [(("first", "1"),), (("last", "2"),)]

@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.rpc.service import made
+from tests.rpc.raw import RawClient
+from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.sharing import Ticker, World, Worlds
+from tests.rpc.streaming import TICKS, streams_of
 from txzmq.rpc import DeadlineExceeded, NotFound, ResourceExhausted, ServerLimits
+from txzmq.rpc._wire.headers import OpenStream, RequestHead
+from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
 
 
@@ -145,3 +149,29 @@ def test_an_opening_call_that_comes_too_late_holds_no_place(make: Worlds) -> Non
         arrive()
     world.network.run()
     assert not world.subscribe().has_ended
+
+
+def test_a_client_that_claims_more_calls_than_it_has_gets_no_more_than_its_limit(
+    make: Worlds,
+) -> None:
+    ticker = Ticker()
+    world = make(ticker, limits=ServerLimits(streams_per_peer=2))
+    client = RawClient(world.network, ADDRESS)
+    world.network.run()
+    opening = RequestHead(TICKS.path, None, (), open_stream=OpenStream())
+    number = client.request(opening, text("x").SerializeToString())
+    world.network.run()
+    stream = client.replies()[number][0].stream
+    assert stream is not None
+    claimed = streams_pb2.AcknowledgeRequest(
+        positions=[streams_pb2.Position(topic=stream.topic)] * 10
+    )
+    head = RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ())
+    client.request(head, claimed.SerializeToString())
+    left = streams_pb2.CancelStreamsRequest(topics=[stream.topic])
+    head = RequestHead("/txzmq.rpc.v1.Streams/Cancel", None, ())
+    for running in (1, 0):
+        client.request(head, left.SerializeToString())
+        world.network.run()
+        assert len(streams_of(world).shared) == running
+    client.transport.close()

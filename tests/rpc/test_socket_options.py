@@ -124,7 +124,8 @@ def test_what_may_be_changed_reaches_the_sockets(one_loop: Loop) -> None:
             "RCVBUF": 20_000,
         }
         if connection.socketType == zmq.XPUB:
-            expected |= {"SNDHWM": 70, "BACKLOG": 9}  # messages of all streams of a client
+            # Messages of all streams of a client, and subscriptions.
+            expected |= {"SNDHWM": 70, "RCVHWM": 2, "BACKLOG": 9}
         elif connection.socketType == zmq.ROUTER:
             expected["BACKLOG"] = 9
         else:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail
 
@@ -120,6 +123,34 @@ def test_cancelling_what_is_not_read_yet_is_told_after_the_end_has_arrived(make:
     reader = Reader(stream)
     assert reader.items == []
     assert isinstance(reader.ended, CancelledError)
+
+
+def test_cancelling_drops_what_is_not_read_yet(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    stream = world.open()
+    world.network.run()
+    endless.give()
+    world.network.run()
+    stream.cancel()
+    reader = Reader(stream)
+    assert reader.items == []
+    assert isinstance(reader.ended, CancelledError)
+
+
+def test_an_item_that_cannot_be_parsed_ends_the_stream_on_both_sides(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    another: Any = ListValue
+    method = replace(COUNT, response_type=another)
+    reader = Reader(world.channel.unary_stream(method, text("x")))
+    world.network.run()
+    endless.give()
+    world.network.run()
+    assert isinstance(reader.ended, Internal)
+    assert "an item of /test.Streaming/Count cannot be parsed" in reader.ended.message
+    assert endless.ends == ["the client cancelled it"]
+    assert not endless.running
 
 
 def test_a_channel_that_closes_while_it_acknowledges_keeps_nothing(make: Worlds) -> None:

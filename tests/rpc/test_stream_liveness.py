@@ -14,6 +14,7 @@ from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.streaming import (
     COUNT,
     PUBLISHER,
+    TICKS,
     Endless,
     Reader,
     StreamWorld,
@@ -22,6 +23,7 @@ from tests.rpc.streaming import (
 )
 from txzmq.rpc import Channel, Code, Context, Liveness, ServerLimits, Unavailable
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
+from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
 
@@ -46,6 +48,7 @@ def test_a_subscriber_that_does_not_come_back_is_forgotten(make: Worlds) -> None
     world.network.advance(0.2)
     assert endless.running == 1
     assert endless.ends == ["nobody subscribes to it"]
+    assert world.server.counters["stream without subscriber"] == 1
     assert isinstance(reader.ended, CancelledError)
 
 
@@ -60,40 +63,34 @@ def test_a_client_that_never_subscribes_is_forgotten(make: Worlds) -> None:
     assert not endless.running
 
 
-def test_an_acknowledgement_without_a_subscription_keeps_no_stream(make: Worlds) -> None:
-    world = make()
-    client = RawClient(world.network, ADDRESS)
-    world.network.run()
-    opening = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
-    number = client.request(opening, text("1").SerializeToString())
-    world.network.run()
-    stream = client.replies()[number][0].stream
-    assert stream is not None
-    position = streams_pb2.Position(topic=stream.topic, sequence=0)
-    acknowledge = streams_pb2.AcknowledgeRequest(positions=[position])
-    head = RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ())
-    client.request(head, acknowledge.SerializeToString())
-    world.network.advance(0.1)
-    assert len(streams_of(world)) == 1
+def test_one_of_a_clients_idle_streams_asks_for_all(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless)
+    for _ in range(50):
+        world.read()
+    world.network.advance(5)
+    frames = world.frames(PUBLISHER)
+    world.network.advance(60)
+    assert 4 <= len(frames) <= 6
+    assert endless.running == 50
+
+
+def test_an_idle_run_sets_few_timers(make: Worlds) -> None:
+    world = make(Endless(), limits=ServerLimits(blocked_after=None))  # the watchdog has one
+    readers = [Reader(world.channel.unary_stream(TICKS, text("x"))) for _ in range(50)]
     world.network.advance(10)
-    assert not streams_of(world)
-    client.transport.close()
+    clock: Any = world.network.clock
+    call_later, timers = clock.callLater, 0
 
+    def counted(*arguments: Any) -> Any:
+        nonlocal timers
+        timers += 1
+        return call_later(*arguments)
 
-def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:
-    world = make(limits=ServerLimits(stream_silence=20), stream_window=2)
-    stream = world.open(10)
-    world.network.run()
-    # Heartbeats are answered even when nobody reads ...
-    world.network.advance(100)
-    assert world.server.running == 1
-    # ... but not by a process that is stopped.
-    world.network.faults = Faults(loss=1)
-    world.network.advance(40)
-    world.network.faults = Faults()
-    assert not world.server.running
-    assert world.server.counters["silent subscriber"] == 1
-    stream.cancel()
+    clock.callLater = counted  # there is no other place to look
+    world.network.advance(20)
+    assert timers < 60
+    assert not any(reader.has_ended for reader in readers)
 
 
 async def one_and_silence(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
@@ -117,6 +114,102 @@ def hold(world: StreamWorld) -> Callable[[], None]:
             world.network.clock.callLater(0, arrive)
 
     return release
+
+
+class Slow(Deaf):
+    """Has not come to the streams that it has opened, and says other things meanwhile."""
+
+    def __init__(self, world: StreamWorld) -> None:
+        super().__init__(world)
+        self.advance = world.network.advance
+        self.run()
+
+    def say_things(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.raw.request(RequestHead("/txzmq.rpc.v1.Control/Ping", None, ()))
+            self.advance(1)
+
+
+def test_a_client_that_is_slow_and_alive_finds_the_streams_that_it_opens(make: Worlds) -> None:
+    """So it is when thousands are opened at once, on a machine that is busy."""
+    endless = Endless()
+    world = make(endless, limits=ServerLimits(stream_grace=5, stream_silence=20))
+    slow = Slow(world)
+    replies = [slow.open(subscribes=False) for _ in range(3)]
+    slow.say_things(18)
+    assert len(streams_of(world)) == 3
+    assert endless.running == 0
+    opened = replies[1].stream
+    assert opened is not None
+    slow.transport.subscribe(opened.topic + SEPARATOR)
+    world.network.run()
+    assert endless.running == 1
+    slow.say_things(3)
+    assert len(streams_of(world)) == 1  # those that it does not come to are not kept for ever
+    slow.close()
+
+
+def test_a_client_that_says_nothing_after_it_has_opened_a_stream_has_no_longer_grace(
+    make: Worlds,
+) -> None:
+    world = make(limits=ServerLimits(stream_grace=5, stream_silence=20))
+    slow = Slow(world)
+    slow.say_things(2)
+    slow.open(subscribes=False)
+    world.network.advance(5.1)
+    assert not streams_of(world)
+    slow.close()
+
+
+def test_a_server_that_stood_still_waits_for_those_who_subscribed_meanwhile(make: Worlds) -> None:
+    endless = Endless()
+    world = make(endless, limits=ServerLimits(stream_grace=5, stream_silence=20))
+    slow = Slow(world)
+    opened = slow.open(subscribes=False).stream
+    assert opened is not None
+    release = hold(world)
+    slow.transport.subscribe(opened.topic + SEPARATOR)
+    world.network.clock.advance(7)  # the timer comes late, and before what has arrived is read
+    release()
+    world.network.run()
+    assert endless.running == 1
+    slow.close()
+
+
+def test_an_acknowledgement_without_a_subscription_keeps_no_stream(make: Worlds) -> None:
+    world = make()
+    client = RawClient(world.network, ADDRESS)
+    world.network.run()
+    opening = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+    number = client.request(opening, text("1").SerializeToString())
+    world.network.run()
+    stream = client.replies()[number][0].stream
+    assert stream is not None
+    position = streams_pb2.Position(topic=stream.topic, sequence=0)
+    acknowledge = streams_pb2.AcknowledgeRequest(positions=[position])
+    head = RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ())
+    client.request(head, acknowledge.SerializeToString())
+    world.network.advance(0.1)
+    assert len(streams_of(world)) == 1
+    world.network.advance(21)
+    assert not streams_of(world)
+    client.transport.close()
+
+
+def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:
+    world = make(limits=ServerLimits(stream_silence=20), stream_window=2)
+    stream = world.open(10)
+    world.network.run()
+    # Heartbeats are answered even when nobody reads ...
+    world.network.advance(100)
+    assert world.server.running == 1
+    # ... but not by a process that is stopped.
+    world.network.faults = Faults(loss=1)
+    world.network.advance(40)
+    world.network.faults = Faults()
+    assert not world.server.running
+    assert world.server.counters["silent subscriber"] == 1
+    stream.cancel()
 
 
 @pytest.mark.parametrize("count", [1, 5])

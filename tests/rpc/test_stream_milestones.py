@@ -33,6 +33,7 @@ from txzmq.rpc import (
     ResponseStream,
     Unavailable,
 )
+from txzmq.rpc._core.stream_state import OPENING
 
 
 async def look_on(call: ClientCall, proceed: ClientProceed) -> Any:
@@ -53,7 +54,7 @@ def options(request: pytest.FixtureRequest) -> dict[str, Any]:
 def heartbeat(world: StreamWorld) -> None:
     """Have the server tell what it has published of each stream that has been subscribed to."""
     for stream in list(streams_of(world)._streams.values()):
-        if stream.started:
+        if stream.state is not OPENING:
             stream.publisher.heartbeat(stream)
     world.network.run()
 

@@ -29,6 +29,8 @@ from tests.rpc.streaming import (
 )
 from tests.support import Logged
 from txzmq.rpc import (
+    ClientCall,
+    ClientProceed,
     Context,
     DeadlineExceeded,
     NotFound,
@@ -186,6 +188,7 @@ def test_a_deadline_of_an_ended_stream_is_given_back(make: Worlds, how: str) -> 
     world.network.advance(1)
     registry: Any = world.channel
     assert not registry._registry._logical
+    assert len(registry._registry._deadlines) == 0
 
 
 def test_a_handler_that_swallows_cancelling_and_goes_on_keeps_nothing(
@@ -275,6 +278,23 @@ def test_silence_has_a_limit(make: Worlds) -> None:
     assert not endless.running
 
 
+def test_a_limit_of_silence_reaches_a_stream_that_an_interceptor_holds_back(make: Worlds) -> None:
+    held: Deferred[None] = Deferred()
+
+    async def hold(call: ClientCall, proceed: ClientProceed) -> Any:
+        await held
+        return await proceed(call)
+
+    world = make(Endless(), client_interceptors=[hold])
+    reader = Reader(world.open().max_silence(5))
+    world.network.advance(60)
+    assert not reader.has_ended  # there is no stream yet that could be silent
+    held.callback(None)
+    world.network.advance(5.1)
+    assert isinstance(reader.ended, DeadlineExceeded)
+    assert "silent for 5 s" in reader.ended.message
+
+
 def test_a_limit_of_silence_may_be_changed_while_its_reader_waits(make: Worlds) -> None:
     world = make(Endless())
     stream = world.open().max_silence(5)
@@ -351,9 +371,9 @@ def test_a_reader_that_is_gone_leaves_no_limit_of_silence(make: Worlds, how: str
     reading.send(None)
     reading.close()
     world.network.advance(200)
+    another = following(stream)
     endless.give()
-    world.network.run()
-    assert world.network.result(following(stream)).value == "1"
+    assert world.network.result(another).value == "1"
 
 
 def test_a_stream_that_ends_leaves_the_others_their_patience(make: Worlds) -> None:

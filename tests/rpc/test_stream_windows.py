@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -13,6 +14,8 @@ from tests.rpc.service import made, text
 from tests.rpc.streaming import Endless, Reader, StreamWorld, Worlds, numbers, returning, streams_of
 from txzmq.rpc import Code, Context, ResourceExhausted, ServerLimits
 from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc._wire.streams import Sender, encode, new_topic
+from txzmq.rpc.limits import MESSAGE_SIZE, METADATA_SIZE
 from txzmq.rpc.v1 import streams_pb2
 
 
@@ -173,7 +176,39 @@ def test_a_small_window_is_acknowledged_as_soon_as_it_is_read(make: Worlds, wind
     assert (reader.items, reader.ended) == (numbers(10), "well")
 
 
+@pytest.mark.parametrize(
+    "limits", [ServerLimits(stream_window=2), ServerLimits(stream_window_bytes=7)]
+)
+def test_a_small_window_of_the_server_is_acknowledged_in_time_too(
+    make: Worlds, limits: ServerLimits
+) -> None:
+    reader = make(limits=limits).run(10)
+    assert (reader.items, reader.ended) == (numbers(10), "well")
+
+
 def test_an_end_is_acknowledged_at_once(make: Worlds) -> None:
     world = make()
     assert world.run().ended == "well"
     assert not streams_of(world)
+
+
+def test_the_largest_publication_is_no_larger_than_what_a_client_takes(make: Worlds) -> None:
+    world = make()
+    allowed: list[int] = []
+    subscribe = world.network.subscribe
+
+    def noted(address: str, handler: Any, options: Any) -> Any:
+        allowed.append(options["MAXMSGSIZE"])
+        return subscribe(address, handler, options)
+
+    world.network.subscribe = noted  # type: ignore[method-assign]  # to see what it is asked for
+    assert world.run().ended == "well"
+    sender = Sender(1_000, 2 * MESSAGE_SIZE)
+    sender.start(bytes(METADATA_SIZE))
+    for _ in range(255):
+        assert not sender.add(bytes(256))
+    assert sender.add(bytes(MESSAGE_SIZE))
+    sender.end(bytes(METADATA_SIZE))
+    publication = sender.take()
+    assert publication is not None
+    assert len(encode(new_topic(), publication)) <= allowed[0]

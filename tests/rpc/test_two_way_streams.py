@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.streaming import PUBLISHER, Reader, Source, StreamWorld, Worlds, echo, numbers, texts
 from tests.support import Logged
-from txzmq.rpc import ClientCall, ClientProceed, Context, NotFound, RequestStream
+from txzmq.rpc import ClientCall, ClientProceed, Context, NotFound, RequestStream, Unavailable
 from txzmq.testing import Faults
 
 
@@ -147,6 +147,25 @@ def test_a_client_interceptor_goes_around_opening(make: Worlds) -> None:
     assert calls == ["first", "second"]
     assert reader.items == numbers(2)
     assert reader.ended == "well"
+
+
+def test_an_interceptor_hears_at_once_that_no_server_can_be_reached(make: Worlds) -> None:
+    heard: list[BaseException] = []
+
+    async def listen(call: ClientCall, proceed: ClientProceed) -> Any:
+        try:
+            return await proceed(call)
+        except Unavailable as error:
+            heard.append(error)
+            raise
+
+    world = make(echo, client_interceptors=[listen])
+    world.network.run()
+    world.die()
+    world.network.advance(1)
+    reader = Reader(world.chat(texts(2), wait_for_ready=False))
+    assert isinstance(reader.ended, Unavailable)
+    assert heard == [reader.ended]
 
 
 def test_an_interceptor_that_returns_no_stream_is_told(make: Worlds, logged: Logged) -> None:

@@ -376,15 +376,17 @@ def test_a_connection_that_is_lost_is_made_anew_less_and_less_often() -> None:
     assert not network.clock.getDelayedCalls()
 
 
-def test_stopping_while_the_proxy_is_away_leaves_nothing() -> None:
+@pytest.mark.parametrize(("grace", "dialled"), [(10, 2), (0, 1)])
+def test_stopping_while_the_proxy_is_away_leaves_nothing(grace: float, dialled: int) -> None:
     network = _Dialling()
     server = Server(network, [Echo()])
     server.connect(ADDRESS)
     assert network.handler is not None
     network.handler.failed("the connection to the proxy was lost")
-    stopped = server.stop()
-    network.advance(5)
+    stopped = server.stop(grace)
+    network.advance(60)
     assert stopped.called
+    assert network.dialled == dialled  # it does while it waits for what the proxy takes
     assert not network.clock.getDelayedCalls()
 
 

@@ -196,9 +196,9 @@ def test_a_client_that_goes_ends_its_calls(
     assert staying.told()["running"] == 1
 
 
-def test_two_clients_behind_a_proxy(
-    context: zmq.Context[Any], endpoint: str, program: Program
-) -> None:
+@pytest.mark.usefixtures("new_client")  # the calls of earlier clients have ended when it begins
+def test_two_clients_behind_a_proxy(endpoint: str, program: Program) -> None:
+    context: zmq.Context[Any] = zmq.Context()
     frontend, backend = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     port = frontend.bind_to_random_port("tcp://127.0.0.1")
     backend.connect(endpoint)

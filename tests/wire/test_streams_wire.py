@@ -250,6 +250,44 @@ def test_a_receiver_keeps_a_bounded_number_of_early_bytes() -> None:
     assert receiver.early_bytes == 60
 
 
+def test_a_sender_says_when_there_is_enough_for_a_message() -> None:
+    sender = Sender(1_000, 10 * MAX_PUBLISHED_SIZE)
+    for _ in range(2):
+        assert not sender.add(bytes(MAX_PUBLISHED_SIZE - 1))
+        assert sender.add(b"x")
+        assert sender.take() is not None
+    for _ in range(MAX_PUBLISHED - 1):
+        assert not sender.add(b"")
+    assert sender.add(b"")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 1), (1, 2, 0)])
+def test_of_what_comes_too_early_twice_the_longer_one_is_kept(order: tuple[int, ...]) -> None:
+    all_of_it = Publication(3, [b"c", b"d", b"e"], END)
+    early = [Publication(3, [b"c"]), Publication(3, [b"c", b"d", b"e"]), all_of_it]
+    receiver = Receiver(10)
+    for index in order:
+        assert not receiver.receive(early[index])
+    assert receiver.receive(Publication(1, [b"a", b"b"]))
+    assert b"".join(receiver.items) == b"abcde"
+    assert receiver.end == (END if 2 in order else None)
+    assert (receiver.early_items, receiver.early_bytes) == (0, 0)
+
+
+def test_what_came_too_early_counts_until_its_turn() -> None:
+    receiver = Receiver(4)
+    for round_ in range(20):
+        first = 1 + 3 * round_
+        # An item is missing, which lets in both of the others; that is all there is room for.
+        assert not receiver.receive(Publication(first + 1, [b"b"]))
+        assert not receiver.receive(Publication(first + 2, [b"c"]))
+        assert (receiver.early_items, receiver.early_bytes) == (4, 2)
+        assert receiver.receive(Publication(first, [b"a"]))
+        assert (receiver.early_items, receiver.early_bytes) == (0, 0)
+        assert receiver.sequence == first + 3
+        receiver.items.clear()
+
+
 @pytest.mark.parametrize("items", [[b"x" * 40] * 10, [b"x" * 1_000] * 2, [b"", b"x" * 100, b""]])
 def test_a_receiver_takes_no_more_bytes_than_its_window_and_one_item(items: list[bytes]) -> None:
     receiver = Receiver(1_000, window_bytes=100)

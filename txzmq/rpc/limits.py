@@ -71,24 +71,31 @@ class ServerLimits:
     queued_per_peer: int = 4_096
     #: Calls of one method that wait for a place, by path.
     queued_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
-    #: Bytes of requests that wait for a place or run, and of streamed requests that their handlers
-    #: have not read. A request that is answered at once does not count; a larger one than the limit
-    #: is taken while there is no other.
+    #: Bytes of requests that wait for a place or run, or whose streams of responses are open, and
+    #: of streamed requests that their handlers have not read. A request that is answered at once
+    #: does not count; a larger one than the limit is taken while there is no other.
     request_bytes: int = 256 * 1024 * 1024
     #: Those of one peer.
     request_bytes_per_peer: int = 64 * 1024 * 1024
     #: Bytes of a serialised request or response.
     message_size: int = MESSAGE_SIZE
-    #: Bytes of replies that wait for a client which does not read them, plus 256 for each. What
-    #: does not fit becomes a short error. When the limit is reached, the client's messages are
-    #: dropped until it has read some.
-    backlog: int = 64 * 1024 * 1024
+    #: Bytes of replies that wait for clients which do not read them, plus 256 for each. What does
+    #: not fit becomes a short error. When the limit is reached, messages of clients for which
+    #: something waits are dropped until some of it has been read.
+    backlog: int = 256 * 1024 * 1024
+    #: Those of one client, and its messages.
+    backlog_per_peer: int = 64 * 1024 * 1024
     #: Bytes of a request's metadata, and of its reply's.
     metadata_size: int = METADATA_SIZE
     #: Seconds that a call without a deadline may take; None for no limit.
     default_timeout: float | None = 3_600.0
     #: Seconds that any call may take, whatever its client says; None for no limit.
     max_timeout: float | None = 3_600.0
+    #: Seconds for which the reactor may stand still, because a handler computes or the process is
+    #: stopped. Past that the server says so in the log, and refuses, unexecuted, those of the
+    #: requests which it then finds in its sockets that may be late. None not to watch; a timer runs
+    #: twice in this time otherwise.
+    blocked_after: float | None = 0.5
     #: Limits of the replies kept for repeated requests; None to keep none, and execute each one.
     reply_cache: ReplyCacheLimits | None = field(default_factory=ReplyCacheLimits)
     #: Streams of responses that are open at one time: until the handler has ended and the client
@@ -106,12 +113,22 @@ class ServerLimits:
     #: Bytes of items, over all streams, that are not acknowledged. Past it no handler is asked for
     #: an item, and new streams are refused.
     streams_bytes: int = 256 * 1024 * 1024
+    #: Subscriptions of all connections to a publisher that are to topics of no stream (any more).
+    #: Past it, the connections with the most of them are ended; a client connects again.
+    stray_subscriptions: int = 32_768
+    #: Those of one connection; past it, it is ended.
+    stray_subscriptions_per_peer: int = 5_000
     #: Seconds that any stream may take, whatever its client says; None for no limit.
     stream_timeout: float | None = None
     #: Seconds that a stream without a subscriber is kept, because its client lost its connection or
-    #: is gone.
+    #: is gone. A client that says other things has :attr:`stream_silence` to come to a stream that
+    #: it opened.
     stream_grace: float = 5.0
     #: Seconds of silence after which a client's streams are ended: it acknowledges nothing, though
     #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a
     #: quarter longer). Use 2 or more: the first heartbeat comes after 1 s.
     stream_silence: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.blocked_after is not None and not self.blocked_after > 0:
+            raise ValueError("blocked_after must be above 0")

@@ -158,13 +158,19 @@ class Server:
                 listener.close()
                 raise
         self._listeners.append(listener)
+        self._dispatcher.watch(listener)
         return transport.endpoint
 
     def _publish(
         self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
     ) -> None:
         publisher = Publisher(
-            self._dispatcher.streams, listener.flush_soon, advertised, multicast=multicast
+            self._dispatcher.streams,
+            listener.flush_soon,
+            self.limits,
+            self._dispatcher.count,
+            advertised,
+            multicast=multicast,
         )
         publisher.opened(self._network.publish(address, publisher, {}))
         listener.publish_by(publisher)
@@ -191,6 +197,7 @@ class Server:
             check_endpoint(address, listens=False)
         worker = Worker(self._dispatcher, self._network, address, self._options)
         self._listeners.append(worker)
+        self._dispatcher.watch(worker)
 
     @property
     def _options(self) -> dict[str, int]:

@@ -18,6 +18,11 @@ __all__ = ["PUBLISHER_MESSAGE_SIZE", "SocketOptions"]
 #: credentials has up to 40. libzmq keeps each subscription that it is sent, also where the server
 #: does not allow it, and needs some 50 bytes for each of its bytes.
 PUBLISHER_MESSAGE_SIZE: Final = 64
+#: Subscriptions of one peer that wait for a publisher. An XPUB takes all that wait before it hands
+#: out one, and goes on while more come: with libzmq's default, a peer that sends them without end
+#: blocks the reactor for as long, and nothing can be done about it meanwhile. With so few, libzmq's
+#: own thread seldom keeps up.
+_WAITING_SUBSCRIPTIONS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +43,8 @@ class SocketOptions:
       stopped; see :class:`~txzmq.rpc.Liveness`.
     - ``MAXMSGSIZE`` follows from the limit for messages, so that libzmq does not receive a message
       that would be refused: it is 64 KiB more than that limit or than 4 MiB, whichever is larger.
-      On a publisher it is 64 bytes, since it is sent nothing but subscriptions to topics.
+      On a publisher it is 64 bytes, since it is sent nothing but subscriptions to topics, and
+      ``RCVHWM`` is 2, so that a peer which subscribes without end keeps nobody waiting.
     - ``IPV6`` is on where an address has brackets: with it, libzmq resolves names to IPv6 first.
     """
 
@@ -163,6 +169,7 @@ class SocketOptions:
             **self._common(),
             "LINGER": 1_000,
             "SNDHWM": 10 * self.send_high_water_mark,
+            "RCVHWM": _WAITING_SUBSCRIPTIONS,
             "XPUB_MANUAL": 1,
             "MAXMSGSIZE": PUBLISHER_MESSAGE_SIZE,
             "BACKLOG": self.backlog,

@@ -110,6 +110,10 @@ class Count(enum.StrEnum):
     SHED_REQUEST = "shed request"
     #: A call's time was up when its request came, or before its handler could start.
     LATE_REQUEST = "late request"
+    #: A request was refused that may have lain too long while the reactor stood still.
+    MAY_BE_LATE = "request that may be late"
+    #: The reactor stood still for longer than ``blocked_after``.
+    REACTOR_BLOCKED = "reactor blocked"
     #: A request came whose id had come before, or was overtaken by a later one.
     DUPLICATE_REQUEST = "duplicate request"
     #: A request came with the key of an earlier attempt; it was not executed again.
@@ -120,6 +124,9 @@ class Count(enum.StrEnum):
     FORSAKEN_STREAM = "stream without subscriber"
     #: A stream was ended, because its client neither acknowledged nor answered heartbeats.
     SILENT_SUBSCRIBER = "silent subscriber"
+    #: A connection to a publisher was ended: it had too many subscriptions to topics of no stream
+    #: (``ServerLimits.stray_subscriptions_per_peer``), or all had (``stray_subscriptions``).
+    STRAY_SUBSCRIPTIONS = "connection with too many stray subscriptions"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
     #: A server lost its connection to a proxy, or could not connect to it.

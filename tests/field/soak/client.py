@@ -1,6 +1,7 @@
 """A client process of a soak: makes calls for a while, closes everything, and says what is left.
 
-Arguments: its name, the seed, seconds, the file of its history, and the endpoints.
+Arguments: its name, the seed, seconds, the file of its history, where a proxy has workers, and the
+endpoints of servers.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from tests.field.soak.history import History
 from tests.field.soak.server import print_errors
 from tests.field.soak.state import resources
 from tests.field.soak.traffic import Traffic, left_over
-from tests.field.support import QUICK
 from tests.support import fresh_loop
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel
 
 
 def main() -> None:
-    name, seed, seconds, path, *endpoints = sys.argv[1:]
+    name, seed, seconds, path, workers, *endpoints = sys.argv[1:]
     observer: Any = print_errors
     globalLogPublisher.addObserver(observer)
 
@@ -36,13 +35,7 @@ def main() -> None:
             history = History(Path(path))
             factory = ZmqFactory(loop.reactor)
             network = QuickNetwork(factory)
-            traffic = Traffic(
-                loop,
-                int(seed),
-                name,
-                history,
-                lambda: Channel(network, endpoints, liveness=QUICK, stream_window=64),
-            )
+            traffic = Traffic(loop, int(seed), name, history, network, endpoints, workers)
             print("begins", flush=True)
             await traffic.run(float(seconds))
             traffic.close()

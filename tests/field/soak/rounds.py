@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
-import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -16,71 +13,32 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.field.network import QuickNetwork
 from tests.field.proxy import ProxiedPublishers, Proxy
-from tests.field.soak.history import History, check
-from tests.field.soak.state import more, resident, resources
+from tests.field.soak.history import REPEATED, Checked, History, check
+from tests.field.soak.processes import Processes, ServerProcess, WorkerProxy
+from tests.field.soak.state import resident, resources
 from tests.field.soak.traffic import Traffic, left_over
-from tests.field.support import QUICK
-from tests.programs import Program, running
+from tests.programs import Program
 from tests.support import Loop, gather
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
-from txzmq.rpc import Channel
 
 #: Seconds of calls and faults in a round.
 ROUND = 15.0
-#: Seconds that a server may take, after all clients have gone, until it is as it was at its start.
-_SETTLING = 20.0
 #: Memory may grow so much, from the first third of the rounds to the last: a share, and KiB.
 GROWTH, GROWTH_KIB = 0.10, 8 * 1024
+#: In so many faults, something of every kind happens; a machine that is busy needs longer for them.
+_ENOUGH = 150
 
 
 class Network(ProxiedPublishers, QuickNetwork):
     """Notices losses quickly, and reaches publishers through proxies."""
 
 
-class ServerProcess:
-    """A server process and its successors, all at one endpoint behind a proxy."""
-
-    def __init__(self, soak: Soak, name: str) -> None:
-        self._soak = soak
-        self.name = name
-        self.address = "tcp://127.0.0.1:*"
-        self.program: Program
-        self.proxy: Proxy
-        self.start_state: dict[str, Any] = {}
-        self._states = 0
-
-    async def start(self) -> None:
-        """Start a process, and remember its state."""
-        soak = self._soak
-        self.program = soak.stack.enter_context(
-            running("-m", "tests.field.soak.server", self.address, str(soak.executions))
-        )
-        self.address = (await soak.heard(self.program, "listening at "))[0]
-        self._states = 0
-        self.start_state = await self.state()
-
-    async def state(self) -> dict[str, Any]:
-        """Ask the process for its state."""
-        self._states += 1
-        self.program.process.send_signal(signal.SIGUSR1)
-        lines = await self._soak.heard(self.program, "state ", self._states)
-        state: dict[str, Any] = json.loads(lines[-1])
-        return state
-
-    async def end(self) -> None:
-        """Tell it to end, wait for that, and look at what it leaves."""
-        self.program.process.terminate()
-        await self._soak.ended(self.name, self.program)
-
-    def kill(self) -> None:
-        """``kill -9``."""
-        self.program.kill()
-        self._soak.look(self.name, self.program)
-
-
 class Soak:
     """A whole soak; :meth:`run`, then :meth:`check`.
+
+    Multicast groups are not part of it: pyzmq's wheels have no PGM. ``make test-multicast`` plays
+    its games with them.
 
     :ivar wrong: what did not hold, besides what the histories say.
     """
@@ -90,19 +48,28 @@ class Soak:
         self.folder = folder
         self.executions = folder / "executions"
         self.executions.touch()
-        self.wrong: list[str] = []
-        self.stack = contextlib.ExitStack()
+        self.processes = Processes(loop)
+        self.wrong = self.processes.wrong
         self._seed = seed
         self._random = random.Random(seed)
         self._clients: list[tuple[str, Program]] = []
         self._client_count = 0
         self._killed: set[str] = set()
-        self._servers = [ServerProcess(self, "steady"), ServerProcess(self, "mortal")]
-        self._memory: dict[str, list[int]] = {"main": [], "steady": []}
+        self._servers = [self._server("steady"), self._server("mortal", "--intercept")]
+        self._worker_proxy = WorkerProxy(self.processes)
+        self._workers: list[ServerProcess] = []
+        self._memory: dict[str, list[int]] = {"main": [], "steady": [], "steady worker": []}
         self._faults = 0
+        #: Responses that a server's interceptor had marked.
+        self._marks = 0
         self._history = History(folder / "main.history")
         self._network: Network
         self._traffic: Traffic
+        #: Between clients and the workers' proxy.
+        self._wire_to_workers: Proxy | None = None
+
+    def _server(self, name: str, *options: str, **more: str) -> ServerProcess:
+        return ServerProcess(self.processes, name, self.executions, *options, **more)
 
     async def run(self, seconds: float) -> None:
         """Soak for about so long."""
@@ -116,34 +83,30 @@ class Soak:
         try:
             await self._run(seconds)
         finally:
-            self.stack.close()
+            self.processes.close()
             globalLogPublisher.removeObserver(observer)
         self.wrong += await left_over(self.loop, "main", before)
         self._history.close()
         self.wrong += grown(self._memory)
 
     async def _run(self, seconds: float) -> None:
-        for server in self._servers:
-            await server.start()
-            server.proxy = Proxy(self.loop.reactor, server.address)
+        await self._start_servers()
         factory = ZmqFactory(self.loop.reactor)
         self._network = Network(factory)
-        endpoints = [server.proxy.endpoint for server in self._servers]
+        reactor = self.loop.reactor
+        endpoints = [server.behind(reactor) for server in self._servers]
+        self._wire_to_workers = Proxy(reactor, self._worker_proxy.clients)
+        workers = self._wire_to_workers.endpoint
         self._traffic = Traffic(
-            self.loop,
-            self._seed,
-            "main",
-            self._history,
-            lambda: Channel(self._network, endpoints, liveness=QUICK, stream_window=64),
+            self.loop, self._seed, "main", self._history, self._network, endpoints, workers
         )
         end = time.monotonic() + seconds
         try:
             while (left := end - time.monotonic()) > 0:
                 await self._round(min(ROUND, left))
             self._traffic.close()
-            for server in self._servers:
-                await self._as_at_the_start(server)
-                await server.end()
+            self._marks = self._traffic.interceptor.echoes
+            await self._end_servers()
         finally:
             self._traffic.close()
             factory.shutdown()
@@ -151,21 +114,42 @@ class Soak:
                 await proxy.close()
         self.wrong += self._traffic.wrong
 
+    async def _start_servers(self) -> None:
+        for server in self._servers:
+            await server.start()
+        await self._worker_proxy.start()
+        for name in ("steady worker", "mortal worker"):
+            address = self._worker_proxy.workers
+            worker = self._server(name, "--connect", "--intercept", address=address)
+            self._workers.append(worker)
+            await worker.start()
+
+    async def _end_servers(self) -> None:
+        """All clients have gone; so does the proxy, to which workers have connections."""
+        self._worker_proxy.kill()
+        for server in (*self._servers, *self._workers):
+            await server.settle(self.loop)
+            await server.end()
+
     async def _round(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         self._start_client(seconds)
         faults: list[Deferred[None]] = [
             Deferred.fromCoroutine(self._break(kinds, end))
-            for kinds in (self._faults_of_wires(), self._faults_of_processes())
+            for kinds in (
+                self._faults_of_wires(),
+                self._faults_of_processes(),
+                self._faults_of_workers(),
+            )
         ]
         await self._traffic.run(seconds)
         await gather(list(faults))
         for name, client in self._clients:
-            await self.ended(name, client)
+            await self.processes.ended(name, client)
         self._clients.clear()
-        steady = self._servers[0]
         self._memory["main"].append(resident())
-        self._memory["steady"].append((await steady.state())["memory"])
+        for steady in (self._servers[0], self._workers[0]):
+            self._memory[steady.name].append((await steady.state())["memory"])
 
     # -- faults ----------------------------------------------------------------------------------
 
@@ -186,11 +170,12 @@ class Soak:
     def _faults_of_processes(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         return [self._stop, self._kill_server, self._restart, self._stop_client, self._kill_client]
 
+    def _faults_of_workers(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        return [self._stop_worker, self._kill_worker, self._restart_worker, self._kill_proxy]
+
     def _proxies(self) -> list[Proxy]:
-        return [
-            *(server.proxy for server in self._servers if hasattr(server, "proxy")),
-            *self._network.proxies.values(),
-        ]
+        before = [*(server.proxy for server in self._servers), self._wire_to_workers]
+        return [*filter(None, before), *self._network.proxies.values()]
 
     def _used_proxies(self) -> list[Proxy]:
         """Those that have connections, or all: those of publishers that are gone have none."""
@@ -208,14 +193,14 @@ class Soak:
             proxy.latency = self._random.uniform(0, 0.1)
             proxy.jitter = self._random.uniform(0, 0.1)
             proxy.slice_size = self._random.choice([0, 0, 100, 1000])
-        await self._while()
+        await self.loop.sleep(self._while())
         for proxy in proxies:
             proxy.latency = proxy.jitter = proxy.slice_size = 0
 
     async def _black_hole(self) -> None:
         proxy = self._random.choice(self._used_proxies())
         proxy.black_hole = True
-        await self._while()
+        await self.loop.sleep(self._while())
         proxy.black_hole = False
 
     async def _stop(self) -> None:
@@ -225,90 +210,62 @@ class Soak:
         if self._clients:
             await self._stopped(self._random.choice(self._clients)[1])
 
+    async def _stop_worker(self) -> None:
+        programs = [self._worker_proxy.program, *(worker.program for worker in self._workers)]
+        await self._stopped(self._random.choice(programs))
+
     async def _stopped(self, program: Program) -> None:
-        if program.process.poll() is None:
-            program.process.send_signal(signal.SIGSTOP)
-            await self._while()
-            program.process.send_signal(signal.SIGCONT)
+        await self.processes.stopped(program, self._while())
 
     async def _kill_server(self) -> None:
-        mortal = self._servers[1]
+        await self._killed_for_a_while(self._servers[1])
+
+    async def _kill_worker(self) -> None:
+        await self._killed_for_a_while(self._workers[1])
+
+    async def _killed_for_a_while(self, mortal: ServerProcess) -> None:
         mortal.kill()
-        await self._while()
+        await self.loop.sleep(self._while())
         await mortal.start()
 
     async def _restart(self) -> None:
-        mortal = self._servers[1]
-        await mortal.end()
-        await mortal.start()
+        await self._servers[1].end()
+        await self._servers[1].start()
+
+    async def _restart_worker(self) -> None:
+        await self._workers[1].end()
+        await self._workers[1].start()
+
+    async def _kill_proxy(self) -> None:
+        self._worker_proxy.kill()
+        await self.loop.sleep(self._while())
+        await self._worker_proxy.start()
 
     async def _kill_client(self) -> None:
         if self._clients and self._clients[0][1].process.poll() is None:
             name, client = self._clients.pop(0)
             self._killed.add(name)
             client.kill()
-            self.look(name, client)
+            self.processes.look(name, client)
             self._start_client(5)
 
-    async def _while(self) -> None:
-        """Wait as long as a fault lasts: mostly less than it takes to be noticed."""
-        await self.loop.sleep(self._random.choice([0.1, 0.5, 1, 4]))
-
-    # -- processes -------------------------------------------------------------------------------
+    def _while(self) -> float:
+        """Seconds that a fault lasts: mostly less than it takes to be noticed."""
+        return self._random.choice([0.1, 0.5, 1, 4])
 
     def _start_client(self, seconds: float) -> None:
         name = f"client{self._client_count}"
         self._client_count += 1
-        client = self.stack.enter_context(
-            running(
-                *("-m", "tests.field.soak.client", name, str(self._seed), str(seconds)),
-                self.folder / f"{name}.history",
-                # One that may be cut, and one that may not.
-                self._servers[0].address,
-                self._servers[1].proxy.endpoint,
-            )
+        proxy = self._servers[1].proxy
+        assert proxy is not None
+        client = self.processes.start(
+            "tests.field.soak.client",
+            *(name, str(self._seed), str(seconds), self.folder / f"{name}.history"),
+            self._worker_proxy.clients,
+            # One that may be cut, and one that may not.
+            *(self._servers[0].address, proxy.endpoint),
         )
         self._clients.append((name, client))
-
-    async def heard(self, program: Program, start: str, count: int = 1) -> list[str]:
-        """Wait until a program has printed *count* lines that begin so; the rest of each."""
-        patience = time.monotonic() + 120
-        while True:
-            program.has_said("")
-            lines = [line for line in program.output if line.startswith(start)]
-            if len(lines) >= count:
-                return [line.removeprefix(start) for line in lines]
-            assert time.monotonic() < patience, f"no line {start!r}: {program!r}"
-            assert program.process.poll() is None or time.monotonic() < patience - 110, program
-            await self.loop.sleep(0.02)
-
-    async def ended(self, name: str, program: Program) -> None:
-        """Wait until a program has ended by itself, and note what it leaves."""
-        left = (await self.heard(program, "left "))[0]
-        self.wrong += [f"{name}, at its end: {each}" for each in json.loads(left)]
-        await self.loop.until(lambda: program.process.poll() is not None)
-        if program.process.returncode:
-            self.wrong.append(f"{name} ended with status {program.process.returncode}.")
-        self.look(name, program)
-
-    def look(self, name: str, program: Program) -> None:
-        """Let go of a program that has ended, and note what it has printed and should not have."""
-        program.close()
-        known = ("listening at ", "state ", "left ", "begins")
-        self.wrong += [
-            f"{name} said: {line}" for line in program.output if not line.startswith(known)
-        ]
-
-    async def _as_at_the_start(self, server: ServerProcess) -> None:
-        """Wait until a server has no more than when it started."""
-        patience = time.monotonic() + _SETTLING
-        while True:
-            state = await server.state()
-            wrong = [*state["left"], *more(state["numbers"], server.start_state["numbers"])]
-            if not wrong or time.monotonic() > patience:
-                break
-            await self.loop.sleep(0.5)
-        self.wrong += [f"{server.name}, without a client, has {each}." for each in wrong]
 
     def _observe(self, event: LogEvent) -> None:
         failure: Any = event.get("log_failure")
@@ -319,20 +276,34 @@ class Soak:
 
     def check(self) -> list[str]:
         """What did not hold, each in a sentence."""
+        return [*self.wrong, *self._checked().wrong, *self._not_tried()]
+
+    def _not_tried(self) -> list[str]:
+        """A soak that is long enough and did not do all that it is for proves nothing."""
+        if self._faults < _ENOUGH:
+            return []
+        missing = sorted(REPEATED - self._checked().again.keys())
+        wrong = [f"Of all calls, none that is {kind} was executed again." for kind in missing]
+        return wrong if self._marks else [*wrong, "No mark of an interceptor came back."]
+
+    def _checked(self) -> Checked:
         histories: dict[str, Iterable[str]] = {
             path.stem: path.read_text().splitlines(keepends=True)
             for path in sorted(self.folder.glob("*.history"))
         }
-        executions = self.executions.read_text().splitlines()
-        return [*self.wrong, *check(histories, executions, self._killed)]
+        return check(histories, self.executions.read_text().splitlines(), self._killed)
 
     def summary(self) -> str:
         """What was done, in a few lines."""
         ends = ", ".join(f"{end} {times}" for end, times in sorted(self._history.ends.items()))
+        again = self._checked().again.items()
+        repeated = ", ".join(f"{kind} {times}" for kind, times in sorted(again))
         memory = ", ".join(f"{who} {kib}" for who, kib in self._memory.items())
         return (
             f"{self._faults} faults, {self._client_count} client processes of which "
-            f"{len(self._killed)} were killed\ncalls of this process: {ends}\nKiB: {memory}"
+            f"{len(self._killed)} were killed\ncalls of this process: {ends}\n"
+            f"calls that were executed again: {repeated}; {self._marks} marks of interceptors "
+            f"came back\nKiB: {memory}"
         )
 
 

@@ -1,14 +1,14 @@
 """A server process of a soak.
 
 It prints its endpoint, its state at SIGUSR1, what is left of it when SIGTERM has stopped it, and
-whatever is logged as an error. Arguments: where to listen; the file of executions.
+whatever is logged as an error.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from twisted.internet import epollreactor
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from tests.field.network import QuickNetwork
+from tests.field.soak.interceptors import AroundHandlers
 from tests.field.soak.service import Soaked
 from tests.field.soak.state import resident, resources
 from tests.rpc.leftovers import leftovers
@@ -26,8 +27,8 @@ from txzmq.rpc import Server, ServerLimits
 #: Seconds that calls have when the server is told to end.
 _GRACE = 1.0
 #: What a server keeps without a client, and what bounds it: the time between two pings; numbers of
-#: descriptors; kinds of messages.
-_BOUNDED = ("._pings", "._endedFds", ".discarded")
+#: descriptors; kinds of messages; number, bytes and age of replies for calls that come again.
+_BOUNDED = ("._pings", "._endedFds", ".discarded", "._replies._kept")
 
 
 def print_errors(event: LogEvent) -> None:
@@ -38,13 +39,25 @@ def print_errors(event: LogEvent) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.field.soak.server", description=__doc__)
+    parser.add_argument("address", help="where it listens, or where a proxy gives it calls")
+    parser.add_argument("executions", type=Path, help="where it writes what it executes")
+    parser.add_argument("--connect", action="store_true", help="dial out to a proxy")
+    parser.add_argument("--intercept", action="store_true", help="with an interceptor")
+    arguments = parser.parse_args()
     epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
     globalLogPublisher.addObserver(print_errors)  # type: ignore[arg-type]  # an interface of zope
     reactor: Any = default_reactor()
     factory = ZmqFactory()
     factory.registerForShutdown()
     limits = ServerLimits(stream_grace=3, stream_silence=6)
-    server = Server(QuickNetwork(factory), [Soaked(reactor, Path(sys.argv[2]))], limits=limits)
+    interceptor = AroundHandlers()
+    server = Server(
+        QuickNetwork(factory),
+        [Soaked(reactor, arguments.executions)],
+        limits=limits,
+        interceptors=[interceptor] if arguments.intercept else (),
+    )
 
     def tell() -> None:
         internals: Any = server
@@ -52,6 +65,7 @@ def main() -> None:
             "numbers": {
                 "running calls": server.running,
                 "queued calls": server.queued,
+                "calls in interceptors": interceptor.inside,
                 "streams": len(internals._dispatcher.streams),
                 **resources(reactor),
             },
@@ -67,8 +81,12 @@ def main() -> None:
 
     signal.signal(signal.SIGUSR1, asked)
     reactor.addSystemEventTrigger("before", "shutdown", server.stop, _GRACE)
-    endpoint = server.listen(sys.argv[1])
-    reactor.callWhenRunning(print, f"listening at {endpoint}", flush=True)
+    if arguments.connect:
+        server.connect(arguments.address)
+        endpoint = arguments.address
+    else:
+        endpoint = server.listen(arguments.address)
+    reactor.callWhenRunning(print, f"serves at {endpoint}", flush=True)
     reactor.run()
     left = [*leftovers(server), *map(str, reactor.getDelayedCalls())]
     print(f"left {json.dumps(left)}", flush=True)

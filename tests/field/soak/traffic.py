@@ -5,49 +5,68 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tests.field.soak.history import CHAT, COLLECT, PRIVATE, SHARED, SINGLE, Call, History
-from tests.field.soak.service import CHAT as CHAT_METHOD
-from tests.field.soak.service import COLLECT as COLLECT_METHOD
-from tests.field.soak.service import COUNT, ONCE, TICKS
+from tests.field.soak.calls import CONFIG, Caller, Link, any_call
+from tests.field.soak.history import Call, History
+from tests.field.soak.interceptors import AroundCalls
 from tests.field.soak.state import more, resources
+from tests.field.support import QUICK
 from tests.rpc.leftovers import leftovers
-from tests.rpc.service import text
 from tests.support import Loop
-from txzmq.rpc import Channel, ResponseStream, RpcError
+from txzmq.rpc import Channel
+from txzmq.rpc.transport import Network
 
 #: Calls that are open at one time, at most.
 _OPEN = 100
-#: Seconds that most calls may take, and after which none may be open.
-_TIMEOUT, _PATIENCE = 15.0, 40.0
+#: Seconds after which no call may be open any more: more than their timeouts.
+_PATIENCE = 40.0
 _log = Logger()
 
 
 class Traffic:
-    """Makes calls on channels, two that stay and others that come and go.
+    """Makes calls on channels, some that stay and others that come and go.
 
+    :ivar interceptor: goes around the calls of some channels.
     :ivar wrong: what did not hold, besides what the history says, each in a sentence.
     """
 
     def __init__(
-        self, loop: Loop, seed: int, name: str, history: History, connect: Callable[[], Channel]
+        self,
+        loop: Loop,
+        seed: int,
+        name: str,
+        history: History,
+        network: Network,
+        endpoints: Sequence[str],
+        workers: str,
     ) -> None:
-        """:param connect: makes a channel."""
+        """
+        :param endpoints: of servers.
+        :param workers: where a proxy gives calls to workers.
+        """
         self._loop = loop
         self._random = random.Random(f"{seed} {name}")
         self._name = name
         self._history = history
-        self._connect = connect
-        self._channels = [connect(), connect()]
+        self._network = network
+        self._endpoints = endpoints
+        self._workers = workers
+        self._caller = Caller(loop, self._random, history)
         self._open: dict[str, tuple[Call, Channel]] = {}
+        self.interceptor = AroundCalls()
         self.wrong: list[str] = []
+        self._links = [
+            self._connect(),
+            self._connect(repeats=True, intercepted=True),
+            self._connect(repeats=True, by_workers=True),
+        ]
+        self._staying = len(self._links)
 
     async def run(self, seconds: float) -> None:
         """Make calls for so long, then wait until all of them have ended."""
@@ -64,101 +83,56 @@ class Traffic:
 
     def close(self) -> None:
         """Close all channels."""
-        while self._channels:
-            self._close(self._channels.pop())
+        while self._links:
+            self._close(self._links.pop())
+        self.wrong += self.interceptor.wrong
+        if self.interceptor.inside:
+            self.wrong.append(f"{self._name}: {self.interceptor.inside} calls in interceptors.")
+
+    def _connect(
+        self, *, repeats: bool = False, intercepted: bool = False, by_workers: bool = False
+    ) -> Link:
+        channel = Channel(
+            self._network,
+            self._workers if by_workers else self._endpoints,
+            liveness=QUICK,
+            stream_window=64,
+            service_config=CONFIG if repeats else None,
+            interceptors=[self.interceptor] if intercepted else (),
+        )
+        return Link(channel, repeats, intercepted, by_workers)
 
     def _replace(self) -> None:
         """Close the channel that came last, or open another one."""
-        if len(self._channels) > 2:
-            self._close(self._channels.pop())
-        else:
-            self._channels.append(self._connect())
+        if len(self._links) > self._staying:
+            self._close(self._links.pop())
+            return
+        chance = self._random.random
+        self._links.append(
+            self._connect(
+                repeats=chance() < 0.5, intercepted=chance() < 0.5, by_workers=chance() < 0.2
+            )
+        )
 
-    def _close(self, channel: Channel) -> None:
+    def _close(self, link: Link) -> None:
         for call, its_channel in self._open.values():
-            if its_channel is channel:
+            if its_channel is link.channel:
                 call.cancelled = True
-        channel.close()
-        self.wrong += [f"{self._name}: a closed channel has {each}." for each in leftovers(channel)]
+        link.channel.close()
+        left = leftovers(link.channel)
+        self.wrong += [f"{self._name}: a closed channel has {each}." for each in left]
 
     def _begin(self) -> None:
-        kind = self._random.choice([SINGLE, SINGLE, PRIVATE, SHARED, COLLECT, CHAT])
-        name = f"{self._name}-{self._history.begun}"
-        call = Call(name, kind, key=name)
-        if kind != SINGLE:
-            call.count = self._random.choice([1, 20, 300])
-        if kind == SHARED:
-            call.key = self._random.choice("abc")
-            call.count = 200  # requests must be equal
-            call.skips = self._random.random() < 0.5
-        call.timeout = _TIMEOUT if self._random.random() < 0.8 else self._random.uniform(0.1, 2)
-        channel = self._random.choice(self._channels)
-        self._open[name] = call, channel
+        link = self._random.choice(self._links)
+        call = any_call(self._random, f"{self._name}-{self._history.begun}", link)
+        self._open[call.name] = call, link.channel
         self._history.begin(call)
-        done = Deferred.fromCoroutine(self._make(call, channel))
-        done.addErrback(lambda failure: _log.failure("a call of the soak", failure))
-
-    async def _make(self, call: Call, channel: Channel) -> None:
-        began = time.monotonic()
-        cancelling: Any = None
-        try:
-            made = self._made(call, channel)
-            if self._random.random() < 0.15:
-                cancelling = self._loop.reactor.callLater(
-                    self._random.uniform(0, 1.5), self._cancel, call, made
-                )
-            if isinstance(made, Deferred):
-                call.items.append((await made).value)
-            else:
-                await self._read(call, made)
-            call.end = "ok"
-        except CancelledError:
-            call.end = "cancelled"
-        except RpcError as error:
-            call.end = error.code.name
-        finally:
-            if cancelling is not None and cancelling.active():
-                cancelling.cancel()
-            call.seconds = time.monotonic() - began
-            del self._open[call.name]
-            self._history.end(call)
-
-    def _made(
-        self, call: Call, channel: Channel
-    ) -> Deferred[StringValue] | ResponseStream[StringValue]:
-        options: Any = {"timeout": call.timeout, "wait_for_ready": self._random.random() < 0.5}
-        pause = self._random.choice(["0", "0.01", "0.1"])
-        if call.kind == SINGLE:
-            return channel.unary_unary(ONCE, text(f"{call.key} {pause}"), **options)
-        if call.kind == COLLECT:
-            return channel.stream_unary(COLLECT_METHOD, self._requests(call), **options)
-        if call.kind == CHAT:
-            return channel.stream_stream(CHAT_METHOD, self._requests(call), **options)
-        if call.kind == PRIVATE:
-            request = text(f"{call.key} {call.count} {pause}")
-            return channel.unary_stream(COUNT, request, **options)
-        stream = channel.unary_stream(TICKS, text(f"{call.key} {call.count} 0.1"), **options)
-        return stream.skip_gaps(call.gaps.append) if call.skips else stream
-
-    def _cancel(
-        self, call: Call, made: Deferred[StringValue] | ResponseStream[StringValue]
-    ) -> None:
-        call.cancelled = True
-        made.cancel()
-
-    async def _requests(self, call: Call) -> AsyncIterator[StringValue]:
-        is_slow = self._random.random() < 0.3
-        for number in range(call.count):
-            if is_slow and self._random.random() < 0.05:
-                await self._loop.sleep(self._random.uniform(0, 0.3))
-            yield text(f"{call.key}:{number}")
-
-    async def _read(self, call: Call, stream: ResponseStream[StringValue]) -> None:
-        is_slow = self._random.random() < 0.3
-        async for item in stream:
-            call.items.append(item.value)
-            if is_slow and self._random.random() < 0.05:
-                await self._loop.sleep(self._random.uniform(0, 0.5))
+        done = Deferred.fromCoroutine(self._caller.make(call, link.channel))
+        # Any: of no use to anybody.
+        ended: Deferred[Any] = done.addErrback(
+            lambda failure: _log.failure("a call of the soak", failure)
+        )
+        ended.addBoth(lambda _: self._open.pop(call.name))
 
 
 async def left_over(loop: Loop, who: str, before: dict[str, int]) -> list[str]:

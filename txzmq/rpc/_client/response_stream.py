@@ -1,4 +1,7 @@
-"""A client's stream of responses: how it is opened, what arrives, how it is read, how it ends."""
+"""A client's stream of responses: how it is opened, what arrives, how it is read, how it ends.
+
+docs/inside.md has its states.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from txzmq.rpc._client.retry_policy import Progress
 from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._client.stream_opening import OpeningCall, StreamOpener
 from txzmq.rpc._core.milestone import Milestone
+from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
@@ -59,8 +63,11 @@ class StreamMilestones:
             self.ended.miss(outcome)
 
 
-class ClientStream:
+class ClientStream(StreamLife):
     """A stream of responses, from the opening call until its reader has had its end.
+
+    It is opening until the server has answered, and again when it is opened anew; open while a
+    connection has it; ending when its end is known and items before it are not read; then ended.
 
     It is a LogicalCall, Attempted, and a ControlledStream. What it has received and its reader has
     not taken is in the :class:`Receiver`, which takes no more than a window of items.
@@ -94,6 +101,7 @@ class ClientStream:
         "_with_parent",
         "bundle",
         "initial",
+        "is_registered",
         "items",
         "lost",
         "outcome",
@@ -101,7 +109,6 @@ class ClientStream:
         "shared",
         "topic",
         "trailing",
-        "unread",
     )
 
     def __init__(
@@ -115,6 +122,7 @@ class ClientStream:
         :param response_size: bytes that an item may have.
         :param window: how much may have been published and not been read.
         """
+        super().__init__()
         self._registry = registry
         self._spec = spec
         self._response_size = response_size
@@ -126,17 +134,17 @@ class ClientStream:
         self.receiver = Receiver(window.window_items, window_bytes=window.window_bytes)
         #: What has arrived and was not read.
         self.items = self.receiver.items
-        #: How it ended: with an error, or well; None while it has not.
+        #: How it ends: with an error, or well; None until that is known.
         self.outcome: BaseException | None = None
-        #: Whether it has ended, and its deadline still holds for what was not read.
-        self.unread = False
+        #: Whether its deadline holds, and the channel ends it when it is closed.
+        self.is_registered = False
         self.initial: Metadata = ()
         self.trailing: Metadata = ()
         self.topic = b""
         #: Under which it may be published, too, together with others; empty if it may not.
         self.bundle = b""
         self.shared = False
-        # Of the connection on which it was opened; None while no connection has it.
+        # Of the connection that has it, while it is open.
         self._control: StreamControl | None = None
         # Kept while it may have to be opened again, and the call that does so.
         self._opener: StreamOpener | None = None
@@ -183,6 +191,7 @@ class ClientStream:
             self._attempts = Attempts(registry, self._spec.method, opener.policy, self)
         call = opener.call(repeated=self._attempts is not None)
         registry.logical_begun(self)
+        self.is_registered = True
         if parent is not None:
             self._with_parent = Deferred(lambda _: self.cancel())
             self._with_parent.addErrback(_ignore)
@@ -209,13 +218,13 @@ class ClientStream:
     def when_opened(self, told: Callable[[BaseException | None], None]) -> None:
         """Call *told* once: with None when the server has agreed, or with why it will not."""
         self._on_opened = told
-        if self._opening is None:
+        if self.state is not OPENING:
             self._tell_opened()
 
     def _tell_opened(self) -> None:
         told, self._on_opened = self._on_opened, None
         if told is not None:
-            told(None if self.topic else self.outcome)
+            told(self.outcome)
 
     def _opened(self, head: ResponseHead, call: OpeningCall) -> None:
         self._opening = None
@@ -238,6 +247,7 @@ class ClientStream:
         if self._attempts is not None and call.route is not None:
             self._attempts.note_used(call.route)
         self._control = control
+        self._enter(OPEN)
         control.open(self, stream)
         self._tell_opened()
         self._tell_milestones()
@@ -251,10 +261,13 @@ class ClientStream:
     # Any: pyright knows a Failure in parts only.
     def _not_opened(self, failure: Any, call: OpeningCall) -> None:
         self._opening = None
-        if self.outcome is not None:
+        if self.is_over:
             return
-        if not self._retry(failure.value, call.progress, call):
-            self._finish(failure.value)
+        error = failure.value
+        if call.is_to_be_resumed and isinstance(error, Unavailable):
+            self._resume()
+        elif not self._retry(error, call.progress, call):
+            self._finish(error)
 
     def _retry(self, error: Exception, progress: Progress, call: OpeningCall | None = None) -> bool:
         """Leave it to its policy what follows an error; whether it has one.
@@ -268,7 +281,7 @@ class ClientStream:
             if not requests.are_held:
                 return False
             requests.rewind()
-        self._leave_connection()
+        self._open_anew()
         self._joined = self._heard = False
         if call is None:
             self._opened_by = None
@@ -315,6 +328,8 @@ class ClientStream:
             self._heard = True
         if receiver.start is not None:
             self._start(receiver.take_start())
+            if self.state is not OPEN:
+                return  # the header cannot be read
         if self._attempts is not None and self.items:
             self._commit()
         if receiver.end is not None:
@@ -355,7 +370,7 @@ class ClientStream:
 
     def gap(self, sequence: int) -> None:
         """The server does not have any more what comes before *sequence*."""
-        if self.outcome is not None:
+        if self.is_over:
             return
         if self._joined and not self._skips:
             lost = sequence - self.receiver.sequence
@@ -406,7 +421,7 @@ class ClientStream:
         before = self.trailing
         self._set_trailing(head.trailing)
         if self._is_resumable and head.code is Code.UNAVAILABLE and head.draining:
-            self._leave_connection()  # which acknowledges the end
+            self._open_anew()  # which acknowledges the end
             self.receiver.take_back_end()
             self._resume()
         elif failure is None:
@@ -414,7 +429,7 @@ class ClientStream:
             self._finish(StopAsyncIteration())
         elif not self._retry(failure, Progress.UNKNOWN):
             self._finish(failure)
-        elif self.outcome is None:
+        elif not self.is_over:
             self._set_trailing(before)  # nobody hears of an attempt that is followed by another
 
     @property
@@ -512,18 +527,18 @@ class ClientStream:
 
         :param keep: whether what has arrived may be read before.
         """
-        if self.outcome is not None:
-            if error is None:
-                if self.items:
-                    # Its reader must not take what it has had for all.
-                    self.items.clear()
-                    self.outcome = CancelledError("the stream was cancelled")
-                self.read_to_end()
+        error = error or CancelledError("the stream was cancelled")
+        if self.is_over:
+            if self.items:
+                # Its reader must not take what it has had for all.
+                self.items.clear()
+                self.outcome = outcome_of(error, self._spec.method)
+            self.read_to_end()
             return
         if not keep:
             self.items.clear()
         opening, control = self._opening, self._control
-        self._finish(error or CancelledError("the stream was cancelled"))
+        self._finish(error)
         if opening is not None:
             opening.deferred.cancel()
         elif control is not None:
@@ -541,10 +556,10 @@ class ClientStream:
 
     def fail(self, error: Exception) -> None:
         """There is no more here; what has arrived may still be read."""
-        if self.outcome is not None:
+        if self.is_over:
             return
-        if self._control is not None and self._is_resumable and isinstance(error, Unavailable):
-            self._leave_connection()
+        if self.state is OPEN and self._is_resumable and isinstance(error, Unavailable):
+            self._open_anew()
             self._resume()
         elif not self._retry(error, Progress.UNKNOWN):
             self._finish(error)
@@ -564,35 +579,34 @@ class ClientStream:
 
     def too_late(self) -> None:
         """Its time is up: what was not read is dropped."""
-        error = DeadlineExceeded("the stream's time was up")
-        if self.outcome is None:
-            self.cancel(error)
-        elif self.items:
-            self.items.clear()
-            self.outcome = outcome_of(error, self._spec.method)
-            self.read_to_end()
+        self.cancel(DeadlineExceeded("the stream's time was up"))
 
     def give_up(self, error: Exception) -> None:
-        """The channel is closed: what has arrived of a stream that has ended may still be read."""
-        self.cancel(error)
-        self.read_to_end()
+        """The channel is closed: what has arrived before an end may still be read."""
+        if self.is_over:
+            self._unregister()
+        else:
+            self.cancel(error)
 
     def read_to_end(self) -> None:
-        """Nothing of it is left to be read: its deadline holds no longer."""
-        if self.unread:
-            self.unread = False
-            self._registry.logical_ended(self)
+        """Its end is known, and nothing before it is left to be read."""
+        if self.state is ENDING:
+            self._enter(ENDED)
+            self._unregister()
+
+    def _unregister(self) -> None:
+        self.is_registered = False
+        self._registry.logical_ended(self)
 
     def _finish(self, outcome: BaseException) -> None:
+        self._enter(ENDING if self.items else ENDED)
         self.outcome = outcome_of(outcome, self._spec.method)
         self._opener = None
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.stop()
-        if self.items and self.deadline is not None:
-            self.unread = True
-        else:
-            self._registry.logical_ended(self)
+        if self.state is ENDED or self.deadline is None:
+            self._unregister()
         parent = self._spec.parent
         if parent is not None and self._with_parent is not None:
             parent.release(self._with_parent)
@@ -605,6 +619,12 @@ class ClientStream:
         self._silence_timer = None  # which has this stream, as this has it
         if self._milestones is not None:
             self._milestones.end(self.outcome, self.initial)
+
+    def _open_anew(self) -> None:
+        """It is opened once more, or waits for that."""
+        self._leave_connection()
+        if self.state is OPEN:
+            self._enter(OPENING)
 
     def _leave_connection(self) -> None:
         """No connection has it any more; the one that had it acknowledges an end."""
@@ -627,8 +647,7 @@ class OpenResponseStream(ResponseStream[T]):
         while not self._items:
             outcome = core.outcome
             if outcome is not None:
-                if core.unread:
-                    core.read_to_end()
+                core.read_to_end()
                 raise outcome
             try:
                 await core.more()
@@ -640,7 +659,7 @@ class OpenResponseStream(ResponseStream[T]):
 
     def __del__(self) -> None:
         core: ClientStream | None = getattr(self, "_core", None)
-        if core is not None and (core.outcome is None or core.unread):
+        if core is not None and core.is_registered:
             core.forgotten()
 
     def cancel(self) -> None:

@@ -58,7 +58,14 @@ class OpeningCall(Attempt):
         if self._repeated:
             super().refused(head, error)
         else:
+            self.answered = not head.draining
             Call.refused(self, head, error)
+
+    @property
+    def is_to_be_resumed(self) -> bool:
+        """Whether it was to go on with a stream, and the server was lost to which it was sent."""
+        assert self.head.open_stream is not None, "it opens a stream"
+        return bool(self.head.open_stream.sequence and self.counter) and not self.answered
 
     def too_late(self) -> None:
         """Its time is up; the server is told, or it might keep what it opens."""

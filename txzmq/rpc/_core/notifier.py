@@ -33,6 +33,7 @@ _NOTEWORTHY: Final = frozenset(
         Count.MALFORMED,
         Count.REPLY_TO_NOBODY,
         Count.SHED_REQUEST,
+        Count.STRAY_SUBSCRIPTIONS,
         Count.UNKNOWN_REPLY,
     }
 )
@@ -182,21 +183,35 @@ class Notifier:
 
     def counted(self, name: str, where: str = "") -> None:
         """Log that something was counted, if it is noteworthy and the rate limit allows it."""
-        if name not in _NOTEWORTHY:
-            return
-        limit = self._limits.get(name)
+        if name in _NOTEWORTHY:
+            where = f" ({where})" if where else ""
+            self._warn(name, "dropped: {name}{where}{more}", name=name, where=where)
+
+    def blocked(self, seconds: float, path: str) -> None:
+        """Log that the reactor stood still, if the rate limit allows it.
+
+        :param path: of the method whose handler ran meanwhile; empty where that is not known.
+        """
+        if path:
+            text = "the reactor was blocked for {seconds:.1f} s by the handler of {path}{more}"
+        else:
+            text = (
+                "the reactor stood still for up to {seconds:.1f} s: the process was stopped, or "
+                "something else than the start of a handler blocked it{more}"
+            )
+        self._warn(Count.REACTOR_BLOCKED, text, seconds=seconds, path=path)
+
+    def _warn(self, subject: str, text: str, **values: object) -> None:
+        """Log a line about a subject, unless there were too many."""
+        limit = self._limits.get(subject)
         if limit is None:
-            limit = self._limits[name] = _RateLimit(self._clock)
+            limit = self._limits[subject] = _RateLimit(self._clock)
         if not limit.take():
             limit.suppress()
             return
         missed = limit.take_suppressed()
-        _log.warn(
-            "dropped: {name}{where}{more}",
-            name=name,
-            where=f" ({where})" if where else "",
-            more=f", and {missed} more since the last such line" if missed else "",
-        )
+        more = f", and {missed} more since the last such line" if missed else ""
+        _log.warn(text, more=more, **values)
 
     def _tell(self, tell: Callable[[], None]) -> None:
         try:

@@ -24,6 +24,7 @@ __all__ = [
     "SendResult",
     "ServerHandler",
     "ServerTransport",
+    "SubscriberConnection",
     "SubscriberHandler",
     "SubscriberTransport",
     "Transport",
@@ -111,6 +112,10 @@ class ServerTransport(Transport, Protocol):
         """Send a message to the peer whose routing id is its first part."""
         ...
 
+    def has_input(self) -> bool:
+        """Whether messages have arrived that the handler was not given yet."""
+        ...
+
     def peer_address(self, peer: bytes) -> str:
         """The address that a peer connected from, for logs; empty if it is not known."""
         ...
@@ -141,19 +146,39 @@ class PublisherTransport(Transport, Protocol):
         ...
 
 
+class SubscriberConnection(Protocol):
+    """A subscriber's connection to a publisher; hashable, and equal while it is the same."""
+
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+    def end(self) -> None:
+        """Break it, soon. The subscriber may connect again."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
 class PublisherHandler(Handler, Protocol):
     """What the socket of a publisher tells, and asks."""
 
-    def allows(self, tag: bytes) -> bool:
-        """Whether a subscriber may receive frames that begin with *tag*."""
+    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
+        """A subscriber asks for frames that begin with *tag*; whether it may receive them.
+
+        :param connection: the subscriber's; None where the network does not know it.
+        """
         ...
 
     def subscribed(self, tag: bytes) -> None:
         """A subscriber receives frames that begin with *tag* from now on."""
         ...
 
-    def unsubscribed(self, tag: bytes) -> None:
-        """A subscriber of *tag* has unsubscribed, or has gone."""
+    def unsubscribed(self, tag: bytes, connection: SubscriberConnection | None) -> None:
+        """A subscriber of *tag* has unsubscribed, or has gone.
+
+        :param connection: the subscriber's; None where it has gone, or is not known.
+        """
         ...
 
 

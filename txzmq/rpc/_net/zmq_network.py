@@ -31,6 +31,7 @@ from txzmq.rpc._core.transport import (
     SubscriberTransport,
     WorkerHandler,
 )
+from txzmq.rpc._net.accepted import accepted
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc.errors import Unavailable
@@ -290,6 +291,9 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     def send_message(self, message: list[bytes]) -> SendResult:
         return self.trySend(message)
 
+    def has_input(self) -> bool:
+        return self._messageWaits()
+
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)
 
@@ -410,6 +414,9 @@ class _NamedWorker:
             return SendResult.UNREACHABLE
         return self._transport.send_message(message)
 
+    def has_input(self) -> bool:
+        return self._transport is not None and self._transport.has_input()
+
     def peer_address(self, peer: bytes) -> str:
         return "" if self._transport is None else self._transport.peer_address(peer)
 
@@ -442,7 +449,8 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
         self._closing = False
 
     def gotSubscription(self, tag: bytes) -> None:
-        if self._handler.allows(tag):
+        connection = accepted(self.subscriberDescriptor(), self.endpoint)
+        if self._handler.allows(tag, connection):
             self.acceptSubscription(tag)
             self._handler.subscribed(tag)
         else:
@@ -450,7 +458,8 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
 
     def gotUnsubscription(self, tag: bytes) -> None:
         self.acceptUnsubscription(tag)
-        self._handler.unsubscribed(tag)
+        connection = accepted(self.subscriberDescriptor(), self.endpoint)
+        self._handler.unsubscribed(tag, connection)
 
     def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already
         self.trySend([frame])

@@ -67,6 +67,7 @@ class ServedCall:
         "deadline",
         "deferred",
         "detached",
+        "end",
         "ended",
         "key",
         "listener",
@@ -112,6 +113,8 @@ class ServedCall:
         #: Whether it waits in the queue, and whether it ever did.
         self.queued = False
         self.waited = False
+        #: Its deadline once it runs, where it has to begin before that; else None.
+        self.end: float | None = None
         #: Whether cancellation, loss of the peer and the deadline find the call.
         self.registered = False
         self._size = len(body)
@@ -121,6 +124,19 @@ class ServedCall:
         """It waits for a place."""
         self.queued = self.waited = True
         self.register(calls)
+
+    def begin_before(self, when: float) -> None:
+        """Have it run before a time or not at all; call this before it waits."""
+        if self.deadline is None or when < self.deadline:
+            self.end, self.deadline = self.deadline, when
+
+    def begin(self, calls: OpenCalls) -> None:
+        """It has waited, and begins in time: it may go on until its deadline."""
+        if self.end is None:
+            return
+        calls.deadlines.remove(self, self._tick)
+        self.deadline, self.end = self.end, None
+        self._tick = calls.deadlines.set(self, self.deadline)
 
     def leave_queue(self) -> None:
         """It waits for a place no longer."""
@@ -150,6 +166,11 @@ class ServedCall:
         self.body = b""
         self._size = 0
         self.register(calls)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its request."""
+        return self._size
 
     def take_request(self) -> Any:
         """What the handler gets; the serialised request is given up.

@@ -19,7 +19,7 @@ from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.admission import Admission, RequestBytes
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall
 from txzmq.rpc._server.control import ControlServices
-from txzmq.rpc._server.listener import Listener
+from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._server.status import (
@@ -29,6 +29,7 @@ from txzmq.rpc._server.status import (
     too_much_metadata,
 )
 from txzmq.rpc._server.streams import StreamRegistry
+from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._wire.headers import (
     OK,
     OpenStream,
@@ -49,6 +50,15 @@ _log = Logger()
 _WAITED_TOO_LONG: Final = ResponseHead(
     Code.DEADLINE_EXCEEDED,
     "the call's time was up on the server; it was not executed",
+    not_executed=True,
+)
+_TIME_IS_UP: Final = ResponseHead(
+    Code.DEADLINE_EXCEEDED, "the call's time was up on the server; it may have been executed"
+)
+#: A client has it made again where time is left, which only the client knows.
+_MAY_BE_LATE: Final = ResponseHead(
+    Code.UNAVAILABLE,
+    "the server stood still, and the request may have come too late; the call was not executed",
     not_executed=True,
 )
 #: The proxy may give what follows the call to another worker.
@@ -104,14 +114,28 @@ class Dispatcher:
         self._guard = guard
         self._debug = debug
         self._by_path = methods
+        self.backlog = BacklogBytes(limits)
+        self._request_bytes = RequestBytes(limits)
         self.streams = StreamRegistry(
-            clock, guard, limits, debug=debug, count=self.count, settled=settled
+            clock,
+            guard,
+            limits,
+            self._request_bytes,
+            debug=debug,
+            count=self.count,
+            settled=settled,
         )
         self.peer_lost = self.streams.peer_lost
-        self._request_bytes = RequestBytes(limits)
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
+        self._listeners: list[Listener] = []
+        self.watchdog = Watchdog(
+            clock, limits.blocked_after, self.was_blocked, self._has_input, self._caught_up
+        )
+        # The method whose handler was called last, and when.
+        self._handling: ServedMethod | None = None
+        self._began = 0.0
         self._control = ControlServices(self, self.streams)
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
         self._keeps_replies = limits.reply_cache is not None
@@ -137,16 +161,21 @@ class Dispatcher:
         """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
         method = self._by_path.get(head.path)
-        if method is None and self._control.serve(listener, key, head.path, body):
-            return
+        if method is None:
+            self._handling = None
+            if self._control.serve(listener, key, head.path, body):
+                return
         cache_key = None
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
-        refusal = None if is_repeat else self._refusal(method, request)
+        refusal = None if is_repeat else self._refusal(method, request, arrived)
         if method is None or refusal is not None:
+            if refusal is _MAY_BE_LATE:
+                listener.hold(key, _MAY_BE_LATE)
+                return
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         if head.open_stream is not None:
@@ -161,7 +190,7 @@ class Dispatcher:
         if self._admission.may_run(call.place):
             self._run(call)
         else:
-            self._queue(call)
+            self._queue(call, head.timeout_us, arrived)
 
     def _accept_stream(
         self,
@@ -196,7 +225,7 @@ class Dispatcher:
         if self._admission.may_run(call.place):
             self._run(call)
         else:
-            self._queue(call)
+            self._queue(call, head.timeout_us, arrived)
 
     def _is_first(self, call: ServedCall) -> bool:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""
@@ -217,11 +246,15 @@ class Dispatcher:
             call.listener.answer(call.key, decode_response(joined.header), joined.body)
         return False
 
-    def _queue(self, call: ServedCall) -> None:
+    def _queue(self, call: ServedCall, timeout_us: int | None, arrived: float) -> None:
         reason = self._admission.why_not(call.place)
         if reason is not None:
             self._answer(call, self._shed(reason))
             return
+        lain_us = self.watchdog.lain(arrived)
+        if lain_us and timeout_us is not None:
+            # Nobody may wait for it any more when there is a place.
+            call.begin_before(arrived + from_us(timeout_us - lain_us))
         call.wait_in_queue(self._open_calls)
         self._admission.enqueue(call.place, call)
 
@@ -237,6 +270,7 @@ class Dispatcher:
         if self._serving:
             return  # a handler that this has started has ended at once
         self._serving = True
+        self._handling = None  # what the time until now was spent on is not known
         try:
             while (call := self._admission.next_call()) is not None:
                 call.leave_queue()
@@ -244,7 +278,9 @@ class Dispatcher:
         finally:
             self._serving = False
 
-    def _refusal(self, method: ServedMethod | None, request: Request) -> ResponseHead | None:
+    def _refusal(
+        self, method: ServedMethod | None, request: Request, arrived: float
+    ) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
         head = request.head
         if self._draining:
@@ -256,11 +292,10 @@ class Dispatcher:
         if method.unary is not (head.open_stream is None):
             what = "does not stream" if method.unary else "streams"
             return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
-        if head.timeout_us == 0:
-            self.count("late request")
-            return ResponseHead(
-                Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
-            )
+        if head.timeout_us is not None and head.timeout_us <= self.watchdog.lain_us:
+            late = self._late(head.timeout_us, arrived)
+            if late is not None:
+                return late
         if len(request.body) > self._request_bytes.room:
             too_much = self._too_much(request.key[0], len(request.body))
             if too_much is not None:
@@ -276,6 +311,18 @@ class Dispatcher:
                 )
             return self.streams.may_open(head, method)
         return None
+
+    def _late(self, timeout_us: int, arrived: float) -> ResponseHead | None:
+        """Count a request that has no time left, or none for sure; its answer."""
+        if not timeout_us:
+            self.count("late request")
+            return ResponseHead(
+                Code.DEADLINE_EXCEEDED, "the request came too late; the call was not executed"
+            )
+        if timeout_us > self.watchdog.lain(arrived):
+            return None  # another one of its batch has blocked the reactor
+        self.count("request that may be late")
+        return _MAY_BE_LATE
 
     def _too_much(self, peer: bytes, size: int) -> ResponseHead | None:
         """Why a request of so many bytes is not taken on; None if it is."""
@@ -301,14 +348,20 @@ class Dispatcher:
 
     def _run(self, call: ServedCall) -> None:
         """Start the handler; most handlers are done before this returns."""
-        if call.deadline is not None and call.deadline <= self.clock.seconds():
+        now = self.clock.seconds()
+        if now > self.watchdog.late_after:
+            self.stood_still(now)
+        if call.deadline is not None and call.deadline <= now:
             # Other handlers have kept the reactor from calling _too_late().
             self.count("late request")
-            self._answer(call, _WAITED_TOO_LONG)
+            self._answer(call, _WAITED_TOO_LONG if call.end is None else _MAY_BE_LATE)
             if call.waited:
                 self._admission.waited_in_vain()
             return
-        method = call.method
+        if call.waited:
+            call.begin(self._open_calls)
+        self._handling = method = call.method
+        self._began = now
         try:
             request = call.take_request()
         except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
@@ -466,24 +519,52 @@ class Dispatcher:
     def _too_late(self, call: ServedCall) -> None:
         if call.settled:
             return
-        executed = "was not executed" if call.queued else "may have been executed"
-        self._answer(
-            call,
-            ResponseHead(
-                Code.DEADLINE_EXCEEDED,
-                f"the call's time was up on the server; it {executed}",
-                not_executed=call.queued,
-            ),
-        )
+        if not call.queued:
+            status = _TIME_IS_UP
+        else:
+            status = _WAITED_TOO_LONG if call.end is None else _MAY_BE_LATE
+        self._answer(call, status)
         self._interrupt(call, "its deadline has passed")
         if call.waited:
             self._admission.waited_in_vain()
+
+    # -- a reactor that stood still ----------------------------------------------------------
+
+    def watch(self, listener: Listener) -> None:
+        """Watch the reactor from now on, for what lies in a listener's socket."""
+        self._listeners.append(listener)
+        self.watchdog.start()
+
+    def stood_still(self, now: float) -> None:
+        """The watchdog's time is past since a message was read, or a place became free."""
+        seconds = self.watchdog.noticed(now)
+        handling, since = self._handling, now - self._began
+        if handling is not None and since <= seconds:  # it was called since the reactor was seen
+            self._tell_of_block(since, handling.path)
+        else:
+            self._tell_of_block(seconds, "")
+
+    def was_blocked(self, now: float) -> None:
+        """The watchdog's time is past, and it is not known by what."""
+        self._tell_of_block(self.watchdog.noticed(now), "")
+
+    def _tell_of_block(self, seconds: float, path: str) -> None:
+        self.count("reactor blocked")
+        self._watch.blocked(seconds, path)
+
+    def _has_input(self) -> bool:
+        return any(listener.has_input for listener in self._listeners)
+
+    def _caught_up(self) -> None:
+        for listener in self._listeners:
+            listener.release()
 
     # -- the end -----------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Take no more requests on."""
         self._draining = True
+        self.watchdog.catch_up_now()
 
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
@@ -497,6 +578,7 @@ class Dispatcher:
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
         self._open_calls.deadlines.close()
+        self.watchdog.stop()
         self._control.close()
         self.streams.close()
         self._replies.clear()

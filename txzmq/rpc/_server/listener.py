@@ -14,13 +14,14 @@ from txzmq.rpc._core.transport import SendResult, ServerTransport
 from txzmq.rpc._server.call import ServedCall
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.status import encode_reply
+from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 
-__all__ = ["Listener", "ListenerOwner"]
+__all__ = ["BacklogBytes", "Listener", "ListenerOwner"]
 
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
@@ -46,12 +47,30 @@ class ListenerOwner(Protocol):
         ...
 
     @property
+    def backlog(self) -> BacklogBytes:
+        """What waits for slow clients, over all listeners."""
+        ...
+
+    @property
     def batching(self) -> bool:
         """Whether several replies may travel as one message to clients that understand it."""
         ...
 
+    @property
+    def watchdog(self) -> Watchdog:
+        """Notices that the reactor stood still."""
+        ...
+
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
+        ...
+
+    def stood_still(self, now: float) -> None:
+        """The watchdog's time is past since a message was read."""
+        ...
+
+    def was_blocked(self, now: float) -> None:
+        """The watchdog's time is past, between two messages."""
         ...
 
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
@@ -79,38 +98,75 @@ class ListenerOwner(Protocol):
         ...
 
 
+class BacklogBytes:
+    """Counts what the messages cost that wait for slow peers, in bytes.
+
+    :ivar size: of all peers.
+    """
+
+    __slots__ = ("_limits", "size")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self.size = 0
+
+    def is_full(self, of_peer: int) -> bool:
+        """Whether a peer, for which so much waits, is to be given no more to wait for."""
+        limits = self._limits
+        return of_peer >= limits.backlog_per_peer or self.size >= limits.backlog
+
+    def why_not(self, of_peer: int, size: int) -> str | None:
+        """The limit that forbids one more message, in words; None if none does.
+
+        A part of each limit is for short ones only.
+        """
+        limits = self._limits
+        if size <= _SHORT:
+            return None
+        if of_peer + size + _OVERHEAD > limits.backlog_per_peer * 15 // 16:
+            return (
+                f"{of_peer} bytes of replies wait for this client on the server, which keeps "
+                f"{limits.backlog_per_peer} (ServerLimits.backlog_per_peer)"
+            )
+        if self.size + size + _OVERHEAD > limits.backlog * 15 // 16:
+            return (
+                f"{self.size} bytes of replies wait on the server for clients that do not read "
+                f"them, and it keeps {limits.backlog} (ServerLimits.backlog)"
+            )
+        return None
+
+
 class _Backlog:
     """Messages that a slow peer had no room for.
 
     :ivar size: what they cost, in bytes.
     """
 
-    __slots__ = ("_limit", "messages", "size")
+    __slots__ = ("_all", "messages", "size")
 
-    def __init__(self, limit: int) -> None:
-        """:param limit: bytes that they may cost."""
+    def __init__(self, all_: BacklogBytes) -> None:
+        """:param all_: counts those of all peers."""
         self.messages: deque[list[bytes]] = deque()
         self.size = 0
-        self._limit = limit
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the peer is to be given no more to wait for."""
-        return self.size >= self._limit
-
-    def fits(self, message: list[bytes]) -> bool:
-        """Whether there is room for a message; a part of the limit is for short ones only."""
-        size = sum(map(len, message))
-        return size <= _SHORT or self.size + size + _OVERHEAD <= self._limit * 15 // 16
+        self._all = all_
 
     def add(self, message: list[bytes]) -> None:
         """Put a message behind the others."""
         self.messages.append(message)
-        self.size += sum(map(len, message)) + _OVERHEAD
+        self._change(sum(map(len, message)) + _OVERHEAD)
 
     def sent(self) -> None:
         """The first message is on its way."""
-        self.size -= sum(map(len, self.messages.popleft())) + _OVERHEAD
+        self._change(-sum(map(len, self.messages.popleft())) - _OVERHEAD)
+
+    def drop(self) -> None:
+        """Nobody waits for them any more."""
+        self.messages.clear()
+        self._change(-self.size)
+
+    def _change(self, size: int) -> None:
+        self.size += size
+        self._all.size += size
 
 
 class Listener:
@@ -133,6 +189,8 @@ class Listener:
         self._companion: str | None = None
         #: Publishes those of them that are shared, to all clients at once; None if there is none.
         self.multicast: Publisher | None = None
+        # Refusals that wait until their requests may come again, by peer.
+        self._held: dict[bytes, list[tuple[CallKey, ResponseHead]]] = {}
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
         self._backlogs: dict[bytes, _Backlog] = {}
@@ -154,23 +212,30 @@ class Listener:
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
+        owner = self.owner
+        seconds, watchdog = owner.clock.seconds, owner.watchdog
         # One time for all requests of a batch: the handlers of the first use up time of the others.
-        arrived = self.owner.clock.seconds()
+        arrived = seconds()
+        if arrived > watchdog.late_after:
+            owner.was_blocked(arrived)
         if self._backlogs and self._takes_nothing(message):
             return
         if self.wire.is_batch(message):
-            accept = self.owner.accept
+            accept = owner.accept
             for event in self.wire.receive_batch(message):
                 if isinstance(event, Request):
                     accept(self, event, arrived)
                 else:
                     self._refuse(event)
-            return
-        single = self.wire.receive(message)
-        if isinstance(single, Request):
-            self.owner.accept(self, single, arrived)
-        elif single is not None:
-            self._refuse(single)
+        else:
+            single = self.wire.receive(message)
+            if isinstance(single, Request):
+                owner.accept(self, single, arrived)
+            elif single is not None:
+                self._refuse(single)
+        now = seconds()
+        if now > watchdog.late_after:
+            owner.stood_still(now)
 
     def _takes_nothing(self, message: list[bytes]) -> bool:
         """Whether so much waits for the sender that its message is dropped.
@@ -178,7 +243,7 @@ class Listener:
         An answer would have to wait, too. What it has sent before is answered.
         """
         backlog = self._backlogs.get(message[0]) if message else None
-        if backlog is None or not backlog.is_full:
+        if backlog is None or not self.owner.backlog.is_full(backlog.size):
             return False
         self.owner.count("request of a client whose backlog is full")
         return True
@@ -186,6 +251,29 @@ class Listener:
     def _refuse(self, refusal: Refusal) -> None:
         status = ResponseHead(refusal.code, refusal.reason, not_executed=True)
         self.answer(refusal.key, status)
+
+    def hold(self, key: CallKey, head: ResponseHead) -> None:
+        """Refuse a request when :meth:`release` is called, so that it comes again after that.
+
+        At once where so many of its peer's wait that more would take too much memory.
+        """
+        held = self._held.setdefault(key[0], [])
+        if len(held) < self.owner.limits.queued_per_peer:
+            held.append((key, head))
+        else:
+            self.answer(key, head)
+
+    def release(self) -> None:
+        """Answer what is held."""
+        held, self._held = self._held, {}
+        for refusals in held.values():
+            for key, head in refusals:
+                self.answer(key, head)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether messages have arrived that were not read yet."""
+        return self.transport is not None and self.transport.has_input()
 
     def peer_address(self, peer: bytes) -> str:
         """Where a peer connected from; empty if that is not known."""
@@ -200,8 +288,11 @@ class Listener:
     def peer_lost(self, peer: bytes) -> None:
         """End the calls of a client that has gone."""
         address = self._addresses.pop(peer, "")
+        self._held.pop(peer, None)
         self._outgoing.pop(peer, None)
-        self._backlogs.pop(peer, None)
+        backlog = self._backlogs.pop(peer, None)
+        if backlog is not None:
+            backlog.drop()
         calls = self.wire.lost(peer)
         self.owner.abandon(calls, "the client has gone")
         self.owner.peer_lost(peer)
@@ -255,7 +346,7 @@ class Listener:
         messages = self._messages(replies)
         for number, message in enumerate(messages):
             if self._send(message) is SendResult.BLOCKED:
-                self._backlogs[peer] = _Backlog(self.owner.limits.backlog)
+                self._backlogs[peer] = _Backlog(self.owner.backlog)
                 self._keep(peer, messages[number:])
                 self._retry_later()
                 return
@@ -290,17 +381,15 @@ class Listener:
         backlog = self._backlogs[peer]
         for message in messages:
             # A batch has no more than small replies of one turn.
-            whole = len(message) == _BATCH_PARTS or backlog.fits(message)
-            backlog.add(message if whole else self._shortened(message))
+            reason = None
+            if len(message) != _BATCH_PARTS:
+                reason = self.owner.backlog.why_not(backlog.size, sum(map(len, message)))
+            backlog.add(message if reason is None else self._shortened(message, reason))
 
-    def _shortened(self, message: list[bytes]) -> list[bytes]:
+    def _shortened(self, message: list[bytes], reason: str) -> list[bytes]:
         """The error that takes the place of a reply for which there is no room."""
         self.owner.count("reply over a slow client's backlog")
-        status = ResponseHead(
-            Code.RESOURCE_EXHAUSTED,
-            f"{self.owner.limits.backlog} bytes of replies wait for this client on the server "
-            "(ServerLimits.backlog); the call was executed",
-        )
+        status = ResponseHead(Code.RESOURCE_EXHAUSTED, f"{reason}; the call was executed")
         return [*message[:-2], encode_response(status), b""]
 
     def _send(self, message: list[bytes]) -> SendResult:
@@ -330,7 +419,7 @@ class Listener:
     @property
     def is_flushed(self) -> bool:
         """Whether all replies are on their way."""
-        return not self._backlogs and not self._outgoing
+        return not self._backlogs and not self._outgoing and not self._held
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -364,6 +453,8 @@ class Listener:
         """Send what can be sent, and close the socket and those of the publishers."""
         self.flush()
         self._retry.stop()
+        for backlog in self._backlogs.values():
+            backlog.drop()
         self._backlogs.clear()
         for publisher in (self.publisher, self.multicast):
             if publisher is not None:

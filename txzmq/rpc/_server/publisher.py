@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from txzmq._ordered_set import OrderedSet
-from txzmq.rpc._core.transport import PublisherTransport
+from txzmq.rpc._core.stream_state import ENDED
+from txzmq.rpc._core.transport import PublisherTransport, SubscriberConnection
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.response_stream import ServedStream
+from txzmq.rpc._server.subscriptions import Subscriptions
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc._wire.streams import SEPARATOR, encode
+from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["Publisher", "StreamTable"]
 
@@ -31,12 +34,15 @@ class Publisher:
         self,
         streams: StreamTable,
         flush_soon: Callable[[], None],
+        limits: ServerLimits,
+        count: Callable[[str], None],
         endpoint: str = "",
         *,
         multicast: bool = False,
     ) -> None:
         """
         :param flush_soon: has :meth:`flush` called when the turn ends.
+        :param count: counts something that was refused or dropped.
         :param endpoint: what clients are told to connect to; empty for where it listens.
         :param multicast: whether it reaches all at once, and is not told of subscriptions.
         """
@@ -52,6 +58,7 @@ class Publisher:
         self._bundle_of: dict[bytes, Bundle] = {}
         # Bundles that have something to publish.
         self._filled: OrderedSet[Bundle] = OrderedSet()
+        self._subscriptions = Subscriptions(self._is_used, limits, count)
 
     def opened(self, transport: PublisherTransport) -> None:
         """It has a socket."""
@@ -69,8 +76,13 @@ class Publisher:
 
     # -- subscriptions -----------------------------------------------------------------------
 
-    def allows(self, tag: bytes) -> bool:
+    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
         """Whether there is a stream with this topic, or a bundle."""
+        if connection is not None:
+            self._subscriptions.add(connection, tag)
+        return self._is_used(tag)
+
+    def _is_used(self, tag: bytes) -> bool:
         return self._streams.find(tag) is not None or self._find_bundle(tag) is not None
 
     def subscribed(self, tag: bytes) -> None:
@@ -79,8 +91,12 @@ class Publisher:
         if subscribed_to is not None:
             subscribed_to.subscribed()
 
-    def unsubscribed(self, tag: bytes) -> None:
+    def unsubscribed(self, tag: bytes, connection: SubscriberConnection | None) -> None:
         """A client has gone, or does not want a stream or a bundle any more."""
+        if connection is None:
+            self._subscriptions.somebody_has_gone()
+        else:
+            self._subscriptions.remove(connection, tag)
         subscribed_to = self._streams.find(tag) or self._find_bundle(tag)
         if subscribed_to is not None:
             subscribed_to.unsubscribed()
@@ -134,7 +150,7 @@ class Publisher:
 
     def _publish(self, stream: ServedStream) -> None:
         """Publish what a stream has, or put it into its bundle."""
-        if stream.gone:
+        if stream.state is ENDED:
             return  # it has ended since publish_soon()
         sender, transport = stream.sender, self._transport
         size = sender.size

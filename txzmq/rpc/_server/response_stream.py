@@ -2,7 +2,7 @@
 
 A stream lives from the answer to its opening call until its client has had its end. Its handler is
 asked for items when the client has subscribed, and while the window has room. What is published is
-kept until the client acknowledges it, the end like any item.
+kept until the client acknowledges it, the end like any item. docs/inside.md has its states.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from txzmq._guard import Guard
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.coroutines import CoroutineRunner, close_source
-from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._core.interceptors import start
+from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.request_stream import ReceivedRequests
 from txzmq.rpc._server.shared import SharedKey, SharedRequest, SharedRuns
@@ -198,13 +199,14 @@ class StreamOwner(Protocol):
         ...
 
 
-class ServedStream:
+class ServedStream(StreamLife):
     """A stream of responses, from the opening call until the client has had its end.
 
-    Its transitions, in the order of its life: :meth:`open`, :meth:`start` with the first
-    subscriber, items while there is room, :meth:`finish` when the handler ends or must end,
-    :meth:`remove` when the client has acknowledged the end. :meth:`cancel` ends it at any time for
-    good. A shared stream that has ended is kept for a while: nobody acknowledges it.
+    It is opening from :meth:`open` on; open from :meth:`start`, with the first sign of a
+    subscriber; ending from :meth:`finish`, when the handler ends or must end; ended from
+    :meth:`remove`, when the client has acknowledged the end. :meth:`cancel` ends it at any time for
+    good. A shared stream is kept for a while when it is ending: nobody acknowledges it. A handler
+    that goes on while its stream is ending or ended is :attr:`running`.
     """
 
     __slots__ = (
@@ -223,7 +225,6 @@ class ServedStream:
         "_surroundings",
         "bundle",
         "context",
-        "gone",
         "heard",
         "key",
         "opener",
@@ -232,7 +233,6 @@ class ServedStream:
         "running",
         "sender",
         "shared",
-        "started",
         "topic",
     )
 
@@ -261,10 +261,10 @@ class ServedStream:
         :param bundle: the streams of the client with which it may be published.
         :param shared: what calls with the same request have in common; None of a private stream.
         """
+        super().__init__()
         self._owner = owner
         self.publisher = publisher
-        # Any: of the method's responses. None when no item is taken any more: the stream has its
-        # end, or is gone.
+        # Any: of the method's responses. None when no item is taken any more: it is over.
         self._item_type: type[Any] | None = method.response_type
         self.context = context
         #: Given up when the handler is asked for items, and so are its surroundings.
@@ -282,10 +282,6 @@ class ServedStream:
         self.shared = shared
         #: Whether the handler has not ended; also before it is asked for the first item.
         self.running = True
-        #: Whether the handler has been asked for items, or never will be.
-        self.started = False
-        #: Whether the server does not have the stream any more.
-        self.gone = False
         # Whether anything was published.
         self._begun = False
         # Runs the coroutine that asks the handler for items, while it runs.
@@ -305,8 +301,8 @@ class ServedStream:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is a shared stream that has ended: nobody acknowledges the end."""
-        return self.shared is not None and self.sender.ended
+        """Whether it is a shared stream with its end, which nobody acknowledges."""
+        return self.shared is not None and self.state is ENDING
 
     # -- opening, and who subscribes ---------------------------------------------------------
 
@@ -320,9 +316,17 @@ class ServedStream:
         self._wait_for_subscriber()
 
     def _wait_for_subscriber(self) -> None:
+        self.wait_on(self._owner.limits.stream_grace)
+
+    def wait_on(self, seconds: float) -> None:
+        """Wait for a sign of a client, so long from now."""
         owner = self._owner
-        until = owner.clock.seconds() + owner.limits.stream_grace
-        self._grace_tick = owner.graces.set(self, until)
+        self._grace_tick = owner.graces.set(self, owner.clock.seconds() + seconds)
+
+    @property
+    def waits_until(self) -> float:
+        """When the time for a sign of a client is up, by the clock; it waits for one."""
+        return self._grace_tick * TICK
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a sign that what is published will arrive.
@@ -330,7 +334,7 @@ class ServedStream:
         Nothing but speed hangs on it: libzmq may lose it, and a stranger may send one.
         """
         self._stop_waiting()
-        if not self.started:
+        if self.state is OPENING:
             self.start()
         # So that the client hears that its subscription has arrived, and what it has missed.
         self._owner.greet(self)
@@ -379,7 +383,7 @@ class ServedStream:
 
     def start(self) -> None:
         """Ask the handler for items from now on."""
-        self.started = True
+        self._enter(OPEN)
         self._owner.claimed(self.key)
         self.key = ()
         source, self._source = self._source, None
@@ -503,7 +507,7 @@ class ServedStream:
     def acknowledge(self, sequence: int, peer: bytes) -> None:
         """A client has everything before an item."""
         owner, sender = self._owner, self.sender
-        if self.started:  # else nobody who says so can have heard anything of it
+        if self.state is not OPENING:  # else nobody can have heard anything of it
             self._stop_waiting()
         if self.shared is None:
             self.peer = peer
@@ -524,7 +528,7 @@ class ServedStream:
     def replay(self, sequence: int) -> Publication:
         """What a client asks for again, from an item on."""
         self._stop_waiting()
-        if not self.started:
+        if self.state is OPENING:
             self.start()  # the subscription is late or lost, or a group does not tell of it
         self.publisher.publish(self)
         self._owner.greet(self)  # whoever hears it has subscribed, and asks no more
@@ -560,7 +564,7 @@ class ServedStream:
         self.running = False
         owner.kept.forget(self)
         owner.handler_ended(self)
-        if self.gone or self.sender.ended:
+        if self.is_over:
             if isinstance(result, Failure):
                 log_late_failure(result, self.context)
         elif isinstance(result, Failure):
@@ -581,7 +585,9 @@ class ServedStream:
         limit = owner.limits.metadata_size
         if not check_size((*head.trailing, *head.initial), limit):
             head = too_much_metadata("response", limit)
-        self.sender.end(encode_reply(head)[0])
+        header = encode_reply(head)[0]
+        self._enter(ENDING)
+        self.sender.end(header)
         self._item_type = None
         owner.deadlines.remove(self, self._deadline_tick)
         if self.shared is not None:
@@ -593,7 +599,7 @@ class ServedStream:
 
     def time_is_up(self) -> None:
         """Its deadline has passed."""
-        if self.sender.ended or self.gone:
+        if self.is_over:
             return
         status = ResponseHead(
             Code.DEADLINE_EXCEEDED, "the stream's time was up on the server; it was cut short"
@@ -603,13 +609,13 @@ class ServedStream:
 
     def shut_down(self) -> None:
         """The server shuts down."""
-        if not self.sender.ended and not self.gone:
+        if not self.is_over:
             self.finish(ResponseHead(Code.UNAVAILABLE, "the server shut down", draining=True))
         self._interrupt("the server shuts down")
 
     def cancel(self, reason: str) -> None:
         """Nobody wants the stream any more."""
-        if self.gone:
+        if self.state is ENDED:
             return
         self.remove()
         self._interrupt(reason)
@@ -633,15 +639,14 @@ class ServedStream:
             self._runner.cancel()
         elif self._source is not None:  # nobody has subscribed
             source, self._source = self._source, None
-            self.started = True
             closing = Deferred.fromCoroutine(close_source(source))
             closing.addBoth(self.handler_ended)
 
     def remove(self) -> None:
         """The client has had the end, or nobody wants it: nothing is kept or published any more."""
-        if self.gone:
+        if self.state is ENDED:
             return
-        self.gone = True
+        self._enter(ENDED)
         self._item_type = None
         owner = self._owner
         owner.removed(self)

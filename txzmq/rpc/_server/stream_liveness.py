@@ -15,6 +15,7 @@ from typing import Final
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
+from txzmq.rpc._core.stream_state import ENDED, OPENING
 from txzmq.rpc._server.response_stream import ServedStream
 from txzmq.rpc._server.shared import SharedRuns
 
@@ -197,6 +198,11 @@ class Keepalive:
         if self._timer.is_running:
             self._heard[peer] = self._clock.seconds()
 
+    def has_heard(self, peer: bytes, since: float) -> bool:
+        """Whether a client has said something since then."""
+        last = self._heard.get(peer)
+        return last is not None and last >= since
+
     def _look_later(self) -> None:
         pause = self._silence / _LOOKS
         self._timer.start(pause)
@@ -216,10 +222,12 @@ class Keepalive:
         for stream in list(self._streams.values()):
             if stream.shared is not None:
                 self._look_at_run(stream, now, reactor_was_blocked, warned_of_run)
-            elif stream.started:
+            elif stream.state is not OPENING:
                 last = heard[stream.peer] = self._heard.get(stream.peer, now)
                 if stream not in self._unacknowledged:
                     self._check(stream, now - last, asked, warned)
+            elif stream.peer in self._heard:
+                heard[stream.peer] = self._heard[stream.peer]
         self._heard = heard
         if not self._streams:
             self.stop()
@@ -270,5 +278,5 @@ class Keepalive:
                 asks = True
                 if silent >= silence * 3 / 4:
                     self._warned_of_run.add((run, peer))
-        if asks and not run.gone:
+        if asks and run.state is not ENDED:
             run.publisher.heartbeat(run)

@@ -13,7 +13,9 @@ from txzmq._guard import Guard
 from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
-from txzmq.rpc._core.deadlines import Deadlines
+from txzmq.rpc._core.deadlines import TICK, Deadlines
+from txzmq.rpc._core.stream_state import ENDED, OPENING
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._server.call import StreamCall
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests
@@ -39,6 +41,8 @@ _log = Logger()
 _NO_PUBLISHER: Final = ResponseHead(
     Code.UNAVAILABLE, "this endpoint of the server has no publisher"
 )
+#: A timer that is later than so many seconds is so because the reactor was blocked.
+_BLOCKED: Final = 1.0
 
 
 class StreamRegistry:
@@ -49,12 +53,14 @@ class StreamRegistry:
         clock: Clock,
         guard: Guard,
         limits: ServerLimits,
+        request_bytes: RequestBytes,
         *,
         debug: bool,
         count: Callable[[str], None],
         settled: Callable[[], None],
     ) -> None:
         """
+        :param request_bytes: counts the requests of streams, too.
         :param debug: whether clients get the text of unexpected exceptions.
         :param count: counts something that was refused or dropped.
         :param settled: called when a stream has ended.
@@ -73,6 +79,8 @@ class StreamRegistry:
         self._lingering: OrderedSet[ServedStream] = OrderedSet()
         # By the call that opened them, until its client has subscribed.
         self._unclaimed: dict[CallKey, ServedStream] = {}
+        # Those that their clients had not come to within the grace, though they were alive.
+        self._late: OrderedSet[ServedStream] = OrderedSet()
         # Streams of requests, by the ids that their clients give them.
         self._requests: dict[bytes, ReceivedRequests] = {}
         # How many handlers have not ended.
@@ -83,8 +91,11 @@ class StreamRegistry:
         self._kept_of_peer: Counter[bytes] = Counter()
         self.shared: SharedRuns[ServedStream] = SharedRuns(limits.stream_grace)
         self.kept = KeptBytes(limits.streams_bytes)
+        self._request_bytes = request_bytes
+        # Whose request each stream holds, and how many bytes.
+        self._held: dict[ServedStream, tuple[bytes, int]] = {}
         self.deadlines: Deadlines[ServedStream] = Deadlines(clock, ServedStream.time_is_up)
-        self.graces: Deadlines[ServedStream] = Deadlines(clock, ServedStream.grace_is_over)
+        self.graces: Deadlines[ServedStream] = Deadlines(clock, self._grace_is_over)
         self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
         self._heartbeats = Heartbeats(clock, limits.stream_silence)
         self.published = self._heartbeats.watch
@@ -191,7 +202,21 @@ class StreamRegistry:
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
         self._add(stream, call.deadline)
+        if not call.method.request_streaming:  # else it is read item by item
+            self._hold(stream, peer, call.size)
         return stream
+
+    def _hold(self, stream: ServedStream, peer: bytes, size: int) -> None:
+        """Count the request of a stream, which its handler has, as long as there is the stream."""
+        if size:
+            self._held[stream] = peer, size
+            self._request_bytes.change(peer, size)
+
+    def _let_go(self, stream: ServedStream) -> None:
+        """Count the request no more, if nothing is left of the stream."""
+        if stream.state is ENDED and not stream.running and stream in self._held:
+            peer, size = self._held.pop(stream)
+            self._request_bytes.change(peer, -size)
 
     def _sender(self, wanted: OpenStream, first: int) -> Sender:
         """The window of a private stream: what its client wants, within the limits."""
@@ -242,6 +267,7 @@ class StreamRegistry:
             return self._refuse(refusal)
         if run is None:
             run = self._begin_run(publisher, wanted)
+            self._hold(run, peer, call.size)
         self.shared.join(run, call.key, self.clock.seconds())
         return self._opened(run)._replace(initial=run.context.initial_metadata)
 
@@ -359,7 +385,10 @@ class StreamRegistry:
 
     def claimed(self, key: CallKey) -> None:
         """The client has subscribed to the stream of this opening call."""
-        self._unclaimed.pop(key, None)
+        stream = self._unclaimed.pop(key, None)
+        if stream is not None:
+            self._keepalive.heard(stream.peer)
+            self._late.discard(stream)
 
     def handler_ended(self, stream: ServedStream) -> None:
         """The handler of a stream has ended."""
@@ -367,6 +396,7 @@ class StreamRegistry:
         self._lingering.discard(stream)
         if stream.shared is None:
             _decrement(self._running_of_peer, stream.opener)
+        self._let_go(stream)
 
     def removed(self, stream: ServedStream) -> None:
         """A stream has come to its end on both sides, or was cancelled."""
@@ -378,8 +408,32 @@ class StreamRegistry:
         if stream.shared is None:
             _decrement(self._kept_of_peer, stream.opener)
         self._unclaimed.pop(stream.key, None)
+        self._late.discard(stream)
         self._heartbeats.forget(stream)
         self._greetings.forget(stream)
+        self._let_go(stream)
+
+    def _grace_is_over(self, stream: ServedStream) -> None:
+        """End a stream for which nobody has come, unless its client may still be about to."""
+        more = self.limits.stream_silence - self.limits.stream_grace
+        is_new = stream.shared is None and stream.state is OPENING and stream not in self._late
+        if is_new and more > 0 and self._may_come(stream):
+            self._late.add(stream)
+            stream.wait_on(more)
+        else:
+            stream.grace_is_over()
+
+    def _may_come(self, stream: ServedStream) -> bool:
+        """Whether the client of a new stream is alive, or has said what was not read yet.
+
+        A client that opens thousands at once, or whose machine is busy, comes to them one after the
+        other, and says something else meanwhile.
+        """
+        due = stream.waits_until
+        if self.clock.seconds() - due > _BLOCKED:
+            return True
+        opened = due - self.limits.stream_grace
+        return self._keepalive.has_heard(stream.peer, opened + 2 * TICK)
 
     # -- the end -----------------------------------------------------------------------------
 
