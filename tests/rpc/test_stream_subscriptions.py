@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from tests.field.proxy import Proxy
 from tests.rpc.service import text
 from tests.rpc.streaming import COUNT, TICKS, Reader, Streaming
-from tests.support import Loop
+from tests.support import PATIENCE, Loop
 from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqXSubConnection
 from txzmq.rpc import Channel, Context, Server, ServerLimits, SocketOptions
 from txzmq.rpc.transport import SubscriberHandler, SubscriberTransport, ZmqNetwork
@@ -84,6 +84,10 @@ class Both:
         self.network = ProxiedPublishers(self.clients, SocketOptions(send_high_water_mark=10))
         self.channel = Channel(self.network, self.endpoint)
 
+    def read(self) -> Reader:
+        """Read a stream that a busy machine may take long to open, and PyPy at first anyway."""
+        return Reader(self.channel.unary_stream(COUNT, text("1"), timeout=PATIENCE))
+
     async def close(self) -> None:
         self.channel.close()
         await self.loop.until(lambda: not self.server.running)
@@ -97,7 +101,7 @@ class Both:
 def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
     async def main() -> int:
         both = Both(one_loop, Waiting())
-        readers = [Reader(both.channel.unary_stream(COUNT, text("1"))) for _ in range(4_000)]
+        readers = [both.read() for _ in range(4_000)]
         await one_loop.until(lambda: all(reader.items for reader in readers))
         begun = len(readers)
         await both.close()
@@ -114,7 +118,7 @@ def test_many_streams_all_go_on_after_the_publishers_connection_was_cut(one_loop
     async def main() -> None:
         handler = OnDemand()
         both = Both(one_loop, handler)
-        readers = [Reader(both.channel.unary_stream(COUNT, text("1"))) for _ in range(1_500)]
+        readers = [both.read() for _ in range(1_500)]
         await one_loop.until(lambda: len(handler.waiting) == 1_500)
         for expected in (["0"], ["0", "1"], ["0", "1", "2"]):
             handler.give()
