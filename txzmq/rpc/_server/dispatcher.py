@@ -599,6 +599,7 @@ class Dispatcher:
         """Leave nothing behind, in the reactor or here."""
         self._open_calls.deadlines.close()
         self.watchdog.stop()
+        self._listeners.clear()
         self._control.close()
         self.streams.close()
         self._replies.clear()

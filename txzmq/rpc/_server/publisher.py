@@ -188,10 +188,11 @@ class Publisher:
     def closed(self) -> None:
         """The socket was closed by somebody else."""
         self._transport = None
+        self._subscriptions.clear()
 
     def close(self) -> None:
         """Publish what is left, and close the socket."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
-            self._transport = None
+            self.closed()

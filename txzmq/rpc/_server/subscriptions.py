@@ -83,6 +83,12 @@ class Subscriptions:
             if not subscriber.tags:
                 del self._subscribers[connection]
 
+    def clear(self) -> None:
+        """The publisher is closed: there are none any more."""
+        self._subscribers.clear()
+        self._ended.clear()
+        self._size = self._undone = 0
+
     def somebody_has_gone(self) -> None:
         """A subscription was undone since its connection has ended; it is not told which."""
         self._undone += 1
