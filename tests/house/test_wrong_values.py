@@ -245,8 +245,8 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing".split(), _ENUM
     ),
     **dict.fromkeys(
-        "ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall Context "
-        "ServiceConfigError".split(),
+        "CallRecord ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall "
+        "Context ServiceConfigError".split(),
         _TOLD,
     ),
     "FakeCaller": "made by generated constructors, whose parameters checkers check",

@@ -14,6 +14,7 @@ from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.support import error_of
 from txzmq.rpc import (
     Channel,
+    Code,
     ConnectivityState,
     LeastLoaded,
     PickFirst,
@@ -22,6 +23,7 @@ from txzmq.rpc import (
     Unavailable,
 )
 from txzmq.rpc._core.backoff import Backoff
+from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.transport import SendResult
 from txzmq.testing import MemoryNetwork
 
@@ -134,6 +136,27 @@ def test_a_removed_endpoint_goes_however_its_last_call_ends(end: str) -> None:
     assert line not in network.open
     network.advance(60)
     assert [made.address for made in network.made] == ["tcp://a", "tcp://b"]
+    channel.close()
+
+
+def test_a_server_that_comes_after_one_that_shut_down_is_used() -> None:
+    network, channel, line = ready()
+    call(channel)
+    network.run()
+    notice = line.requests[0][0][:8] + bytes(8)
+    head = encode_response(ResponseHead(Code.OK, draining=True))
+    line.handler.received([notice, b"", head, b""])
+    assert channel.state is CONNECTING
+    line.handler.disconnected()
+    network.advance(1)
+    (line,) = network.open
+    line.handler.connected()
+    for number in range(2):
+        made = call(channel)
+        network.run()
+        line.answer(number)
+        assert result(made) == text("x")
+    assert channel.state is READY
     channel.close()
 
 

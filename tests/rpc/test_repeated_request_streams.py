@@ -317,7 +317,7 @@ def test_an_acknowledgement_that_an_earlier_attempt_asked_for_is_not_waited_for(
 def test_what_can_not_be_sent_again_is_not_kept(make: Worlds) -> None:
     world = make(Chatting(0))
     stream = world.chat(texts(3))
-    requests: Requests = stream._core._requests
+    requests: Requests = stream._core.requests
     assert [requests.are_held] == [True]
     reading = Deferred.fromCoroutine(first_of(stream))
     world.network.run()

@@ -14,6 +14,7 @@ from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Waiting, World, closing, text
 from tests.rpc.streaming import COLLECT, COUNT, TICKS, Endless, Reader, StreamWorld, join
 from txzmq.rpc import Channel, Code, Context, ResourceExhausted, ServerLimits
+from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._wire.control import SEND
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc.v1.streams_pb2 import SendRequest
@@ -230,6 +231,20 @@ def test_items_of_a_call_that_ends_are_given_back() -> None:
     sending.open(ONE)
     sending.send(ONE, 1, *[ITEM] * 10)
     assert held(sending.world) != []
+    sending.close()
+
+
+def test_few_bytes_of_a_stream_are_not_counted_and_many_are() -> None:
+    """As many as a call costs anyway; but where limits are small, each counts."""
+    assert RequestBytes(ServerLimits(request_bytes=3 * SIZE)).slack < SIZE
+    sending = Sending()
+    slack = RequestBytes(ServerLimits()).slack
+    sending.open(ONE)
+    sent = 0
+    while not held(sending.world):
+        sent += 1
+        sending.send(ONE, sent, ITEM)
+    assert slack < sent * len(ITEM) <= slack + len(ITEM)
     sending.close()
 
 

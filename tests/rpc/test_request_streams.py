@@ -30,6 +30,7 @@ from txzmq.rpc._server.request_stream import ReceivedRequests, Replies
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.v1.streams_pb2 import SendRequest
+from txzmq.testing import MessageKind
 
 
 @pytest.fixture
@@ -328,3 +329,21 @@ def test_interceptors_see_the_streams(make: Worlds) -> None:
     assert world.network.result(world.collect(texts(2))).value == "0,1,added"
     with pytest.raises(PermissionDenied):
         world.network.result(world.collect(texts(2), metadata={"user": "stranger"}))
+
+
+def test_what_is_acknowledged_is_not_asked_about_any_more(make: Worlds) -> None:
+    world, source = make(join), Source()
+    world.collect(source()).addErrback(lambda _: None)
+    world.network.run()
+    source.give("1")
+    world.network.advance(3)
+    carry, sent = world.network.carry, 0
+
+    def counted(arrive: Any, kind: MessageKind, parts: Any) -> None:
+        nonlocal sent
+        sent += kind is MessageKind.REQUEST
+        carry(arrive, kind, parts)
+
+    world.network.carry = counted  # type: ignore[method-assign]  # there is no other place to look
+    world.network.advance(8)
+    assert sent <= 1

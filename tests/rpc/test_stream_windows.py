@@ -11,7 +11,16 @@ from twisted.internet.defer import Deferred
 
 from tests.rpc.raw import Deaf
 from tests.rpc.service import made, text
-from tests.rpc.streaming import Endless, Reader, StreamWorld, Worlds, numbers, returning, streams_of
+from tests.rpc.streaming import (
+    Endless,
+    Reader,
+    StreamWorld,
+    Worlds,
+    following,
+    numbers,
+    returning,
+    streams_of,
+)
 from txzmq.rpc import Code, Context, ResourceExhausted, ServerLimits
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc._wire.streams import Sender, encode, new_topic
@@ -184,6 +193,24 @@ def test_a_small_window_of_the_server_is_acknowledged_in_time_too(
 ) -> None:
     reader = make(limits=limits).run(10)
     assert (reader.items, reader.ended) == (numbers(10), "well")
+
+
+def test_what_is_acknowledged_is_what_was_read(make: Worlds) -> None:
+    asked: list[int] = []
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        for number in range(100):
+            asked.append(number)
+            yield text(str(number))
+
+    world = make(handler, stream_window=4)
+    stream = world.open()
+    world.network.run()
+    before = len(asked)
+    for _ in range(2):
+        world.network.result(following(stream))
+    world.network.run()
+    assert len(asked) == before + 2
 
 
 def test_an_end_is_acknowledged_at_once(make: Worlds) -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import LogLevel, formatEvent
 
 from tests.rpc.service import made, text
 from tests.rpc.streaming import PUBLISHER, TICKS, Endless, Reader, StreamWorld, Worlds, numbers
 from tests.support import Logged
 from txzmq.rpc import (
     Context,
+    Internal,
     PermissionDenied,
     ResourceExhausted,
     ResponseMetadata,
     ServerProceed,
-    Unknown,
 )
 
 
@@ -241,7 +242,8 @@ def test_a_shared_run_of_nothing_that_can_be_iterated_is_told_to_its_callers(
     world = make(handler)
     readers = [Reader(world.channel.unary_stream(TICKS, text("x"))) for _ in range(2)]
     world.network.run()
-    assert [type(reader.ended) for reader in readers] == [Unknown, Unknown]
-    assert [str(error) for error in logged.failures()] == [
-        "/test.Streaming/Ticks returned no iterable"
-    ]
+    assert [type(reader.ended) for reader in readers] == [Internal, Internal]
+    assert not logged.failures()
+    lines = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert len(lines) == 1
+    assert "returned StringValue, not an iterable of StringValue" in lines[0]

@@ -158,8 +158,6 @@ class Server:
         """
         self._guard.check()
         _check.boolean("insecure", insecure)
-        if advertise is not None:
-            _check.text("advertise", advertise, "an address")
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         self._check(address, publisher, advertise, multicast)

@@ -216,9 +216,10 @@ class _Each:
 
     def when(self, reading: Deferred[None]) -> Deferred[None]:
         """What the user gets for the coroutine that reads."""
-        self._done = Deferred(lambda _: reading.cancel())
-        reading.addCallbacks(self._done.callback, self._failed)
-        return self._done
+        done: Deferred[None] = Deferred(lambda _: reading.cancel())
+        self._done = done
+        reading.addCallbacks(done.callback, self._failed)
+        return done
 
     def _failed(self, failure: Failure) -> None:
         done = self._done

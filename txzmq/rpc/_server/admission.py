@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc.limits import ServerLimits
@@ -16,6 +16,8 @@ C = TypeVar("C")
 # Not a deque: a client may cancel thousands of calls at once that stand anywhere in it.
 _Queue: TypeAlias = OrderedSet[C]
 
+#: Bytes of a stream of requests that are not worth counting.
+_SLACK: Final = 4096
 
 #: Whose call, and of which method: the peer's routing id, and the method's path. A plain tuple:
 #: each call has one.
@@ -160,14 +162,18 @@ class RequestBytes:
 
     :ivar size: bytes of all peers.
     :ivar room: bytes that a request may have for which no limit has to be looked at.
+    :ivar slack: bytes that a stream may hold and not count: as many as a call costs anyway. To
+        count each item of a stream on which there is one at a time would cost more than to read it.
     """
 
-    __slots__ = ("_limits", "_of_peer", "room", "size")
+    __slots__ = ("_limits", "_of_peer", "room", "size", "slack")
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._of_peer: dict[bytes, int] = {}
         self.size = 0
+        least = min(limits.request_bytes, limits.request_bytes_per_peer)
+        self.slack = min(_SLACK, least // 1024)
         self._set_room()
 
     def _set_room(self) -> None:

@@ -50,6 +50,7 @@ class ReceivedRequests(RequestStream[Any]):
         "_peer",
         "_request_bytes",
         "_size",
+        "_slack",
         "_taken",
         "_waiter",
         "id",
@@ -74,8 +75,9 @@ class ReceivedRequests(RequestStream[Any]):
         self._items: deque[bytes] = deque()
         self._size = 0
         # Where the items' bytes are counted, for whom, and how many were: often more than are left,
-        # since the reader takes one at a time.
+        # since the reader takes one at a time, or fewer by no more than the slack.
         self._request_bytes: RequestBytes | None = None
+        self._slack = 0
         self._peer = b""
         self._counted = 0
         # The number of the item that comes next.
@@ -93,6 +95,7 @@ class ReceivedRequests(RequestStream[Any]):
     def count_by(self, request_bytes: RequestBytes, peer: bytes) -> None:
         """Have the items that were not read count as a peer's."""
         self._request_bytes = request_bytes
+        self._slack = request_bytes.slack
         self._peer = peer
 
     def _count(self) -> None:
@@ -119,7 +122,8 @@ class ReceivedRequests(RequestStream[Any]):
             if request.end:
                 self._end = StopAsyncIteration()
             self._check(items)
-            self._count()
+            if abs(self._size - self._counted) > self._slack:
+                self._count()
         if request.acknowledge:
             self._acknowledge_at(request.sequence + len(request.items) - 1, replies, key)
         if items or request.end:
@@ -146,8 +150,9 @@ class ReceivedRequests(RequestStream[Any]):
                 )
             )
             return
-        if items and self._request_bytes is not None:
-            reason = self._request_bytes.why_not(self._peer, size - self._counted)
+        more = size - self._counted
+        if items and more > self._slack and self._request_bytes is not None:
+            reason = self._request_bytes.why_not(self._peer, more)
             if reason is not None:
                 self._fail(ResourceExhausted(reason))
 
@@ -201,7 +206,7 @@ class ReceivedRequests(RequestStream[Any]):
                 raise
         item = self._items.popleft()
         self._size -= len(item)
-        if not self._items:
+        if self._counted and not self._items:
             self._count()
         self._taken += 1
         if self._taken == self._next_answer:
