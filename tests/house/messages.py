@@ -23,18 +23,21 @@ class Text(NamedTuple):
         return f"{self.where}: {self.words}"
 
 
-def texts() -> list[Text]:
-    """Every text in the code of ``txzmq`` that is no docstring, and no words of an assertion."""
+def texts(words: int = _WORDS) -> list[Text]:
+    """Every text in the code of ``txzmq`` that is no docstring, and no words of an assertion.
+
+    :param words: so many in a row make a text.
+    """
     return [
         text
         for path in sorted((ROOT / "txzmq").rglob("*.py"))
         # Facades list names; what is generated has its messages from the generator.
         if not path.stem.endswith(("_pb2", "_txzmq", "__init__")) and "testing" not in path.stem
-        for text in _texts(path.relative_to(ROOT).as_posix(), ast.parse(path.read_bytes()))
+        for text in _texts(path.relative_to(ROOT).as_posix(), ast.parse(path.read_bytes()), words)
     ]
 
 
-def _texts(module: str, tree: ast.Module) -> Iterator[Text]:
+def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
     """In one module."""
     passed_over = set(_passed_over(tree))
     for node in ast.walk(tree):
@@ -43,7 +46,7 @@ def _texts(module: str, tree: ast.Module) -> Iterator[Text]:
         if node in passed_over or node.value == ast.get_docstring(tree, clean=False):
             continue
         for piece in _pieces(node.value):
-            if len(piece.split()) >= _WORDS and "\n" not in piece and " | " not in piece:
+            if len(piece.split()) >= words and "\n" not in piece and " | " not in piece:
                 yield Text(f"{module}:{node.lineno}", piece)
 
 

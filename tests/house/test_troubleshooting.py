@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import pytest
 
@@ -55,13 +56,98 @@ def test_messages_are_found_wherever_they_are_made() -> None:
         assert known in words
 
 
-def rows() -> list[list[str]]:
-    table = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
+# -- and nothing is there that no code says -----------------------------------------------------
+
+#: What strips pieces of messages of their punctuation, as tests.house.messages does.
+_MARKS = " :;,.()'\"[]"
+
+
+def quoted(page: str) -> list[str]:
+    """The pieces between what differs, of all that stands in backticks where messages stand.
+
+    That is the first column of tables, and the list at the end, which is no table.
+    """
+    _, _, listed = page.partition("\n## The other side breaks the protocol\n")
+    places = [row[0] for row in rows(page)] + [listed]
+    return [
+        piece.strip(_MARKS)
+        for place in places
+        for message in re.findall(r"`([^`]*)`", place)
+        for piece in searchable(message).split("…")
+    ]
+
+
+def bare(text: str) -> str:
+    """The words of a text without punctuation, with a space around them to be found as a whole."""
+    return f" {' '.join(word.strip(_MARKS) for word in text.split())} "
+
+
+class Made:
+    """What messages can be put together from."""
+
+    def __init__(self, made: Iterable[str]) -> None:
+        known = [bare(searchable(text)) for text in made]
+        self._whole = set(known)
+        self._joined = "\n".join(known)
+
+    def makes(self, piece: str) -> bool:
+        """Whether a piece consists of texts: of whole ones, or of three words in a row.
+
+        Such as "the handler was cancelled" and "; the server logged it as". A text of a single word
+        counts at the ends only, where names of parameters are.
+        """
+        words = bare(piece).split()
+        reached = {0}  # so many words can be made
+        for start in range(len(words)):
+            if start not in reached:
+                continue
+            for end in range(start + 1, len(words) + 1):
+                run, length = f" {' '.join(words[start:end])} ", end - start
+                inside = start > 0 and end < len(words)
+                if (length >= 3 and run in self._joined) or (
+                    run in self._whole and not (length == 1 and inside)
+                ):
+                    reached.add(end)
+        return len(words) in reached
+
+
+def test_every_message_on_the_page_is_made_somewhere() -> None:
+    """What is listed here is said by no code any more: correct the row, or remove it."""
+    made = Made(text.words for text in texts(1))
+    pieces = [piece for piece in quoted(PAGE.read_text("utf-8")) if len(piece.split()) >= 3]
+    gone = [piece for piece in pieces if not made.makes(piece)]
+    assert not gone, "no code says:\n" + "\n".join(gone)
+
+
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [
+        ("the moon is full", True),
+        ("moon is full", True),
+        ("the moon is full; look at it", True),
+        ("the moon is new", False),
+        ("moon is full of cheese", False),
+        ("the moon is full look", False),
+        ("the moon is fuller", False),
+        ("the moon is full but", True),
+        ("the moon is full but look at it", False),
+    ],
+)
+def test_a_message_may_be_put_together(piece: str, expected: bool) -> None:
+    made = Made(["the moon is full", "look at it", "but"])
+    assert made.makes(piece) is expected
+
+
+# -- the rows -----------------------------------------------------------------------------------
+
+
+def rows(page: str) -> list[list[str]]:
+    table = [line for line in page.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
     return [row for row in cells if row[0] not in ("message", "symptom")]
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:40])
+@pytest.mark.parametrize("row", rows(PAGE.read_text("utf-8")), ids=lambda row: row[0][:40])
 def test_every_row_says_what_it_means_or_what_to_do(row: list[str]) -> None:
     assert len(row) == 3, row
     assert any(row[1:])

@@ -1,13 +1,13 @@
-"""What is said of what users give: beside the parameter, the way out.
+"""What is said of what users give, where more than an error at the call is due.
 
-That every wrong value is told with the name of its parameter is tried in tests/house; here are the
-mistakes that people make, and the words that help.
+Warnings, what one object may serve, streams that are used in another way, and programs in which
+nothing can run. Mistakes that are told at once are in test_mistakes.py.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -20,24 +20,16 @@ from tests.rpc.ends import Outcome
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, made, text
 from tests.rpc.streaming import COLLECT, StreamWorld, Worlds
 from tests.support import Logged
-from txzmq import ZmqFactory
 from txzmq.rpc import (
-    Blocking,
     Channel,
     Context,
-    Liveness,
     Method,
-    NotFound,
-    RoundRobin,
-    RpcError,
     Server,
     ServerLimits,
     Service,
-    SocketOptions,
     StreamWriter,
 )
 from txzmq.rpc.method import importing, require_caller
-from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
 
 
@@ -52,161 +44,6 @@ def server(*services: Any, **options: Any) -> Server:
 def untyped(thing: Any) -> Any:
     """The same, for callers whose code no checker sees."""
     return thing
-
-
-def one_argument(call: Any) -> Any:
-    return call
-
-
-def of_a_client(call: Any, proceed: Any) -> Any:
-    return proceed(call)
-
-
-class Short(Echo):
-    def echo(self, request: StringValue) -> StringValue:  # type: ignore[override]  # that is what is tried
-        return request
-
-
-class Misnamed:
-    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
-
-    def ehco(self, request: StringValue, context: Context) -> StringValue:
-        return request
-
-
-MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
-    "arguments in wrong order": (
-        lambda: untyped(Channel)(ADDRESS, MemoryNetwork()),
-        f"factory must be a ZmqFactory or a network, not '{ADDRESS}'; it comes first",
-    ),
-    "the factory's class": (
-        lambda: untyped(Channel)(ZmqFactory, ADDRESS),
-        (
-            "factory must be a ZmqFactory or a network, not the class ZmqFactory; pass an "
-            "instance, ZmqFactory(...)"
-        ),
-    ),
-    "a policy by its name": (
-        lambda: channel(policy="roundrobin"),
-        (
-            "policy must be a balancing policy, such as RoundRobin(), not 'roundrobin'; did you "
-            "mean RoundRobin()?"
-        ),
-    ),
-    "the policy's class": (
-        lambda: channel(policy=RoundRobin),
-        "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin",
-    ),
-    "a negative timeout": (
-        lambda: channel(timeout=-1),
-        "timeout must be a number above 0, not -1",
-    ),
-    "no end of a timeout": (
-        lambda: channel(timeout=float("inf")),
-        "timeout must be a number above 0; for no limit it is None",
-    ),
-    "interceptors that are strings": (
-        lambda: channel(interceptors=["log"]),
-        "interceptors[0] must be a function of (call, proceed), not 'log'",
-    ),
-    "an interceptor outside of a list": (
-        lambda: channel(interceptors=one_argument),
-        (
-            "interceptors must be a sequence of functions of (call, proceed), not an object of "
-            "type function: put it in a list"
-        ),
-    ),
-    "an interceptor of the other side": (
-        lambda: server(Echo(), interceptors=[of_a_client]),
-        (
-            "interceptors[0] must be a function of (request, context, proceed), and takes "
-            "(call, proceed)"
-        ),
-    ),
-    "a service class": (
-        lambda: server(Echo),
-        "services[0] must be a service, not the class Echo; pass an instance, Echo()",
-    ),
-    "a service outside of a list": (
-        lambda: untyped(Server)(MemoryNetwork(), Echo()),
-        (
-            "services must be a sequence of services, not an object of type Echo; put the instance "
-            "in a list"
-        ),
-    ),
-    "something that is no service": (
-        lambda: server(object()),
-        (
-            "services[0] must be a service, not an object of type object, which is no subclass of "
-            "a generated <Service>Base"
-        ),
-    ),
-    "a handler of wrong arity": (
-        lambda: server(Short()),
-        "services: Short.echo must take a request and a context, and takes (request)",
-    ),
-    "a handler with another name": (
-        lambda: server(Misnamed()),
-        "services: Misnamed.echo is no method, and /test.Echo/Echo needs one; did you mean ehco?",
-    ),
-    "a limit below 0": (
-        lambda: ServerLimits(running=-1),
-        "running must be an integer of 0 or more, not -1",
-    ),
-    "a limit of no method": (
-        lambda: ServerLimits(running_per_method={"Echo": 1}),
-        "running_per_method takes the paths of methods, /package.Service/Method, and not 'Echo'",
-    ),
-    "a ping later than death": (
-        lambda: Liveness(ping_interval=30),
-        "ping_interval must be at most dead_after (20.0), not 30",
-    ),
-    "an option past libzmq's": (
-        lambda: SocketOptions(backlog=2**31),
-        "backlog must be an integer from 1 to 214748364, not 2147483648",
-    ),
-    "an exception as message": (
-        lambda: untyped(NotFound)(KeyError("x")),
-        "the message of NotFound must be str, not an object of type KeyError",
-    ),
-    "a message without a code": (
-        lambda: untyped(RpcError)("no such user"),
-        "RpcError takes a code first, not 'no such user'",
-    ),
-    "a client made with an address": (
-        lambda: untyped(ControlClient)(ADDRESS),
-        (
-            f"the channel of ControlClient must be a Channel, not '{ADDRESS}': "
-            f"ControlClient(Channel(factory, '{ADDRESS}'))"
-        ),
-    ),
-    "a client for a channel": (
-        lambda: untyped(Blocking)(ControlClient(channel())),
-        (
-            "owner must be a Channel or ZmqFactory, not an object of type ControlClient; a client "
-            "is made with its channel"
-        ),
-    ),
-    "a call in place of a method": (
-        lambda: untyped(Blocking(channel()))(Deferred()),
-        (
-            "function must be a method of a client, not an object of type Deferred; pass the "
-            "method and its arguments, and do not call it yourself"
-        ),
-    ),
-    "text as an error": (
-        lambda: untyped(StreamWriter()).fail("text"),
-        "error must be an exception, not 'text'",
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_in_words_that_help(mistake: str) -> None:
-    make, words = MISTAKES[mistake]
-    with pytest.raises((TypeError, ValueError)) as caught:
-        make()
-    assert str(caught.value) == words
 
 
 def test_what_stands_for_a_channel_may_have_one_kind_of_call() -> None:

@@ -125,6 +125,7 @@ def test_a_response_of_a_wrong_type(
     outcome = Outcome(world.collect(texts(1)))
     world.network.advance(1)
     assert type(outcome.end) is Internal
+    assert outcome.end.message == "the handler returned a wrong type"
     assert lines(logged) == [f"/test.Streaming/Collect: Streaming.collect {said}"]
     assert not logged.failures()
 
@@ -141,6 +142,8 @@ def test_a_stream_of_a_wrong_type(
     outcome = read(opened)
     world.network.advance(1)
     assert type(outcome.end) is Internal
+    what_it_did = "gave an item of" if said.startswith("gave") else "returned"
+    assert outcome.end.message == f"the handler {what_it_did} a wrong type"
     name = "Ticks" if shared else "Count"
     (line,) = lines(logged)
     assert line.startswith(f"/test.Streaming/{name}: Streaming.{name.lower()} {said}")
@@ -184,6 +187,7 @@ def test_what_an_interceptor_returns_is_said_of_it(
         outcome = read(world.channel.unary_stream(TICKS, text("1")))
     world.network.advance(1)
     assert type(outcome.end) is Internal
+    assert outcome.end.message == "an interceptor returned a wrong type"
     (line,) = lines(logged)
     assert line.startswith(
         f"/test.Streaming/{method.capitalize()}: an interceptor of Streaming.{method} returned "

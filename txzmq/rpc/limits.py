@@ -165,10 +165,22 @@ class ServerLimits:
 
 #: The limits of a :class:`ServerLimits` that may be 0, so that there is nothing of it.
 _COUNTS: Final = (
-    "running running_per_peer queued queued_per_peer request_bytes request_bytes_per_peer backlog "
-    "backlog_per_peer stray_subscriptions stray_subscriptions_per_peer metadata_size streams "
-    "streams_per_peer subscribers streams_bytes"
-).split()
+    "running",
+    "running_per_peer",
+    "queued",
+    "queued_per_peer",
+    "request_bytes",
+    "request_bytes_per_peer",
+    "backlog",
+    "backlog_per_peer",
+    "stray_subscriptions",
+    "stray_subscriptions_per_peer",
+    "metadata_size",
+    "streams",
+    "streams_per_peer",
+    "subscribers",
+    "streams_bytes",
+)
 #: Those without which nothing would go on.
 _SIZES: Final = ("message_size", "stream_window", "stream_window_bytes")
 

@@ -223,9 +223,13 @@ class SocketOptions:
 _MOST: Final = (2**31 - 1) // 10
 _MOST_SECONDS: Final = 2_000_000
 _WHOLE: Final = (
-    "send_high_water_mark receive_high_water_mark keepalive_interval keepalive_count backlog "
-    "multicast_rate"
-).split()
+    "send_high_water_mark",
+    "receive_high_water_mark",
+    "keepalive_interval",
+    "keepalive_count",
+    "backlog",
+    "multicast_rate",
+)
 _SECONDS: Final = ("retransmit_timeout", "connect_timeout")
 _OPTIONAL: Final = ("keepalive_idle", "send_buffer", "receive_buffer")
 
