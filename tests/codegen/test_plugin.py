@@ -70,7 +70,7 @@ def test_features_are_declared() -> None:
 def test_imports_are_as_the_option_says(parameter: str, line: str) -> None:
     (file,) = plugin(request(parameter)).file
     assert file.name == "acme/x_txzmq.py"
-    assert f"\n{line}\n" in file.content
+    assert f"\n    {line}\n" in file.content
 
 
 @pytest.mark.parametrize(

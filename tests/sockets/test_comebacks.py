@@ -76,9 +76,7 @@ def test_held_back_a_request_that_has_timed_out_is_never_sent(
     loop: Loop, factory: ZmqFactory, remote_address: str
 ) -> None:
     async def main() -> None:
-        place = Silent(factory, bind(remote_address))
-        address = address_of(place)
-        place.shutdown()
+        address = free(remote_address)
         client = Holding(factory, connect(address))
         failed = [outcome(client.sendMsg(b"old", timeout=0.01)) for _ in range(20)]
         cancelled = client.sendMsg(b"cancelled")
@@ -95,6 +93,13 @@ def test_held_back_a_request_that_has_timed_out_is_never_sent(
         factory.shutdown()
 
     loop.run(main)
+
+
+def free(address: str) -> str:
+    """An address that was bound, and surely is not any more: the context waits for its sockets."""
+    with zmq.Context() as context, context.socket(zmq.REP) as place:
+        place.bind(address)
+        return place.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
 async def _bound(loop: Loop, factory: ZmqFactory, address: str) -> Noting:
