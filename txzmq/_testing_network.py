@@ -488,6 +488,9 @@ class MemoryNetwork:
         :raises ValueError: if *seconds* are below 0, or no number.
         """
         _check.number("seconds", seconds)
+        self._advance(seconds)
+
+    def _advance(self, seconds: float) -> None:
         end = self.clock.seconds() + seconds
         while True:
             # The items are typed with a zope interface, which hides their methods.
@@ -500,7 +503,7 @@ class MemoryNetwork:
 
     def run(self) -> None:
         """Make all calls that are due now."""
-        self.advance(0)
+        self._advance(0)
 
     def result(self, deferred: Deferred[T]) -> T:
         """Make all calls that are due now, and return the result of *deferred*.

@@ -13,7 +13,7 @@ from benchmarks.drivers import follow_in_twisted
 from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT, Messages, Orders
 from txzmq import ZmqFactory
-from txzmq.rpc import Caller, Channel, Context, Server
+from txzmq.rpc import Caller, Channel, Context, Server, ServerLimits
 from txzmq.rpc.transport import Network
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class Txzmq(Peer):
     """What another may want to change are methods of their own."""
 
-    def make_server(self, factory: ZmqFactory | Network, service: Any) -> Server:
-        return Server(factory, [service])
+    def make_server(
+        self, factory: ZmqFactory | Network, service: Any, limits: ServerLimits | None = None
+    ) -> Server:
+        return Server(factory, [service], limits=limits)
 
     def make_channel(self, factory: ZmqFactory | Network, address: str) -> Channel:
         return Channel(factory, address)

@@ -10,7 +10,15 @@ from twisted.internet.defer import Deferred
 from benchmarks.peers.txzmq_ import Txzmq
 from benchmarks.workload import TIMEOUT
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, ClientCall, ClientProceed, Context, Server, ServerProceed
+from txzmq.rpc import (
+    Channel,
+    ClientCall,
+    ClientProceed,
+    Context,
+    Server,
+    ServerLimits,
+    ServerProceed,
+)
 from txzmq.rpc.context import set_current
 from txzmq.rpc.transport import Network
 
@@ -37,8 +45,10 @@ def _around_handler(request: Any, context: Context, proceed: ServerProceed) -> D
 class _Dressed(Txzmq):
     """Three interceptors on either side, five keys of metadata, a call within a call."""
 
-    def make_server(self, factory: ZmqFactory | Network, service: Any) -> Server:
-        return Server(factory, [service], interceptors=[_around_handler] * 3)
+    def make_server(
+        self, factory: ZmqFactory | Network, service: Any, limits: ServerLimits | None = None
+    ) -> Server:
+        return Server(factory, [service], interceptors=[_around_handler] * 3, limits=limits)
 
     def make_channel(self, factory: ZmqFactory | Network, address: str) -> Channel:
         return Channel(factory, address, interceptors=[_around_call] * 3)

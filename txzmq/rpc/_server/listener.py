@@ -196,6 +196,9 @@ class Listener:
         self._backlogs: dict[bytes, _Backlog] = {}
         self._retry = ResettableTimer(owner.clock, self._try_again)
         self._addresses: dict[bytes, str] = {}
+        # At hand, since each message needs them.
+        self._seconds = owner.clock.seconds
+        self._watchdog = owner.watchdog
 
     def opened(self, transport: ServerTransport) -> None:
         """It has a socket."""
@@ -213,10 +216,9 @@ class Listener:
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
         owner = self.owner
-        seconds, watchdog = owner.clock.seconds, owner.watchdog
         # One time for all requests of a batch: the handlers of the first use up time of the others.
-        arrived = seconds()
-        if arrived > watchdog.late_after:
+        arrived = self._seconds()
+        if arrived > self._watchdog.late_after:
             owner.was_blocked(arrived)
         if self._backlogs and self._takes_nothing(message):
             return
@@ -233,8 +235,8 @@ class Listener:
                 owner.accept(self, single, arrived)
             elif single is not None:
                 self._refuse(single)
-        now = seconds()
-        if now > watchdog.late_after:
+        now = self._seconds()
+        if now > self._watchdog.late_after:
             owner.stood_still(now)
 
     def _takes_nothing(self, message: list[bytes]) -> bool:
