@@ -230,6 +230,13 @@ def test_a_server_does_not_listen_where_strangers_are(one_loop: Loop, address: s
     factory.shutdown()
 
 
+def test_of_an_abstract_socket_no_folder_is_spoken(one_loop: Loop) -> None:
+    factory = ZmqFactory(one_loop.reactor)
+    with pytest.raises(InsecureBindError, match="an abstract socket has no permissions"):
+        Server(factory, [Echo()]).listen("ipc://@abstract")
+    factory.shutdown()
+
+
 @pytest.mark.parametrize("way", ["a link", "dots"])
 def test_a_private_folder_on_the_way_to_one_for_all_keeps_nobody_out(
     one_loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -290,10 +290,6 @@ def _check_policy(policy: object) -> None:
 def _check_publishers(publishers: object) -> None:
     if callable(publishers):
         _check.function("publishers", publishers, ("publisher", "endpoint"))
-        return
-    what = "addresses, or a function"
-    if isinstance(publishers, bytes) or not isinstance(publishers, Iterable):
-        raise _check.wrong_type("publishers", publishers, what)
 
 
 def _config_of(given: object) -> ServiceConfig | None:

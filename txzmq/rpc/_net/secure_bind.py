@@ -45,6 +45,8 @@ def _why_strangers_reach(address: str) -> str:
         host = (split_tcp(address) or ("", ""))[0].strip("[]")
         return "" if _is_loopback(host) else f"{host!r} is not a loopback address"
     if scheme == "ipc":
+        if rest.startswith("@"):
+            return "an abstract socket has no permissions, so other users can connect to it"
         if _is_private(rest):
             return ""
         return "no folder above the socket keeps other users out (chmod 700 one of them)"
@@ -59,8 +61,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_private(path: str) -> bool:
-    if path.startswith("@"):
-        return False  # an abstract socket of Linux, which has no permissions
     for folder in Path(os.path.realpath(path)).parents:  # libzmq follows links, too
         try:
             status = folder.stat()
