@@ -267,6 +267,18 @@ def test_a_link_in_a_folder_that_others_write_to_is_refused(
     assert Path("real/socket").is_socket()
 
 
+def test_an_absolute_path_needs_no_current_folder(
+    factory: ZmqFactory, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    server = Server(factory, [Echo()])
+    assert server.listen(f"ipc://{here}/server") == f"ipc://{here}/server"
+    server.stop(0)
+
+
 def test_links_in_a_circle_end(factory: ZmqFactory, here: Path) -> None:
     Path("one").symlink_to("two")
     Path("two").symlink_to("one")

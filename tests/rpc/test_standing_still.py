@@ -10,9 +10,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
 from tests.rpc.raw import RawClient
-from tests.rpc.service import ADDRESS, ECHO, Echo, Waiting, World, Worlds, made, text
+from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, World, Worlds, made, text
 from tests.support import Logged
 from txzmq.rpc import (
+    Channel,
     Code,
     Context,
     Count,
@@ -231,6 +232,35 @@ def test_a_server_that_does_not_watch(worlds: Worlds, logged: Logged) -> None:
     assert not blocks(logged)
     with pytest.raises(ValueError, match="blocked_after"):
         ServerLimits(blocked_after=0)
+
+
+def test_handlers_that_block_all_the_time_do_not_keep_others_out(worlds: Worlds) -> None:
+    class Blocking(Echo):
+        def other(self, request: StringValue, context: Context) -> StringValue:
+            stand_still(world.network, 0.6)
+            return text("at last")
+
+    world = slow(worlds, Blocking())
+    other = Channel(world.network, ADDRESS)
+    busy = True
+
+    def again(_: object = None) -> None:
+        if busy:
+            world.call(method=OTHER, timeout=60).addBoth(again)
+
+    again()
+    again()  # so that there is no pause between two of them
+    ends: list[Any] = []
+    end = world.network.clock.seconds() + 20
+    while world.network.clock.seconds() < end:
+        world.call(timeout=8, caller=other).addBoth(ends.append)
+        world.network.advance(0.02)
+    assert world.server.counters[Count.REACTOR_BLOCKED] > 20
+    assert world.server.counters[Count.MAY_BE_LATE] == 0
+    busy = False
+    world.network.advance(10)
+    other.close()
+    assert {outcome(each) for each in ends} == {"x"}
 
 
 def test_control_calls_are_served(worlds: Worlds) -> None:

@@ -172,6 +172,21 @@ def test_two_pauses_one_after_the_other_are_one_for_what_lay() -> None:
     assert not socket.clock.getDelayedCalls()
 
 
+def test_one_pause_after_the_other_is_overload_after_a_while() -> None:
+    socket = Socket()
+    socket.turn(1)
+    for _ in range(20):
+        socket.clock.advance(0.7)
+        socket.turn(0.05)
+    assert len(socket.stood_still) == 20
+    assert 0.7 < socket.lain < 4
+    assert socket.caught_up >= 3  # what is held does not wait for the end of it
+    socket.turn(0.2)
+    assert socket.lain == 0
+    socket.watchdog.stop()
+    assert not socket.clock.getDelayedCalls()
+
+
 def test_it_is_watched_once() -> None:
     socket = Socket()
     socket.watchdog.start()

@@ -367,12 +367,17 @@ def test_the_tracebacks_of_a_method_are_limited(logged: Logged) -> None:
         identifier = str(outcome.end).rpartition(" ")[2]
         assert [identifier in line for line in said].count(True) == 1
     assert said[-1].endswith("ValueError: reason 24; its tracebacks are left out for now")
+    long = Outcome(world.call("x" * 100_000))
+    world.network.run()
+    assert long.ends
+    assert "(100019 characters)" in lines(logged)[-1]
+    assert len(lines(logged)[-1]) < 1_000
     world.network.advance(60)
     again = Outcome(world.call("again"))
     world.network.run()
     assert again.ends
     assert len(logged.failures()) == 11
-    assert lines(logged)[-1].endswith("; 15 tracebacks of this method were left out before")
+    assert lines(logged)[-1].endswith("; 16 tracebacks of this method were left out before")
     world.close()
 
 

@@ -132,7 +132,9 @@ def _lock(descriptor: int) -> None:
 
 
 def _check_links(address: str, path: str) -> None:
-    for folder, link in _links(os.path.join(os.getcwd(), os.path.dirname(path))):
+    # The current folder may be gone, of a daemon for instance; an absolute path does not need it.
+    current = "/" if path.startswith("/") else os.getcwd()
+    for folder, link in _links(os.path.join(current, os.path.dirname(path))):
         if _others_write(folder):
             real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
             raise InsecureBindError(

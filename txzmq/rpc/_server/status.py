@@ -49,6 +49,8 @@ _SAME_TIME: Final = 0.002
 #: Tracebacks of one method that are logged in so many seconds.
 _PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
+#: Characters of an exception's text where its traceback is left out; requests may be in it.
+_MOST_TEXT: Final = 500
 #: Required fields that are named where a message lacks them.
 _MOST_FIELDS: Final = 5
 
@@ -205,7 +207,7 @@ class HandlerLog:
                 peer=peer,
                 more=more,
                 identifier=identifier,
-                error=escaped(_text_of(_value(failure))),
+                error=escaped(_shortened(_text_of(_value(failure)))),
             )
             return
         _log.failure(
@@ -343,6 +345,12 @@ def _text_of(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
         return type(error).__name__
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MOST_TEXT:
+        return text
+    return f"{text[:_MOST_TEXT]}... ({len(text)} characters)"
 
 
 def _escaped_failure(failure: Failure) -> Failure:

@@ -25,6 +25,8 @@ class Watchdog:
     :attr:`late_after`, which is all that this costs per message.
 
     What is read first afterwards may have been sent at any time since the reactor was last seen.
+    Where one pause follows the other, it may have been before the first one; but not for ever, or
+    a server whose handlers block all the time would in the end take nothing on that has a deadline.
 
     :ivar late_after: the time past which the reactor has stood still; infinite for never.
     :ivar lain_us: for how long what is read now may have lain, in microseconds; 0 as a rule.
@@ -39,6 +41,7 @@ class Watchdog:
         "_limit",
         "_look",
         "_noticed_at",
+        "_overloaded_at",
         "_seen",
         "_since",
         "_tick",
@@ -72,6 +75,8 @@ class Watchdog:
         self._since = 0.0
         # When it went on.
         self._noticed_at = 0.0
+        # From when on a further pause is taken for overload; and more to read after the last one.
+        self._overloaded_at = 0.0
         self._give_up_at = 0.0
         self.late_after = math.inf
         self.lain_us = 0
@@ -100,11 +105,17 @@ class Watchdog:
         """
         assert self._limit is not None, "nothing is late where there is no limit"
         stood_still = now - self._seen
-        if not self.lain_us:
-            self._since, self._noticed_at = self._seen, now
+        is_first = not self.lain_us
+        is_overloaded = not is_first and self._seen >= self._overloaded_at
+        if is_first:
+            self._noticed_at = now
+        if is_first or is_overloaded:
+            self._since, self._overloaded_at = self._seen, now + _LONGEST_CATCH_UP
         self._saw(self._limit, now)
         self._give_up_at = now + _LONGEST_CATCH_UP
         self._catch_up(now)
+        if is_overloaded:
+            self._caught_up()  # or handlers that block all the time would have it wait for ever
         return stood_still
 
     def lain(self, read_at: float) -> int:
