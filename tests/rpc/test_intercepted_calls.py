@@ -12,10 +12,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.rpc.intercepted import Intercepted, Worlds, at_client, at_server
 from tests.rpc.leftovers import leftovers
 from tests.rpc.service import Waiting, World, made, text
+from tests.rpc.streaming import Reader, StreamWorld
 from txzmq.rpc import (
+    CallRecord,
     ClientCall,
     ClientInterceptor,
     ClientProceed,
+    Code,
     Context,
     DeadlineExceeded,
     UnaryResult,
@@ -291,3 +294,36 @@ def test_a_call_made_when_its_handler_is_just_over_ends_at_once(make: Worlds) ->
     outer.network.run()
     assert [error.type for error in errors] == [CancelledError]
     assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize("given", [None, text("the request, as on a server"), "x"])
+def test_an_interceptor_that_goes_on_with_no_call_is_told_what_to_do(
+    make: Worlds, given: Any
+) -> None:
+    def interceptor(call: ClientCall, proceed: ClientProceed) -> Any:
+        return proceed(given)
+
+    world = make(client=[interceptor])
+    result = world.call()
+    world.network.run()
+    with pytest.raises(TypeError, match=r"must go on with its ClientCall, proceed\(call\), not "):
+        world.network.result(result)
+
+
+def test_two_calls_that_are_answered_with_one_stream_are_both_told_its_end() -> None:
+    ends: list[CallRecord] = []
+    opened: list[Any] = []
+
+    async def share(call: ClientCall, proceed: ClientProceed) -> Any:
+        call.ended().addCallback(ends.append)
+        if not opened:
+            opened.append(await proceed(call))
+        return opened[0]
+
+    for make_streams in made(StreamWorld):
+        world = make_streams(client_interceptors=[share])
+        streams = [world.open(2), world.open(2)]
+        world.network.run()
+        assert Reader(streams[0]).items == ["0", "1"]
+        assert [record.code for record in ends] == [Code.OK, Code.OK]
+        opened.clear()

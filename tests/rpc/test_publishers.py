@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import formatEvent
 
 from tests.support import Logged, examples
 from txzmq.rpc._net.addresses import ip_of, split_tcp
@@ -113,6 +114,22 @@ def test_a_function_that_fails_allows_nothing(error: type[BaseException], logged
     with pytest.raises(ValueError, match="publishers="):
         publisher_for("tcp://10.0.0.8:1", "tcp://192.0.2.1:1", rule)
     assert [type(failure) for failure in logged.failures()] == [error]
+
+
+@pytest.mark.parametrize("answer", [None, "no", 1, [True], "a coroutine"])
+def test_a_function_that_says_neither_yes_nor_no_allows_nothing(
+    answer: object, logged: Logged
+) -> None:
+    async def coroutine() -> bool:
+        return True
+
+    def rule(publisher: str, server: str) -> Any:
+        return coroutine() if answer == "a coroutine" else answer
+
+    with pytest.raises(ValueError, match="publishers="):
+        publisher_for("tcp://10.0.0.8:6", "tcp://10.0.0.7:5", publisher_rule(rule))
+    (line,) = [formatEvent(event) for event in logged]
+    assert "of publishers= must return True or False, not " in line
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,15 @@ class ClientCall:
 
 
 def parts_of(call: ClientCall) -> tuple[InterceptedPort, CallSpec]:
-    """The call that the caller made, and what the channel is to go on with."""
+    """The call that the caller made, and what the channel is to go on with.
+
+    :raises TypeError: if it is none: an interceptor went on with something else.
+    """
+    if type(call) is not ClientCall:
+        raise TypeError(
+            "an interceptor must go on with its ClientCall, proceed(call), not "
+            f"{_check.shown(call)}"
+        )
     return call._port, call._spec  # pyright: ignore[reportPrivateUsage]  # the channel's own
 
 

@@ -633,10 +633,18 @@ class ClientStream(StreamLife):
 
     def when_ended(self, told: Callable[[BaseException], None]) -> None:
         """Call *told* once with its outcome, when that is known."""
-        if self.outcome is None:
-            self._on_ended = told
-        else:
+        before = self._on_ended
+        if self.outcome is not None:
             told(self.outcome)
+        elif before is None:
+            self._on_ended = told
+        else:  # an interceptor answers several calls with one stream
+
+            def tell_both(outcome: BaseException) -> None:
+                before(outcome)
+                told(outcome)
+
+            self._on_ended = tell_both
 
     @property
     def arrived_items(self) -> int:

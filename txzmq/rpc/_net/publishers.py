@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TypeAlias, cast
 
 from twisted.logger import Logger
 
+from txzmq._check import shown
 from txzmq.rpc._net.addresses import (
     SUFFIX,
     announced,
@@ -145,12 +146,23 @@ def _same_host(publisher: str, server: str) -> bool:
 
 
 def _allows(allowed: PublisherRule, publisher: str, server: str) -> bool:
-    """Ask the rule; an exception means no."""
+    """Ask the rule; only True means yes: a coroutine, which is true as well, says nothing."""
     try:
-        return bool(allowed(publisher, server))
+        answer: object = allowed(publisher, server)
     except BaseException:  # noqa: BLE001 - the rule is a user's: only the stream ends
         _log.failure("{rule} of publishers= failed: {address!r}", rule=allowed, address=publisher)
         return False
+    if isinstance(answer, bool):
+        return answer
+    if isinstance(answer, Coroutine):
+        answer.close()  # or it would be said that nobody awaits it
+    _log.error(
+        "{rule} of publishers= must return True or False, not {answer}: {address!r} is not allowed",
+        rule=allowed,
+        answer=shown(answer),
+        address=publisher,
+    )
+    return False
 
 
 def _refusal(publisher: str, server: str, why: str) -> ValueError:

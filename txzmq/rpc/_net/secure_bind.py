@@ -42,7 +42,7 @@ def _why_strangers_reach(address: str) -> str:
     if scheme == "inproc":
         return ""
     if scheme == "tcp":
-        host = (split_tcp(address) or ("", ""))[0].strip("[]")
+        host = (split_tcp(address) or ("", ""))[0].rpartition(";")[2].strip("[]")
         return "" if _is_loopback(host) else f"{host!r} is not a loopback address"
     if scheme == "ipc":
         if rest.startswith("@"):
