@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TypeAlias, cast
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, cast
 
 from twisted.logger import Logger
 
@@ -148,14 +149,14 @@ def _same_host(publisher: str, server: str) -> bool:
 def _allows(allowed: PublisherRule, publisher: str, server: str) -> bool:
     """Ask the rule; only True means yes: a coroutine, which is true as well, says nothing."""
     try:
-        # The function is a user's, and need not keep to its type.
-        answer = cast("object", allowed(publisher, server))
+        # Any: the function is a user's, and need not keep to its type.
+        answer: Any = allowed(publisher, server)
     except BaseException:  # noqa: BLE001 - the rule is a user's: only the stream ends
         _log.failure("{rule} of publishers= failed: {address!r}", rule=allowed, address=publisher)
         return False
     if isinstance(answer, bool):
         return answer
-    if isinstance(answer, Coroutine):
+    if inspect.iscoroutine(answer):
         answer.close()  # or it would be said that nobody awaits it
     _log.error(
         "{rule} of publishers= must return True or False, not {answer}: {address!r} is not allowed",
