@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections import Counter, deque
@@ -35,6 +34,7 @@ from txzmq._listening import cannotListen
 from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
+from txzmq._watched_socket import WatchedSocket, watch
 
 __all__ = [
     "NOBLOCK",
@@ -212,85 +212,6 @@ def _set(socket: zmq.Socket[bytes], name: str, option: int, value: int | bytes) 
         raise refused_option(error, name, value) from None
 
 
-class _WatchedSocket(zmq.Socket[bytes]):
-    """A socket that tells its connection when somebody else touches it.
-
-    Almost every libzmq call may consume the signal on the socket's file descriptor while input
-    waits, so whoever uses ``connection.socket`` directly would make the reactor miss messages.
-    """
-
-    # A class attribute, because zmq.Socket takes other names for socket options.
-    connection: ZmqConnection | None = None
-
-    def touched(self) -> None:
-        """Have the connection look for messages, as the signal may be consumed."""
-        if self.connection is not None:
-            self.connection.scheduleRead()
-
-    def check(self) -> None:
-        """Raise unless the current thread may touch the socket."""
-        if self.connection is not None:
-            self.connection.guard.check()
-
-    def __del__(self) -> None:
-        # Its connection is garbage, too, and this may be any thread. In a forked child the socket
-        # is the parent's, and stays open.
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            if connection.guard.forked:
-                return
-            connection.collected()
-            super().close()  # so that zmq.Socket does not warn: the factory's context warns for all
-        super().__del__()
-
-    def close(self, linger: int | None = None) -> None:
-        """Close the socket and shut its connection down, whoever asked for it.
-
-        The connection must leave the reactor before its descriptor is used again.
-        """
-        self.check()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            if linger is not None:
-                self.set(zmq.LINGER, linger)
-            connection.shutdown()
-        super().close(linger)
-
-
-def _reporting(name: str) -> Callable[..., Any]:
-    """The method *name* of ``zmq.Socket``; it checks the thread and reports the touch."""
-    original = getattr(zmq.Socket, name)
-
-    @functools.wraps(original)
-    def method(self: _WatchedSocket, *args: Any, **kwargs: Any) -> Any:
-        self.check()
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            self.touched()
-
-    return method
-
-
-for _name in (
-    "bind",
-    "connect",
-    "disconnect",
-    "get",
-    "getsockopt",
-    "monitor",
-    "poll",
-    "recv",
-    "recv_into",
-    "send",
-    "set",
-    "setsockopt",
-    "unbind",
-):
-    if hasattr(zmq.Socket, _name):  # recv_into came with pyzmq 27.1
-        setattr(_WatchedSocket, _name, _reporting(_name))
-
-
 class ZmqConnection:
     """A ZeroMQ socket that the reactor reads: the base of all connection classes.
 
@@ -390,7 +311,7 @@ class ZmqConnection:
         self._retryTimer = ResettableTimer(factory.reactor, self._retry)
         # The context makes it, so that its destroy() knows the socket.
         try:
-            socket = factory.context.socket(self.socketType, socket_class=_WatchedSocket)
+            socket = factory.context.socket(self.socketType, socket_class=WatchedSocket)
         except zmq.ZMQError as error:
             raise noSocket(factory.context, error) from None
         self.socket: zmq.Socket[bytes] | None = socket
@@ -404,7 +325,7 @@ class ZmqConnection:
             self.socket = None
             socket.close(linger=0)
             raise
-        socket.connection = self
+        watch(socket, self)
         factory.connections.add(self)
         # Later, since messages may wait already, and the subclass is not initialised yet.
         self.scheduleRead()
@@ -517,7 +438,7 @@ class ZmqConnection:
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
         self.factory = self.socket = None
-        socket.connection = None  # so that its close() does not shut this down again
+        watch(socket, None)  # so that its close() does not shut this down again
         if self._isInproc:
             self._unbindInproc(socket)
         socket.close()

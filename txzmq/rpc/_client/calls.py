@@ -16,13 +16,10 @@ from txzmq import _check
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of, too_large
 from txzmq.rpc._client.intercepted import InterceptedCall, InterceptedStream
 from txzmq.rpc._client.request_stream import Requests, RequestsCall
-from txzmq.rpc._client.response_stream import (
-    ClientStream,
-    OpenResponseStream,
-    opened,
-)
+from txzmq.rpc._client.response_stream import ClientStream
 from txzmq.rpc._client.retried_call import RetriedCall
 from txzmq.rpc._client.stream_opening import StreamOpener
+from txzmq.rpc._client.stream_reader import OpenResponseStream, opened
 from txzmq.rpc._core.interceptors import chain_client
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, to_us
 from txzmq.rpc.client import (

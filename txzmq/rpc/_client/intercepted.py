@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import CallRegistry, outcome_of
-from txzmq.rpc._client.response_stream import OpenResponseStream
+from txzmq.rpc._client.stream_reader import OpenResponseStream
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
