@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from tests.rpc.ends import KINDS, TIMEOUT, Outcome, go_on, local, read
+from tests.rpc.ends import TIMEOUT, Outcome, go_on, local, read
 from tests.rpc.service import ADDRESS, made, text
 from tests.rpc.streaming import COUNT, Streaming, StreamWorld, Worlds, count, join, numbers, texts
 from tests.support import Logged
@@ -20,11 +20,6 @@ from txzmq.testing import MemoryNetwork
 @pytest.fixture
 def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Callable[[], BaseException]:
-    return KINDS[request.param]
 
 
 def both(request: Any, context: Context) -> Any:

@@ -20,7 +20,7 @@ from tests.rpc.ending_sources import (
     SyncItems,
     both,
 )
-from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read
+from tests.rpc.ends import SOON, TIMEOUT, Outcome, go_on, local, read
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
     StreamWorld,
@@ -36,11 +36,6 @@ from txzmq.rpc import (
 @pytest.fixture
 def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Callable[[], BaseException]:
-    return KINDS[request.param]
 
 
 @pytest.mark.parametrize("source", SOURCES)

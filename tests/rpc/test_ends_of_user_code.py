@@ -24,7 +24,7 @@ from tests.rpc.ending_sources import (
     both,
     sync_generator,
 )
-from tests.rpc.ends import KINDS, SOON, TIMEOUT, Outcome, go_on, local, read, remote
+from tests.rpc.ends import SOON, TIMEOUT, Outcome, go_on, local, read, remote
 from tests.rpc.service import Echo, World, made, text
 from tests.rpc.streaming import (
     TICKS,
@@ -49,11 +49,6 @@ from txzmq.rpc import (
 @pytest.fixture
 def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Callable[[], BaseException]:
-    return KINDS[request.param]
 
 
 # -- handlers ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.programs import succeeds
 from tests.rpc.ends import Outcome
+from tests.rpc.given import channel, server, untyped
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, made, text
 from tests.rpc.streaming import COLLECT, StreamWorld, Worlds
 from tests.support import Logged
@@ -31,19 +32,6 @@ from txzmq.rpc import (
 )
 from txzmq.rpc.method import importing, require_caller
 from txzmq.testing import MemoryNetwork
-
-
-def channel(**options: Any) -> Channel:
-    return Channel(MemoryNetwork(), ADDRESS, **options)
-
-
-def server(*services: Any, **options: Any) -> Server:
-    return Server(MemoryNetwork(), services, **options)
-
-
-def untyped(thing: Any) -> Any:
-    """The same, for callers whose code no checker sees."""
-    return thing
 
 
 def test_what_stands_for_a_channel_may_have_one_kind_of_call() -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +23,6 @@ from txzmq.rpc import Channel, InsecureBindError, Server
 from txzmq.rpc._net import ipc
 
 SUN_PATH = 107
-
-
-@pytest.fixture
-def factory(one_loop: Loop) -> Iterator[ZmqFactory]:
-    factory = ZmqFactory(one_loop.reactor)
-    yield factory
-    factory.shutdown()
 
 
 @pytest.fixture

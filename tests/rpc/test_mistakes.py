@@ -8,7 +8,7 @@ what handlers give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, NamedTuple
 
 import pytest
@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 
 from tests.rpc.ends import Outcome
+from tests.rpc.given import channel, server, untyped
 from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, World, text
 from tests.rpc.streaming import StreamWorld
-from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import (
     Blocking,
@@ -132,13 +132,6 @@ ADDRESSES: Final = {
 }
 
 
-@pytest.fixture
-def factory(one_loop: Loop) -> Iterator[ZmqFactory]:
-    factory = ZmqFactory(one_loop.reactor)
-    yield factory
-    factory.shutdown()
-
-
 @pytest.mark.parametrize("mistake", ADDRESSES)
 def test_a_mistake_in_an_address(factory: ZmqFactory, mistake: str) -> None:
     told(ADDRESSES[mistake], factory)
@@ -146,19 +139,6 @@ def test_a_mistake_in_an_address(factory: ZmqFactory, mistake: str) -> None:
 
 
 # -- values -------------------------------------------------------------------------------------
-
-
-def channel(**options: Any) -> Channel:
-    return Channel(MemoryNetwork(), ADDRESS, **options)
-
-
-def server(*services: Any, **options: Any) -> Server:
-    return Server(MemoryNetwork(), services, **options)
-
-
-def untyped(thing: Any) -> Any:
-    """The same, for callers whose code no checker sees."""
-    return thing
 
 
 def one_argument(call: Any) -> Any:
