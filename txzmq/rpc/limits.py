@@ -84,9 +84,9 @@ class ServerLimits:
     #: Calls of one method that wait for a place, by path.
     queued_per_method: Mapping[str, int] = field(default_factory=dict[str, int])
     #: Bytes of requests that wait for a place or run, or whose streams of responses are open, and
-    #: of streamed requests that their handlers have not read, but for 4 KiB of each stream. A
-    #: request that is answered at once does not count; a larger one than the limit is taken while
-    #: there is no other.
+    #: of streamed requests that their handlers have not read (64 more for each), but for 4 KiB of
+    #: each stream. A request that is answered at once does not count; a larger one than the limit
+    #: is taken while there is no other.
     request_bytes: int = 256 * 1024 * 1024
     #: Those of one peer.
     request_bytes_per_peer: int = 64 * 1024 * 1024

@@ -155,7 +155,8 @@ class SocketOptions:
 
         With ``XPUB_MANUAL`` a subscription has no effect unless the server allows it; else a
         subscription to everything would receive the streams of others. The high-water mark counts
-        the messages of all streams to one client; the windows of the streams bound their bytes.
+        the messages of all streams to one client. The windows of private streams bound their bytes;
+        of shared ones, which no client acknowledges, nothing else does.
         """
         return {
             **self._common(),

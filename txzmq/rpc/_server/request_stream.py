@@ -25,6 +25,10 @@ T = TypeVar("T")
 _NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "earlier items of the stream are missing")
 
 
+#: Bytes that an item takes besides its own.
+_OVERHEAD: Final = 64
+
+
 class Replies(Protocol):
     """Where the replies to requests go."""
 
@@ -98,12 +102,18 @@ class ReceivedRequests(RequestStream[Any]):
         self._slack = request_bytes.slack
         self._peer = peer
 
+    @property
+    def _held(self) -> int:
+        """Bytes that the items take which were not read."""
+        return self._size + _OVERHEAD * len(self._items)
+
     def _count(self) -> None:
         """Count the bytes of the items that were not read."""
-        change = self._size - self._counted
+        held = self._held
+        change = held - self._counted
         if change and self._request_bytes is not None:
             self._request_bytes.change(self._peer, change)
-            self._counted = self._size
+            self._counted = held
 
     # -- what the client sends ---------------------------------------------------------------
 
@@ -122,7 +132,7 @@ class ReceivedRequests(RequestStream[Any]):
             if request.end:
                 self._end = StopAsyncIteration()
             self._check(items)
-            if abs(self._size - self._counted) > self._slack:
+            if abs(self._held - self._counted) > self._slack:
                 self._count()
         if request.acknowledge:
             self._acknowledge_at(request.sequence + len(request.items) - 1, replies, key)
@@ -150,7 +160,7 @@ class ReceivedRequests(RequestStream[Any]):
                 )
             )
             return
-        more = size - self._counted
+        more = self._held - self._counted
         if items and more > self._slack and self._request_bytes is not None:
             reason = self._request_bytes.why_not(self._peer, more)
             if reason is not None:
