@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import zmq
 from twisted.internet.error import CannotListenError
 
-__all__ = ["CannotListen", "cannotListen"]
+__all__ = ["CannotListen", "cannotListen", "no_folder"]
 
 #: Errors of bind() that are about the address, not about the socket.
 _OF_THE_ADDRESS: Final = frozenset(
@@ -99,8 +99,13 @@ def _why(address: str, number: int, others: Iterable[_Bound]) -> str:
             "capability CAP_NET_BIND_SERVICE"
         )
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return f"there is no folder {os.path.dirname(host)!r}; make it first"
+        return no_folder(os.path.dirname(host))
     return os.strerror(number)
+
+
+def no_folder(folder: str) -> str:
+    """Why nothing listens at a path in a folder that there is not."""
+    return f"there is no folder {folder!r}; make it first"
 
 
 def _in_use(address: str, port: int, others: Iterable[_Bound]) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 import math
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
@@ -31,6 +31,7 @@ __all__ = [
     "Resolver",
     "ResolverListener",
     "StaticResolver",
+    "check_resolved",
     "resolver_for",
 ]
 
@@ -62,6 +63,26 @@ class ResolvedAddress(NamedTuple):
     address: str
     priority: int = 0
     weight: int = 1
+
+
+def check_resolved(addresses: object) -> None:
+    """Check what a resolver tells.
+
+    :raises TypeError: for a value of a wrong type.
+    :raises ValueError: for a priority or a weight below 0.
+    """
+    expected = "a sequence of ResolvedAddress"
+    # One address is a sequence, too: of its three parts.
+    one = isinstance(addresses, (str, bytes, ResolvedAddress))
+    if one or not isinstance(addresses, Sequence):
+        raise _check.wrong_type("addresses", addresses, expected)
+    # The cast is for pyright: a sequence of what?
+    for index, address in enumerate(cast("Sequence[object]", addresses)):
+        name = f"addresses[{index}]"
+        if not isinstance(address, ResolvedAddress):
+            raise _check.wrong_type(name, address, "a ResolvedAddress")
+        _check.integer(f"{name}.priority", address.priority)
+        _check.integer(f"{name}.weight", address.weight)
 
 
 class ResolverListener(Protocol):

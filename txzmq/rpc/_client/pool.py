@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from random import Random
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from txzmq._check import shown
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.subchannel import Subchannel
@@ -19,7 +21,7 @@ from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.resolvers import ResolvedAddress, Resolver
+from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
 
 __all__ = ["SubchannelPool"]
@@ -112,12 +114,19 @@ class SubchannelPool:
             return
         head = call.head
         try:
-            subchannel = self._pick(head.path, head.metadata, call.used)
+            # Any: a policy is a user's, and need not keep to its types.
+            picked: Any = self._pick(head.path, head.metadata, call.used)
         except BaseException as error:  # noqa: BLE001 - whatever a policy raises ends the call
             call.fail(ending_error(error, "the balancing policy"))
             return
-        if subchannel is not None:
-            subchannel.send(call)
+        if isinstance(picked, Subchannel):
+            picked.send(call)
+        elif picked is not None:
+            call.fail(
+                TypeError(
+                    f"the balancing policy must pick an endpoint or None, not {shown(picked)}"
+                )
+            )
         elif call.spec.wait_for_ready or self.state in _BEST_FIRST:
             call.queued(self)
             self._queue.add(call)
@@ -129,7 +138,12 @@ class SubchannelPool:
     ) -> Subchannel | None:
         """Ask the policy for a picker, which holds until something changes, and pick."""
         endpoints = list(self._subchannels.values())
-        self._pick = pick = self._policy.picker(endpoints, self._ready())
+        pick = self._policy.picker(endpoints, self._ready())
+        if not callable(pick):
+            raise TypeError(
+                f"picker() of the balancing policy must return a function, not {shown(pick)}"
+            )
+        self._pick = pick
         return pick(path, metadata, used)
 
     def _ready(self) -> list[Subchannel]:
@@ -166,7 +180,11 @@ class SubchannelPool:
     # -- what the resolver tells -------------------------------------------------------------
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
-        """Connect to what is new, and let go of what is no more."""
+        """Connect to what is new, and let go of what is no more.
+
+        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        """
+        check_resolved(addresses)
         if self.state is ConnectivityState.SHUTDOWN:
             return
         before, self._subchannels = self._subchannels, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -65,6 +65,8 @@ def chain_server(
     handler: _Handler,
     right: type[Any],
     check: Callable[[Any], Any],
+    takes: type[Any],
+    passed_on: Callable[[Any], Exception],
 ) -> _Handler:
     """Put interceptors in front of a handler, the first one outermost.
 
@@ -73,10 +75,11 @@ def chain_server(
 
     :param right: what the handler may return in any case.
     :param check: returns anything else that it may return, and raises otherwise.
+    :param takes: what the handler takes.
+    :param passed_on: the error for anything else that the innermost interceptor passes on.
     """
-    proceed: Callable[[Context, Any], Deferred[Any]] = partial(
-        _start_checked, (handler, right, check)
-    )
+    checks = _Checks(handler, right, check, takes, passed_on)
+    proceed: Callable[[Context, Any], Deferred[Any]] = partial(_start_checked, checks)
     for interceptor in reversed(interceptors):
         handler = _intercepted(interceptor, proceed)
         proceed = partial(start, handler)
@@ -92,11 +95,21 @@ def _intercepted(
     return intercepted
 
 
-def _start_checked(
-    checked: tuple[_Handler, type[Any], Callable[[Any], Any]], context: Context, request: Any
-) -> Deferred[Any]:
-    """As :func:`start`, for a handler whose result is checked."""
-    handler, right, check = checked
+class _Checks(NamedTuple):
+    """A handler, and what it may be given and return, as for :func:`chain_server`."""
+
+    handler: _Handler
+    right: type[Any]
+    check: Callable[[Any], Any]
+    takes: type[Any]
+    passed_on: Callable[[Any], Exception]
+
+
+def _start_checked(checks: _Checks, context: Context, request: Any) -> Deferred[Any]:
+    """As :func:`start`, for a handler whose request and result are checked."""
+    handler, right, check, takes, passed_on = checks
+    if not isinstance(request, takes):
+        return fail(passed_on(request))
     try:
         result = handler(request, context)
         if isinstance(result, right):

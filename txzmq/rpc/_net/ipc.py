@@ -23,8 +23,9 @@ from txzmq.rpc._net.secure_bind import InsecureBindError
 __all__ = ["claim"]
 
 #: Seconds until a folder that somebody has locked is used all the same: who locks it to claim a
-#: path needs far less, and nobody shall keep a server from starting.
-_PATIENCE: Final = 1.0
+#: path needs some milliseconds, and nobody shall keep a server from starting. To listen is
+#: synchronous, as in Twisted, so the reactor waits meanwhile.
+_PATIENCE: Final = 0.2
 _STEP: Final = 0.005
 #: How many links the system follows.
 _MAX_LINKS: Final = 40

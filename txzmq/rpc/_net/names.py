@@ -12,12 +12,19 @@ from typing import Final, TypeAlias
 
 from twisted.logger import Logger
 
+from txzmq import _check
 from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq.rpc._net.addresses import named_host, split_tcp
 from txzmq.rpc._net.parsing import Use, parse_address
 from txzmq.rpc.errors import Unavailable
-from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress, Resolver, ResolverListener
+from txzmq.rpc.resolvers import (
+    DnsResolver,
+    ResolvedAddress,
+    Resolver,
+    ResolverListener,
+    check_resolved,
+)
 
 __all__ = ["NamedAddresses", "check_numeric", "dns_target"]
 
@@ -112,7 +119,11 @@ class NamedAddresses:
     # -- ResolverListener ----------------------------------------------------------------------
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
-        """Begin to look up the names that are new, and forget those that are no more."""
+        """Begin to look up the names that are new, and forget those that are no more.
+
+        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        """
+        check_resolved(addresses)
         before, self._names = self._names, {}
         new: list[_Name] = []
         self._given = tuple(given for given in addresses if self._take(given.address, before, new))
@@ -145,7 +156,11 @@ class NamedAddresses:
         return True
 
     def not_resolved(self, error: Unavailable) -> None:
-        """The names of the hosts are not known themselves."""
+        """The names of the hosts are not known themselves.
+
+        :raises TypeError: if *error* is none.
+        """
+        _check.instance("error", error, Unavailable, "an Unavailable")
         self._listener.not_resolved(error)
 
     # -- names ---------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
-from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
+from txzmq._listening import CannotListen, no_folder
+from txzmq.rpc._net.addresses import ANY_IPC, ip_of, split_scheme, split_tcp
 
 __all__ = ["InsecureBindError", "check_endpoint"]
 
@@ -25,8 +27,14 @@ def check_endpoint(address: str, *, listens: bool = True) -> None:
     Accepted are loopback TCP, inproc, and ipc below a folder that only this user can enter.
 
     :param listens: whether the server listens there, or connects to a proxy that does.
+    :raises CannotListenError: if it cannot listen there at all, as there is no such folder.
     :raises InsecureBindError: for any other address; the message says why.
     """
+    scheme, path = split_scheme(address)
+    if listens and scheme == "ipc" and not path.startswith("@") and address != ANY_IPC:
+        folder = os.path.dirname(path) or "."
+        if not os.path.isdir(folder):
+            raise CannotListen(address, errno.ENOENT, no_folder(folder))
     reason = _why_strangers_reach(address)
     if reason:
         what = "listen at" if listens else "connect to"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from types import AsyncGeneratorType
 from typing import Any, cast
 
@@ -59,7 +59,10 @@ class ServedMethod:
             right: type[Any] = SharedRequest if is_shared(method) else method.response_type
             if self.response_streaming and not is_shared(method):
                 right = AsyncGeneratorType
-            handler = chain_server(interceptors, handler, right, self._checked)
+            takes: type[Any] = AsyncIterable if self.request_streaming else method.request_type
+            handler = chain_server(
+                interceptors, handler, right, self._checked, takes, self._passed_on
+            )
         self.handler = handler
 
     def _checked(self, result: Any) -> Any:
@@ -70,6 +73,10 @@ class ServedMethod:
         if not self._may_be(result):
             raise self._wrong(result, by_interceptor=False)
         return result
+
+    def _passed_on(self, request: object) -> WrongResult:
+        """The error for what an interceptor gave the handler in place of a request."""
+        return WrongResult.passed_on(request, self.request_type, streams=self.request_streaming)
 
     def wrong(self, result: object) -> WrongResult | None:
         """The error for what came out of handler and interceptors; None if it may be an answer."""

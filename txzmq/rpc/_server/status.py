@@ -81,10 +81,10 @@ class Named(Protocol):
 
 
 class WrongResult(Internal):
-    """A handler or interceptor returned, or gave, something that is no answer.
+    """A handler or interceptor returned, gave or passed on something of a wrong type.
 
     :ivar what: what it was and what is due, for the log: types, never values.
-    :ivar by_interceptor: whether an interceptor returned it.
+    :ivar by_interceptor: whether it was an interceptor.
     """
 
     what = ""
@@ -100,6 +100,15 @@ class WrongResult(Internal):
         due = f"an iterable of {expected.__qualname__}" if streams else expected.__qualname__
         error.what = f"returned {_name_of(value)}, not {due}{_hint_for(value, streams=streams)}"
         error.by_interceptor = by_interceptor
+        return error
+
+    @classmethod
+    def passed_on(cls, value: object, expected: type[object], *, streams: bool) -> WrongResult:
+        """An interceptor gave it to the handler where a request is due, or a stream of them."""
+        error = cls("an interceptor passed on a wrong type")
+        due = "an asynchronous iterable of " if streams else ""
+        error.what = f"passed on {_name_of(value)}, not {due}{expected.__qualname__}"
+        error.by_interceptor = True
         return error
 
     @classmethod
