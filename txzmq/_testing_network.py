@@ -335,6 +335,9 @@ class _SubscriberConnection(NamedTuple):
     def is_open(self) -> bool:
         return self.publisher.is_connected(self.subscriber, self.number)
 
+    def taken(self) -> int | None:
+        return None  # nothing waits for it
+
     def end(self) -> None:
         # Later, as libzmq's own thread breaks it.
         self.publisher.clock.callLater(0, self._break)
@@ -358,6 +361,7 @@ class _Publisher(_Socket[PublisherHandler]):
         """:param knows_subscribers: whether the handler is told of them; False for a group."""
         super().__init__(network, handler)
         self.endpoint = address
+        self.high_water_mark = 10_000
         self.knows_subscribers = knows_subscribers
         self.clock = network.clock
         #: The subscribers that are connected, and the tags that each receives.

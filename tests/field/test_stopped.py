@@ -149,11 +149,16 @@ async def check_what_lay(calls: History, server: Program) -> None:
     """No handler saw a call whose time was up, and each of the others was answered."""
     await calls.all_ended()
     assert len(calls.answers) == 21
+    # A slow machine may stand still once more, and then refuses this one, too.
+    later = 221
     await calls.call(timeout=1, answered=False, wait_for_ready=True)
-    server.expect("executing 221")  # as always, now
+    while not server.has_said(f"executing {later}"):
+        later += 1
+        await calls.call(timeout=1, answered=False, wait_for_ready=True)
     calls.check()
     calls.close()
-    assert [line for line in server.output if line.startswith("executing")] == ["executing 221"]
+    executed = [line for line in server.output if line.startswith("executing")]
+    assert set(executed) <= {f"executing {number}" for number in range(221, later + 1)}
 
 
 def test_n12_what_lay_in_the_socket_of_a_stopped_server_is_not_executed(one_loop: Loop) -> None:

@@ -77,6 +77,27 @@ def test_a_connection_that_is_ended_is_made_again(rig: Rig) -> None:
     rig.run(main)
 
 
+def test_what_a_subscriber_has_taken_is_known_of_tcp_only(rig: Rig) -> None:
+    async def main() -> None:
+        publisher = Publisher(rig)
+        subscriber = Subscriber(rig, publisher.transport.endpoint)
+        connection = await subscribed(rig, publisher, subscriber, b"a")
+        assert connection is not None
+        before = connection.taken()
+        if not publisher.transport.endpoint.startswith("tcp:"):
+            assert before is None
+            return
+        assert before is not None
+        assert publisher.transport.high_water_mark == 10_000
+        publisher.transport.publish(b"a" * 100_000)
+        await rig.until(lambda: (connection.taken() or 0) >= before + 100_000)
+        subscriber.transport.close()
+        await rig.until(lambda: not connection.is_open())
+        assert connection.taken() is None
+
+    rig.run(main)
+
+
 @pytest.mark.parametrize("kind", ["silent memory", "inproc"])
 def test_inproc_has_no_connections_to_know(kind: str, tmp_path: Path) -> None:
     async def main(rig: Rig) -> None:

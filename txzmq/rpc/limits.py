@@ -96,7 +96,8 @@ class ServerLimits:
     #: not fit becomes a short error. When the limit is reached, messages of clients for which
     #: something waits are dropped until some of it has been read.
     backlog: int = 256 * 1024 * 1024
-    #: Those of one client, and its messages.
+    #: Those of one client, and its messages; and bytes of items of shared streams that wait for one
+    #: connection: one that takes hardly any of them is ended.
     backlog_per_peer: int = 64 * 1024 * 1024
     #: Bytes of a request's metadata, and of its reply's.
     metadata_size: int = METADATA_SIZE

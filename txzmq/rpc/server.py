@@ -217,6 +217,7 @@ class Server:
         self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
     ) -> None:
         publisher = Publisher(
+            self._dispatcher.clock,
             self._dispatcher.streams,
             listener.flush_soon,
             self.limits,

@@ -156,7 +156,7 @@ class SocketOptions:
         With ``XPUB_MANUAL`` a subscription has no effect unless the server allows it; else a
         subscription to everything would receive the streams of others. The high-water mark counts
         the messages of all streams to one client. The windows of private streams bound their bytes;
-        of shared ones, which no client acknowledges, nothing else does.
+        of shared ones, ``ServerLimits.backlog_per_peer`` does where the host tells what is taken.
         """
         return {
             **self._common(),

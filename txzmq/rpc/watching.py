@@ -127,6 +127,9 @@ class Count(enum.StrEnum):
     #: A connection to a publisher was ended: it had too many subscriptions to topics of no stream
     #: (``ServerLimits.stray_subscriptions_per_peer``), or all had (``stray_subscriptions``).
     STRAY_SUBSCRIPTIONS = "connection with too many stray subscriptions"
+    #: A connection to a publisher was ended: it did not read the items of shared streams, and more
+    #: than ``ServerLimits.backlog_per_peer`` of them waited for it.
+    SLOW_SUBSCRIBER = "connection that does not read shared streams"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
     #: A server lost its connection to a proxy, or could not connect to it.

@@ -34,6 +34,7 @@ _NOTEWORTHY: Final = frozenset(
         Count.MALFORMED,
         Count.REPLY_TO_NOBODY,
         Count.SHED_REQUEST,
+        Count.SLOW_SUBSCRIBER,
         Count.STRAY_SUBSCRIPTIONS,
         Count.UNKNOWN_REPLY,
     }

@@ -141,6 +141,11 @@ class PublisherTransport(Transport, Protocol):
         """Where it listens, with the real port for a wildcard."""
         ...
 
+    @property
+    def high_water_mark(self) -> int:
+        """How many frames wait for one subscriber at most; further ones are dropped."""
+        ...
+
     def publish(self, frame: bytes) -> None:
         """Send a frame to those who subscribed to what it begins with; a slow one may miss it."""
         ...
@@ -151,6 +156,10 @@ class SubscriberConnection(Protocol):
 
     def is_open(self) -> bool:
         """Whether it has not ended."""
+        ...
+
+    def taken(self) -> int | None:
+        """How many bytes its host has taken; None where it has ended, or nobody knows."""
         ...
 
     def end(self) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
 __all__ = ["AcceptedConnection", "accepted"]
+
+
+#: Of Linux's ``struct tcp_info``: bytes that were acknowledged (since Linux 4.1).
+_ACKNOWLEDGED: Final = struct.Struct("=120xQ")
 
 
 class AcceptedConnection(NamedTuple):
@@ -28,6 +33,19 @@ class AcceptedConnection(NamedTuple):
         with suppress(OSError):
             return os.fstat(self.descriptor).st_ino == self.inode
         return False
+
+    def taken(self) -> int | None:
+        """How many bytes the peer's host has acknowledged; None if it has ended, or not known.
+
+        Only Linux tells, of TCP.
+        """
+        with suppress(OSError, AttributeError, struct.error), _copy(self.descriptor) as twin:
+            if os.fstat(twin.fileno()).st_ino != self.inode:
+                return None
+            info = twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+            (acknowledged,) = _ACKNOWLEDGED.unpack(info)
+            return int(acknowledged)
+        return None
 
     def end(self) -> None:
         """Shut it down, whereupon libzmq closes it and forgets all about the peer.

@@ -459,6 +459,7 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
         self.endpoint = self.lastEndpoint()
+        self.high_water_mark = options["SNDHWM"]
         self._closing = False
 
     def gotSubscription(self, tag: bytes) -> None:
@@ -494,6 +495,7 @@ class _Multicast(_TransportConnection[PublisherHandler], ZmqPubConnection):
         self.socketOptions = dict(options)
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.connect, address))
         self.endpoint = address
+        self.high_water_mark = options["SNDHWM"]
         self._closing = False
 
     def publish(self, frame: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # framed already

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from txzmq._ordered_set import OrderedSet
+from txzmq._reactor import Clock
 from txzmq.rpc._core.stream_state import ENDED
 from txzmq.rpc._core.transport import PublisherTransport, SubscriberConnection
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.response_stream import ServedStream
+from txzmq.rpc._server.slow_subscribers import SlowSubscribers
 from txzmq.rpc._server.subscriptions import Subscriptions
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.server import CallKey
@@ -32,6 +34,7 @@ class Publisher:
 
     def __init__(
         self,
+        clock: Clock,
         streams: StreamTable,
         flush_soon: Callable[[], None],
         limits: ServerLimits,
@@ -41,6 +44,7 @@ class Publisher:
         multicast: bool = False,
     ) -> None:
         """
+        :param clock: tells the time and calls later.
         :param flush_soon: has :meth:`flush` called when the turn ends.
         :param count: counts something that was refused or dropped.
         :param endpoint: what clients are told to connect to; empty for where it listens.
@@ -59,10 +63,12 @@ class Publisher:
         # Bundles that have something to publish.
         self._filled: OrderedSet[Bundle] = OrderedSet()
         self._subscriptions = Subscriptions(self._is_used, limits, count)
+        self._slow = SlowSubscribers(clock, limits, count)
 
     def opened(self, transport: PublisherTransport) -> None:
         """It has a socket."""
         self._transport = transport
+        self._slow.keep_for_each(transport.high_water_mark)
 
     @property
     def is_open(self) -> bool:
@@ -78,9 +84,15 @@ class Publisher:
 
     def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
         """Whether there is a stream with this topic, or a bundle."""
-        if connection is not None:
-            self._subscriptions.add(connection, tag)
-        return self._is_used(tag)
+        if connection is None:
+            return self._is_used(tag)
+        self._subscriptions.add(connection, tag)
+        stream = self._streams.find(tag)
+        if stream is None:
+            return self._find_bundle(tag) is not None
+        if stream.shared is not None:
+            self._slow.add(connection, tag)
+        return True
 
     def _is_used(self, tag: bytes) -> bool:
         return self._streams.find(tag) is not None or self._find_bundle(tag) is not None
@@ -97,6 +109,7 @@ class Publisher:
             self._subscriptions.somebody_has_gone()
         else:
             self._subscriptions.remove(connection, tag)
+            self._slow.remove(connection, tag)
         subscribed_to = self._streams.find(tag) or self._find_bundle(tag)
         if subscribed_to is not None:
             subscribed_to.unsubscribed()
@@ -158,7 +171,10 @@ class Publisher:
         if publication is not None and transport is not None:
             frame = encode(stream.topic, publication)
             bundle = stream.bundle
-            if bundle is None or not bundle.subscribers:
+            if stream.shared is not None:
+                transport.publish(frame)
+                self._slow.published(stream.topic + SEPARATOR, len(frame))
+            elif bundle is None or not bundle.subscribers:
                 transport.publish(frame)
             elif len(frame) > MAX_BATCHED_SIZE:
                 self._publish_bundle(bundle)  # or the frame would overtake what is in it
@@ -189,6 +205,7 @@ class Publisher:
         """The socket was closed by somebody else."""
         self._transport = None
         self._subscriptions.clear()
+        self._slow.clear()
 
     def close(self) -> None:
         """Publish what is left, and close the socket."""

@@ -1,0 +1,157 @@
+"""What waits for those who have subscribed to shared streams and do not read them.
+
+Nobody acknowledges the items of shared streams, and libzmq counts messages, not bytes. So what has
+been published under the topics of a connection is compared with what its host has taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from txzmq._reactor import Clock
+from txzmq._timer import ResettableTimer
+from txzmq.rpc._core.transport import SubscriberConnection
+from txzmq.rpc.limits import ServerLimits
+from txzmq.rpc.watching import Count
+
+__all__ = ["SlowSubscribers"]
+
+#: Seconds in which a connection over the limit has to take an eighth of the limit.
+_PATIENCE: Final = 2.0
+_EIGHTH: Final = 8
+
+
+class _Subscriber:
+    """What is known of one connection.
+
+    :ivar counted: how many bytes of each topic have been counted as waiting.
+    :ivar waiting: bytes that wait for it, at most.
+    :ivar taken: bytes that its host has taken.
+    :ivar over_since: since when it is over the limit; None if it is not.
+    :ivar taken_before: what its host had taken then.
+    """
+
+    __slots__ = ("counted", "over_since", "taken", "taken_before", "waiting")
+
+    def __init__(self, taken: int) -> None:
+        self.counted: dict[bytes, int] = {}
+        self.waiting = 0
+        self.taken = taken
+        self.over_since: float | None = None
+        self.taken_before = 0
+
+    def count(self, published: dict[bytes, int], taken: int, most: int) -> None:
+        """Count what has been published for it, and what it has taken since.
+
+        :param most: bytes that can wait for it; what is more was dropped.
+        """
+        for topic, size in self.counted.items():
+            self.waiting += published[topic] - size
+            self.counted[topic] = published[topic]
+        self.waiting = min(max(0, self.waiting - (taken - self.taken)), most)
+        self.taken = taken
+
+    def is_too_slow(self, limit: int, now: float) -> bool:
+        """Whether it has been over the limit for a while, and has taken hardly anything."""
+        if self.waiting <= limit:
+            self.over_since = None
+            return False
+        if self.over_since is None or now - self.over_since >= _PATIENCE:
+            is_first = self.over_since is None
+            taken = self.taken - self.taken_before
+            self.over_since, self.taken_before = now, self.taken
+            return not is_first and taken < limit // _EIGHTH
+        return False
+
+
+class SlowSubscribers:
+    """The connections that have subscribed to shared streams, and what waits for each.
+
+    They are looked at when an eighth of the limit has been published, and each second while one is
+    over the limit.
+    """
+
+    def __init__(self, clock: Clock, limits: ServerLimits, count: Callable[[str], None]) -> None:
+        """:param count: counts a connection that was ended."""
+        self._clock = clock
+        self._limit = limits.backlog_per_peer
+        self._count = count
+        self._subscribers: dict[SubscriberConnection, _Subscriber] = {}
+        # Bytes by topic, of those that they have subscribed to; and since they were looked at.
+        self._published: dict[bytes, int] = {}
+        self._since = 0
+        # The largest message, and how many libzmq keeps for one connection.
+        self._largest = 0
+        self._most_messages = 0
+        self._timer = ResettableTimer(clock, self._look)
+
+    def __len__(self) -> int:
+        """How many connections there are, with some that have ended."""
+        return len(self._subscribers)
+
+    def keep_for_each(self, messages: int) -> None:
+        """So many messages wait for one connection at most; further ones are dropped."""
+        self._most_messages = messages
+
+    def add(self, connection: SubscriberConnection, topic: bytes) -> None:
+        """A connection has subscribed to a shared stream."""
+        subscriber = self._subscribers.get(connection)
+        if subscriber is None:
+            taken = connection.taken()
+            if taken is None:
+                return  # nobody knows
+            subscriber = self._subscribers[connection] = _Subscriber(taken)
+        subscriber.counted.setdefault(topic, self._published.setdefault(topic, 0))
+
+    def remove(self, connection: SubscriberConnection, topic: bytes) -> None:
+        """A connection has unsubscribed; what was published before may wait for it still."""
+        subscriber = self._subscribers.get(connection)
+        if subscriber is not None and topic in subscriber.counted:
+            subscriber.waiting += self._published[topic] - subscriber.counted.pop(topic)
+
+    def published(self, topic: bytes, size: int) -> None:
+        """So many bytes were published under the topic of a shared stream."""
+        before = self._published.get(topic)
+        if before is None:
+            return  # nobody has subscribed of whom it is known what it takes
+        self._published[topic] = before + size
+        self._largest = max(self._largest, size)
+        self._since += size
+        if self._since > self._limit // _EIGHTH:
+            self._look()
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        self._since = 0
+        most = self._largest * self._most_messages
+        topics: set[bytes] = set()
+        is_one_over = False
+        for connection, subscriber in list(self._subscribers.items()):
+            taken = connection.taken()
+            if taken is None:
+                del self._subscribers[connection]
+                continue
+            subscriber.count(self._published, taken, most)
+            if subscriber.is_too_slow(self._limit, now):
+                del self._subscribers[connection]
+                self._count(Count.SLOW_SUBSCRIBER)
+                connection.end()
+                continue
+            is_one_over = is_one_over or subscriber.over_since is not None
+            topics.update(subscriber.counted)
+            if not subscriber.counted and not subscriber.waiting:
+                del self._subscribers[connection]
+        for topic in self._published.keys() - topics:
+            del self._published[topic]
+        if is_one_over:
+            self._timer.start(1.0)
+        else:
+            self._timer.stop()
+
+    def clear(self) -> None:
+        """The publisher is closed: there are none any more."""
+        self._timer.stop()
+        self._subscribers.clear()
+        self._published.clear()
+        self._since = 0
