@@ -44,6 +44,8 @@ _NUMBERS: Final = frozenset({int, float})
 _ENDLESS: Final = math.inf
 #: In place of a request, where they stream: the body of the opening call is empty then.
 _STREAM: Final = object()
+#: A member of an enumeration is slow to read.
+_UNARY: Final = Kind.UNARY_UNARY
 #: Seconds that are 0 microseconds in a header.
 _NO_TIME: Final = 0.5e-6
 #: What making a call raises where it cannot be made; the caller gets it by the call's Deferred.
@@ -219,7 +221,7 @@ class Calls:
             spec.parent.check()
         method = spec.method
         outer = InterceptedCall(self._registry, spec)
-        streams = method.kind is not Kind.UNARY_UNARY and method.kind.response_streaming
+        streams = method.kind is not _UNARY and method.kind.response_streaming
         expected = ResponseStream if streams else method.response_type
         return outer.start(chain, ClientCall(outer, self._clock, spec), expected)
 
@@ -235,14 +237,15 @@ class Calls:
         if taken is not None and spec.request is taken[0]:
             spec = spec.replace(request=type(taken[0]).FromString(taken[1]))
         kind = spec.method.kind
+        is_unary = kind is _UNARY
         try:
-            if kind is not Kind.UNARY_UNARY and kind.response_streaming:
+            if is_unary:
+                made = self._make_unary(spec)
+            elif kind.response_streaming:
                 stream = self._open(spec)
                 if stream.requests is not None:
                     port.sends(stream.requests)
                 return opened(stream)
-            if kind is Kind.UNARY_UNARY:
-                made = self._make_unary(spec)
             else:
                 made = self._make_with_requests(spec)
                 assert made.requests is not None, "they stream"
@@ -252,7 +255,7 @@ class Calls:
         if isinstance(made, RetriedCall):
             made.start()
         else:
-            port.went_on(made.deferred, spec, made.body if kind is Kind.UNARY_UNARY else None)
+            port.went_on(made.deferred, spec, made.body if is_unary else None)
             self._registry.start(made)
         return made.deferred
 

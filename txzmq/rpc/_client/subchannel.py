@@ -264,15 +264,13 @@ class Subchannel:
 
     def _send_some(self) -> bool:
         """Send the oldest calls with one message, if the socket has room."""
+        if len(self._outgoing) == 1 or not self.accepts_batches:
+            return self._send_first()
         requests = self._oldest()
-        counter = self.wire.latest
         if len(requests) == 1:
-            ((call, header, body),) = requests
-            if self._owner.batching and not self.accepts_batches:
-                header = encode_request(call.head._replace(accepts_batches=True))
-            message = self.wire.request(call, header, body)
-        else:
-            message = self.wire.batch(requests)
+            return self._send_first()
+        counter = self.wire.latest
+        message = self.wire.batch(requests)
         if self._transport.send_message(message) is not SendResult.SENT:
             for number in range(counter, self.wire.latest):
                 self.wire.forget(self.wire.id_of(number + 1))
@@ -281,6 +279,22 @@ class Subchannel:
             counter += 1
             call.sent(counter)
             del self._outgoing[call]
+        return True
+
+    def _send_first(self) -> bool:
+        """Send the oldest call by itself, if the socket has room."""
+        call = self._outgoing.first()
+        head = call.head
+        if self._owner.batching and not self.accepts_batches:
+            head = head._replace(accepts_batches=True)
+        wire = self.wire
+        message = wire.request(call, encode_request(head), call.body)
+        counter = wire.latest
+        if self._transport.send_message(message) is not SendResult.SENT:
+            wire.forget(wire.id_of(counter))
+            return False
+        call.sent(counter)
+        del self._outgoing[call]
         return True
 
     def _oldest(self) -> list[tuple[Call, bytes, bytes]]:
@@ -297,12 +311,7 @@ class Subchannel:
                 break
             requests.append((call, header, call.body))
             size += length
-            if (
-                not self.accepts_batches
-                or length > MAX_BATCHED_SIZE
-                or size > MAX_BATCH_SIZE
-                or len(requests) == MAX_BATCH
-            ):
+            if length > MAX_BATCHED_SIZE or size > MAX_BATCH_SIZE or len(requests) == MAX_BATCH:
                 break
         return requests
 

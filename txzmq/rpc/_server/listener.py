@@ -355,8 +355,11 @@ class Listener:
 
     def _messages(self, replies: list[tuple[CallKey, bytes, bytes]]) -> list[list[bytes]]:
         """The messages that carry replies to one peer, in order."""
+        if len(replies) == 1:
+            ((key, header, body),) = replies
+            return [[*key, b"", header, body]]
         peer = replies[0][0][0]
-        if len(replies) == 1 or not (self.owner.batching and self.wire.accepts_batches(peer)):
+        if not (self.owner.batching and self.wire.accepts_batches(peer)):
             return [[*key, b"", header, body] for key, header, body in replies]
         messages: list[list[bytes]] = []
         run: list[tuple[CallKey, bytes, bytes]] = []
