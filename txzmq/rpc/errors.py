@@ -168,12 +168,13 @@ class RpcError(Exception):
             raise _check.wrong_type("message", message, "str")
         self.code = code
         self.message = message
-        self.details = _packed(details) if details != () else ()
+        # Most have neither. Nothing is compared: protobuf's containers raise in Python's version.
+        self.details = () if details.__class__ is tuple and not details else _packed(details)
         pairs = cast(
             "Iterable[tuple[str, str | bytes]]",  # to pyright an unknown Mapping otherwise
             metadata.items() if isinstance(metadata, Mapping) else metadata,
         )
-        self.metadata = _pairs(pairs) if pairs != () else ()
+        self.metadata = () if pairs.__class__ is tuple and not pairs else _pairs(pairs)
 
     def detail(self, message_type: type[T], /) -> T | None:
         """The first detail of a type that can be parsed; None if there is none. ::
