@@ -29,7 +29,7 @@ send = zmq.backend.Socket.send
 #: On PyPy, parts of so many bytes keep no memory of libzmq's.
 _LARGE: Final = 16 * 1024
 #: What is asked of frames by :func:`frameProperty`.
-_PROPERTIES: Final = (int(zmq.SRCFD), "Peer-Address")
+_PROPERTIES: Final = (int(zmq.SRCFD), "Peer-Address", "User-Id")
 
 
 def _recvOnPyPy(

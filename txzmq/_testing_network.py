@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from txzmq import _check
 from txzmq._guard import Guard
+from txzmq._identity import Identity
 from txzmq._reactor import Timer
 from txzmq._testing_faults import Faults, MessageKind, Script
 from txzmq._timer import ResettableTimer
@@ -184,6 +185,7 @@ class _Listener(_Socket[ServerHandler]):
         super().__init__(network, handler)
         self.endpoint = address
         self.tells_of_loss = network.tells_of_loss
+        self.authenticates = False
         # By routing id.
         self._clients: dict[bytes, _Client] = {}
 
@@ -198,6 +200,9 @@ class _Listener(_Socket[ServerHandler]):
             return SendResult.BLOCKED
         self._network.carry(lambda: client.deliver(peer, rest), _REPLY, rest)
         return SendResult.SENT
+
+    def sender(self) -> Identity | None:
+        return None
 
     def deliver(self, peer: bytes, message: list[bytes]) -> None:
         """Take a message from the client with the routing id *peer*."""
@@ -387,7 +392,7 @@ class _Publisher(_Socket[PublisherHandler]):
         """A SUBSCRIBE has arrived; it may be one of many for the same tag."""
         if self.is_connected(subscriber, connection):
             self._asked[subscriber][tag] = None
-            if self.handler.allows(tag, self._known(subscriber)):
+            if self.handler.allows(tag, self._known(subscriber), None):
                 self.subscribers[subscriber].add(tag)
                 self.handler.subscribed(tag)
 

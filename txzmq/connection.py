@@ -35,6 +35,7 @@ from txzmq._reactor import Reactor, Timer
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
 from txzmq._watched_socket import WatchedSocket, watch
+from txzmq.auth import Credentials, Domains
 
 __all__ = [
     "NOBLOCK",
@@ -96,7 +97,7 @@ class ZmqEndpoint(NamedTuple):
     address: str
 
 
-class Factory(Protocol):
+class Factory(Domains, Protocol):
     """What a connection needs of its factory; a :class:`~txzmq.ZmqFactory` is one.
 
     The methods are there for applications, which reach the factory by ``connection.factory``.
@@ -258,6 +259,10 @@ class ZmqConnection:
     #: Further options of the socket by libzmq's names, such as ``{"IMMEDIATE": 1}``; they are set
     #: last, before the first bind or connect.
     socketOptions: Mapping[str, int | bytes] = {}
+    #: Keys to authenticate with, and whom to talk to; see :mod:`txzmq.auth`. None for no security.
+    credentials: Credentials | None = None
+    #: Which of several server keys of credentials to use; counted on after each failure.
+    _serverKey: int = 0
     #: Bytes of large messages that :meth:`trySend` lets libzmq hold for each peer; None for any. It
     #: needs messages that are sent without a copy.
     _byteBudget: ByteBudget | None = None
@@ -271,6 +276,8 @@ class ZmqConnection:
         factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
+        *,
+        credentials: Credentials | None = None,
     ) -> None:
         """Make the socket and attach it to *endpoint*; more may follow by :meth:`addEndpoints`.
 
@@ -278,6 +285,7 @@ class ZmqConnection:
         :param endpoint: where to bind or connect.
         :param identity: the socket's routing id; None to have libzmq make one. Two peers with the
             same identity get each other's messages.
+        :param credentials: in place of the class's :attr:`credentials`; None for those.
         :raises ValueError: if the endpoint's type is neither bind nor connect.
         :raises zmq.ZMQError: if libzmq refuses an option or the endpoint, or the factory is shut
             down, or there are no more sockets or file descriptors, as the message says. Nothing is
@@ -289,6 +297,10 @@ class ZmqConnection:
             raise wrong_type("factory", "a ZmqFactory", factory)
         if not isinstance(self.socketType, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # None here
             raise TypeError(f"{type(self).__name__} has no socketType; use a subclass")
+        if credentials is not None:
+            self.credentials = credentials
+        if self.credentials is not None and not isinstance(self.credentials, Credentials):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+            raise wrong_type("credentials", "of txzmq.auth, or None", self.credentials)
         self.guard = factory.guard
         self.guard.check()
         self.factory: Factory | None = factory
@@ -360,6 +372,8 @@ class ZmqConnection:
             _set(socket, "identity", zmq.ROUTING_ID, self.identity)
         for name, setting in self.socketOptions.items():
             _set(socket, f"socketOptions[{name!r}]", socket_option(name), setting)
+        if self.credentials is not None:  # last: nothing undoes them
+            self.credentials.secure(socket, self.factory, self._serverKey)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.factory!r}, {self.endpoints!r})"

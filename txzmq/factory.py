@@ -20,6 +20,8 @@ from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Reactor, default_reactor
+from txzmq._zap import Authenticator
+from txzmq.auth import CurveServerCredentials
 from txzmq.connection import ZmqConnection
 
 __all__ = ["ZmqFactory"]
@@ -115,6 +117,8 @@ class ZmqFactory:
         self.guard = Guard(lambda: getattr(this(), "reactor", None))
         _factories.add(self)
         self._callbacks: OrderedSet[Callable[[], None]] = OrderedSet()
+        # Decides about the clients of sockets with credentials; None while there is none.
+        self._authenticator: Authenticator | None = None
 
     def __repr__(self) -> str:
         return "ZmqFactory()"
@@ -154,6 +158,8 @@ class ZmqFactory:
                 connection.shutdown()
             except Exception:  # noqa: BLE001 - a subclass's own; the others must be closed too
                 _log.failure("{connection} failed to shut down", connection=connection)
+        if self._authenticator is not None:
+            self._authenticator.shutdown()
         self._closeContext()
 
     def _closeContext(self) -> None:
@@ -184,6 +190,17 @@ class ZmqFactory:
         callable_or_raise("callback", callback)
         self._callbacks.add(callback)
         return partial(self._callbacks.discard, callback)
+
+    def domainOf(self, credentials: CurveServerCredentials) -> bytes:
+        """The ZAP domain of a server's credentials; from now on, somebody decides about clients.
+
+        :raises RuntimeError: if something else decides in this context already, such as an
+            authenticator of ``zmq.auth``.
+        """
+        self.guard.check()
+        if self._authenticator is None or self._authenticator.socket is None:
+            self._authenticator = Authenticator(self)
+        return self._authenticator.domain_of(credentials)
 
     def registerForShutdown(self) -> None:
         """Have :meth:`shutdown` called when the reactor stops; recommended for every factory."""

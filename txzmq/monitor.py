@@ -61,6 +61,7 @@ class ZmqMonitor(ZmqConnection):
     """
 
     socketType = zmq.PAIR
+    credentials = None
     #: No limit, since libzmq's I/O thread would wait for the reactor when it is reached.
     highWaterMark = 0
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import zmq
 
 from txzmq._backend import frameProperty, recv
+from txzmq._identity import Identity
+from txzmq.auth import CurveServerCredentials
 from txzmq.connection import NOBLOCK, Part, ZmqConnection, toBytes
 
 __all__ = ["ZmqPubConnection", "ZmqSubConnection", "ZmqXPubConnection", "ZmqXSubConnection"]
@@ -99,6 +101,17 @@ class ZmqXPubConnection(ZmqPubConnection):
             return None
         descriptor = frameProperty(self._frame, zmq.SRCFD)
         return descriptor if isinstance(descriptor, int) else None
+
+    def subscriberIdentity(self) -> Identity | None:
+        """Who has sent the message that is being dispatched, as the credentials know them now.
+
+        None where nobody has authenticated, and where the key was revoked since.
+        """
+        credentials = self.credentials
+        if self._frame is None or not isinstance(credentials, CurveServerCredentials):
+            return None
+        key = frameProperty(self._frame, "User-Id")
+        return credentials.clients.get(key) if isinstance(key, str) else None
 
     def messageReceived(self, message: list[bytes]) -> None:
         """Distinguish subscriptions from messages that an XSUB sent upstream."""

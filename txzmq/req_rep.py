@@ -18,9 +18,11 @@ from twisted.internet.error import ConnectionDone
 
 from txzmq._arguments import wrong_type
 from txzmq._backend import frameProperty, recv
+from txzmq._identity import Identity
 from txzmq._ids import request_ids
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Timer
+from txzmq.auth import Credentials, CurveServerCredentials
 from txzmq.connection import NOBLOCK, Factory, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.monitor import SocketEvent, ZmqMonitor
 
@@ -79,13 +81,15 @@ class ZmqREQConnection(ZmqConnection):
         factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
+        *,
+        credentials: Credentials | None = None,
     ) -> None:
         """As :class:`ZmqConnection`."""
         self._requests: dict[bytes, tuple[Deferred[list[bytes]], Timer | None]] = {}
         # Those that are not sent yet, the oldest first.
         self._held: OrderedDict[bytes, list[bytes]] = OrderedDict()
         self._makeId = request_ids()
-        super().__init__(factory, endpoint, identity)
+        super().__init__(factory, endpoint, identity, credentials=credentials)
 
     def _setOptions(self, socket: zmq.Socket[bytes]) -> None:
         if self.holdUntilConnected:
@@ -277,6 +281,8 @@ class ZmqREPConnection(ZmqConnection):
         factory: Factory,
         endpoint: ZmqEndpoint | None = None,
         identity: Part | None = None,
+        *,
+        credentials: Credentials | None = None,
     ) -> None:
         """As :class:`ZmqConnection`."""
         # The requests that wait for a reply, the oldest first. In a plain dict it takes ever longer
@@ -285,6 +291,8 @@ class ZmqREPConnection(ZmqConnection):
         # The same by id and way back; there is nearly always one of each.
         self._pending: dict[bytes, dict[tuple[bytes, ...], _Requests]] = {}
         self._peers: dict[bytes, _Peer] = {}
+        # Of the message that was received last: the key of who has sent it.
+        self._userId: str | int | None = None
         # By descriptor, the peers that are connected and have sent something.
         self._peerOfFd: dict[int, bytes] = {}
         # Descriptors whose last connection has ended, and no other has begun.
@@ -293,7 +301,7 @@ class ZmqREPConnection(ZmqConnection):
         self._lostPeers: OrderedSet[bytes] = OrderedSet()
         # With several I/O threads, "accepted" may come after the first message of a connection.
         self._eventsInOrder = factory.context.get(zmq.IO_THREADS) == 1
-        super().__init__(factory, None, identity)
+        super().__init__(factory, None, identity, credentials=credentials)
         try:
             ZmqMonitor(self, self._gotEvent, self.monitorEvents | _FD_EVENTS)
             if endpoint:
@@ -349,6 +357,16 @@ class ZmqREPConnection(ZmqConnection):
             return
         requestId.answered = True
         self._forget(requestId)
+
+    def sender(self) -> Identity | None:
+        """Who has sent the message that is being dispatched, as the credentials know them now.
+
+        None where nobody has authenticated, and where the key was revoked since.
+        """
+        credentials, key = self.credentials, self._userId
+        if isinstance(credentials, CurveServerCredentials) and isinstance(key, str):
+            return credentials.clients.get(key)
+        return None
 
     def _remember(self, peerId: bytes, requestId: RequestId) -> None:
         peer = self._peers.get(peerId)
@@ -419,6 +437,8 @@ class ZmqREPConnection(ZmqConnection):
         while frame.more:
             frame = recv(socket, NOBLOCK, copy=False)
             message.append(frame.bytes)
+        if self.credentials is not None:
+            self._userId = frameProperty(second, "User-Id")
         peer = self._peers.get(peerId)
         if peer is None or peer.fd is None:
             self._noteConnection(peerId, second)

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq import _check
+from txzmq.auth import CurveClientCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._client.call import CallRegistry
 from txzmq.rpc._client.calls import CallOptions, Calls
@@ -85,6 +86,7 @@ class Channel:
         backlog: int = BACKLOG,
         socket_options: SocketOptions | None = None,
         publishers: Publishers = (),
+        credentials: CurveClientCredentials | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -120,12 +122,14 @@ class Channel:
             the publisher's address and the server's endpoint and says whether to connect. A server
             that names another publisher fails the stream with FAILED_PRECONDITION. Names of hosts
             are never accepted here.
+        :param credentials: the client's key, and those that its servers may have; None for servers
+            without. See :mod:`txzmq.auth`.
         :raises ValueError: if there is no endpoint, or one of them, the service config or one of
             *publishers* is malformed, or a value is out of range. The message says what is wrong
             with it.
         :raises TypeError: for a value of a wrong type; the message names the parameter.
         """
-        network = network_for(factory, socket_options)
+        network = network_for(factory, socket_options, credentials, CurveClientCredentials)
         options = CallOptions(
             timeout=timeout,
             max_timeout=max_timeout,

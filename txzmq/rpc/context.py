@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq._identity import Identity
 from txzmq._reactor import Clock
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.records import NOT_ASKED, CallEnd, CallRecord
@@ -35,6 +36,7 @@ class Context:
         "arrived",
         "end",
         "first_item",
+        "identity",
         "initial_metadata",
         "metadata",
         "method",
@@ -52,18 +54,21 @@ class Context:
         deadline: float | None = None,
         first_item: int = 1,
         arrived: float = 0.0,
+        identity: Identity | None = None,
     ) -> None:
         """
         :param clock: tells the time.
         :param deadline: when the call's time is up, in the clock's seconds; None for never.
         :param first_item: the number of the first item of a stream of responses.
         :param arrived: when the request arrived, in the clock's seconds.
+        :param identity: who calls; None where nobody has authenticated.
         """
         self.method = method
         self.metadata = metadata
         self.peer = peer
         self.first_item = first_item
         self.arrived = arrived
+        self.identity = identity
         # Where the end of the call is told; None as long as nobody has asked.
         self.end: CallEnd | None = None
         #: What goes back with the response, before it and after it.

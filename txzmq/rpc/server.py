@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from txzmq import _check
 from txzmq._timer import ResettableTimer
+from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
@@ -31,6 +32,7 @@ from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import served_methods
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.worker import Worker
+from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import ServiceHandler
@@ -66,6 +68,8 @@ class Server:
         batching: bool = True,
         observer: Observer | None = None,
         socket_options: SocketOptions | None = None,
+        credentials: CurveServerCredentials | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -79,11 +83,17 @@ class Server:
             message, if it understands that.
         :param observer: told of what happens to clients; see :mod:`txzmq.rpc.watching`.
         :param socket_options: None for the defaults; they are for a factory's sockets only.
+        :param credentials: the server's key, and who may connect; None for no security, as on
+            loopback. See :mod:`txzmq.auth`.
+        :param authorize: says who may call what; see :mod:`txzmq.rpc.authorization`. None for
+            everybody who can connect.
         :raises ValueError: if two of them implement one service.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         """
-        self._network = network_for(factory, socket_options)
+        self._network = network_for(factory, socket_options, credentials, CurveServerCredentials)
+        self._socket_options, self._factory = socket_options, factory
+        self._credentials = credentials
         # Whether addresses may have other schemes, and no ports.
         self._is_foreign = not isinstance(self._network, ZmqNetwork)
         _check.functions("interceptors", interceptors, ("request", "context", "proceed"))
@@ -99,6 +109,8 @@ class Server:
         methods = served_methods(services, interceptors)
         _warn_of_limits(self.limits, methods)
         self._publishes = any(method.response_streaming for method in methods.values())
+        if authorize is not None:
+            _check.function("authorize", authorize, ("identity", "method", "metadata"))
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -109,7 +121,11 @@ class Server:
             settled=self._stop_if_idle,
             closed=self._closed,
             watch=self._watch,
+            authorize=authorize,
         )
+        self._forget_keys: Callable[[], None] | None = None
+        if credentials is not None:
+            self._forget_keys = credentials.clients.when_revoked(self._revoked)
         self._listeners: list[Listener] = []
         self._stopping: Deferred[None] | None = None
         self._stop_timer = ResettableTimer(self._clock, self._stop_now)
@@ -161,12 +177,14 @@ class Server:
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         self._check(address, publisher, advertise, multicast)
-        if not insecure:
+        if self._credentials is not None:
+            _check_secure(address, publisher)
+        elif not insecure:
             check_endpoint(address)
-            if multicast is not None:
-                check_endpoint(multicast)
             if publisher is not None:
                 check_endpoint(publisher)
+        if multicast is not None and not insecure:
+            check_endpoint(multicast)
         listener = Listener(self._dispatcher)
         transport = self._network.listen(address, listener, self._options)
         listener.opened(transport)
@@ -228,7 +246,13 @@ class Server:
         publisher.opened(self._network.publish(address, publisher, {}))
         listener.publish_by(publisher)
 
-    def connect(self, address: str, *, insecure: bool = False) -> None:
+    def connect(
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        credentials: CurveClientCredentials | None = None,
+    ) -> None:
         """Serve the requests that a proxy at *address* passes on; may be called for more addresses.
 
         The proxy has a ROUTER for clients and a DEALER for servers, as ``zmq_proxy()`` makes one.
@@ -239,6 +263,8 @@ class Server:
 
         :param address: such as ``tcp://127.0.0.1:5001``. The proxy may start later.
         :param insecure: connect even where strangers could be.
+        :param credentials: this server's key, and the proxy's: to the proxy, it is a client. All
+            calls then have no identity of their own, since the proxy knows who calls.
         :raises ValueError: if it is malformed.
         :raises TypeError: if it is no str.
         :raises InsecureBindError: if strangers can reach *address*.
@@ -249,12 +275,20 @@ class Server:
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
         parse_address(address, Use.CONNECT, "address", foreign=self._is_foreign)
-        if not insecure:
+        if not insecure and credentials is None:
             check_endpoint(address, listens=False)
-        worker = Worker(self._dispatcher, self._network, address, self._options)
+        network = self._network
+        if credentials is not None or self._credentials is not None:
+            network = network_for(
+                self._factory, self._socket_options, credentials, CurveClientCredentials
+            )
+        worker = Worker(self._dispatcher, network, address, self._options)
         self._listeners.append(worker)
         self._dispatcher.watch(worker)
         _log.info("the server serves the proxy at {address}", address=address)
+
+    def _revoked(self, keys: Collection[str]) -> None:
+        self._dispatcher.revoke(keys, "the client's key was revoked")
 
     @property
     def _options(self) -> dict[str, int]:
@@ -362,8 +396,23 @@ class Server:
             listener.close()
         self._dispatcher.close()
         self._watch.stop()
+        if self._forget_keys is not None:
+            self._forget_keys()
         _log.info("the server has stopped")
         self._stopping.callback(None)
+
+
+def _check_secure(address: str, publisher: str | None) -> None:
+    """Check that an address can have keys.
+
+    :raises ValueError: for inproc, which has none.
+    """
+    for each in (address, publisher or ""):
+        if each.startswith("inproc:"):
+            raise ValueError(
+                f"{each!r}: inproc knows no keys, and a server with credentials takes no client "
+                "without; use another server for inproc"
+            )
 
 
 def _warn_of_limits(limits: ServerLimits, methods: Collection[str]) -> None:

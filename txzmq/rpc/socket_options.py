@@ -13,13 +13,15 @@ from typing import Any, Final, cast
 
 from txzmq import _check
 
-__all__ = ["PUBLISHER_MESSAGE_SIZE", "SocketOptions"]
+__all__ = ["PUBLISHER_MESSAGE_SIZE", "SECURE_PUBLISHER_MESSAGE_SIZE", "SocketOptions"]
 
 #: Bytes of the largest message that a publisher takes; a larger one ends its sender's connection.
 #: A subscription is a topic of 17 bytes behind a command of 10; ZMTP's handshake without
 #: credentials has up to 40. libzmq keeps each subscription that it is sent, also where the server
 #: does not allow it, and needs some 50 bytes for each of its bytes.
 PUBLISHER_MESSAGE_SIZE: Final = 64
+#: The same with credentials: CURVE's handshake has up to 300 bytes, and each message 33 more.
+SECURE_PUBLISHER_MESSAGE_SIZE: Final = 640
 #: Subscriptions of one peer that wait for a publisher. An XPUB takes all that wait before it hands
 #: out one, and goes on while more come: with libzmq's default, a peer that sends them without end
 #: blocks the reactor for as long, and nothing can be done about it meanwhile. With so few, libzmq's

@@ -130,6 +130,12 @@ class Count(enum.StrEnum):
     #: A connection to a publisher was ended: it did not read the items of shared streams, and more
     #: than ``ServerLimits.backlog_per_peer`` of them waited for it.
     SLOW_SUBSCRIBER = "connection that does not read shared streams"
+    #: A request was refused, since its sender has not authenticated, or was revoked.
+    UNAUTHENTICATED = "request of somebody unknown"
+    #: A request was refused, since its sender may not call the method.
+    DENIED = "request denied"
+    #: A server refused a channel's connection, or is not the one that it should be.
+    REFUSED = "refused"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
     #: A server lost its connection to a proxy, or could not connect to it.

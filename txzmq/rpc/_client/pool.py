@@ -18,7 +18,7 @@ from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc.balancing import BalancingPolicy
-from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved
@@ -166,7 +166,10 @@ class SubchannelPool:
         reasons = [sub.obstacle for sub in self._subchannels.values()]
         return "; ".join(filter(None, reasons)) or self._no_endpoint
 
-    def _unavailable(self) -> Unavailable:
+    def _unavailable(self) -> RpcError:
+        """What a call fails with for which there is no connection."""
+        if self._subchannels and all(sub.is_refused for sub in self._subchannels.values()):
+            return Unauthenticated(f"no server lets this client in ({self.obstacle})")
         return Unavailable(f"no server can be reached, the call was not sent ({self.obstacle})")
 
     def withdraw(self, call: Call) -> None:

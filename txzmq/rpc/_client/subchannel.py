@@ -113,6 +113,8 @@ class Subchannel:
         self.weight = 1
         self.state = ConnectivityState.IDLE
         self.reason = ""
+        #: Whether that is that the two sides do not trust each other.
+        self.is_refused = False
         self.messages = 0
         self._owner = owner
         self._network = network
@@ -437,7 +439,7 @@ class Subchannel:
             self._ready()
 
     def _ready(self) -> None:
-        self._shut_down = False
+        self._shut_down = self.is_refused = False
         self._change(_READY, "")
         if self._stream_control is not None:
             self._stream_control.ready()
@@ -463,11 +465,22 @@ class Subchannel:
 
     def unreachable(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again by itself."""
+        self.is_refused = False
         self._change(_FAILED, self._explain(reason))
 
     def failed(self, reason: str) -> None:
         """Something answers that is no such server."""
         self._start_anew(_FAILED, self._explain(reason))
+
+    def refused(self, reason: str, *, is_last: bool) -> None:
+        """The server does not let this client in, or is not the one that it should be."""
+        self._owner.count("refused")
+        if is_last:
+            self._start_anew(_FAILED, f"{self.address}: {reason}", is_refused=True)
+        else:
+            # At once: those who wait for the connection wait for the server's other key, too.
+            self._start_anew(_CONNECTING, f"{self.address}: {reason}")
+            self._reconnect.start(0)
 
     def _explain(self, reason: str) -> str:
         """Why the endpoint cannot be reached: what its server has said last counts for more."""
@@ -499,8 +512,11 @@ class Subchannel:
         # Last: it may tell of events at once.
         self._transport = self._network.connect(self.address, self, options)
 
-    def _start_anew(self, state: ConnectivityState, reason: str) -> None:
+    def _start_anew(
+        self, state: ConnectivityState, reason: str, *, is_refused: bool = False
+    ) -> None:
         """Drop the connection and make another one after a while."""
+        self.is_refused = is_refused
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
         self._keepalive.stop()

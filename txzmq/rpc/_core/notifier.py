@@ -30,12 +30,14 @@ _PAUSE: Final = 30.0
 _NOTEWORTHY: Final = frozenset(
     {
         Count.BACKLOG,
+        Count.DENIED,
         Count.DUPLICATE_REPLY,
         Count.MALFORMED,
         Count.REPLY_TO_NOBODY,
         Count.SHED_REQUEST,
         Count.SLOW_SUBSCRIBER,
         Count.STRAY_SUBSCRIPTIONS,
+        Count.UNAUTHENTICATED,
         Count.UNKNOWN_REPLY,
     }
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from txzmq._guard import Guard
+from txzmq._identity import Identity
 from txzmq._reactor import Clock
 from txzmq._send_result import SendResult
 
@@ -90,6 +91,13 @@ class ClientHandler(Handler, Protocol):
         """The endpoint does not answer as a server does. Close the socket, and try again later."""
         ...
 
+    def refused(self, reason: str, *, is_last: bool) -> None:
+        """The two sides do not trust each other. Close the socket, and try again.
+
+        :param is_last: whether to try later: there is no other key of the server to try now.
+        """
+        ...
+
     def flush(self) -> None:
         """As of :class:`Handler`; also when there is room after :attr:`SendResult.BLOCKED`."""
         ...
@@ -118,6 +126,15 @@ class ServerTransport(Transport, Protocol):
 
     def peer_address(self, peer: bytes) -> str:
         """The address that a peer connected from, for logs; empty if it is not known."""
+        ...
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether only those are let in who have authenticated."""
+        ...
+
+    def sender(self) -> Identity | None:
+        """Who has sent the message that is being received, while it has an identity."""
         ...
 
 
@@ -172,10 +189,13 @@ class SubscriberConnection(Protocol):
 class PublisherHandler(Handler, Protocol):
     """What the socket of a publisher tells, and asks."""
 
-    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
+    def allows(
+        self, tag: bytes, connection: SubscriberConnection | None, identity: Identity | None
+    ) -> bool:
         """A subscriber asks for frames that begin with *tag*; whether it may receive them.
 
         :param connection: the subscriber's; None where the network does not know it.
+        :param identity: who it is; None where nobody has authenticated.
         """
         ...
 

@@ -12,7 +12,7 @@ from txzmq._reactor import Clock
 from txzmq.monitor import SocketEvent
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
-__all__ = ["CLOSED_EARLY", "NO_HANDSHAKE", "Attempt", "handshake_failure"]
+__all__ = ["CLOSED_EARLY", "NO_HANDSHAKE", "Attempt", "handshake_failure", "is_mismatch", "refusal"]
 
 #: What is said of a peer that closes the connection, or sends nothing, in place of a handshake.
 NO_HANDSHAKE: Final = (
@@ -44,6 +44,31 @@ def handshake_failure(event: SocketEvent) -> str:
     if value == errno.EAGAIN:  # the time was over
         return f"the handshake did not end in time: {NO_HANDSHAKE}"
     return f"the handshake failed ({os.strerror(value)}): {NO_HANDSHAKE}"
+
+
+def is_mismatch(event: SocketEvent) -> bool:
+    """Whether one side asks for keys, and the other has none."""
+    is_protocol = event.event.name == "HANDSHAKE_FAILED_PROTOCOL"
+    return is_protocol and event.value == _MECHANISM_MISMATCH
+
+
+def refusal(event: SocketEvent, *, has_keys: bool) -> str:
+    """Why two sides do not trust each other, as far as libzmq tells.
+
+    :param has_keys: whether the client has credentials.
+    """
+    if event.event.name == "HANDSHAKE_FAILED_AUTH":
+        if event.value == 400:
+            return "the server does not know this client's key"
+        return f"the server cannot decide whether to let this client in (ZAP status {event.value})"
+    if is_mismatch(event):
+        if has_keys:
+            return "the server has no credentials, and this client asks for them"
+        return "the server asks for a key, and this client has no credentials"
+    return (
+        "the handshake failed, and the server does not say why: its key may be another than the "
+        f"server_keys of this client's credentials; or {NO_HANDSHAKE}"
+    )
 
 
 class Attempt:

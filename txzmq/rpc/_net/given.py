@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from txzmq import _check
+from txzmq.auth import Credentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.zmq_network import ZmqNetwork
@@ -17,19 +18,30 @@ __all__ = ["check_observer", "network_for"]
 _OF_A_NETWORK = ("clock", "guard", "random", "connect", "listen", "publish", "subscribe")
 
 
-def network_for(factory: object, socket_options: object) -> Network:
+def network_for(
+    factory: object, socket_options: object, credentials: object, kind: type[Credentials]
+) -> Network:
     """The network of a channel or server.
 
     :param factory: what the user gave: a factory, or a network.
-    :raises TypeError: if it is neither, or the options are none.
+    :param kind: which credentials it takes.
+    :raises TypeError: if it is neither, or the options or the credentials are none.
     """
     if socket_options is not None:
         _check.instance("socket_options", socket_options, SocketOptions, "a SocketOptions or None")
+    if credentials is not None:
+        _check.instance("credentials", credentials, kind, f"{kind.__name__} or None")
     if isinstance(factory, ZmqFactory):
-        return ZmqNetwork(factory, cast("SocketOptions | None", socket_options))
+        return ZmqNetwork(
+            factory,
+            cast("SocketOptions | None", socket_options),
+            cast("Credentials | None", credentials),
+        )
     if isinstance(factory, type) or not all(hasattr(factory, name) for name in _OF_A_NETWORK):
         hint = "; it comes first" if isinstance(factory, str) else ""
         _check.instance("factory", factory, ZmqFactory, "a ZmqFactory or a network", hint)
+    if credentials is not None:
+        raise ValueError("credentials are for the sockets of a ZmqFactory, not for another network")
     return cast("Network", factory)
 
 

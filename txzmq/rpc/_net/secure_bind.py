@@ -40,7 +40,7 @@ def check_endpoint(address: str, *, listens: bool = True) -> None:
         what = "listen at" if listens else "connect to"
         raise InsecureBindError(
             f"refusing to {what} {address} without authentication: {reason}. "
-            "Pass insecure=True to do it all the same"
+            "Pass credentials= (see txzmq.auth), or insecure=True to do it all the same"
         )
 
 

@@ -10,10 +10,12 @@ from typing import Final, Generic, TypeVar
 
 from txzmq._backend import SHARES_MEMORY, hasMulticast
 from txzmq._budget import ByteBudget
+from txzmq._identity import Identity
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Reactor, monotonic
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
+from txzmq.auth import Credentials, CurveClientCredentials, CurveServerCredentials
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import ATTEMPT_EVENTS, CONNECTION_EVENTS, SocketEvent, ZmqMonitor
@@ -33,14 +35,21 @@ from txzmq.rpc._core.transport import (
 )
 from txzmq.rpc._net.accepted import accepted
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
-from txzmq.rpc._net.failures import CLOSED_EARLY, NO_HANDSHAKE, Attempt, handshake_failure
+from txzmq.rpc._net.failures import (
+    CLOSED_EARLY,
+    NO_HANDSHAKE,
+    Attempt,
+    handshake_failure,
+    is_mismatch,
+    refusal,
+)
 from txzmq.rpc._net.ipc import claim
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
-from txzmq.rpc.socket_options import SocketOptions
+from txzmq.rpc.socket_options import SECURE_PUBLISHER_MESSAGE_SIZE, SocketOptions
 
 __all__ = ["ZmqNetwork"]
 
@@ -170,6 +179,50 @@ class _HandshakeTimer:
         self._failed(f"no ZeroMQ handshake within {self._seconds:g} s: {NO_HANDSHAKE}")
 
 
+class _Trust:
+    """What the sockets of a channel know of their servers' keys."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self.credentials = credentials
+        # How many keys a server may have.
+        self._keys = 1
+        if isinstance(credentials, CurveClientCredentials):
+            self._keys = len(credentials.server_keys)
+        # Which key to try, by address; and the one that was right last.
+        self._next: dict[str, int] = {}
+        self._right = 0
+        # By address, how many were wrong in a row.
+        self._wrong: dict[str, int] = {}
+
+    def key_for(self, address: str) -> int:
+        """Which of the server's keys to try."""
+        return self._next.get(address, self._right)
+
+    def succeeded(self, address: str) -> None:
+        """The key was right."""
+        if self._keys > 1:
+            self._right = self.key_for(address)
+            self._wrong.pop(address, None)
+
+    def is_broken(self, event: SocketEvent, was_ready: bool) -> bool:
+        """Whether an event tells that the two sides do not trust each other, or may not."""
+        name = event.event.name or ""
+        if name == "HANDSHAKE_FAILED_AUTH" or is_mismatch(event):
+            return True
+        if self.credentials is None or was_ready:
+            return False
+        return name.startswith("HANDSHAKE_FAILED") or name == "DISCONNECTED"
+
+    def failed(self, event: SocketEvent, address: str) -> tuple[str, bool]:
+        """Why, in words; and whether all keys of the server have been tried."""
+        reason = refusal(event, has_keys=self.credentials is not None)
+        if self._keys < 2:
+            return reason, True
+        self._next[address] = (self.key_for(address) + 1) % self._keys
+        wrong = self._wrong[address] = self._wrong.get(address, 0) + 1
+        return reason, wrong % self._keys == 0
+
+
 class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
     """A DEALER for one endpoint."""
 
@@ -180,8 +233,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         handler: ClientHandler,
         options: Mapping[str, int],
         defaults: SocketOptions,
+        trust: _Trust,
     ) -> None:
         self._handler = handler
+        self._trust = trust
+        self.credentials, self._serverKey = trust.credentials, trust.key_for(address)
         self._closing = False
         self._ready = False
         # What to tell the handler once the socket is drained, so that replies come before the loss.
@@ -257,7 +313,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._attempt.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
+            self._trust.succeeded(self._address)
             self.scheduleRead()
+        elif self._trust.is_broken(event, self._ready):
+            reason, is_last = self._trust.failed(event, self._address)
+            self._handler.refused(reason, is_last=is_last)
         elif name == "DISCONNECTED" and self._ready:
             self._reached = False
             self._lost = True
@@ -284,8 +344,10 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
         handler: ServerHandler,
         options: Mapping[str, int],
         budget: int,
+        credentials: Credentials | None,
     ) -> None:
         self._handler = handler
+        self.credentials = credentials
         self._closing = True  # until it is open: the exception tells of a failure to bind
         wanted = {**_family(address), **options}
         self._byteBudget, self.socketOptions = _bound_bytes(budget, wanted)
@@ -306,6 +368,10 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)
 
+    @property
+    def authenticates(self) -> bool:
+        return isinstance(self.credentials, CurveServerCredentials)
+
     def peerLost(self, peerId: bytes) -> None:
         if self._byteBudget is not None:
             self._byteBudget.forget(peerId)
@@ -325,6 +391,7 @@ class _WorkerConnection(_ServerConnection):
         handler: WorkerHandler,
         options: Mapping[str, int],
         budget: int,
+        credentials: Credentials | None,
         *,
         redials: bool,
     ) -> None:
@@ -337,7 +404,7 @@ class _WorkerConnection(_ServerConnection):
         )
         # What to tell the handler once the socket is drained; empty for nothing.
         self._failure = ""
-        super().__init__(factory, address, handler, options, budget)
+        super().__init__(factory, address, handler, options, budget, credentials)
 
     def gotEvent(self, event: SocketEvent) -> None:
         name = event.event.name or ""  # by name, as only the socket layer imports zmq
@@ -369,6 +436,7 @@ class _NamedWorker:
     """A connection to a proxy whose host is a name: looked up once, each time anew."""
 
     tells_of_loss = True
+    authenticates = False
 
     def __init__(
         self,
@@ -430,6 +498,9 @@ class _NamedWorker:
     def has_input(self) -> bool:
         return self._transport is not None and self._transport.has_input()
 
+    def sender(self) -> Identity | None:
+        return None  # a proxy says nothing of who calls
+
     def peer_address(self, peer: bytes) -> str:
         return "" if self._transport is None else self._transport.peer_address(peer)
 
@@ -453,8 +524,10 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
         address: str,
         handler: PublisherHandler,
         options: Mapping[str, int],
+        credentials: Credentials | None,
     ) -> None:
         self._handler = handler
+        self.credentials = credentials
         self._closing = True  # until it is open: the exception tells of a failure to bind
         self.socketOptions = {**_family(address), **options}
         super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, address))
@@ -464,7 +537,10 @@ class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
 
     def gotSubscription(self, tag: bytes) -> None:
         connection = accepted(self.subscriberDescriptor(), self.endpoint)
-        if self._handler.allows(tag, connection):
+        identity = self.subscriberIdentity()
+        # Whoever was revoked since is nobody; and nobody subscribes where all authenticate.
+        is_known = identity is not None or self.credentials is None
+        if is_known and self._handler.allows(tag, connection, identity):
             self.acceptSubscription(tag)
             self._handler.subscribed(tag)
         else:
@@ -519,11 +595,15 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         address: str,
         handler: SubscriberHandler,
         options: Mapping[str, int],
+        trust: _Trust,
     ) -> None:
         multicast = is_multicast(address)
         if multicast:
             _check_multicast()
         self._handler = handler
+        self._trust = trust
+        if not multicast:
+            self.credentials, self._serverKey = trust.credentials, trust.key_for(address)
         self._closing = False
         self._handshake = _HandshakeTimer(factory.reactor, address, options, handler.failed)
         self._ready = False
@@ -578,6 +658,8 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = True
             self._handler.connected()
+        elif self._trust.is_broken(event, self._ready):
+            self._handler.failed(self._trust.failed(event, self._address)[0])
         elif name == "DISCONNECTED" and self._ready:
             self._ready = False
             self._handler.disconnected()
@@ -591,11 +673,21 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
 class ZmqNetwork:
     """Makes the RPC layer's sockets with a :class:`~txzmq.ZmqFactory`."""
 
-    def __init__(self, factory: ZmqFactory, options: SocketOptions | None = None) -> None:
-        """:param options: of all its sockets; None for the defaults."""
+    def __init__(
+        self,
+        factory: ZmqFactory,
+        options: SocketOptions | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """
+        :param options: of all its sockets; None for the defaults.
+        :param credentials: of all its sockets; None for none.
+        """
         keep_large_blocks()
         self._factory = factory
         self._options = options or SocketOptions()
+        self._credentials = credentials
+        self._trust = _Trust(credentials)
         self.clock = monotonic(factory.reactor)
         self.random = random.Random()
         self.guard = factory.guard
@@ -609,7 +701,9 @@ class ZmqNetwork:
         """
         parse_address(address, Use.CONNECT, "address")
         check_numeric(address)
-        return _ClientConnection(self._factory, address, handler, options, self._options)
+        return _ClientConnection(
+            self._factory, address, handler, options, self._options, self._trust
+        )
 
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
@@ -624,7 +718,9 @@ class ZmqNetwork:
         merged = {**self._options.for_server(), **options}
         budget = self._options.send_budget
         with claim(address):
-            return _ServerConnection(self._factory, address, handler, merged, budget)
+            return _ServerConnection(
+                self._factory, address, handler, merged, budget, self._credentials
+            )
 
     def dial_out(
         self, address: str, handler: WorkerHandler, options: Mapping[str, int]
@@ -640,7 +736,7 @@ class ZmqNetwork:
         def connect(address: str) -> ServerTransport:
             budget, redials = self._options.send_budget, target is not None
             return _WorkerConnection(
-                self._factory, address, handler, merged, budget, redials=redials
+                self._factory, address, handler, merged, budget, self._credentials, redials=redials
             )
 
         if target is None:
@@ -661,8 +757,10 @@ class ZmqNetwork:
             return _Multicast(self._factory, address, handler, merged)
         parse_address(address, Use.LISTEN, "address")
         merged = {**self._options.for_publisher(), **options}
+        if self._credentials is not None:
+            merged["MAXMSGSIZE"] = SECURE_PUBLISHER_MESSAGE_SIZE
         with claim(address):
-            return _Publisher(self._factory, address, handler, merged)
+            return _Publisher(self._factory, address, handler, merged, self._credentials)
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]
@@ -678,7 +776,7 @@ class ZmqNetwork:
         interface = self._options.multicast_interface
         if interface:
             address = on_interface(address, interface)
-        return _Subscriber(self._factory, address, handler, merged)
+        return _Subscriber(self._factory, address, handler, merged, self._trust)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are closed."""

@@ -19,8 +19,8 @@ _Queue: TypeAlias = OrderedSet[C]
 #: Bytes of a stream of requests that are not worth counting.
 _SLACK: Final = 4096
 
-#: Whose call, and of which method: the peer's routing id, and the method's path. A plain tuple:
-#: each call has one.
+#: Whose call, and of which method: the peer's routing id or the user, and the method's path. A
+#: plain tuple: each call has one.
 Place: TypeAlias = tuple[bytes, str]
 
 

@@ -12,9 +12,11 @@ __all__ = ["Bundle"]
 class Bundle:
     """What is to be published of several streams of one client, as one message."""
 
-    __slots__ = ("_frames", "_size", "client", "streams", "subscribers", "topic")
+    __slots__ = ("_frames", "_size", "client", "streams", "subscribers", "topic", "user")
 
-    def __init__(self, client: CallKey) -> None:
+    def __init__(self, client: CallKey, user: str = "") -> None:
+        #: Who may subscribe to it.
+        self.user = user
         #: The route to the client. Clients behind one proxy have bundles of their own, for each
         #: would read what is published for the others.
         self.client = client

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from txzmq._identity import Identity, user_of
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._server.admission import Place, RequestBytes
@@ -38,6 +39,11 @@ class CallListener(Replies, Protocol):
     def multicast(self) -> StreamPublisher | None:
         """Publishes those that are shared, in place of the other; None if it has none."""
         ...
+
+
+def counted_as(identity: Identity) -> bytes:
+    """The name under which a user's calls count, by all connections; no routing id is like it."""
+    return b"\0user " + identity.name.encode()
 
 
 class OpenCalls(NamedTuple):
@@ -101,7 +107,8 @@ class ServedCall:
         self.deadline = deadline
         self.body = body
         self.cache_key = cache_key
-        self.place: Place = (key[0], method.path)
+        identity = context.identity
+        self.place: Place = (key[0] if identity is None else counted_as(identity), method.path)
         #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
         #: Whether it is answered, or nobody waits for its answer any more.
@@ -119,6 +126,11 @@ class ServedCall:
         self.registered = False
         self._size = len(body)
         self._tick = 0
+
+    @property
+    def user(self) -> str:
+        """Whose it is; empty where nobody has authenticated."""
+        return user_of(self.context.identity)
 
     def wait_in_queue(self, calls: OpenCalls) -> None:
         """It waits for a place."""
@@ -150,7 +162,7 @@ class ServedCall:
         self.listener.wire.start(self.key, self)
         if self._size:
             # Also while it runs: what its handler got is as large, or larger.
-            calls.request_bytes.change(self.key[0], self._size)
+            calls.request_bytes.change(self.place[0], self._size)
         if self.deadline is not None:
             self._tick = calls.deadlines.set(self, self.deadline)
 
@@ -159,7 +171,7 @@ class ServedCall:
         calls.deadlines.remove(self, self._tick)
         self.listener.wire.finish(self.key)
         if self._size:
-            calls.request_bytes.change(self.key[0], -self._size)
+            calls.request_bytes.change(self.place[0], -self._size)
 
     def wait_for_reply(self, calls: OpenCalls) -> None:
         """It gets the reply to another request, which is the same, so that its own may go."""

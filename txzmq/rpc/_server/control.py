@@ -156,12 +156,12 @@ class ControlServices:
         if len(request.positions) > MAX_CANCELLED:
             listener.answer(key, _too_many_streams("Acknowledge"))
             return
-        unknown = self._streams.acknowledge(key[0], request.positions)
+        unknown = self._streams.acknowledge(key[0], request.positions, listener.user)
         response = AcknowledgeResponse(unknown=unknown, epoch=self._streams.epoch)
         listener.answer(key, OK, response.SerializeToString())
 
     def _replay(self, listener: Listener, key: CallKey, request: ReplayRequest) -> None:
-        publication = self._streams.replay(key[0], request.topic, request.sequence)
+        publication = self._streams.replay(key[0], request.topic, request.sequence, listener.user)
         if publication is None:
             listener.answer(key, _NO_STREAM)
             return
@@ -174,11 +174,11 @@ class ControlServices:
         if len(request.topics) > MAX_CANCELLED:
             listener.answer(key, _too_many_streams("Cancel"))
             return
-        self._streams.cancel(key[0], request.topics)
+        self._streams.cancel(key[0], request.topics, listener.user)
         listener.answer(key, OK)
 
     def _send(self, listener: Listener, key: CallKey, request: SendRequest) -> None:
-        requests = self._streams.find_requests(request.requests)
+        requests = self._streams.find_requests(request.requests, listener.user)
         if requests is not None:
             requests.receive(listener, key, request)  # it answers when they have been read
         elif request.acknowledge:

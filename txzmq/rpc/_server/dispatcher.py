@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final
 
@@ -12,11 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
+from txzmq._identity import Identity, key_of
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
+from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
-from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall
+from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
 from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
@@ -39,6 +42,7 @@ from txzmq.rpc._wire.headers import (
     from_us,
 )
 from txzmq.rpc._wire.server import Request
+from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
@@ -96,10 +100,12 @@ class Dispatcher:
         settled: Callable[[], None],
         closed: Callable[[], None],
         watch: Notifier,
+        authorize: Authorize | None,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
         :param closed: called when a listener's socket was closed by somebody else.
+        :param authorize: says who may call what; None for everybody.
         """
         self.clock = clock
         self.limits = limits
@@ -112,6 +118,8 @@ class Dispatcher:
         self._watch = watch
         self._guard = guard
         self._by_path = methods
+        self._access = Access(authorize, self.count)
+        self.is_guarded = authorize is not None
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
@@ -159,18 +167,27 @@ class Dispatcher:
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
         key, head, body = request
+        identity = listener.identity
+        if listener.is_guarded:
+            denied = self._access.refusal(listener, head)
+            if denied is not None:
+                listener.answer(key, denied)
+                return
         method = self._by_path.get(head.path)
         if method is None:
             self._handling = None
             if self._control.serve(listener, key, head.path, body):
                 return
-        cache_key = None
+        cache_key: tuple[object, ...] | None = None
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
+            if identity is not None:
+                # Who guesses another one's key gets nothing.
+                cache_key = (identity.name, *cache_key, hashlib.sha256(body).digest())
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
-        refusal = None if is_repeat else self._refusal(method, request, arrived)
+        refusal = None if is_repeat else self._refusal(method, request, arrived, identity)
         if method is None or refusal is not None:
             if refusal is _MAY_BE_LATE:
                 listener.hold(key, _MAY_BE_LATE)
@@ -189,6 +206,7 @@ class Dispatcher:
             clock=self.clock,
             deadline=deadline,
             arrived=arrived,
+            identity=identity,
         )
         call = ServedCall(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
@@ -223,12 +241,14 @@ class Dispatcher:
             deadline=deadline,
             first_item=open_stream.sequence or 1,
             arrived=arrived,
+            identity=listener.identity,
         )
         requests = None
         if method.request_streaming:
-            requests = self.streams.receive(method, open_stream.requests)
-            requests.count_by(self._request_bytes, key[0])
+            requests = self.streams.receive(method, open_stream.requests, listener.user)
         call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
+        if requests is not None:
+            requests.count_by(self._request_bytes, call.place[0])
         if self._admission.may_run(call.place):
             self._run(call)
         else:
@@ -286,7 +306,11 @@ class Dispatcher:
             self._serving = False
 
     def _refusal(
-        self, method: ServedMethod | None, request: Request, arrived: float
+        self,
+        method: ServedMethod | None,
+        request: Request,
+        arrived: float,
+        identity: Identity | None,
     ) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
         head = request.head
@@ -304,7 +328,8 @@ class Dispatcher:
             if late is not None:
                 return late
         if len(request.body) > self._request_bytes.room:
-            too_much = self._too_much(request.key[0], len(request.body))
+            who = request.key[0] if identity is None else counted_as(identity)
+            too_much = self._too_much(who, len(request.body))
             if too_much is not None:
                 return too_much
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
@@ -512,6 +537,16 @@ class Dispatcher:
             self._interrupt(runner, reason)
         elif runner is call:
             call.detach()
+
+    def revoke(self, keys: Collection[str], reason: str) -> None:
+        """End what belongs to these keys, and let who has them receive nothing any more."""
+        for listener in self._listeners:
+            calls = listener.wire.calls()
+            self.abandon([call for call in calls if key_of(call.context.identity) in keys], reason)
+            for publisher in (listener.publisher, listener.multicast):
+                if publisher is not None:
+                    publisher.end_connections(keys)
+        self.streams.revoke(keys, reason)
 
     # -- ends that come from outside ---------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
+from txzmq._identity import Identity, user_of
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
@@ -44,6 +45,11 @@ class ListenerOwner(Protocol):
     @property
     def limits(self) -> ServerLimits:
         """The limits of the server."""
+        ...
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether there are rules who may call what."""
         ...
 
     @property
@@ -199,10 +205,17 @@ class Listener:
         # At hand, since each message needs them.
         self._seconds = owner.clock.seconds
         self._watchdog = owner.watchdog
+        #: Whether clients authenticate, and who has sent what is being received.
+        self.authenticates = False
+        #: Whether there are rules who may call what.
+        self.is_guarded = owner.is_guarded
+        self.identity: Identity | None = None
 
     def opened(self, transport: ServerTransport) -> None:
         """It has a socket."""
         self.transport = transport
+        self.authenticates = transport.authenticates
+        self.is_guarded = self.authenticates or self.owner.is_guarded
 
     def publish_by(self, publisher: Publisher) -> None:
         """Have a publisher publish the streams that are opened here; closed with the listener."""
@@ -216,6 +229,8 @@ class Listener:
     def received(self, message: list[bytes]) -> None:
         """Serve requests, or refuse them."""
         owner = self.owner
+        if self.authenticates and self.transport is not None:
+            self.identity = self.transport.sender()
         # One time for all requests of a batch: the handlers of the first use up time of the others.
         arrived = self._seconds()
         if arrived > self._watchdog.late_after:
@@ -238,6 +253,11 @@ class Listener:
         now = self._seconds()
         if now > self._watchdog.late_after:
             owner.stood_still(now)
+
+    @property
+    def user(self) -> str:
+        """Whose the message is that is being received; empty where nobody has authenticated."""
+        return user_of(self.identity)
 
     def _takes_nothing(self, message: list[bytes]) -> bool:
         """Whether so much waits for the sender that its message is dropped.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
+from txzmq._identity import Identity, key_of, user_of
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.stream_state import ENDED
@@ -26,6 +27,10 @@ class StreamTable(Protocol):
 
     def find(self, tag: bytes) -> ServedStream | None:
         """The stream with a topic, given with the separator behind it."""
+        ...
+
+    def is_for(self, stream: ServedStream, user: str) -> bool:
+        """Whether a stream is a user's."""
         ...
 
 
@@ -82,17 +87,26 @@ class Publisher:
 
     # -- subscriptions -----------------------------------------------------------------------
 
-    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
-        """Whether there is a stream with this topic, or a bundle."""
-        if connection is None:
-            return self._is_used(tag)
-        self._subscriptions.add(connection, tag)
+    def allows(
+        self, tag: bytes, connection: SubscriberConnection | None, identity: Identity | None
+    ) -> bool:
+        """Whether there is a stream with this topic, or a bundle, for this subscriber."""
+        user = user_of(identity)
+        if connection is not None:
+            self._subscriptions.add(connection, tag, key_of(identity))
         stream = self._streams.find(tag)
         if stream is None:
-            return self._find_bundle(tag) is not None
-        if stream.shared is not None:
+            bundle = self._find_bundle(tag)
+            return bundle is not None and bundle.user == user
+        if not self._streams.is_for(stream, user):
+            return False
+        if connection is not None and stream.shared is not None:
             self._slow.add(connection, tag)
         return True
+
+    def end_connections(self, keys: Collection[str]) -> None:
+        """Who has one of these keys is not to receive anything any more."""
+        self._subscriptions.revoke(keys)
 
     def _is_used(self, tag: bytes) -> bool:
         return self._streams.find(tag) is not None or self._find_bundle(tag) is not None
@@ -117,14 +131,15 @@ class Publisher:
     def _find_bundle(self, tag: bytes) -> Bundle | None:
         return self._bundle_of.get(tag[:-1]) if tag[-1:] == SEPARATOR else None
 
-    def bundle(self, client: CallKey) -> Bundle:
+    def bundle(self, client: CallKey, user: str) -> Bundle:
         """Have one more stream of a client published together with its others.
 
         :param client: the route to it.
+        :param user: whose the streams are.
         """
         bundle = self._bundles.get(client)
         if bundle is None:
-            bundle = self._bundles[client] = Bundle(client)
+            bundle = self._bundles[client] = Bundle(client, user)
             self._bundle_of[bundle.topic] = bundle
         bundle.stream_added()
         return bundle

@@ -58,6 +58,7 @@ class ReceivedRequests(RequestStream[Any]):
         "_taken",
         "_waiter",
         "id",
+        "user",
     )
 
     def __init__(
@@ -67,12 +68,15 @@ class ReceivedRequests(RequestStream[Any]):
         id: bytes,
         message_size: int,
         close: Callable[[ReceivedRequests], None],
+        user: str = "",
     ) -> None:
         """
         :param message_size: bytes that an item may have.
         :param close: called when the stream is closed.
+        :param user: whose it is; empty where nobody has authenticated.
         """
         self.id = id
+        self.user = user
         self._method = method
         self._message_size = message_size
         self._close = close

@@ -110,7 +110,7 @@ class StreamPublisher(Protocol):
         """Tell the client how much has been published."""
         ...
 
-    def bundle(self, client: CallKey) -> Bundle:
+    def bundle(self, client: CallKey, user: str) -> Bundle:
         """Have one more stream of a client published together with its others."""
         ...
 
@@ -250,6 +250,7 @@ class ServedStream(StreamLife):
         surroundings: contextvars.Context,
         *,
         key: CallKey = (),
+        opener: bytes = b"",
         requests: ReceivedRequests | None = None,
         bundle: Bundle | None = None,
         shared: SharedKey | None = None,
@@ -259,6 +260,7 @@ class ServedStream(StreamLife):
         :param sender: the window, and what is not acknowledged.
         :param surroundings: what the handler runs in.
         :param key: of the opening call; empty if the stream is shared.
+        :param opener: in whose name it counts; empty if it is shared.
         :param requests: what the client streams.
         :param bundle: the streams of the client with which it may be published.
         :param shared: what calls with the same request have in common; None of a private stream.
@@ -276,9 +278,10 @@ class ServedStream(StreamLife):
         self.sender = sender
         #: Of the opening call, until its client has subscribed.
         self.key = key
-        #: Routing ids of the connection that opened it, and of the one that acknowledged last;
-        #: empty if it is shared.
-        self.opener = self.peer = key[0] if key else b""
+        #: In whose name it counts; and the routing id of the connection that opened it or has
+        #: acknowledged last. Both are empty if it is shared.
+        self.opener = opener
+        self.peer = key[0] if key else b""
         self._requests = requests
         self.bundle = bundle
         self.shared = shared

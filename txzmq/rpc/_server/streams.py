@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from txzmq._guard import Guard
+from txzmq._identity import key_of, user_of
 from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
@@ -92,6 +93,8 @@ class StreamRegistry:
         self._request_bytes = request_bytes
         # Whose request each stream holds, and how many bytes.
         self._held: dict[ServedStream, tuple[bytes, int]] = {}
+        # Who shares each shared stream, where users have authenticated.
+        self._users: dict[ServedStream, set[str]] = {}
         self.deadlines: Deadlines[ServedStream] = Deadlines(clock, ServedStream.time_is_up)
         self.graces: Deadlines[ServedStream] = Deadlines(clock, self._grace_is_over)
         self.returns: Deadlines[ServedStream] = Deadlines(clock, ServedStream.return_is_over)
@@ -121,12 +124,29 @@ class StreamRegistry:
         """The stream with a topic, given with the separator behind it."""
         return self._streams.get(tag[:-1]) if tag[-1:] == SEPARATOR else None
 
+    def is_for(self, stream: ServedStream, user: str) -> bool:
+        """Whether a stream is a user's; a shared one is everybody's who has joined it."""
+        if stream.shared is None:
+            return user_of(stream.context.identity) == user
+        users = self._users.get(stream)
+        return users is None or user in users
+
+    def _own(self, topic: bytes, user: str) -> ServedStream | None:
+        stream = self._streams.get(topic)
+        return stream if stream is not None and self.is_for(stream, user) else None
+
+    def revoke(self, keys: Collection[str], reason: str) -> None:
+        """End the private streams of those who have one of these keys."""
+        for stream in list(self._streams.values()):
+            if key_of(stream.context.identity) in keys:
+                stream.cancel(reason)
+
     # -- streams of requests -----------------------------------------------------------------
 
-    def receive(self, method: ServedMethod, id: bytes) -> ReceivedRequests:
-        """Be ready for the requests that follow a call."""
+    def receive(self, method: ServedMethod, id: bytes, user: str = "") -> ReceivedRequests:
+        """Be ready for the requests that follow a user's call."""
         requests = ReceivedRequests(
-            method.method, id, self.limits.message_size, self._requests_closed
+            method.method, id, self.limits.message_size, self._requests_closed, user
         )
         self._requests[id] = requests
         return requests
@@ -134,9 +154,10 @@ class StreamRegistry:
     def _requests_closed(self, requests: ReceivedRequests) -> None:
         self._requests.pop(requests.id, None)
 
-    def find_requests(self, id: bytes) -> ReceivedRequests | None:
-        """The stream of requests with an id."""
-        return self._requests.get(id)
+    def find_requests(self, id: bytes, user: str = "") -> ReceivedRequests | None:
+        """A user's stream of requests with an id."""
+        requests = self._requests.get(id)
+        return requests if requests is not None and requests.user == user else None
 
     # -- opening a stream of responses -------------------------------------------------------
 
@@ -160,7 +181,7 @@ class StreamRegistry:
         publisher = call.listener.publisher
         if publisher is None or not publisher.is_open:
             return _NO_PUBLISHER
-        refusal = self._refusal(call.key[0])
+        refusal = self._refusal(call.key[0], call.place[0])
         if refusal:
             return self._refuse(refusal)
         return self._opened(self._open_private(call, source, publisher))
@@ -168,10 +189,10 @@ class StreamRegistry:
     def _open_private(
         self, call: StreamCall, source: object, publisher: StreamPublisher
     ) -> ServedStream:
-        peer = call.key[0]
-        self._running_of_peer[peer] += 1
-        self._kept_of_peer[peer] += 1
-        together = self._running_of_peer[peer] > 1  # one alone has no use of a bundle
+        peer, opener = call.key[0], call.place[0]
+        self._running_of_peer[opener] += 1
+        self._kept_of_peer[opener] += 1
+        together = self._running_of_peer[opener] > 1  # one alone has no use of a bundle
         stream = ServedStream(
             self,
             publisher,
@@ -181,14 +202,15 @@ class StreamRegistry:
             self._sender(call.open_stream, call.context.first_item),
             call.surroundings,
             key=call.key,
+            opener=opener,
             requests=call.hand_over_requests(),
-            bundle=publisher.bundle(call.key[:-1]) if together else None,
+            bundle=publisher.bundle(call.key[:-1], call.user) if together else None,
         )
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
         self._add(stream, call.deadline)
         if not call.method.request_streaming:  # else it is read item by item
-            self._hold(stream, peer, call.size)
+            self._hold(stream, opener, call.size)
         return stream
 
     def _hold(self, stream: ServedStream, peer: bytes, size: int) -> None:
@@ -242,7 +264,11 @@ class StreamRegistry:
             return _NO_PUBLISHER
         run = self.shared.find(publisher, wanted.key)
         peer = call.key[0]
-        refusal = self._refusal(peer) if run is None else self._refusal_of_peer(peer)
+        opener = call.place[0]
+        if run is None:
+            refusal = self._refusal(peer, opener)
+        else:
+            refusal = self._refusal_of_peer(peer, opener)
         if not refusal and len(self.shared) >= self.limits.subscribers:
             refusal = (
                 f"{self.limits.subscribers} calls share streams on the server "
@@ -252,7 +278,9 @@ class StreamRegistry:
             return self._refuse(refusal)
         if run is None:
             run = self._begin_run(publisher, wanted)
-            self._hold(run, peer, call.size)
+            self._hold(run, opener, call.size)
+        if call.context.identity is not None:
+            self._users.setdefault(run, set()).add(call.user)
         self.shared.join(run, call.key, self.clock.seconds(), self._end_of_shared(call, run))
         return self._opened(run)._replace(initial=run.context.initial_metadata)
 
@@ -296,13 +324,16 @@ class StreamRegistry:
         self.count("shed stream")
         return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
 
-    def _refusal(self, peer: bytes) -> str:
-        """The limit that forbids one more stream, in words; empty if none does."""
+    def _refusal(self, peer: bytes, opener: bytes) -> str:
+        """The limit that forbids one more stream, in words; empty if none does.
+
+        :param opener: whose it is: the user's, or else the peer's.
+        """
         limits = self.limits
         # Of some the handler still runs, of others the client has not had the end.
         if max(self._running, len(self._streams)) >= limits.streams:
             return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
-        refusal = self._refusal_of_peer(peer)
+        refusal = self._refusal_of_peer(peer, opener)
         if refusal:
             return refusal
         if self.kept.size >= limits.streams_bytes:
@@ -312,18 +343,18 @@ class StreamRegistry:
             )
         return ""
 
-    def _refusal_of_peer(self, peer: bytes) -> str:
+    def _refusal_of_peer(self, peer: bytes, opener: bytes) -> str:
         """As :meth:`_refusal`, of the limits that each client has for itself."""
         limit = self.limits.streams_per_peer
-        if self._of_peer(peer) < limit:
+        if self._of_peer(peer, opener) < limit:
             return ""
         return (
             f"{limit} streams of this client are open on the server (ServerLimits.streams_per_peer)"
         )
 
-    def _of_peer(self, peer: bytes) -> int:
+    def _of_peer(self, peer: bytes, opener: bytes) -> int:
         """How many streams a client has."""
-        own = max(self._running_of_peer[peer], self._kept_of_peer[peer])
+        own = max(self._running_of_peer[opener], self._kept_of_peer[opener])
         return own + self.shared.of_peer(peer)
 
     # -- what clients say --------------------------------------------------------------------
@@ -336,12 +367,14 @@ class StreamRegistry:
         else:
             self.shared.cancelled(key)
 
-    def acknowledge(self, peer: bytes, positions: Iterable[Position]) -> list[bytes]:
+    def acknowledge(
+        self, peer: bytes, positions: Iterable[Position], user: str = ""
+    ) -> list[bytes]:
         """A client says how much it has of its streams; the topics of those that there are not."""
         unknown: list[bytes] = []
         shared: dict[ServedStream, int] = {}
         for position in positions:
-            stream = self._streams.get(position.topic)
+            stream = self._own(position.topic, user)
             if stream is None:
                 unknown.append(position.topic)
                 continue
@@ -358,22 +391,24 @@ class StreamRegistry:
         limits = self.limits
         return min(
             limits.subscribers - len(self.shared),
-            limits.streams_per_peer - self._of_peer(peer),
+            limits.streams_per_peer - self._of_peer(peer, peer),
         )
 
-    def replay(self, peer: bytes, topic: bytes, sequence: int) -> Publication | None:
+    def replay(
+        self, peer: bytes, topic: bytes, sequence: int, user: str = ""
+    ) -> Publication | None:
         """What a client asks for again, from an item on; None if there is no such stream."""
-        stream = self._streams.get(topic)
+        stream = self._own(topic, user)
         if stream is None:
             return None
         self._keepalive.heard(peer)
         self.shared.heard(stream, peer, self.clock.seconds())
         return stream.replay(sequence)
 
-    def cancel(self, peer: bytes, topics: Iterable[bytes]) -> None:
+    def cancel(self, peer: bytes, topics: Iterable[bytes], user: str = "") -> None:
         """A client does not want streams any more."""
         for topic in topics:
-            stream = self._streams.get(topic)
+            stream = self._own(topic, user)
             if stream is None or stream.is_kept:
                 continue
             if stream.shared is None:
@@ -401,6 +436,7 @@ class StreamRegistry:
     def removed(self, stream: ServedStream) -> None:
         """A stream has come to its end on both sides, or was cancelled."""
         del self._streams[stream.topic]
+        self._users.pop(stream, None)
         if not self._streams:
             self._keepalive.stop()
         if stream.running:

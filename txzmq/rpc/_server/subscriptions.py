@@ -6,7 +6,7 @@ one whose stream has ended; it needs some 50 bytes for each byte of a topic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from txzmq.rpc._core.transport import SubscriberConnection
 from txzmq.rpc.limits import ServerLimits
@@ -20,9 +20,10 @@ class _Subscriber:
     :ivar next_check: with so many, those are counted that are of no use.
     """
 
-    __slots__ = ("next_check", "tags")
+    __slots__ = ("key", "next_check", "tags")
 
-    def __init__(self, next_check: int) -> None:
+    def __init__(self, next_check: int, key: str) -> None:
+        self.key = key
         self.tags: set[bytes] = set()
         self.next_check = next_check
 
@@ -58,13 +59,13 @@ class Subscriptions:
         """How many subscriptions there are, with some of connections that have ended."""
         return self._size
 
-    def add(self, connection: SubscriberConnection, tag: bytes) -> None:
-        """A connection has subscribed; it is ended if it holds too many strays."""
+    def add(self, connection: SubscriberConnection, tag: bytes, key: str = "") -> None:
+        """A connection has subscribed, with a key; it is ended if it holds too many strays."""
         subscriber = self._subscribers.get(connection)
         if subscriber is None:
             if connection in self._ended:
                 return
-            subscriber = self._subscribers[connection] = _Subscriber(self._most_of_one)
+            subscriber = self._subscribers[connection] = _Subscriber(self._most_of_one, key)
         elif tag in subscriber.tags:
             return
         subscriber.tags.add(tag)
@@ -82,6 +83,14 @@ class Subscriptions:
             self._size -= 1
             if not subscriber.tags:
                 del self._subscribers[connection]
+
+    def revoke(self, keys: Collection[str]) -> None:
+        """End the connections of those who have one of these keys."""
+        for connection, subscriber in list(self._subscribers.items()):
+            if subscriber.key in keys:
+                self._forget(connection)
+                self._ended.add(connection)
+                connection.end()
 
     def clear(self) -> None:
         """The publisher is closed: there are none any more."""

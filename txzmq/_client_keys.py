@@ -1,0 +1,191 @@
+"""Which clients may connect: a mapping, a folder of certificates, or a function."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from txzmq import _certificates, _check
+from txzmq._identity import Identity
+from txzmq._ordered_set import OrderedSet
+
+__all__ = ["ClientKeys", "KeyRule"]
+
+_log = Logger()
+
+#: Says who has a key, by the key and the address that the client connects from; None for nobody.
+#: Any: a user's own may return anything.
+KeyRule: TypeAlias = "Callable[[str, str], Identity | Deferred[Identity | None] | None]"
+
+#: Identities that a function has given are kept for so many keys.
+_MOST_KEPT: Final = 65_536
+
+
+class ClientKeys:
+    """The keys of the clients that may connect, and who they are.
+
+    ``len()`` tells for how many keys it is known who has them.
+    """
+
+    def __init__(
+        self, source: Mapping[str, Identity | str] | str | os.PathLike[str] | KeyRule
+    ) -> None:
+        """
+        :param source: a mapping of public keys to identities, or to names; or a folder with
+            certificates, ``NAME.key``, whose metadata may
+            have ``name`` and ``groups = "staff, admin"``; or a
+            function of a public key and an address that returns an :class:`Identity`, None for
+            nobody, or a Deferred of these. What it raises denies.
+        :raises TypeError: if it is none of these.
+        :raises ValueError: if what should be a key is none, or a file no certificate.
+        :raises OSError: if the folder or a file cannot be read.
+        """
+        self._mapping: Mapping[str, Identity | str] | None = None
+        self._folder: Path | None = None
+        self._rule: Callable[[str, str], object] | None = None
+        if isinstance(source, (str, os.PathLike)):
+            self._folder = Path(os.fspath(source))
+        elif isinstance(source, Mapping):
+            self._mapping = source
+        elif callable(source):
+            _check.function("clients", source, ("key", "address"))
+            self._rule = source
+        else:
+            raise _check.wrong_type("clients", source, "a mapping, a folder or a function")
+        # By key: all of a mapping or a folder; of a function those that it was asked for.
+        self._known: OrderedDict[str, Identity] = OrderedDict()
+        self._addresses: dict[str, str] = {}
+        self._watchers: OrderedSet[Callable[[frozenset[str]], None]] = OrderedSet()
+        if self._rule is None:
+            self._known = self._read()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, public_key: str) -> Identity | None:
+        """Who has a key now; None for nobody."""
+        return self._known.get(public_key)
+
+    def when_revoked(self, callback: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """Have *callback* called with the public keys that are nobody's any more, or another's.
+
+        :return: a function that takes this back.
+        """
+        self._watchers.add(callback)
+        return lambda: self._watchers.discard(callback)
+
+    # -- who may connect ---------------------------------------------------------------------
+
+    def look_up(self, public_key: str, address: str) -> Deferred[Identity | None]:
+        """Who has a key, when a client connects with it.
+
+        :return: a Deferred; it fails where a function has raised, or has returned nonsense.
+        """
+        if self._rule is None:
+            return succeed(self._known.get(public_key))
+        return self._ask(public_key, address)
+
+    def _ask(self, public_key: str, address: str) -> Deferred[Identity | None]:
+        assert self._rule is not None, "there is a function"
+        try:
+            answer = self._rule(public_key, address)
+        except Exception:  # noqa: BLE001 - whatever a user's function raises denies
+            return fail()
+        asked = answer if isinstance(answer, Deferred) else succeed(answer)  # pyright: ignore[reportUnknownVariableType]  # a user's
+        return asked.addCallback(self._answered, public_key, address)  # pyright: ignore[reportUnknownMemberType]  # as above
+
+    def _answered(self, answer: object, public_key: str, address: str) -> Identity | None:
+        if answer is None:
+            self._known.pop(public_key, None)
+            self._addresses.pop(public_key, None)
+            return None
+        if not isinstance(answer, Identity):
+            what = "an Identity or None"
+            raise _check.wrong_type("what the function of clients returns", answer, what)
+        identity = _with_key(answer, public_key)
+        self._known[public_key] = identity
+        self._known.move_to_end(public_key)
+        self._addresses[public_key] = address
+        if len(self._known) > _MOST_KEPT:
+            oldest, _ = self._known.popitem(last=False)
+            self._addresses.pop(oldest, None)
+        return identity
+
+    # -- what changes ------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the mapping or the folder again, or ask the function again for each known key.
+
+        Who is not in it any more can do nothing from now on. If something is wrong with it, all
+        stays as it was.
+
+        :raises ValueError: if what should be a key is none, or a file no certificate.
+        :raises OSError: if the folder or a file cannot be read.
+        """
+        if self._rule is None:
+            self._change(self._read())
+            return
+        for key in list(self._known):
+            before = self._known[key]
+            asked = self._ask(key, self._addresses.get(key, ""))
+            asked.addErrback(self._deny, key)
+            asked.addCallback(self._asked_again, before)
+
+    def _deny(self, failure: object, public_key: str) -> None:
+        _log.failure("the function of clients failed; the key is revoked", cast("Any", failure))
+        self._known.pop(public_key, None)
+        self._addresses.pop(public_key, None)
+
+    def _asked_again(self, now: Identity | None, before: Identity) -> None:
+        if now is None or now.name != before.name:
+            self._tell({before.public_key})
+
+    def _change(self, new: OrderedDict[str, Identity]) -> None:
+        old, self._known = self._known, new
+        revoked = {
+            key for key, identity in old.items() if key not in new or new[key].name != identity.name
+        }
+        if revoked:
+            self._tell(revoked)
+
+    def _tell(self, revoked: Collection[str]) -> None:
+        for callback in list(self._watchers):
+            callback(frozenset(revoked))
+
+    def _read(self) -> OrderedDict[str, Identity]:
+        pairs = self._of_folder() if self._mapping is None else self._of_mapping(self._mapping)
+        return OrderedDict(pairs)
+
+    @staticmethod
+    def _of_mapping(mapping: Mapping[str, Identity | str]) -> Iterable[tuple[str, Identity]]:
+        for key, value in mapping.items():
+            checked = _certificates.check_key("a key of clients", key)
+            if isinstance(value, str):
+                yield checked, Identity(value, checked)
+            elif isinstance(value, Identity):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
+                yield checked, _with_key(value, checked)
+            else:
+                raise _check.wrong_type("a value of clients", value, "an Identity or a name")
+
+    def _of_folder(self) -> Iterable[tuple[str, Identity]]:
+        assert self._folder is not None, "there is one"
+        if not self._folder.is_dir():
+            raise NotADirectoryError(f"clients: {self._folder} is no folder")
+        for path in sorted(self._folder.glob("*.key")):
+            certificate = _certificates.read(path)
+            named = certificate.metadata.get("groups", "")
+            groups = frozenset(group.strip() for group in named.split(",") if group.strip())
+            name = certificate.metadata.get("name", "") or path.stem
+            yield certificate.public_key, Identity(name, certificate.public_key, groups)
+
+
+def _with_key(identity: Identity, public_key: str) -> Identity:
+    if identity.public_key == public_key:
+        return identity
+    return Identity(identity.name, public_key, identity.groups, identity.claims)

@@ -1,0 +1,150 @@
+"""Who may connect to sockets with CURVE: ZMQ RFC 27 (ZAP), in the reactor."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final, Protocol
+
+import zmq
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zmq.utils import z85
+
+from txzmq._client_keys import ClientKeys
+from txzmq._escape import escaped
+from txzmq._identity import Identity
+from txzmq._ordered_set import OrderedSet
+from txzmq.connection import Factory, ZmqConnection, ZmqEndpoint, ZmqEndpointType
+
+__all__ = ["ADDRESS", "Authenticator", "Domain"]
+
+_log = Logger()
+
+#: Where libzmq looks for whoever decides, in its context.
+ADDRESS: Final = "inproc://zeromq.zap.01"
+_VERSION: Final = b"1.0"
+_KEY_SIZE: Final = 32
+#: Parts of a request: the way back, an empty one, and six and the key.
+_PARTS: Final = 9
+#: Requests that wait for a function's answer; more are told to come again later.
+_MOST_WAITING: Final = 4_096
+_numbers = itertools.count(1)
+
+
+class Domain(Protocol):
+    """What an authenticator needs of a server's credentials."""
+
+    @property
+    def clients(self) -> ClientKeys:
+        """Who may connect."""
+        ...
+
+    @property
+    def policy_timeout(self) -> float:
+        """Seconds that a function may take to decide."""
+        ...
+
+    def denied(self, public_key: str, address: str, why: str) -> None:
+        """A client was refused."""
+        ...
+
+
+class Authenticator(ZmqConnection):
+    """Answers libzmq's questions whether a client may connect; one for a context.
+
+    What raises, hangs, or returns nonsense denies. It decides for sockets with CURVE only.
+    """
+
+    socketType = zmq.ROUTER
+    credentials = None
+    #: A question is never dropped: libzmq waits for its answer.
+    highWaterMark = 0
+
+    def __init__(self, factory: Factory) -> None:
+        """:raises RuntimeError: if something else decides in this context already."""
+        self._domains: dict[bytes, Domain] = {}
+        self._names: dict[int, bytes] = {}
+        self._waiting: OrderedSet[Deferred[Identity | None]] = OrderedSet()
+        try:
+            super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise
+            raise RuntimeError(
+                f"something else listens at {ADDRESS} in this ZmqFactory's context, such as an "
+                "authenticator of zmq.auth: there can be one only, and credentials need their own"
+            ) from None
+        factory.connections.discard(self)  # it goes last
+
+    def domain_of(self, domain: Domain) -> bytes:
+        """The name by which libzmq asks for a server's credentials."""
+        name = self._names.get(id(domain))
+        if name is None:
+            name = self._names[id(domain)] = b"txzmq.%d" % next(_numbers)
+            self._domains[name] = domain
+        return name
+
+    def messageReceived(self, message: list[bytes]) -> None:
+        """Decide, now or later; or say at once what is no question."""
+        if len(message) < _PARTS - 1 or message[1] or message[2] != _VERSION:
+            self.discard("malformed")
+            return
+        way = message[:2]
+        request_id, name, address, _, mechanism = message[3:8]
+        domain = self._domains.get(name)
+        if domain is None or mechanism != b"CURVE":
+            what = "no such domain" if domain is None else "only CURVE is allowed here"
+            self._answer(way, request_id, b"400", what)
+            return
+        key = message[8] if len(message) == _PARTS else b""
+        if len(key) != _KEY_SIZE:
+            self._answer(way, request_id, b"400", "malformed credentials")
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            self._answer(way, request_id, b"300", "too many clients wait for a decision")
+            return
+        self._decide(domain, z85.encode(key).decode(), address, way, request_id)
+
+    def _decide(
+        self, domain: Domain, key: str, address: bytes, way: list[bytes], request_id: bytes
+    ) -> None:
+        place = escaped(address.decode("ascii", "replace"))
+        asked = domain.clients.look_up(key, place)
+        if not asked.called:
+            assert self.factory is not None, "it has just received something"
+            self._waiting.add(asked)
+            asked.addTimeout(domain.policy_timeout, self.factory.reactor)  # type: ignore[arg-type]  # a Twisted reactor has more than is needed of it here
+
+        def decided(result: Identity | Failure | None) -> None:
+            self._waiting.discard(asked)
+            if isinstance(result, Identity):
+                self._answer(way, request_id, b"200", "OK", key)
+                return
+            if isinstance(result, Failure):
+                _log.failure(
+                    "whether a client may connect could not be decided, so it may not", result
+                )
+                self._answer(way, request_id, b"500", "the server cannot decide")
+                domain.denied(key, place, "whether it may connect could not be decided")
+                return
+            self._answer(way, request_id, b"400", "unknown key")
+            domain.denied(key, place, "unknown key")
+
+        asked.addBoth(decided)
+
+    def _answer(
+        self, way: list[bytes], request_id: bytes, code: bytes, text: str, user: str = ""
+    ) -> None:
+        if self.socket is not None:
+            reply = (_VERSION, request_id, code, text.encode(), user.encode(), b"")
+            self.trySend([*way, *reply])
+
+    def shutdown(self) -> None:
+        """Let nobody in any more."""
+        waiting = list(self._waiting)
+        super().shutdown()
+        for asked in waiting:
+            asked.cancel()
+        self._domains.clear()
+        self._names.clear()
