@@ -83,7 +83,7 @@ def test_p6_calls_that_wait_for_a_connection(running: World, options: dict[str, 
         error = Outcome(use).ended()
         assert isinstance(error, WrongThreadError), name
     assert not waiting[0].called
-    running.in_reactor(waiting[0].cancel)
+    running.in_reactor(channels[0].close)  # which ends the calls that go on
     until(lambda: waiting[0].called)
     failures: list[Failure] = []
     waiting[0].addErrback(failures.append)
