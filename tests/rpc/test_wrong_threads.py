@@ -58,11 +58,16 @@ def go_on(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
     return proceed(call)
 
 
+def look_at(call: ClientCall, proceed: ClientProceed) -> Deferred[Any]:
+    return proceed(call).addCallback(lambda response: response)
+
+
 #: How calls wait that no connection has.
 CHANNELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "with a policy": {"service_config": config()},
     "with an interceptor": {"interceptors": [go_on]},
+    "with one that adds callbacks": {"interceptors": [look_at]},
 }
 
 
