@@ -161,6 +161,16 @@ class Misnamed:
         return request
 
 
+class Underscored:
+    __txzmq_service__ = Misnamed.__txzmq_service__
+    echo_ = Misnamed.ehco
+
+
+class Private:
+    __txzmq_service__ = Misnamed.__txzmq_service__
+    _echo = Misnamed.ehco
+
+
 VALUES: Final = {
     "arguments in wrong order": Mistake(
         lambda: untyped(Channel)(ADDRESS, MemoryNetwork()),
@@ -249,6 +259,19 @@ VALUES: Final = {
         lambda: server(Misnamed()),
         TypeError,
         "services: Misnamed.echo is no method, and /test.Echo/Echo needs one; did you mean ehco?",
+    ),
+    "a handler with an underscore behind its name": Mistake(
+        lambda: server(Underscored()),
+        TypeError,
+        (
+            "services: Underscored.echo is no method, and /test.Echo/Echo needs one; did you mean "
+            "echo_?"
+        ),
+    ),
+    "only a private method with a handler's name": Mistake(
+        lambda: server(Private()),
+        TypeError,
+        "services: Private.echo is no method, and /test.Echo/Echo needs one",
     ),
     "a limit below 0": Mistake(
         lambda: ServerLimits(running=-1),

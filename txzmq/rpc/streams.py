@@ -93,6 +93,9 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
 
         A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
         the stream has ended and is read to its end.
+
+        :raises WrongThreadError: in another thread than the reactor's; the stream goes on.
+        :raises ForkedError: in a forked child.
         """
 
     @property

@@ -529,6 +529,14 @@ class ClientStream(StreamLife):
 
     # -- the end -----------------------------------------------------------------------------
 
+    def check_thread(self) -> None:
+        """Raise unless its caller may cancel it here, before anything is done.
+
+        :raises WrongThreadError: in another thread than the reactor's.
+        :raises ForkedError: in a forked child.
+        """
+        self._registry.guard.check()
+
     def cancel(self, error: BaseException | None = None, *, keep: bool = False) -> None:
         """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
 
