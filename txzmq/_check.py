@@ -46,10 +46,10 @@ def shown(value: object) -> str:
 
 
 def near(word: object, known: Iterable[str]) -> str:
-    """``; did you mean NAME?`` if one of the known names is like *word*; otherwise nothing."""
+    """``; did you mean NAME?`` if another of the known names is like *word*; or else nothing."""
     if not isinstance(word, str):
         return ""
-    by_folded = {_folded(name): name for name in known}
+    by_folded = {_folded(name): name for name in known if name != word}
     found = difflib.get_close_matches(_folded(word), by_folded, n=1, cutoff=0.75)
     return f"; did you mean {by_folded[found[0]]}?" if found else ""
 
@@ -188,6 +188,10 @@ def takes(value: Callable[..., Any], count: int) -> bool:
 
 
 def signature_of(value: Callable[..., Any]) -> str:
-    """The parameters of a function, for a message."""
-    names = list(inspect.signature(value).parameters)
-    return f"({', '.join(names)})"
+    """The parameters of a function, for a message: ``(request, *, context)``."""
+    signature, empty = inspect.signature(value), inspect.Parameter.empty
+    names = [
+        parameter.replace(annotation=empty, default=empty)
+        for parameter in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=names, return_annotation=empty))

@@ -35,6 +35,7 @@ from txzmq.rpc import (
     Service,
     ServiceConfig,
     SocketOptions,
+    StaticResolver,
     StreamWriter,
     Unavailable,
     Unimplemented,
@@ -154,6 +155,21 @@ class Short(Echo):
         return request
 
 
+class ByName(Echo):
+    def echo(self, request: StringValue, *, context: Context) -> StringValue:  # type: ignore[override]  # that is what is tried
+        return request
+
+
+class Anything(Echo):
+    def echo(self, request: StringValue, **context: object) -> StringValue:  # type: ignore[override]  # that is what is tried
+        return request
+
+
+class NoHandler:
+    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
+    echo = None
+
+
 class Misnamed:
     __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
 
@@ -166,6 +182,16 @@ VALUES: Final = {
         lambda: untyped(Channel)(ADDRESS, MemoryNetwork()),
         TypeError,
         f"factory must be a ZmqFactory or a network, not '{ADDRESS}'; it comes first",
+    ),
+    "a service before the factory": Mistake(
+        lambda: untyped(Server)([Echo()], MemoryNetwork()),
+        TypeError,
+        "factory must be a ZmqFactory or a network, not an object of type list; it comes first",
+    ),
+    "a resolver before the factory": Mistake(
+        lambda: untyped(Channel)(StaticResolver(ADDRESS), MemoryNetwork()),
+        TypeError,
+        "not an object of type StaticResolver; it comes first",
     ),
     "the factory's class": Mistake(
         lambda: untyped(Channel)(ZmqFactory, ADDRESS),
@@ -245,6 +271,19 @@ VALUES: Final = {
         TypeError,
         "services: Short.echo must take a request and a context, and takes (request)",
     ),
+    "a handler that takes its context by name": Mistake(
+        lambda: server(ByName()),
+        TypeError,
+        "services: ByName.echo must take a request and a context, and takes (request, *, context)",
+    ),
+    "a handler that takes anything by name": Mistake(
+        lambda: server(Anything()), TypeError, "and takes (request, **context)"
+    ),
+    "a handler that is None": Mistake(
+        lambda: server(NoHandler()),
+        TypeError,
+        "services: NoHandler.echo is no method but None, and /test.Echo/Echo needs one",
+    ),
     "a handler with another name": Mistake(
         lambda: server(Misnamed()),
         TypeError,
@@ -317,7 +356,12 @@ VALUES: Final = {
     "the same given to a channel": Mistake(
         lambda: channel(service_config={"methodConfg": []}),
         ServiceConfigError,
-        "methodConfg: is not known; did you mean methodConfig?",
+        "service_config: methodConfg: is not known; did you mean methodConfig?",
+    ),
+    "a service config that is no JSON": Mistake(
+        lambda: channel(service_config="{"),
+        ServiceConfigError,
+        "service_config: the config is not JSON: ",
     ),
 }
 
@@ -325,6 +369,12 @@ VALUES: Final = {
 @pytest.mark.parametrize("mistake", VALUES)
 def test_a_mistake_in_a_value(mistake: str) -> None:
     told(VALUES[mistake])
+
+
+def test_no_name_is_suggested_in_its_own_place() -> None:
+    with pytest.raises(TypeError) as caught:
+        server(NoHandler())
+    assert "did you mean" not in str(caught.value)
 
 
 # -- order --------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
-from txzmq.rpc.service_config import ServiceConfig
+from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import ResponseStream
 from txzmq.rpc.watching import ConnectivityState, EndpointStatus, Observer
@@ -300,4 +300,7 @@ def _config_of(given: object) -> ServiceConfig | None:
         what = "a ServiceConfig, JSON or a mapping"
         raise _check.wrong_type("service_config", given, what)
     # The cast is for pyright, which knows a mapping of what as little as the caller may.
-    return ServiceConfig.parse(cast("str | Mapping[str, Any]", given))
+    try:
+        return ServiceConfig.parse(cast("str | Mapping[str, Any]", given))
+    except ServiceConfigError as error:
+        raise ServiceConfigError(error.errors, "service_config") from None
