@@ -33,6 +33,7 @@ __all__ = [
     "StaticResolver",
     "check_resolved",
     "resolver_for",
+    "unresolved",
 ]
 
 _log = Logger()
@@ -130,6 +131,18 @@ class Resolver(Protocol):
         ...
 
 
+def unresolved(resolver: Resolver, *, told: bool) -> list[str]:
+    """What a resolver has no answer for yet, in words for an error.
+
+    :param told: whether it has told of any address.
+    """
+    # Only those of txzmq say it; it is not asked of a user's.
+    waiting: list[str] | None = getattr(resolver, "unresolved", None)
+    if waiting is None:
+        return [] if told else ["the resolver has told no address yet"]
+    return waiting
+
+
 class DnsClient(Protocol):
     """The part of ``twisted.names.client.Resolver`` that asks the DNS."""
 
@@ -182,6 +195,11 @@ class StaticResolver:
             raise RuntimeError("a resolver serves one channel")
         self._started = True
         listener.resolved(self._addresses)
+
+    @property
+    def unresolved(self) -> list[str]:
+        """Nothing: there is nothing to look up."""
+        return []
 
     def resolve_now(self) -> None:
         """Do nothing, since the addresses do not change."""
@@ -268,6 +286,11 @@ class DnsResolver:
 
     def __repr__(self) -> str:
         return f"DnsResolver({self.target!r})"
+
+    @property
+    def unresolved(self) -> list[str]:
+        """What it has no answer for yet, in words for an error; empty once it has told of one."""
+        return [f"the DNS has not answered for {self.target} yet"] if self._current is None else []
 
     # -- Resolver ------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -21,12 +21,14 @@ from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved
+from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved, unresolved
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
 
 __all__ = ["SubchannelPool"]
 
 _log = Logger()
+#: So many endpoints are named in an error.
+_MOST_REASONS: Final = 4
 #: What a channel's state is made of, the best first.
 _BEST_FIRST = (
     ConnectivityState.READY,
@@ -162,9 +164,18 @@ class SubchannelPool:
 
     @property
     def obstacle(self) -> str:
-        """Why no connection can be used, of each endpoint that has said it."""
+        """Why no connection can be used: of each endpoint, and of each name that is looked up."""
         reasons = [sub.obstacle for sub in self._subchannels.values()]
-        return "; ".join(filter(None, reasons)) or self._no_endpoint
+        if self._no_endpoint and not reasons:
+            reasons = [self._no_endpoint]
+        else:
+            reasons += unresolved(self._resolver, told=bool(self._subchannels))
+        reasons = list(filter(None, reasons))
+        if not reasons:
+            return "the balancing policy has picked none of the endpoints, which are ready"
+        if len(reasons) > _MOST_REASONS:
+            reasons[_MOST_REASONS:] = [f"and {len(reasons) - _MOST_REASONS} more"]
+        return "; ".join(reasons)
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(f"no server can be reached, the call was not sent ({self.obstacle})")

@@ -24,6 +24,7 @@ from txzmq.rpc.resolvers import (
     Resolver,
     ResolverListener,
     check_resolved,
+    unresolved,
 )
 
 __all__ = ["NamedAddresses", "check_numeric", "dns_target"]
@@ -115,6 +116,17 @@ class NamedAddresses:
             name.resolver.close()
         self._given = ()
         self._told = None
+
+    @property
+    def unresolved(self) -> list[str]:
+        """What there is no answer for yet, in words for an error."""
+        reasons = unresolved(self._resolver, told=bool(self._given))
+        for name in self._names.values():
+            if name.error is not None:
+                reasons.append(name.error.message)
+            elif name.waits:
+                reasons += unresolved(name.resolver, told=False)
+        return reasons
 
     # -- ResolverListener ----------------------------------------------------------------------
 
