@@ -104,7 +104,10 @@ def number(
         expected += f", at most {most:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise wrong_type(name, value, expected)
-    checked = float(value)
+    try:
+        checked = float(value)
+    except OverflowError:
+        raise _wrong(name, value, expected) from None
     if checked == math.inf and endless:
         raise ValueError(f"{name} must be {expected}; for no limit it is {endless}")
     fits = least < checked if above else least <= checked

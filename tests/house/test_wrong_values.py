@@ -16,13 +16,12 @@ from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 import txzmq.rpc
 import txzmq.testing
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
-from tests.rpc.streaming import StreamWorld
+from tests.rpc.streaming import CHAT, COLLECT, COUNT, StreamWorld
 from txzmq.rpc import (
     Blocking,
     Channel,
@@ -85,8 +84,8 @@ def network() -> MemoryNetwork:
     return MemoryNetwork()
 
 
-def channel() -> Channel:
-    return Channel(network(), ADDRESS)
+def channel(**options: Any) -> Channel:
+    return Channel(network(), ADDRESS, **options)
 
 
 def server() -> Server:
@@ -101,6 +100,16 @@ def context() -> Context:
     return Context("/test.Echo/Echo", clock=network().clock)
 
 
+def go_on(call: Any, proceed: Any) -> Any:
+    return proceed(call)
+
+
+#: Each call gets its timeout from this, and more.
+CONFIG: Final[dict[str, Any]] = {
+    "methodConfig": [{"name": [{}], "timeout": "5s", "waitForReady": True}]
+}
+
+
 def client_call() -> Any:
     seen: list[Any] = []
 
@@ -110,19 +119,6 @@ def client_call() -> Any:
 
     Channel(network(), ADDRESS, interceptors=[see]).unary_unary(ECHO, text("x")).addErrback(str)
     return seen[0]
-
-
-def unary_call() -> Callable[..., Any]:
-    """Makes a call, whose Deferred has failed at once if it cannot be made."""
-
-    def call(*arguments: Any, **options: Any) -> None:
-        failures: list[Any] = []
-        made: Deferred[Any] = channel().unary_unary(*arguments, **options)
-        made.addErrback(failures.append)
-        for failure in failures:
-            failure.raiseException()
-
-    return call
 
 
 def fake() -> Any:
@@ -142,13 +138,40 @@ RETRY: Final = {
     "retryable_status_codes": frozenset({Code.UNAVAILABLE}),
 }
 
+#: What makes calls: a timeout that is already over is one, and requests are tried by themselves.
+CALLS: Final[dict[str, Subject]] = {
+    "Channel.unary_unary": Subject(
+        lambda: channel().unary_unary, (ECHO, text("x")), names=("method", "request")
+    ),
+    "Channel.unary_stream": Subject(
+        lambda: channel().unary_stream, (COUNT, text("x")), names=("method", "request")
+    ),
+    "Channel.stream_unary": Subject(
+        lambda: channel().stream_unary, (COLLECT, [text("x")]), names=("method", "requests")
+    ),
+    "Channel.stream_stream": Subject(
+        lambda: channel().stream_stream, (CHAT, [text("x")]), names=("method", "requests")
+    ),
+    "Channel.unary_unary, intercepted": Subject(
+        lambda: channel(interceptors=[go_on]).unary_unary,
+        (ECHO, text("x")),
+        names=("method", "request"),
+    ),
+    "FakeCaller.unary_unary": Subject(
+        lambda: FakeCaller({}).unary_unary, (ECHO, text("x")), names=("method", "request")
+    ),
+    "Channel.stream_stream, configured": Subject(
+        lambda: channel(service_config=CONFIG).stream_stream,
+        (CHAT, [text("x")]),
+        names=("method", "requests"),
+    ),
+}
+
 SUBJECTS: Final[dict[str, Subject]] = {
     "Blocking": Subject(always(Blocking), (channel(),), names=("owner",)),
     "Blocking()": Subject(lambda: Blocking(channel()), (len,), names=("function",)),
     "Channel": Subject(always(Channel), options={"factory": network(), "endpoint": ADDRESS}),
-    "Channel.unary_unary": Subject(
-        unary_call, (ECHO, text("x")), names=("method", "request"), like=Channel.unary_unary
-    ),
+    **CALLS,
     "ClientCall.replace": Subject(lambda: client_call().replace),
     "ConsistentHash": Subject(always(ConsistentHash), options={"key": "tenant"}),
     "Context.send_initial_metadata": Subject(
@@ -210,7 +233,10 @@ SPARED: Final[dict[str, str]] = {
     "Blocking().args": "they are the function's own",
     "Blocking().kwargs": "they are the function's own",
     "Channel.endpoint": _ADDRESS,
-    "Channel.unary_unary.request": "the message names the method, and the type that it takes",
+    **dict.fromkeys(
+        [f"{label}.{subject.names[1]}" for label, subject in CALLS.items()],
+        "the message names the method, and the type that it takes: it is tried below",
+    ),
     "ClientCall.replace.request": "whatever the method takes: said where the call is made",
     "DnsResolver.target": _ADDRESS,
     "NotFound.code": "the message in first place, or RpcError's own code",
@@ -249,7 +275,6 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         "Context ServiceConfigError".split(),
         _TOLD,
     ),
-    "FakeCaller": "made by generated constructors, whose parameters checkers check",
     "InsecureBindError": "an exception that txzmq raises",
     "Observer": "has no constructor: users subclass it",
     "RequestStream": "abstract: txzmq makes them",
@@ -264,7 +289,7 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
 #: What is tried for each type that an annotation has; and for any other, ANYTHING.
 WRONG: Final[dict[Any, list[Any]]] = {
     int: ["1", 1.5, True, math.nan, math.inf, -1, object()],
-    float: ["1", True, math.nan, -1, object(), b""],
+    float: ["1", True, math.nan, -1, 10**400, object(), b""],
     bool: ["yes", 2, object()],
     str: [1, b"x", object()],
     StringValue: [object()],
@@ -272,7 +297,8 @@ WRONG: Final[dict[Any, list[Any]]] = {
 ANYTHING: Final = [object(), 3.5, int]
 #: Where values are right that the table takes for wrong.
 RIGHT: Final[dict[str, list[Any]]] = {
-    "Channel.unary_unary.timeout": [-1],
+    **{f"{label}.timeout": [-1] for label in CALLS},
+    "Channel.stream_stream, configured.timeout": [-1, 10**400],  # the config's is less
     "ClientCall.replace.timeout": [-1],
     "ClientCall.replace.metadata": [None],
     "Context.send_initial_metadata.metadata": [None],
@@ -350,6 +376,31 @@ def test_a_wrong_value_is_told_with_the_name_of_its_parameter(one: Try) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         subject.build()(*arguments, **options)
     assert one.parameter in str(caught.value)
+
+
+#: For each kind, a method; something else; and what is said of that.
+REQUESTS: Final[dict[str, tuple[Method[Any, Any], list[Any], str]]] = {
+    "unary_unary": (ECHO, [Int32Value(), None, [text("x")]], "takes StringValue, not"),
+    "unary_stream": (COUNT, [Int32Value(), None, [text("x")]], "takes StringValue, not"),
+    "stream_unary": (COLLECT, [text("x"), None, 5], "takes an iterable of requests, not"),
+    "stream_stream": (CHAT, [text("x"), None, 5], "takes an iterable of requests, not"),
+}
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [channel, lambda: channel(interceptors=[go_on]), lambda: FakeCaller({})],
+    ids=["plain", "intercepted", "fake"],
+)
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_wrong_request_is_told_where_the_call_is_made(
+    kind: str, caller: Callable[[], Any]
+) -> None:
+    method, requests, words = REQUESTS[kind]
+    for request in requests:
+        with pytest.raises(TypeError) as caught:
+            getattr(caller(), kind)(method, request)
+        assert str(caught.value).startswith(f"{method.path} {words}")
 
 
 def public_callables() -> set[str]:

@@ -22,8 +22,10 @@ __all__ = [
     "ResponseMetadata",
     "StreamInput",
     "check_method",
+    "check_request",
     "check_timeout",
     "wanted_metadata",
+    "wrong_request",
 ]
 
 T = TypeVar("T")
@@ -84,12 +86,17 @@ wanted_metadata: ContextVar[ResponseMetadata | None] = ContextVar(
 def check_timeout(timeout: object) -> None:
     """Check the timeout of a call. Any number is one: with none left, a call is too late.
 
-    :raises TypeError: if it is no number; ValueError for NaN.
+    :raises TypeError: if it is no number; ValueError for NaN, and what no float can hold.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise _check.wrong_type("timeout", timeout, "a number of seconds")
     if timeout != timeout:
         raise ValueError("timeout must be a number of seconds, not nan")
+    try:
+        float(timeout)
+    except OverflowError:
+        text = f"timeout must be a number of seconds, not {_check.shown(timeout)}; use math.inf"
+        raise ValueError(text) from None
 
 
 def check_method(method: object) -> None:
@@ -98,6 +105,29 @@ def check_method(method: object) -> None:
     :raises TypeError: if it is no method of generated code.
     """
     _check.instance("method", method, Method, "a Method of generated code")
+
+
+# Any: methods of any messages.
+def check_request(method: Method[Any, Any], given: object) -> None:
+    """Check what a method is called with: a request, or what gives the requests.
+
+    :raises TypeError: if the method takes another message, or is to be given an iterable.
+    """
+    if not method.kind.request_streaming:
+        if not isinstance(given, method.request_type):
+            raise wrong_request(method, given)
+    elif isinstance(given, Message) or not isinstance(given, (Iterable, AsyncIterable)):
+        hint = "; put it in a list" if isinstance(given, Message) else ""
+        raise TypeError(
+            f"{method.path} takes an iterable of requests, not {type(given).__name__}{hint}"
+        )
+
+
+def wrong_request(method: Method[Any, Any], request: object) -> TypeError:
+    """The error for a request that the method does not take."""
+    return TypeError(
+        f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
+    )
 
 
 @final
@@ -163,6 +193,9 @@ class Caller(Protocol):
     :param metadata: pairs of key and value that travel with the request.
     :param wait_for_ready: whether to wait, at most until the deadline, while no server can be
         reached, rather than to fail with UNAVAILABLE; None for the channel's default.
+    :raises TypeError: if the method, what it is called with, or an option has a wrong type: at
+        once, not by the Deferred or the stream, which tell what comes of a call.
+    :raises ValueError: for a timeout that is not a number, and malformed metadata.
     """
 
     def unary_unary(
