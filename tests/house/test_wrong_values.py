@@ -35,6 +35,7 @@ from txzmq.rpc import (
     NotFound,
     PickFirst,
     ReplyCacheLimits,
+    ResolvedAddress,
     RoundRobin,
     RpcError,
     Server,
@@ -76,7 +77,8 @@ class Subject(NamedTuple):
         if not inspect.isroutine(hinted):
             hinted = type(hinted).__call__
         parameters = dict(inspect.signature(hinted).parameters)
-        parameters.pop("self", None)
+        for bound in ("self", "cls"):
+            parameters.pop(bound, None)
         return parameters, typing.get_type_hints(hinted)
 
 
@@ -201,6 +203,12 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "NotFound": Subject(always(NotFound), options={"message": "x"}),
     "PickFirst": Subject(always(PickFirst)),
     "ReplyCacheLimits": Subject(always(ReplyCacheLimits)),
+    "ResolvedAddress": Subject(
+        always(ResolvedAddress), options={"address": ADDRESS}, like=ResolvedAddress.__new__
+    ),
+    "ResolvedAddress._replace": Subject(
+        lambda: ResolvedAddress(ADDRESS)._replace, like=ResolvedAddress.__new__
+    ),
     "ResponseStream.each": Subject(lambda: stream().each, options={"callback": print}),
     "ResponseStream.max_silence": Subject(lambda: stream().max_silence, options={"seconds": 1}),
     "ResponseStream.skip_gaps": Subject(lambda: stream().skip_gaps),
@@ -278,7 +286,6 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
     "InsecureBindError": "an exception that txzmq raises",
     "Observer": "has no constructor: users subclass it",
     "RequestStream": "abstract: txzmq makes them",
-    "ResolvedAddress": "a tuple, which cannot check itself; channels check the address",
     "ResponseMetadata": "takes nothing",
     "ResponseStream": "abstract: its methods are tried",
     "current_context": "takes nothing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -317,6 +319,19 @@ def test_a_cancelled_question_of_the_client_is_a_failure_like_any(world: World) 
     world.dns.zone["h", dns.A] = world.dns.zone["h", dns.AAAA] = CancelledError()
     world.start()
     assert len(world.noted.errors) == 1
+
+
+# -- addresses ----------------------------------------------------------------------------------
+
+
+def test_an_address_is_a_tuple() -> None:
+    address = ResolvedAddress("tcp://h:1", weight=5)
+    assert address == ("tcp://h:1", 0, 5)
+    assert repr(address) == "ResolvedAddress(address='tcp://h:1', priority=0, weight=5)"
+    copies = [pickle.loads(pickle.dumps(address)), copy.deepcopy(address), address._replace()]
+    for same in copies:
+        assert same == address
+        assert type(same) is ResolvedAddress
 
 
 # -- the log ------------------------------------------------------------------------------------

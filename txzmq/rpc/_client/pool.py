@@ -193,7 +193,7 @@ class SubchannelPool:
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
         """Connect to what is new, and let go of what is no more.
 
-        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        :raises TypeError: if these are no ``ResolvedAddress``.
         """
         check_resolved(addresses)
         if self.state is ConnectivityState.SHUTDOWN:

@@ -133,7 +133,7 @@ class NamedAddresses:
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
         """Begin to look up the names that are new, and forget those that are no more.
 
-        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        :raises TypeError: if these are no ``ResolvedAddress``.
         """
         check_resolved(addresses)
         before, self._names = self._names, {}
