@@ -23,6 +23,7 @@ __all__ = [
     "functions",
     "instance",
     "integer",
+    "message_class",
     "near",
     "number",
     "shown",
@@ -147,6 +148,12 @@ def instance(
         raise wrong_type(name, value, what, hint)
 
 
+def message_class(name: str, value: object) -> None:
+    """Check that a value is a class of protobuf messages."""
+    if not isinstance(value, type) or not hasattr(value, "SerializeToString"):
+        raise wrong_type(name, value, "a class of messages")
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Check that a value is one of a few words."""
     if value not in allowed:
@@ -154,16 +161,19 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {one}, not {shown(value)}{near(value, allowed)}")
 
 
-def function(name: str, value: object, parameters: Sequence[str]) -> None:
+def function(name: str, value: object, parameters: Sequence[str], *, awaited: bool = True) -> None:
     """Check that a value can be called with so many arguments by position.
 
     :param parameters: what they are, for the message.
+    :param awaited: whether what it returns is awaited; if not, an ``async def`` would never run.
     """
     expected = f"a function of ({', '.join(parameters)})"
     if isinstance(value, type) or not callable(value):
         raise wrong_type(name, value, expected)
     if not takes(value, len(parameters)):
         raise TypeError(f"{name} must be {expected}, and takes {signature_of(value)}")
+    if not awaited and inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be {expected}, not an async def, which nobody would await")
 
 
 def functions(name: str, value: object, parameters: Sequence[str]) -> None:

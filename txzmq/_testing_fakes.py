@@ -110,6 +110,7 @@ class FakeCaller:
         :param answers: the answer of each method, by its Python name; a method whose answer is None
             fails with UNIMPLEMENTED. The generated constructor has checked the types.
         """
+        _check.instance("answers", answers, Mapping, "a mapping")
         self._answers = answers
         #: Every call so far, in order.
         self.recorded: list[RecordedCall[Any]] = []

@@ -1,15 +1,14 @@
 """The mistakes that people make in their first hour: each is told at once, in words that help.
 
-One table for each kind: of addresses, of values, and of the order of things. Each row says the type
-of the error, and words of it. That *every* wrong value is told with the name of its parameter is
-tried in tests/house, every form of an address in test_addresses.py, and in test_wrong_results.py
-what handlers give.
+One table for each kind: of values, and of the order of things; test_mistaken_addresses.py has that
+of addresses. Each row says the type of the error, and words of it. That *every* wrong value is told
+with the name of its parameter is tried in tests/house, and in test_wrong_results.py what handlers
+give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
@@ -18,6 +17,7 @@ from twisted.internet.error import CannotListenError
 
 from tests.rpc.ends import Outcome
 from tests.rpc.given import channel, server, untyped
+from tests.rpc.mistaken import Mistake, told
 from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, World, text
 from tests.rpc.streaming import StreamWorld
 from txzmq import ZmqFactory
@@ -26,8 +26,11 @@ from txzmq.rpc import (
     Channel,
     Context,
     DeadlineExceeded,
+    EndpointChange,
     Liveness,
     NotFound,
+    Observer,
+    ResponseMetadata,
     RoundRobin,
     RpcError,
     Server,
@@ -39,105 +42,11 @@ from txzmq.rpc import (
     StreamWriter,
     Unavailable,
     Unimplemented,
+    Watched,
 )
 from txzmq.rpc.service_config import ServiceConfigError
 from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
-
-
-class Mistake(NamedTuple):
-    """What somebody does, and what is said of it."""
-
-    make: Callable[..., Any]
-    #: Exactly this one, and no subclass.
-    error: type[Exception]
-    words: str
-
-
-def told(mistake: Mistake, *arguments: Any) -> None:
-    """The mistake is told where it is made."""
-    with pytest.raises(mistake.error) as caught:
-        mistake.make(*arguments)
-    assert type(caught.value) is mistake.error
-    assert mistake.words in str(caught.value)
-
-
-# -- addresses ----------------------------------------------------------------------------------
-
-
-def connect(address: Any) -> Callable[[ZmqFactory], object]:
-    return lambda factory: Channel(factory, address)
-
-
-def listen(address: Any, **options: Any) -> Callable[[ZmqFactory], object]:
-    return lambda factory: Server(factory, [Echo()]).listen(address, **options)
-
-
-ADDRESSES: Final = {
-    "a port that is too large": Mistake(
-        connect("tcp://127.0.0.1:99999"),
-        ValueError,
-        "endpoint='tcp://127.0.0.1:99999': '99999' is no port: it is over 65535. Use tcp://",
-    ),
-    "a port that is too large, to listen": Mistake(
-        listen("tcp://127.0.0.1:99999"), ValueError, "'99999' is no port: it is over 65535"
-    ),
-    "a port with letters": Mistake(
-        listen("tcp://127.0.0.1:45567abc"), ValueError, "'45567abc' is no port, a number from 1"
-    ),
-    "a port with a fraction": Mistake(
-        connect("tcp://127.0.0.1:45567.5"), ValueError, "'45567.5' is no port, a number from 1"
-    ),
-    "a port past the largest by its digits": Mistake(
-        listen("tcp://127.0.0.1:111103"), ValueError, "'111103' is no port: it is over 65535"
-    ),
-    "no scheme": Mistake(
-        listen("127.0.0.1:5555"),
-        ValueError,
-        "address='127.0.0.1:5555': it has no scheme; tcp://127.0.0.1:5555 perhaps",
-    ),
-    "no port to listen at": Mistake(
-        listen("tcp://127.0.0.1"), ValueError, "address='tcp://127.0.0.1': the port is missing"
-    ),
-    "no port to connect to": Mistake(
-        connect("tcp://127.0.0.1"), ValueError, "endpoint='tcp://127.0.0.1': the port is missing"
-    ),
-    "a wildcard to connect to": Mistake(
-        connect("tcp://*:5555"), ValueError, "'*' as host is for listening; name the host"
-    ),
-    "another protocol": Mistake(
-        connect("http://x:1"), ValueError, "txzmq speaks ZeroMQ there, not HTTP"
-    ),
-    "bytes": Mistake(
-        connect(b"tcp://127.0.0.1:1"), TypeError, "endpoint must be an address, several of them"
-    ),
-    "bytes to listen at": Mistake(
-        listen(b"tcp://127.0.0.1:1"), TypeError, "address must be a str, not bytes"
-    ),
-    "None": Mistake(connect(None), TypeError, "or a resolver, not NoneType (None)"),
-    "a number": Mistake(listen(5555), TypeError, "address must be a str, not int (5555)"),
-    "a NUL": Mistake(connect("tcp://127.0.0.1:1\0"), ValueError, r"it contains '\x00'"),
-    "no address at all": Mistake(connect([]), ValueError, "a channel needs an endpoint"),
-    "a path that is too long": Mistake(
-        listen("ipc:///" + "x" * 120), ValueError, "the path is too long: it has 121 bytes"
-    ),
-    "a path that is too long with its suffix": Mistake(
-        listen("ipc:///" + "x" * 100), ValueError, "and '.streams' behind it for the publisher"
-    ),
-    "a range to listen at": Mistake(
-        listen("tcp://127.0.0.1:5000-5003"), ValueError, "call listen() for each"
-    ),
-    "a range from high to low": Mistake(
-        connect("tcp://127.0.0.1:5003-5000"), ValueError, "is reversed: use 5000-5003"
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", ADDRESSES)
-def test_a_mistake_in_an_address(factory: ZmqFactory, mistake: str) -> None:
-    told(ADDRESSES[mistake], factory)
-    assert not factory.connections
-
 
 # -- values -------------------------------------------------------------------------------------
 
@@ -168,6 +77,20 @@ class Anything(Echo):
 class NoHandler:
     __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
     echo = None
+
+
+class Awaited(Observer):
+    async def started(self, source: Watched) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("nobody awaits it")
+
+
+class ShortObserver(Observer):
+    def endpoint_changed(self, change: EndpointChange) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("it cannot be called")
+
+
+async def awaited(number: int) -> None:
+    raise AssertionError("nobody awaits it")
 
 
 class Misnamed:
@@ -212,7 +135,10 @@ VALUES: Final = {
     "the policy's class": Mistake(
         lambda: channel(policy=RoundRobin),
         TypeError,
-        "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin",
+        (
+            "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin; "
+            "pass an instance, RoundRobin(...)"
+        ),
     ),
     "a negative timeout": Mistake(
         lambda: channel(timeout=-1),
@@ -343,6 +269,31 @@ VALUES: Final = {
             "method and its arguments, and do not call it yourself"
         ),
     ),
+    "a producer that is none": Mistake(
+        lambda: untyped(StreamWriter()).registerProducer(object(), True),
+        TypeError,
+        "producer must be a producer, which has resumeProducing(), not an object of type object",
+    ),
+    "an asynchronous function that nobody would await": Mistake(
+        lambda: StreamWorld().open(1).skip_gaps(awaited),
+        TypeError,
+        "told must be a function of (number), not an async def, which nobody would await",
+    ),
+    "an observer that nobody would await": Mistake(
+        lambda: channel(observer=Awaited()),
+        TypeError,
+        "observer.started must be a function of (source), not an async def, which nobody would",
+    ),
+    "an observer of wrong arity": Mistake(
+        lambda: channel(observer=ShortObserver()),
+        TypeError,
+        "observer.endpoint_changed must be a function of (source, change), and takes (change)",
+    ),
+    "metadata that are text": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, text("x"), metadata=b"tenant"),
+        TypeError,
+        "metadata must be a mapping, or pairs of key and value, not b'tenant'",
+    ),
     "text as an error": Mistake(
         lambda: untyped(StreamWriter()).fail("text"),
         TypeError,
@@ -440,7 +391,15 @@ def loop_over_a_stream() -> None:
         raise AssertionError("it cannot be read so")
 
 
+def metadata_within_itself() -> None:
+    with ResponseMetadata() as metadata, metadata:
+        raise AssertionError("it cannot be entered again")
+
+
 ORDER: Final = {
+    "the same metadata within itself": Mistake(
+        metadata_within_itself, RuntimeError, "a ResponseMetadata is entered already"
+    ),
     "an address in use": Mistake(listen_twice, CannotListenError, ADDRESS),
     "to listen after the end": Mistake(listen_after_the_end, RuntimeError, "the server is stopped"),
     "a call after the end": Mistake(call_after_the_end, Unavailable, "the channel is closed"),

@@ -264,7 +264,9 @@ class Channel:
                 await channel.wait_for_state_change(channel.state)
 
         :return: a Deferred of the new state; it may be cancelled.
+        :raises TypeError: if *last* is no state.
         """
+        _check.instance("last", last, ConnectivityState, "a ConnectivityState")
         return self._pool.wait_for_state_change(last)
 
     @property
@@ -284,7 +286,10 @@ class Channel:
 def _check_policy(policy: object) -> None:
     expected = "a balancing policy, such as RoundRobin()"
     if isinstance(policy, type) or not callable(getattr(policy, "picker", None)):
-        raise _check.wrong_type("policy", policy, expected, _check.near(policy, _POLICIES))
+        hint = _check.near(policy, _POLICIES)
+        if isinstance(policy, type) and hasattr(policy, "picker"):
+            hint = f"; pass an instance, {policy.__name__}(...)"
+        raise _check.wrong_type("policy", policy, expected, hint)
 
 
 def _check_publishers(publishers: object) -> None:

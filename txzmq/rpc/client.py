@@ -68,6 +68,9 @@ class ResponseMetadata:
         self.trailing = trailing
 
     def __enter__(self) -> ResponseMetadata:
+        """:raises RuntimeError: if it is entered already; each block needs one of its own."""
+        if self._token is not None:
+            raise RuntimeError("a ResponseMetadata is entered already; make one for each block")
         self._token = wanted_metadata.set(self)
         return self
 

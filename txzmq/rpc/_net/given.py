@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import cast
 
@@ -46,7 +47,12 @@ def _is_second(given: object) -> bool:
 def check_observer(observer: object) -> None:
     """Check who is told of what happens.
 
-    :raises TypeError: if it is no :class:`Observer`.
+    :raises TypeError: if it is no :class:`Observer`, or has a method that cannot be called so.
     """
     if observer is not None:
         _check.instance("observer", observer, Observer, "an Observer or None")
+        for name, method in vars(Observer).items():
+            if inspect.isfunction(method):
+                _, *parameters = inspect.signature(method).parameters
+                own = getattr(observer, name)
+                _check.function(f"observer.{name}", own, parameters, awaited=False)
