@@ -23,6 +23,7 @@ __all__ = [
     "functions",
     "instance",
     "integer",
+    "kind",
     "message_class",
     "near",
     "number",
@@ -44,6 +45,11 @@ def shown(value: object) -> str:
         text = repr(value)
         return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
     return f"an object of type {type(value).__qualname__}"
+
+
+def kind(value: object) -> str:
+    """The type of a value, which may be secret: ``list``, or ``the class list`` itself."""
+    return f"the class {value.__qualname__}" if isinstance(value, type) else type(value).__name__
 
 
 def near(word: object, known: Iterable[str]) -> str:

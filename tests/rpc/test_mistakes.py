@@ -1,9 +1,8 @@
 """The mistakes that people make in their first hour: each is told at once, in words that help.
 
-One table for each kind: of values, and of the order of things; test_mistaken_addresses.py has that
-of addresses. Each row says the type of the error, and words of it. That *every* wrong value is told
-with the name of its parameter is tried in tests/house, and in test_wrong_results.py what handlers
-give.
+Of values, that is; test_mistaken_addresses.py and test_mistaken_order.py have other tables. Each
+row says the type of the error, and words of it. That *every* wrong value is told with the name of
+its parameter is tried in tests/house, and in test_wrong_results.py what handlers give.
 """
 
 from __future__ import annotations
@@ -11,26 +10,22 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 
-from tests.rpc.ends import Outcome
 from tests.rpc.given import channel, server, untyped
 from tests.rpc.mistaken import Mistake, told
-from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, World, text
+from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import StreamWorld
 from txzmq import ZmqFactory
 from txzmq.rpc import (
     Blocking,
     Channel,
     Context,
-    DeadlineExceeded,
     EndpointChange,
     Liveness,
     NotFound,
     Observer,
-    ResponseMetadata,
     RoundRobin,
     RpcError,
     Server,
@@ -40,15 +35,11 @@ from txzmq.rpc import (
     SocketOptions,
     StaticResolver,
     StreamWriter,
-    Unavailable,
-    Unimplemented,
     Watched,
 )
 from txzmq.rpc.service_config import ServiceConfigError
 from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
-
-# -- values -------------------------------------------------------------------------------------
 
 
 def one_argument(call: Any) -> Any:
@@ -91,6 +82,28 @@ class ShortObserver(Observer):
 
 async def awaited(number: int) -> None:
     raise AssertionError("nobody awaits it")
+
+
+class AwaitedPolicy:
+    async def picker(self, endpoints: object, ready: object) -> None:
+        raise AssertionError("nobody awaits it")
+
+
+class ShortResolver(StaticResolver):
+    def start(self, clock: object) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("it cannot be called")
+
+
+async def nothing() -> None:
+    raise AssertionError("nobody awaits it")
+
+
+def not_awaited(caller: Any) -> None:
+    coroutine = nothing()
+    try:
+        caller(coroutine)
+    finally:
+        coroutine.close()
 
 
 class Misnamed:
@@ -294,6 +307,41 @@ VALUES: Final = {
         TypeError,
         "metadata must be a mapping, or pairs of key and value, not b'tenant'",
     ),
+    "a policy that nobody would await": Mistake(
+        lambda: channel(policy=AwaitedPolicy()),
+        TypeError,
+        "policy.picker must be a function of (endpoints, ready), not an async def, which nobody",
+    ),
+    "a resolver of wrong arity": Mistake(
+        lambda: untyped(Channel)(MemoryNetwork(), ShortResolver(ADDRESS)),
+        TypeError,
+        "endpoint.start must be a function of (clock, listener), and takes (clock)",
+    ),
+    "a resolver's class": Mistake(
+        lambda: untyped(Channel)(MemoryNetwork(), StaticResolver),
+        TypeError,
+        "endpoint must be a resolver, not the class StaticResolver; pass an instance, StaticRes",
+    ),
+    "the class of a request": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, StringValue),
+        TypeError,
+        "takes StringValue, not the class StringValue; pass an instance, StringValue(...)",
+    ),
+    "a request that is not there yet": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, Deferred()),
+        TypeError,
+        "takes StringValue, not Deferred; await it first",
+    ),
+    "requests that are not there yet": Mistake(
+        lambda: untyped(StreamWorld()).collect(Deferred()),
+        TypeError,
+        "takes an iterable of requests, not Deferred; await it first",
+    ),
+    "a coroutine of requests": Mistake(
+        lambda: not_awaited(StreamWorld().collect),
+        TypeError,
+        "takes an iterable of requests, not coroutine; await it first",
+    ),
     "text as an error": Mistake(
         lambda: untyped(StreamWriter()).fail("text"),
         TypeError,
@@ -326,102 +374,3 @@ def test_no_name_is_suggested_in_its_own_place() -> None:
     with pytest.raises(TypeError) as caught:
         server(NoHandler())
     assert "did you mean" not in str(caught.value)
-
-
-# -- order --------------------------------------------------------------------------------------
-
-
-def listen_twice() -> None:
-    network = MemoryNetwork()
-    for _ in range(2):
-        Server(network, [Echo()]).listen(ADDRESS)
-
-
-def listen_after_the_end() -> None:
-    stopped = server(Echo())
-    stopped.stop()
-    stopped.listen(ADDRESS)
-
-
-def result(call: Deferred[Any], network: MemoryNetwork) -> None:
-    outcome = Outcome(call)
-    network.advance(5)
-    assert isinstance(outcome.end, Exception)
-    raise outcome.end
-
-
-def call_after_the_end() -> None:
-    world = World()
-    world.channel.close()
-    result(world.call(), world.network)
-
-
-def call_nobody() -> None:
-    world = World(serve=False)
-    result(world.call(), world.network)
-
-
-def call_what_is_not_served() -> None:
-    world = World()
-    result(world.call(method=MISSING), world.network)
-
-
-def call_with_another_message() -> None:
-    world = World()
-    result(untyped(world.channel).unary_unary(ECHO, Int32Value()), world.network)
-
-
-def call_during_a_drain() -> None:
-    world = World(Waiting())
-    world.call().addErrback(str)
-    world.network.run()
-    world.server.stop(grace=60)
-    world.network.run()
-    result(world.call(timeout=1), world.network)
-
-
-def stream_one_message() -> None:
-    world = StreamWorld()
-    result(world.collect(text("secret")), world.network)
-
-
-def loop_over_a_stream() -> None:
-    world = StreamWorld()
-    for _ in untyped(world.open(1)):
-        raise AssertionError("it cannot be read so")
-
-
-def metadata_within_itself() -> None:
-    with ResponseMetadata() as metadata, metadata:
-        raise AssertionError("it cannot be entered again")
-
-
-ORDER: Final = {
-    "the same metadata within itself": Mistake(
-        metadata_within_itself, RuntimeError, "a ResponseMetadata is entered already"
-    ),
-    "an address in use": Mistake(listen_twice, CannotListenError, ADDRESS),
-    "to listen after the end": Mistake(listen_after_the_end, RuntimeError, "the server is stopped"),
-    "a call after the end": Mistake(call_after_the_end, Unavailable, "the channel is closed"),
-    "a call to nobody": Mistake(call_nobody, Unavailable, "no server can be reached"),
-    "a call of another proto": Mistake(
-        call_what_is_not_served, Unimplemented, "the server has no method /test.Echo/Missing"
-    ),
-    "a call during a drain": Mistake(
-        call_during_a_drain, DeadlineExceeded, "the server is shutting down"
-    ),
-    "another message": Mistake(call_with_another_message, TypeError, "takes StringValue, not"),
-    "a message where requests are due": Mistake(
-        stream_one_message,
-        TypeError,
-        "takes an iterable of requests, not StringValue; put it in a list",
-    ),
-    "a loop without async": Mistake(
-        loop_over_a_stream, TypeError, "a stream is read by `async for`, in a coroutine, not by"
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", ORDER)
-def test_a_mistake_in_the_order_of_things(mistake: str) -> None:
-    told(ORDER[mistake])

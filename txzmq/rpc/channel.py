@@ -290,6 +290,8 @@ def _check_policy(policy: object) -> None:
         if isinstance(policy, type) and hasattr(policy, "picker"):
             hint = f"; pass an instance, {policy.__name__}(...)"
         raise _check.wrong_type("policy", policy, expected, hint)
+    picker = getattr(policy, "picker")  # noqa: B009  # checkers know no object's attribute
+    _check.function("policy.picker", picker, ("endpoints", "ready"), awaited=False)
 
 
 def _check_publishers(publishers: object) -> None:

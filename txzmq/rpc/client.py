@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar, Token
 from numbers import Real
+from types import CoroutineType
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from google.protobuf.message import Message
@@ -119,18 +120,35 @@ def check_request(method: Method[Any, Any], given: object) -> None:
     if not method.kind.request_streaming:
         if not isinstance(given, method.request_type):
             raise wrong_request(method, given)
-    elif isinstance(given, Message) or not isinstance(given, (Iterable, AsyncIterable)):
-        hint = "; put it in a list" if isinstance(given, Message) else ""
-        raise TypeError(
-            f"{method.path} takes an iterable of requests, not {type(given).__name__}{hint}"
-        )
+    elif not _is_source(given):
+        raise _wrong_source(method, given)
 
 
 def wrong_request(method: Method[Any, Any], request: object) -> TypeError:
     """The error for a request that the method does not take."""
-    return TypeError(
-        f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
+    hint = _hint_for(request)
+    if isinstance(request, type) and issubclass(request, method.request_type):
+        hint = f"; pass an instance, {request.__name__}(...)"
+    expected = method.request_type.__name__
+    return TypeError(f"{method.path} takes {expected}, not {_check.kind(request)}{hint}")
+
+
+def _is_source(given: object) -> bool:
+    """Whether requests may come from it. A message can be iterated, too, and so can a Deferred."""
+    return isinstance(given, (Iterable, AsyncIterable)) and not isinstance(
+        given, (Message, Deferred)
     )
+
+
+def _wrong_source(method: Method[Any, Any], given: object) -> TypeError:
+    """The error for what gives no requests; what is in it is not shown."""
+    hint = "; put it in a list" if isinstance(given, Message) else _hint_for(given)
+    return TypeError(f"{method.path} takes an iterable of requests, not {_check.kind(given)}{hint}")
+
+
+def _hint_for(given: object) -> str:
+    """What to do with what is no request yet."""
+    return "; await it first" if isinstance(given, Deferred | CoroutineType) else ""
 
 
 @final

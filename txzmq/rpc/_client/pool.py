@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from txzmq._check import shown
+from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.subchannel import Subchannel
@@ -124,11 +124,8 @@ class SubchannelPool:
         if isinstance(picked, Subchannel):
             picked.send(call)
         elif picked is not None:
-            call.fail(
-                TypeError(
-                    f"the balancing policy must pick an endpoint or None, not {shown(picked)}"
-                )
-            )
+            what = _check.shown(picked)
+            call.fail(TypeError(f"the balancing policy must pick an endpoint or None, not {what}"))
         elif call.spec.wait_for_ready or self.state in _BEST_FIRST:
             call.queued(self)
             self._queue.add(call)
@@ -143,7 +140,7 @@ class SubchannelPool:
         pick = self._policy.picker(endpoints, self._ready())
         if not callable(pick):
             raise TypeError(
-                f"picker() of the balancing policy must return a function, not {shown(pick)}"
+                f"picker() of the balancing policy must return a function, not {_check.shown(pick)}"
             )
         self._pick = pick
         return pick(path, metadata, used)
@@ -240,7 +237,11 @@ class SubchannelPool:
             return None
 
     def not_resolved(self, error: Unavailable) -> None:
-        """Nothing is known to connect to; it is tried again."""
+        """Nothing is known to connect to; it is tried again.
+
+        :raises TypeError: if *error* is none.
+        """
+        _check.instance("error", error, Unavailable, "an Unavailable")
         self._no_endpoint = error.message
         if not self._starting:
             self._settle()

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 
 from twisted.logger import Logger
 
-from txzmq import _check
 from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq.rpc._net.addresses import named_host, split_tcp
@@ -170,9 +169,8 @@ class NamedAddresses:
     def not_resolved(self, error: Unavailable) -> None:
         """The names of the hosts are not known themselves.
 
-        :raises TypeError: if *error* is none.
+        :raises TypeError: if *error* is none: the listener looks.
         """
-        _check.instance("error", error, Unavailable, "an Unavailable")
         self._listener.not_resolved(error)
 
     # -- names ---------------------------------------------------------------------------------
