@@ -19,7 +19,6 @@ ALLOWED = {
     ("txzmq._backend", "libzmq.zmq_msg_get.argtypes"): "how ctypes is told of a C function",
     ("txzmq._backend", "libzmq.zmq_msg_gets.argtypes"): "as above",
     ("txzmq._backend", "libzmq.zmq_msg_gets.restype"): "as above",
-    ("txzmq.rpc._net.dns", "factory.noisy"): "how Twisted's factories are kept from logging",
     ("txzmq.rpc.streams", "info.failResult"): "how Twisted is kept from logging an end",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",

@@ -221,6 +221,8 @@ class Told(list[Any]):
     def disconnected(self) -> None:
         self.append("disconnected")
 
+    def accepted(self, what: str) -> None: ...
+
     def unreachable(self, reason: str) -> None:
         if "unreachable" not in self:  # others follow
             self.append("unreachable")

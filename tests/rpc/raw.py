@@ -56,6 +56,8 @@ class RawClient:
     def disconnected(self) -> None:
         self.events.append("disconnected")
 
+    def accepted(self, what: str) -> None: ...
+
     def unreachable(self, reason: str) -> None:
         self.events.append("unreachable")
 

@@ -192,9 +192,7 @@ class Method(Generic[Req, Res]):
             raise ValueError(f"path must be /package.Service/Method, not {self.path!r}")
         _check.text("name", self.name, "the name of a Python method")
         for name in ("request_type", "response_type"):
-            message = getattr(self, name)
-            if not isinstance(message, type) or not hasattr(message, "SerializeToString"):
-                raise _check.wrong_type(name, message, "a class of messages")
+            _check.message_class(name, getattr(self, name))
         _check.instance("kind", self.kind, Kind, "a Kind")
         what = "an IdempotencyLevel"
         _check.instance("idempotency_level", self.idempotency_level, IdempotencyLevel, what)

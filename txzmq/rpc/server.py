@@ -162,11 +162,11 @@ class Server:
             raise RuntimeError("the server is stopped")
         self._check(address, publisher, advertise, multicast)
         if not insecure:
-            check_endpoint(address)
+            check_endpoint(address, foreign=self._is_foreign)
             if multicast is not None:
                 check_endpoint(multicast)
             if publisher is not None:
-                check_endpoint(publisher)
+                check_endpoint(publisher, foreign=self._is_foreign)
         listener = Listener(self._dispatcher)
         transport = self._network.listen(address, listener, self._options)
         listener.opened(transport)

@@ -594,7 +594,8 @@ class ClientStream(StreamLife):
 
     def too_late(self) -> None:
         """Its time is up: what was not read is dropped."""
-        self.cancel(DeadlineExceeded("the stream's time was up"))
+        why = "" if self._control is None else self._control.obstacle
+        self.cancel(DeadlineExceeded(f"the stream's time was up{why and f' ({why})'}"))
 
     def give_up(self, error: Exception) -> None:
         """The channel is closed: what has arrived before an end may still be read."""
