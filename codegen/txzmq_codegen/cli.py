@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from txzmq_codegen.config import Config, configure
-from txzmq_codegen.output import Changes, changes, diff, write
+from txzmq_codegen.obstacles import Obstacles
+from txzmq_codegen.output import Changes, changes, diff, write, write_file
 from txzmq_codegen.problems import Problem, Problems, UsageError, as_json, as_text
 from txzmq_codegen.progress import Bar, files
 from txzmq_codegen.protoc import ToolFailed
@@ -117,19 +118,13 @@ def _finish(config: Config, planned: Plan, found: Changes) -> int:
             print(line)
     if config.check:
         return _check(config, found)
+    if config.descriptor_set is not None:
+        Obstacles(config.output).check(config.descriptor_set)
     write(config.output, planned.texts, found, prune=config.prune)
     if config.descriptor_set is not None:
-        _write_if_changed(config.descriptor_set, without_comments(planned.descriptors))
+        write_file(config.descriptor_set, without_comments(planned.descriptors))
     _print_summary(config, found)
     return FINE
-
-
-def _write_if_changed(path: Path, data: bytes) -> None:
-    if not path.exists() or path.read_bytes() != data:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
 
 
 def _check(config: Config, found: Changes) -> int:

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS, module_part
 from txzmq_codegen.problems import Position, Problem
+from txzmq_codegen.text import literal
 
 __all__ = [
     "EXTERNAL",
@@ -107,7 +108,8 @@ def import_statement(base: str, name: str, alias: str) -> str:
     """
     if is_importable((*filter(None, base.split(".")), name)):
         return f"from {base} import {name} as {alias}" if base else f"import {name} as {alias}"
-    return f'{alias} = __import__("importlib").import_module("{joined(base, name)}", __package__)'
+    module = literal(joined(base, name))
+    return f'{alias} = __import__("importlib").import_module({module}, __package__)'
 
 
 def collisions(layout: Layout) -> list[Problem]:

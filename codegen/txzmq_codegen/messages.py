@@ -13,13 +13,14 @@ from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from txzmq_codegen.layout import Layout, import_statement, joined, protoc_module
+from txzmq_codegen.layout import Layout, import_statement, is_importable, joined, protoc_module
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS
+from txzmq_codegen.problems import Position, Problem
 from txzmq_codegen.render import MARKER, NO_TOOLS, source_line
 from txzmq_codegen.text import escaped, literal
 
-__all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub"]
+__all__ = ["UnexpectedText", "for_stubs", "moved_messages", "moved_stub", "unnameable"]
 
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
@@ -74,12 +75,34 @@ def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str
 
 
 def _protoc_alias(proto: str, module: Module) -> str:
-    """The name that protoc gives to an imported module, where it can be one; others rely on it."""
+    """The name that protoc gives to an imported module, where it can be one; others rely on it.
+
+    Empty if no name can be made of the file's (:func:`unnameable` reports that).
+    """
     for name in (protoc_module(proto), ".".join(module.parts)):
         alias = name.replace("_", "__").replace(".", "_dot_")
         if alias.isidentifier():
             return alias
-    raise UnexpectedText(f"no name for the module of {proto}")
+    return ""
+
+
+def unnameable(proto: FileDescriptorProto, layout: Layout) -> Iterator[Problem]:
+    """The imports of *proto* that its modules could not make, because of how the files are called.
+
+    Those are of files that are not generated along, and so keep the names that protoc gives them.
+    """
+    places = {tuple(it.path): it.span for it in proto.source_code_info.location}
+    for index, dependency in enumerate(proto.dependency):
+        module = layout.module(dependency)
+        public = index in proto.public_dependency
+        if _protoc_alias(dependency, module) and (not public or is_importable(module.parts)):
+            continue
+        span = places.get((FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, index), (-1, -1))
+        yield Problem(
+            Position(proto.name, span[0] + 1, span[1] + 1),
+            f"the module {'.'.join(module.parts)} of the imported {dependency} cannot be imported",
+            "generate that file too, or rename it or its folders",
+        )
 
 
 def for_stubs(files: Sequence[FileDescriptorProto], layout: Layout) -> list[FileDescriptorProto]:

@@ -80,26 +80,33 @@ def compile_protos(sources: Sources, *, messages: bool = True) -> Compiled:
 
 
 class _Protoc:
-    """Runs of the compiler on one set of sources."""
+    """Runs of the compiler on one set of sources.
+
+    It runs in a folder of its own, where links lead to the sources: so its arguments consist of our
+    names, and no folder's name can be taken for anything else (a colon parts two folders, an equals
+    sign renames one, a line break ends the argument).
+    """
 
     def __init__(self, sources: Sources, folder: Path) -> None:
         self._sources = sources
         self._folder = folder
         overlay = () if sources.sets else _overlay(sources, folder / "overlay")
-        path = (*overlay, *sources.path)
-        self._path = tuple(str(folder.resolve()) for folder in path)
+        self._path = tuple(self._links(".path", (*overlay, *sources.path)))
+        self._sets = tuple(self._links(".set", sources.sets))
+
+    def _links(self, prefix: str, targets: Iterable[Path]) -> Iterator[str]:
+        for number, target in enumerate(targets):
+            (self._folder / f"{prefix}{number}").symlink_to(target.resolve())
+            yield f"{prefix}{number}"
 
     def compile(self, *, messages: bool) -> Compiled:
         protos = tuple(self._sources.files)
-        # One file, however many modules there are.
-        out = self._folder / "out.zip"
-        descriptors = self._folder / "descriptors"
         status, lines = self._run(
-            f"--descriptor_set_out={descriptors}",
+            f"--descriptor_set_out={_DESCRIPTORS}",
             "--include_imports",
             "--include_source_info",
             "--retain_options",
-            *([f"--python_out={out}"] if messages else []),
+            *([f"--python_out={_MODULES}"] if messages else []),
             *self._inputs(protos),
         )
         if status:
@@ -107,8 +114,8 @@ class _Protoc:
             raise CompileErrors(map(self._sources.place, problems), fine)
         warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
         return Compiled(
-            FileDescriptorSet.FromString(descriptors.read_bytes()),
-            _modules(out, protos) if messages else {},
+            FileDescriptorSet.FromString((self._folder / _DESCRIPTORS).read_bytes()),
+            _modules(self._folder / _MODULES, protos) if messages else {},
             warnings,
         )
 
@@ -126,11 +133,13 @@ class _Protoc:
         return problems, fine
 
     def _inputs(self, protos: Iterable[str]) -> Iterator[str]:
-        """The arguments for *protos*: their paths, where their names look like options."""
+        """The arguments for *protos*: their paths, which never look like options.
+
+        Those in sets have no paths, and none of their names looks so (:mod:`txzmq_codegen.trust`).
+        """
         for proto in protos:
-            folders = self._path if proto.startswith(("-", "@")) else ()
-            paths = (f"{folder}/{proto}" for folder in folders)
-            yield next(filter(os.path.isfile, paths), proto)
+            paths = (f"{folder}/{proto}" for folder in self._path)
+            yield next((it for it in paths if (self._folder / it).is_file()), proto)
 
     def _run(self, *arguments: str) -> tuple[int, list[str]]:
         """The exit status, and the lines that were printed."""
@@ -138,11 +147,13 @@ class _Protoc:
         # One argument a line, spaces and all, and no limit on their number. The -m form adds the
         # well-known protos to the path.
         inputs = [f"--proto_path={folder}" for folder in self._path]
-        if self._sources.sets:
-            inputs.append(f"--descriptor_set_in={os.pathsep.join(map(str, self._sources.sets))}")
+        if self._sets:
+            inputs.append(f"--descriptor_set_in={os.pathsep.join(self._sets)}")
         file.write_text("\n".join((*inputs, *arguments)), "utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", f"@{file}"],
+            [sys.executable, "-m", "grpc_tools.protoc", f"@{file.name}"],
+            cwd=self._folder,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -154,9 +165,23 @@ class _Protoc:
     def _without_folder(self, line: str) -> str:
         """*line* with the name under which a file is imported, where protoc prints its path."""
         for folder in self._path:
-            if line.startswith(f"{folder}{os.sep}"):
+            if line.startswith(f"{folder}/"):
                 return line[len(folder) + 1 :]
         return line
+
+
+#: One file, however many modules there are.
+_MODULES: Final = "modules.zip"
+_DESCRIPTORS: Final = "descriptors"
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, for a process in another folder."""
+    environment = dict(os.environ)
+    path = environment.get("PYTHONPATH")
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
+    return environment
 
 
 def _modules(archive: Path, protos: Sequence[str]) -> dict[str, str]:
@@ -267,9 +292,11 @@ def _stub_job(protos: Sequence[str], files: Sequence[FileDescriptorProto], path:
     with given.open("rb") as stdin:
         process = subprocess.Popen(
             [sys.executable, "-m", "mypy_protobuf.main"],
+            # -m takes modules from the folder it runs in first: there are none.
+            cwd=path.parent,
             stdin=stdin,
             stdout=output,
             stderr=log,
-            env={**os.environ, **_LENIENT},
+            env={**_environment(), **_LENIENT},
         )
     return _Job(protos, process, output, log)

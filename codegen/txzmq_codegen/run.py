@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from txzmq_codegen.config import Config
 from txzmq_codegen.generate import services
 from txzmq_codegen.layout import Layout, collisions
-from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub
+from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub, unnameable
 from txzmq_codegen.output import package_files
 from txzmq_codegen.problems import Problem, Problems
 from txzmq_codegen.progress import files
@@ -72,6 +72,9 @@ def _texts(
 ) -> dict[str, str]:
     descriptors = compiled.descriptors.file
     by_name = {file.name: file for file in descriptors}
+    problems = [it for proto in protos for it in unnameable(by_name[proto], layout)]
+    if problems:
+        raise Problems(problems)
     stub_files = for_stubs(descriptors, layout)
     stub_names = {file.name: new.name for file, new in zip(descriptors, stub_files, strict=True)}
     with writing_stubs([stub_names[proto] for proto in protos], stub_files) as stubs:

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from txzmq_codegen.layout import EXTERNAL, is_below
 from txzmq_codegen.problems import Position, Problem, Problems, UsageError
+from txzmq_codegen.trust import faults_of_names
 
 __all__ = ["Sources", "find", "own_include", "read_descriptors"]
 
@@ -113,17 +114,29 @@ def read_descriptors(path: Path) -> FileDescriptorSet:
     """The FileDescriptorSet in a file.
 
     :raises UsageError: if the file holds anything else.
+    :raises Problems: if a name in it is no path of a proto: names become arguments of the compiler.
     """
     try:
         descriptors = FileDescriptorSet.FromString(path.read_bytes())
-        if descriptors.file and all(proto.name for proto in descriptors.file):
-            return descriptors
-    except DecodeError:
-        pass
-    raise UsageError(
-        f"{path} holds neither protos nor a FileDescriptorSet",
-        "protos end in .proto; protoc -o and --descriptor-set write descriptor sets",
-    )
+    except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+        descriptors = FileDescriptorSet()
+    if not any(proto.name for proto in descriptors.file):
+        raise UsageError(
+            f"{path} holds neither protos nor a FileDescriptorSet",
+            "protos end in .proto; protoc -o and --descriptor-set write descriptor sets",
+        )
+    faults = [
+        Problem(Position(str(path)), it, _NO_PATH) for it in faults_of_names(descriptors.file)
+    ]
+    if faults:
+        raise Problems(faults)
+    return descriptors
+
+
+_NO_PATH: Final = (
+    "a set names files as they are imported, such as acme/v1/orders.proto; trust no other, whoever "
+    "made it"
+)
 
 
 def _check(wanted: Sequence[Path], include: Sequence[Path]) -> None:
