@@ -363,7 +363,7 @@ def _position(file: FileDescriptorProto, path: _Path) -> Position:
     for end in range(len(path), 0, -1):
         span = places.get(path[:end])
         if span is not None:
-            return Position(file.name, span[0] + 1, span[1] + 1)
+            return Position.at(file.name, span)
     return Position(file.name, 1, 1)
 
 

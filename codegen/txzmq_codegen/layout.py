@@ -13,6 +13,7 @@ from txzmq_codegen.text import literal
 
 __all__ = [
     "EXTERNAL",
+    "WELL_KNOWN",
     "Imports",
     "Layout",
     "collisions",
@@ -29,6 +30,16 @@ Imports = Literal["relative", "absolute"]
 
 #: Folders whose protos come with an installed package and are never generated along with others.
 EXTERNAL: Final = ("google/protobuf", "txzmq/rpc/v1")
+
+
+#: The protos whose modules are part of protobuf, by the package that they are in.
+WELL_KNOWN: Final = {
+    "google.protobuf": frozenset(
+        "any api descriptor duration empty field_mask source_context struct timestamp type "
+        "wrappers".split()
+    ),
+    "google.protobuf.compiler": frozenset({"plugin"}),
+}
 
 
 def is_below(proto: str, folders: Collection[str]) -> bool:

@@ -97,9 +97,9 @@ def unnameable(proto: FileDescriptorProto, layout: Layout) -> Iterator[Problem]:
         public = index in proto.public_dependency
         if _protoc_alias(dependency, module) and (not public or is_importable(module.parts)):
             continue
-        span = places.get((FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, index), (-1, -1))
+        span = places.get((FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, index), ())
         yield Problem(
-            Position(proto.name, span[0] + 1, span[1] + 1),
+            Position.at(proto.name, span),
             f"the module {'.'.join(module.parts)} of the imported {dependency} cannot be imported",
             "generate that file too, or rename it or its folders",
         )

@@ -16,7 +16,7 @@ from typing import IO, Final, NamedTuple
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from txzmq_codegen.diagnose import all_problems, parsed
+from txzmq_codegen.diagnose import Tools, all_problems, parsed
 from txzmq_codegen.layout import protoc_module
 from txzmq_codegen.problems import Problem, Problems, UsageError
 from txzmq_codegen.sources import Sources
@@ -124,10 +124,26 @@ class _Protoc:
             status, lines = self._run(f"--descriptor_set_out={os.devnull}", *self._inputs(some))
             return lines if status else [line for line in lines if ": warning: " in line]
 
-        def read(proto: str) -> str:
-            return self._sources.files[proto].read_text("utf-8", errors="replace")
+        def compile_imported(some: Sequence[str]) -> Sequence[str]:
+            (self._folder / _ALL_FOLDER).mkdir(exist_ok=True)
+            imports = (f'import "{_in_proto(proto)}";\n' for proto in some)
+            text = f'syntax = "proto3";\n{"".join(imports)}'
+            (self._folder / _ALL_FOLDER / _ALL).write_text(text, "utf-8")
+            path = f"--proto_path={_ALL_FOLDER}"
+            output = f"--descriptor_set_out={os.devnull}"
+            _, lines = self._run(path, output, f"{_ALL_FOLDER}/{_ALL}")
+            return [line for line in lines if not line.startswith(f"{_ALL_FOLDER}/")]
 
-        problems, fine = all_problems(protos, compile_only, read)
+        def read(proto: str) -> bytes:
+            file = Path(self._sources.locate(proto))
+            return file.read_bytes() if file.is_file() and not self._sources.sets else b""
+
+        def exists(proto: str) -> bool:
+            folders = (*(self._folder / folder for folder in self._path), _well_known())
+            return any((folder / proto).is_file() for folder in folders)
+
+        tools = Tools(compile_imported, compile_only, read, exists)
+        problems, fine = all_problems(protos, tools)
         if not any(it.severity == "error" for it in problems):
             raise ToolFailed("protoc failed without naming a file")
         return problems, fine
@@ -173,6 +189,24 @@ class _Protoc:
 #: One file, however many modules there are.
 _MODULES: Final = "modules.zip"
 _DESCRIPTORS: Final = "descriptors"
+
+
+#: The file that imports all others, to find all errors.
+_ALL: Final = "txzmq_codegen_all.proto"
+_ALL_FOLDER: Final = ".all"
+
+
+def _in_proto(name: str) -> str:
+    """*name* as it stands between quotes in a proto."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _well_known() -> Path:
+    """The folder of the well-known protos, which grpc_tools adds to the path itself."""
+    spec = importlib.util.find_spec("grpc_tools")
+    assert spec is not None  # the tools have been looked for
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "_proto"
 
 
 def _environment() -> dict[str, str]:

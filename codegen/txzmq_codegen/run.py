@@ -53,7 +53,7 @@ def plan(config: Config, progress: Progress) -> Plan:
     except Problems as problems:
         raise Problems(map(sources.place, problems.problems)) from None
     texts.update(package_files(texts, layout))
-    return Plan(sources, compiled.descriptors, texts, compiled.warnings)
+    return Plan(sources, compiled.descriptors, texts, (*sources.warnings, *compiled.warnings))
 
 
 def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[Problem]:

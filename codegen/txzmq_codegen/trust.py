@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from txzmq_codegen.problems import Position, Problem
 from txzmq_codegen.text import literal
 
-__all__ = ["fault_of_path", "faults_of_names", "faults_of_request", "shown"]
+__all__ = ["fault_of_path", "faults_of_names", "faults_of_request", "no_path"]
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -44,7 +44,12 @@ def fault_of_path(name: str | bytes) -> str:
     return ""
 
 
-def shown(name: str | bytes) -> str:
+def no_path(name: str | bytes) -> str:
+    """What is said of a *name* that cannot be the path of a proto, before the reason."""
+    return f"{_shown(name)} cannot be the path of a proto"
+
+
+def _shown(name: str | bytes) -> str:
     """*name* between quotes, its control characters escaped."""
     return literal(name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name)
 
@@ -59,7 +64,7 @@ def faults_of_names(files: Iterable[FileDescriptorProto]) -> Iterator[str]:
             fault = "" if name in seen else fault_of_path(name)
             seen.add(name)
             if fault:
-                yield f"{shown(name)} cannot be the path of a proto: {fault}"
+                yield f"{no_path(name)}: {fault}"
 
 
 def faults_of_request(
@@ -76,7 +81,7 @@ def faults_of_request(
     there = {file.name for file in files}
     wanted = [*to_generate, *(name for file in files for name in file.dependency)]
     problems.extend(
-        Problem(Position("request"), f"the file {shown(name)} is missing")
+        Problem(Position("request"), f"the file {_shown(name)} is missing")
         for name in dict.fromkeys(wanted)
         if name not in there
     )
@@ -109,10 +114,10 @@ def _faults(file: FileDescriptorProto, messages: set[str]) -> Iterator[str]:
         for rpc in service.method:
             for name in (rpc.input_type, rpc.output_type):
                 if name not in messages:
-                    yield f"rpc {rpc.name} refers to {shown(name)}, which is no message"
+                    yield f"rpc {rpc.name} refers to {_shown(name)}, which is no message"
 
 
 def _bad_identifiers(names: Iterable[str | bytes]) -> Iterator[str]:
     for name in names:
         if isinstance(name, bytes) or not _IDENTIFIER.fullmatch(name):
-            yield f"{shown(name)} is no identifier"
+            yield f"{_shown(name)} is no identifier"
