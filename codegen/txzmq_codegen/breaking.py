@@ -393,9 +393,9 @@ def _wire_compatible(was: FieldDescriptorProto, now: FieldDescriptorProto) -> bo
 def _cardinality(field: _Element, message: DescriptorProto) -> str:
     proto: FieldDescriptorProto = field.proto
     if proto.label == _Label.LABEL_REPEATED:
-        entry = proto.type_name.rpartition(".")[2]
-        maps = {it.name for it in message.nested_type if it.options.map_entry}
-        return "map" if entry in maps and proto.type_name.count(".") else "repeated"
+        maps = (it.name for it in message.nested_type if it.options.map_entry)
+        entries = {f".{field.full_name}.{name}" for name in maps}
+        return "map" if proto.type_name in entries else "repeated"
     return _PRESENCE[_presence(field.file, proto)]
 
 

@@ -127,10 +127,15 @@ def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:
     from txzmq_codegen.breaking import breaking_changes
 
     before = baseline(config.against, config.protos, config.include)
-    problems = breaking_changes(
-        before, planned.descriptors, list(planned.sources.files), config.breaking
-    )
-    return [planned.sources.place(problem) for problem in problems]
+    sources = planned.sources
+    # What is imported no more, and still there to be imported, has not been deleted.
+    unused = [
+        it for it in before.file if it.name not in sources.files and sources.includes(it.name)
+    ]
+    for file in unused:
+        before.file.remove(file)
+    problems = breaking_changes(before, planned.descriptors, list(sources.files), config.breaking)
+    return [sources.place(problem) for problem in problems]
 
 
 def _finish(config: Config, planned: Plan, found: Changes, report: Report) -> int:

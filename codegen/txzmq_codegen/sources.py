@@ -42,6 +42,10 @@ class Sources(NamedTuple):
                 return str(folder / proto)
         return proto
 
+    def includes(self, proto: str) -> bool:
+        """Whether *proto* is in one of the folders in which imports are looked for."""
+        return any((folder / proto).is_file() for folder in self.path)
+
     def place(self, problem: Problem) -> Problem:
         """The same problem, with the user's name for the file."""
         file = self.locate(problem.position.file)

@@ -1,4 +1,4 @@
-"""``[tool.txzmq.codegen]``: what may stand there, where it is looked for, what is said of mistakes."""
+"""``[tool.txzmq.codegen]``: what may stand there, where it is looked for, and mistakes."""
 
 from __future__ import annotations
 
