@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from txzmq_codegen.problems import Position, Problem, Severity
@@ -180,20 +181,25 @@ def _no_text(file: str, data: bytes) -> Problem | None:
         what = f"this file is {encoding}, and protos are UTF-8"
         advice = f"convert it: iconv -f {encoding} -t UTF-8"
         return Problem(Position(file, 1, 1), what, advice)
-    strange = re.search(rb"[\x00-\x08\x0e-\x1f]", data)
+    strange = list(islice(re.finditer(rb"[\x00-\x08\x0e-\x1f]", data), _MOST_STRANGE + 1))
+    if not strange or (len(strange) <= _MOST_STRANGE and b"\0" not in data and _is_utf_8(data)):
+        return None
+    before = data[: strange[0].start()].split(b"\n")
+    place = Position(file, len(before), len(before[-1]) + 1)
+    what = f"this file is no text: it has a byte 0x{strange[0][0].hex()}"
+    return Problem(place, what, "protos are UTF-8 text; is it the right file?")
+
+
+#: A text may have so many control characters by mistake, and protoc tells of each.
+_MOST_STRANGE: Final = 3
+
+
+def _is_utf_8(data: bytes) -> bool:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        pass
-    else:
-        if b"\0" not in data:
-            return None
-    if strange is None:
-        return None
-    before = data[: strange.start()].split(b"\n")
-    place = Position(file, len(before), len(before[-1]) + 1)
-    what = f"this file is no text: it has a byte 0x{strange[0].hex()}"
-    return Problem(place, what, "protos are UTF-8 text; is it the right file?")
+        return False
+    return True
 
 
 def _encoding(data: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -129,7 +130,14 @@ def _from_sets(sets: tuple[Path, ...], wanted: Sequence[Path]) -> Sources:
     importers: dict[str, str] = {}
     problems: list[Problem] = []
     for path in sets:
-        for proto in read_descriptors(path).file:
+        descriptors = read_descriptors(path)
+        twice = Counter(proto.name for proto in descriptors.file)
+        problems.extend(
+            Problem(Position(str(path)), f"{count} files in this set are called {name}", _NO_PATH)
+            for name, count in twice.items()
+            if count > 1
+        )
+        for proto in descriptors.file:
             where[proto.name] = path
             if not proto.name.endswith(".proto"):
                 what = f"{no_path(proto.name)}: it does not end in .proto"
@@ -178,8 +186,8 @@ def read_descriptors(path: Path) -> FileDescriptorSet:
 
 
 _NO_PATH: Final = (
-    "a set names files as they are imported, such as acme/v1/orders.proto; trust no other, whoever "
-    "made it"
+    "a set holds each file once, under the name by which it is imported, such as "
+    "acme/v1/orders.proto; trust no other set"
 )
 
 

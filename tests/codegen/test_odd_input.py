@@ -225,6 +225,24 @@ def test_a_name_in_a_set_ends_as_protos_do(tmp_path: Path) -> None:
     assert 'set: error: "x.text" cannot be the path of a proto: it does not end' in ran.err
 
 
+def test_a_set_with_two_files_of_one_name_is_told(tmp_path: Path) -> None:
+    data = FileDescriptorSet()
+    for package in ("a", "b"):
+        data.file.add(name="x.proto", package=package)
+    (tmp_path / "set").write_bytes(data.SerializeToString())
+    ran = run("set", folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("set: error: 2 files in this set are called x.proto\n")
+
+
+def test_a_set_that_is_called_a_proto_is_told(tmp_path: Path) -> None:
+    generate({"x.proto": MESSAGE}, tmp_path, "--descriptor-set", "y.proto")
+    ran = run("y.proto", folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("y.proto:2:1: error: this file is no text: it has a byte 0x1c\n")
+    assert ran.err.count("error: ") == 1
+
+
 def _installed(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     assert spec is not None
