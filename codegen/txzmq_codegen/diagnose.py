@@ -22,6 +22,8 @@ _COMPLAINT: Final = re.compile(
 )
 #: What abseil and the plugins' machinery log: nothing about the user's files.
 _NOISE: Final = re.compile(r"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:|[IWEF]0000 ")
+#: What it logs of descriptor sets, naming no file.
+_OF_SETS: Final = re.compile(r"E\S+ .*descriptor_database\.cc:\d+\] (?P<what>.+)")
 #: Comments and strings, which may look like imports, and imports.
 _TOKEN: Final = re.compile(
     r"""//[^\n]*|/\*.*?(?:\*/|\Z)|\bimport\s+(?:public\s+|weak\s+|option\s+)?["']([^"'\n]+)["']"""
@@ -47,6 +49,7 @@ _HELP: Final = (
     (re.compile(r"Expected \""), "something is missing or misspelt before this place"),
     (re.compile(r"[Ee]dition"), "the newest edition depends on the installed grpcio-tools"),
 )
+_SETS_HELP: Final = "the descriptor sets are wrong, or define something twice; make them anew"
 _OTHER_HELP: Final = "the language is described at https://protobuf.dev/reference/protobuf/"
 
 
@@ -64,6 +67,8 @@ def parsed(lines: Iterable[str]) -> list[Problem]:
             position = Position(match["file"], int(match["line"] or 0), int(match["column"] or 0))
             severity: Severity = "warning" if match["warning"] else "error"
             problems.append(Problem(position, match["what"], _help(match["what"]), severity))
+        elif logged := _OF_SETS.match(line):
+            problems.append(Problem(Position("protoc"), logged["what"], _SETS_HELP))
         elif line.strip() and not _NOISE.match(line):
             problems.append(Problem(Position("protoc"), line.strip()))
     return problems
@@ -103,6 +108,7 @@ def all_problems(protos: Sequence[str], tools: Tools) -> tuple[list[Problem], li
         bad = {problem.position.file for problem in problems if problem.severity == "error"}
         bad = _with_importers(bad, imports)
         if not bad.intersection(rest):
+            rest = [] if bad else rest  # something is wrong with all of them
             break
         rest = [proto for proto in rest if proto not in bad]
     causes = _causes(dict.fromkeys(found))

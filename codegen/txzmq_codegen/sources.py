@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from txzmq_codegen.layout import EXTERNAL, WELL_KNOWN, is_below
 from txzmq_codegen.problems import Position, Problem, Problems, UsageError
-from txzmq_codegen.trust import faults_of_names, no_path
+from txzmq_codegen.trust import faults_of_identifiers, faults_of_names, no_path
 from txzmq_codegen.walk import Walk
 
 __all__ = ["Sources", "find", "own_include", "read_descriptors"]
@@ -166,7 +166,8 @@ def read_descriptors(path: Path) -> FileDescriptorSet:
     """The FileDescriptorSet in a file.
 
     :raises UsageError: if the file holds anything else.
-    :raises Problems: if a name in it is no path of a proto: names become arguments of the compiler.
+    :raises Problems: if a name in it is no path of a proto, or no identifier: such names become
+        arguments of the compiler.
     """
     try:
         descriptors = FileDescriptorSet.FromString(path.read_bytes())
@@ -177,14 +178,20 @@ def read_descriptors(path: Path) -> FileDescriptorSet:
             f"{path} holds neither protos nor a FileDescriptorSet",
             "protos end in .proto; protoc -o and --descriptor-set write descriptor sets",
         )
-    faults = [
+    problems = [
         Problem(Position(str(path)), it, _NO_PATH) for it in faults_of_names(descriptors.file)
     ]
-    if faults:
-        raise Problems(faults)
+    problems += [
+        Problem(Position(str(path)), f"{it}, in {proto.name}", _NO_IDENTIFIER)
+        for proto in descriptors.file
+        for it in faults_of_identifiers(proto)
+    ]
+    if problems:
+        raise Problems(problems)
     return descriptors
 
 
+_NO_IDENTIFIER: Final = "protoc makes no such set; do not trust this one"
 _NO_PATH: Final = (
     "a set holds each file once, under the name by which it is imported, such as "
     "acme/v1/orders.proto; trust no other set"

@@ -15,7 +15,13 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from txzmq_codegen.problems import Position, Problem
 from txzmq_codegen.text import literal
 
-__all__ = ["fault_of_path", "faults_of_names", "faults_of_request", "no_path"]
+__all__ = [
+    "fault_of_path",
+    "faults_of_identifiers",
+    "faults_of_names",
+    "faults_of_request",
+    "no_path",
+]
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -102,19 +108,34 @@ def _messages(file: FileDescriptorProto) -> Iterator[str]:
 
 
 def _faults(file: FileDescriptorProto, messages: set[str]) -> Iterator[str]:
-    if file.package:
-        yield from _bad_identifiers(file.package.split("."))
-    todo: list[DescriptorProto] = list(file.message_type)
-    while todo:
-        message = todo.pop()
-        yield from _bad_identifiers([message.name])
-        todo.extend(message.nested_type)
+    yield from faults_of_identifiers(file)
     for service in file.service:
-        yield from _bad_identifiers([service.name, *(rpc.name for rpc in service.method)])
         for rpc in service.method:
             for name in (rpc.input_type, rpc.output_type):
                 if name not in messages:
                     yield f"rpc {rpc.name} refers to {_shown(name)}, which is no message"
+
+
+def faults_of_identifiers(file: FileDescriptorProto) -> Iterator[str]:
+    """The names of elements of *file* that are no identifiers."""
+    if file.package:
+        yield from _bad_identifiers(file.package.split("."))
+    yield from _bad_identifiers(it.name for it in file.extension)
+    yield from _bad_identifiers(it.name for it in file.service)
+    for service in file.service:
+        yield from _bad_identifiers(rpc.name for rpc in service.method)
+    enums = [*file.enum_type]
+    todo: list[DescriptorProto] = [*file.message_type]
+    while todo:
+        message = todo.pop()
+        yield from _bad_identifiers([message.name])
+        yield from _bad_identifiers(it.name for it in (*message.field, *message.extension))
+        yield from _bad_identifiers(it.name for it in message.oneof_decl)
+        todo.extend(message.nested_type)
+        enums.extend(message.enum_type)
+    for enum in enums:
+        yield from _bad_identifiers([enum.name])
+        yield from _bad_identifiers(it.name for it in enum.value)
 
 
 def _bad_identifiers(names: Iterable[str | bytes]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from hypothesis import given
@@ -108,6 +109,43 @@ def test_a_set_runs_no_program(tmp_path: Path) -> None:
     a_set(tmp_path, message_file("\n".join(["fine.proto", *options])))
     assert run("set.binpb", folder=tmp_path).status == 1
     assert not (tmp_path / "ran").exists()
+
+
+NAMED = """package: "acme" syntax: "proto3"
+message_type {
+  name: "M" field { name: "f" number: 1 type: TYPE_INT32 label: LABEL_OPTIONAL oneof_index: 0 }
+  oneof_decl { name: "o" }
+  nested_type { name: "N" enum_type { name: "E" value { name: "Z" number: 0 } } }
+  extension { name: "x" number: 1 extendee: ".A" type: TYPE_INT32 label: LABEL_OPTIONAL }
+}
+extension { name: "y" number: 1 extendee: ".A" type: TYPE_INT32 label: LABEL_OPTIONAL }
+enum_type { name: "F" value { name: "Y" number: 0 } }
+service { name: "S" method { name: "Do" input_type: ".acme.M" output_type: ".acme.M" } }
+"""
+
+
+@pytest.mark.parametrize("name", "acme M f o N E Z x y F Y S Do".split())
+@pytest.mark.parametrize("bad", ["\ud7ff", "a b", "1", "a-b", "a\\n", "", "a.b"])
+def test_a_name_in_a_set_is_an_identifier(tmp_path: Path, name: str, bad: str) -> None:
+    """Some of these protoc refuses without a word of the file."""
+    text = NAMED.replace(f'name: "{name}"', f'name: "{bad}"').replace('"acme"', f'"{name and bad}"')
+    if name != "acme":
+        text = text.replace(f'package: "{bad}"', 'package: "acme"')
+    elif bad in ("", "a.b"):
+        return  # a package may be so
+    a_set(tmp_path, text_format.Parse(text, FileDescriptorProto(name="x.proto")))
+    ran = run("set.binpb", folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith('set.binpb: error: "')
+    assert ran.err.splitlines()[0].endswith('" is no identifier, in x.proto')
+    assert ran.err.count("error: ") == 1
+
+
+def test_what_two_files_of_a_set_define_is_told(tmp_path: Path) -> None:
+    a_set(tmp_path, message_file("x.proto"), message_file("y.proto"))
+    ran = run("set.binpb", folder=tmp_path)
+    assert ran.status == 1
+    assert "acme.M" in ran.err
 
 
 def test_a_dependency_of_such_a_name_is_refused(tmp_path: Path) -> None:
