@@ -105,7 +105,10 @@ class _Protoc:
         if status:
             problems, fine = self._problems(protos)
             raise CompileErrors(map(self._sources.place, problems), fine)
-        warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
+        # In a set the options are no longer text, so that protoc takes the imports which only they
+        # need for unused.
+        said = [] if self._sources.sets else parsed(lines)
+        warnings = [self._sources.place(it) for it in said if it.severity == "warning"]
         return Compiled(
             FileDescriptorSet.FromString(descriptors.read_bytes()),
             _modules(out, protos) if messages else {},

@@ -9,7 +9,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from txzmq_codegen.config import Config
 from txzmq_codegen.generate import services
-from txzmq_codegen.layout import Layout, collisions
+from txzmq_codegen.imports import imported, missing_modules
+from txzmq_codegen.layout import Imports, Layout, collisions
 from txzmq_codegen.messages import for_stubs, moved_messages, moved_stub
 from txzmq_codegen.output import package_files
 from txzmq_codegen.problems import Problem, Problems
@@ -48,12 +49,35 @@ def plan(config: Config, progress: Progress) -> Plan:
         compiled = compile_protos(sources, messages=messages)
     except CompileErrors as errors:
         raise Problems((*errors.problems, *_others(sources, errors.fine, layout))) from None
+    by_name = {file.name: file for file in compiled.descriptors.file}
+    if config.include_imports:
+        more = imported(sources, compiled.descriptors.file, config.imports)
+        if more.files:
+            sources, layout, compiled = _included(sources, more, compiled, config.imports)
     try:
         texts = _texts(compiled, list(sources.files), layout, progress)
     except Problems as problems:
         raise Problems(map(sources.place, problems.problems)) from None
+    missing = missing_modules(by_name, sources.files, layout, config.output)
+    warnings = (*compiled.warnings, *map(sources.place, missing))
     texts.update(package_files(texts, layout))
-    return Plan(sources, compiled.descriptors, texts, compiled.warnings)
+    return Plan(sources, compiled.descriptors, texts, warnings)
+
+
+def _included(
+    sources: Sources, more: Sources, compiled: Compiled, imports: Imports
+) -> tuple[Sources, Layout, Compiled]:
+    """The same run with the imported protos generated along: it covers all of the output."""
+    files = dict(sorted({**sources.files, **more.files}.items()))
+    layout = Layout(frozenset(files), imports)
+    added = compile_protos(more, messages=not collisions(layout))
+    both = {**compiled.messages, **added.messages}
+    # What protoc warns of in files of others is nothing that the user can mend.
+    return (
+        sources._replace(files=files, scope=("",)),
+        layout,
+        compiled._replace(messages={proto: both[proto] for proto in files if proto in both}),
+    )
 
 
 def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[Problem]:
