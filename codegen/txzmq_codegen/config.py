@@ -25,6 +25,7 @@ class Config(NamedTuple):
 
     protos: tuple[Path, ...]
     include: tuple[Path, ...]
+    include_imports: bool
     output: Path
     imports: Imports
     prune: bool
@@ -75,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="where imports are looked for, too; these protos are not generated",
+    )
+    add(
+        "--include-imports",
+        action="store_true",
+        help="generate imported protos along, wherever they are found; but not those whose modules "
+        "come with protobuf or with txzmq",
     )
     add("-o", "--output", type=Path, metavar="FOLDER", help="default: generated")
     add(
@@ -135,6 +142,7 @@ def _config(values: Mapping[str, Any]) -> Config:
     config = Config(
         protos=tuple(values.get("protos", ())),
         include=tuple(values.get("include", ())),
+        include_imports=values.get("include_imports", False),
         output=output,
         imports=values.get("imports", "relative"),
         prune=values.get("prune", False),
@@ -280,6 +288,7 @@ def _state(value: object, there: Path, here: Path) -> str:
 _KEYS: Final[dict[str, _Convert]] = {
     "protos": _paths,
     "include": _paths,
+    "include-imports": _flag,
     "output": _path,
     "imports": _choice("relative", "absolute"),
     "prune": _flag,

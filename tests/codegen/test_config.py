@@ -25,6 +25,7 @@ KEYS: dict[str, dict[str, Any]] = {
         '["p", "q/r"]': (Path("p"), Path("q/r")),
     },
     "include": {'"i"': (Path("i"),), "[]": (), '["i", "../j"]': (Path("i"), Path("../j"))},
+    "include-imports": {"true": True, "false": False},
     "output": {'"src/gen"': Path("src/gen"), '"."': Path()},
     "imports": {'"relative"': "relative", '"absolute"': "absolute"},
     "prune": {"true": True, "false": False},
@@ -47,6 +48,7 @@ WRONG = {
     ),
     "include": ("1", "[1.5]", "{}", '""', r'["\u0000"]'),
     "output": ("1", '["a"]', "false", '""', r'"a\u0000b"', "1979-05-27"),
+    "include-imports": ('"yes"', "1", "[]"),
     "imports": ('"sideways"', "1", '["relative"]', "true", '""'),
     "prune": ('"yes"', "1", "0", '"true"', "[]"),
     "against": ("1", '["main"]', '""', r'"\u0000"', "true"),
@@ -58,6 +60,7 @@ MUST_BE = {
     "protos": "a list of paths",
     "include": "a list of paths",
     "output": "a path",
+    "include-imports": "true or false",
     "imports": "'relative' or 'absolute'",
     "prune": "true or false",
     "against": "a commit, or the path of a descriptor set",
@@ -117,6 +120,7 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert configure(["p"], tmp_path) == Config(
         protos=(Path("p"),),
         include=(),
+        include_imports=False,
         output=Path("generated"),
         imports="relative",
         prune=False,
@@ -203,7 +207,7 @@ def test_without_protos_there_is_nothing_to_do(
     assert refused(table(tmp_path, **keys), *arguments) == ["no protos given"]
 
 
-_ALL = "protos, include, output, imports, prune, against, breaking, descriptor-set, error-format"
+_ALL = ", ".join(KEYS)
 
 
 @pytest.mark.parametrize(
