@@ -87,6 +87,22 @@ MUTANTS :=
 mutants: $(DEVELOPS)  ## break the core in 100 small ways, and tell which of them no test notices
 	$(BIN)/python -m tools.mutants $(MUTANTS)
 
+# libFuzzer and its Python, in an environment of its own. What it finds lies in build/fuzz; try it
+# again with: .venv-fuzz/bin/python -m tests.codegen.fuzz set build/fuzz/set/crash-...
+.venv-fuzz/.installed: pyproject.toml tools/make-venv
+	@echo "== setting up .venv-fuzz"
+	@tools/make-venv $(PYTHON) .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install --quiet --editable '.[codegen]' --group fuzz
+	@touch $@
+
+FUZZ_SECONDS := 60
+.PHONY: fuzz
+fuzz: .venv-fuzz/.installed  ## give the generator broken requests, sets and protos; make fuzz FUZZ_SECONDS=600 for longer
+	@for target in request set text; do \
+		echo "== $$target"; \
+		.venv-fuzz/bin/python -m tests.codegen.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format
