@@ -64,6 +64,9 @@ _KEY: Final = 128
 _DESCRIPTION: Final = 1024
 #: Characters that a violation may have in the message.
 _SHOWN: Final = 256
+#: Bytes of a message of which all violations are looked for. Each takes 60 microseconds and 3 KB,
+#: and two bytes of a message can be one.
+_COLLECTED: Final = 8 * 1024
 #: Bytes of a BadRequest: an error's details have to fit into a header, of 64 KiB.
 _BYTES: Final = 32 * 1024
 
@@ -84,8 +87,8 @@ def validate(
 
     :param validator: protovalidate's, with predefined rules of your own for instance; its shared
         one by default.
-    :param max_violations: how many violations the error tells at most; with 1, the check ends at
-        the first one.
+    :param max_violations: how many violations the error tells at most; with 1, or where the message
+        has more than 8 KiB, the check ends at the first one.
     :raises InvalidArgument: if it breaks a rule. Its message names the first violations; its
         details hold a ``google.rpc.BadRequest``, as :func:`to_bad_request` makes it.
     :raises protovalidate.CompilationError: if a rule in the proto is wrong.
@@ -137,8 +140,8 @@ class ServerValidationInterceptor:
         """
         :param validator: protovalidate's, with predefined rules of your own for instance; its
             shared one by default.
-        :param max_violations: how many violations an error tells at most; with 1, the check ends
-            at the first one.
+        :param max_violations: how many violations an error tells at most; with 1, or where the
+            message has more than 8 KiB, the check ends at the first one.
         :raises ValueError: if *max_violations* is below 1, or TypeError for values of wrong types.
         """
         self._check = _checker(validator, max_violations)
@@ -253,27 +256,34 @@ def _checker(validator: object, max_violations: int) -> _Check:
         raise _check.wrong_type("validator", validator, "a protovalidate.Validator or None")
 
     def check(message: Message, which: str) -> None:
-        violations = collect(message, fail_fast=max_violations == 1)
-        if violations:
-            raise _error(message.DESCRIPTOR.full_name, violations, max_violations, which)
+        violations = collect(message, fail_fast=True)
+        if not violations:
+            return
+        name = f"{message.DESCRIPTOR.full_name}{which}"
+        if max_violations == 1 or message.ByteSize() > _COLLECTED:
+            raise _error(name, violations[:1], " (the check ended there)")
+        violations = collect(message, fail_fast=False)
+        raise _error(name, violations[:max_violations], "", len(violations))
 
     return check
 
 
 def _error(
-    name: str, violations: Sequence[Violation], max_violations: int, which: str
+    name: str, violations: Sequence[Violation], more: str, count: int = 1
 ) -> InvalidArgument:
     """The error for a message that breaks rules.
 
-    :param which: which message it was, and what became of it.
+    :param name: of the message; with which one it was, and what became of it.
+    :param violations: those to tell.
+    :param more: what there is to say besides.
+    :param count: how many violations there are.
     """
-    request = to_bad_request(violations[:max_violations])
-    count = len(violations)
+    request = to_bad_request(violations)
     texts = [_text(found) for found in request.field_violations[:_IN_MESSAGE]]
     if count > len(texts):
         texts.append(f"and {count - len(texts)} more")
     rules = "a rule" if count == 1 else f"{count} rules"
-    message = f"{name}{which} breaks {rules}: {'; '.join(texts)}"
+    message = f"{name} breaks {rules}: {'; '.join(texts)}{more}"
     if count > len(request.field_violations):
         message += f" (the details have {len(request.field_violations)} of them)"
     return InvalidArgument(message, details=[request])
