@@ -14,7 +14,8 @@ from typing import Final
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from txzmq_codegen.layout import EXTERNAL, Imports, Layout, is_below
-from txzmq_codegen.problems import Position, Problem
+from txzmq_codegen.problems import Problem
+from txzmq_codegen.source_info import position
 from txzmq_codegen.sources import Sources
 
 __all__ = ["imported", "missing_modules"]
@@ -98,10 +99,11 @@ def _root(output: Path, imports: Imports) -> Path:
 
 
 def _missing(name: str, file: FileDescriptorProto, others: int, layout: Layout) -> Problem:
+    path = (FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, list(file.dependency).index(name))
     hides = layout.imports == "absolute" and is_below(name, _PROTOBUF)
     too = f", and {others} more do" if others else ""
     return Problem(
-        _place(file, name),
+        position(file, path),
         f"imports {name}{too}; its module {'.'.join(layout.module(name).parts)} is not generated, "
         "and not installed here",
         _NO_SECOND_PROTOBUF if hides else _INCLUDE,
@@ -117,14 +119,6 @@ _NO_SECOND_PROTOBUF: Final = (
     "remove the import, or generate with --imports relative and --include-imports: with absolute "
     "imports a google/protobuf of your own would hide that of protobuf"
 )
-
-
-def _place(file: FileDescriptorProto, imported: str) -> Position:
-    path = [FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, list(file.dependency).index(imported)]
-    for location in file.source_code_info.location:
-        if location.path == path:
-            return Position(file.name, location.span[0] + 1, location.span[1] + 1)
-    return Position(file.name)
 
 
 def _is_there(parts: Sequence[str], folders: Collection[Path]) -> bool:

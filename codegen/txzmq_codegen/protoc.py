@@ -8,13 +8,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from txzmq_codegen.diagnose import all_problems, parsed
 from txzmq_codegen.layout import protoc_module
@@ -24,10 +22,8 @@ from txzmq_codegen.sources import Sources
 __all__ = [
     "CompileErrors",
     "Compiled",
-    "StubWriter",
     "ToolFailed",
     "compile_protos",
-    "writing_stubs",
 ]
 
 _TOOLS: Final = ("grpc_tools", "mypy_protobuf")
@@ -183,96 +179,3 @@ def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(data.decode("latin-1"), "utf-8", newline="")
     return (folder,) if folder.is_dir() else ()
-
-
-class _Job(NamedTuple):
-    """A process that writes the stubs of some protos."""
-
-    protos: Sequence[str]
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-    #: What it prints: warnings about comments, and tracebacks.
-    log: IO[bytes]
-
-    def result(self) -> Iterable[str]:
-        """The text of each stub, in the order of the protos."""
-        status = self.process.wait()
-        if status:
-            self.log.seek(0)
-            said = self.log.read().decode("utf-8", "replace")
-            raise ToolFailed(f"mypy-protobuf failed with status {status}\n{said}".rstrip())
-        self.output.seek(0)
-        response = CodeGeneratorResponse.FromString(self.output.read())
-        if response.error:
-            raise ToolFailed(f"mypy-protobuf: {response.error}")
-        return (file.content for file in response.file)
-
-    def end(self) -> None:
-        """Kill the process, if it still runs, and close its files."""
-        self.process.kill()
-        self.process.wait()
-        self.output.close()
-        self.log.close()
-
-
-class StubWriter:
-    """mypy-protobuf at work, in one or more processes."""
-
-    def __init__(self, jobs: Sequence[_Job]) -> None:
-        self._jobs = jobs
-
-    def result(self) -> dict[str, str]:
-        """The text of each ``_pb2.pyi``, by the name of its proto.
-
-        :raises ToolFailed: if mypy-protobuf failed.
-        """
-        texts: dict[str, str] = {}
-        for job in self._jobs:
-            texts.update(zip(job.protos, job.result(), strict=True))
-        return texts
-
-
-@contextmanager
-def writing_stubs(
-    protos: Sequence[str], files: Sequence[FileDescriptorProto]
-) -> Generator[StubWriter]:
-    """Start mypy-protobuf on *protos*; whatever happens, it does not outlive the block.
-
-    :param files: those protos and all that they import.
-    """
-    # One processor is left for what this process does meanwhile.
-    processors = (os.cpu_count() or 1) - 1
-    count = max(1, min(processors, _MOST_PROCESSES, len(protos) // _WORTH_A_PROCESS))
-    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder, ExitStack() as ending:
-        jobs: list[_Job] = []
-        for number in range(count):
-            jobs.append(_stub_job(protos[number::count], files, Path(folder, str(number))))
-            ending.callback(jobs[-1].end)
-        yield StubWriter(jobs)
-
-
-#: mypy-protobuf 5.0 was built with a newer protobuf than the oldest one that we take. It works
-#: there, but for the check of versions in the one generated module that it ships.
-_LENIENT: Final = {"TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK": "true"}
-#: Each holds the descriptors of all files: with two, five thousand files take 740 MiB in all, with
-#: four 1160.
-_MOST_PROCESSES: Final = 2
-#: It takes longer to start Python and to read all descriptors than to write so many stubs.
-_WORTH_A_PROCESS: Final = 200
-
-
-def _stub_job(protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path) -> _Job:
-    request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files, parameter="quiet")
-    given = path.with_suffix(".in")
-    given.write_bytes(request.SerializeToString())
-    output = path.with_suffix(".out").open("w+b")
-    log = path.with_suffix(".log").open("w+b")
-    with given.open("rb") as stdin:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mypy_protobuf.main"],
-            stdin=stdin,
-            stdout=output,
-            stderr=log,
-            env={**os.environ, **_LENIENT},
-        )
-    return _Job(protos, process, output, log)
