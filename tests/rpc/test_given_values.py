@@ -30,7 +30,7 @@ from txzmq.rpc import (
     Service,
     StreamWriter,
 )
-from txzmq.rpc.method import importing, require_caller
+from txzmq.rpc.method import require_caller
 from txzmq.testing import MemoryNetwork
 
 
@@ -224,11 +224,3 @@ asyncio.run(main())
 """
     said = succeeds(["-W", "ignore", "-c", program])
     assert said == "asyncio's loop runs here, and Twisted's reactor does not: no"
-
-
-def test_two_versions_of_a_proto_are_told() -> None:
-    words = "give one of them another path and package"
-    with pytest.raises(ImportError, match=words), importing("hello_txzmq"):
-        raise TypeError("Couldn't build proto file into descriptor pool: duplicate file name")
-    with pytest.raises(TypeError, match="another"), importing("hello_txzmq"):
-        raise TypeError("another")
