@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("protovalidate", reason="protovalidate has no wheel for this interpreter")
+pytest.importorskip("protovalidate", reason="protovalidate is not installed: PyPy has no wheel")
 pytest.importorskip("grpc_tools", reason="the generator needs grpcio-tools")
 
 from tests.codegen import checkers

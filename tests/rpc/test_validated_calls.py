@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("protovalidate", reason="protovalidate has no wheel for this interpreter")
+pytest.importorskip("protovalidate", reason="protovalidate is not installed: PyPy has no wheel")
 pytest.importorskip("grpc_tools", reason="the protos with rules are compiled by grpcio-tools")
 
 import protovalidate
