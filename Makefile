@@ -118,8 +118,19 @@ generated: $(RUNS) $(shell find protos codegen -name '*.proto' -o -name '*.py')
 	$(BIN)/python -m txzmq.codegen protos/
 	@touch $@
 
+# So does that of validation, with buf/validate generated along.
+VALIDATION := examples/validation
+$(VALIDATION)/generated: $(RUNS) $(shell find examples/validation codegen -name '*.proto' -o -path 'codegen/*' -name '*.py')
+	$(BIN)/python -m txzmq.codegen $(VALIDATION)/protos --include $(VALIDATION)/third_party \
+		--include-imports --output $@
+	@touch $@
+
+.PHONY: validation-demo
+validation-demo: $(DEVELOPS) $(VALIDATION)/generated  ## requests that break the rules in their protos, and what is answered
+	$(BIN)/python -m examples.validation
+
 .PHONY: types
-types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
+types: $(DEVELOPS) generated $(VALIDATION)/generated  ## mypy --strict and pyright strict
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/pyright --project pyproject.toml $(TYPED)
 
@@ -225,7 +236,7 @@ test-multicast:  ## run the multicast tests on a pyzmq built against the system'
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but not .venv
-	rm -rf build dist generated docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist generated $(VALIDATION)/generated docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf .venv-*
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
