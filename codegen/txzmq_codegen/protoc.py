@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
+from txzmq_codegen.batches import batches, have_conflicts
 from txzmq_codegen.diagnose import Tools, all_problems, parsed
 from txzmq_codegen.layout import protoc_module
 from txzmq_codegen.problems import Problem, Problems, UsageError
@@ -96,27 +97,51 @@ class _Protoc:
             yield f"{prefix}{number}"
 
     def compile(self, *, messages: bool) -> Compiled:
+        """Compile in batches: protoc takes forty times the memory of the files that it is given.
+
+        What only a run on all files can notice, it is asked for in one.
+        """
         protos = tuple(self._sources.files)
-        status, lines = self._run(
-            f"--descriptor_set_out={_DESCRIPTORS}",
-            "--include_imports",
-            "--include_source_info",
-            "--retain_options",
-            *([f"--python_out={_MODULES}"] if messages else []),
-            *self._inputs(protos),
-        )
-        if status:
+        parts = [protos]
+        if not self._sources.sets:
+            sizes = {proto: path.stat().st_size for proto, path in self._sources.files.items()}
+            parts = list(map(tuple, batches(sizes, _BATCH)))
+        compiled = self._compile(parts, messages=messages)
+        if compiled is not None and len(parts) > 1 and have_conflicts(compiled.descriptors.file):
+            compiled = self._compile([protos], messages=messages)
+        if compiled is None:
             problems, fine = self._problems(protos)
             raise CompileErrors(map(self._sources.place, problems), fine)
-        # In a set the options are no longer text, so that protoc takes the imports which only they
-        # need for unused.
-        said = [] if self._sources.sets else parsed(lines)
-        warnings = [self._sources.place(it) for it in said if it.severity == "warning"]
-        return Compiled(
-            FileDescriptorSet.FromString((self._folder / _DESCRIPTORS).read_bytes()),
-            _modules(self._folder / _MODULES, protos) if messages else {},
-            warnings,
-        )
+        return compiled
+
+    def _compile(self, parts: Sequence[Sequence[str]], *, messages: bool) -> Compiled | None:
+        """Compile one part after the other; None if protoc complains."""
+        files: dict[str, FileDescriptorProto] = {}
+        texts: dict[str, str] = {}
+        warnings: list[Problem] = []
+        for part in parts:
+            status, lines = self._run(
+                f"--descriptor_set_out={_DESCRIPTORS}",
+                "--include_imports",
+                "--include_source_info",
+                "--retain_options",
+                *([f"--python_out={_MODULES}"] if messages else []),
+                *self._inputs(part),
+            )
+            if status:
+                return None
+            written = (self._folder / _DESCRIPTORS).read_bytes()
+            for file in FileDescriptorSet.FromString(written).file:
+                if file.name not in files:
+                    # A copy, which does not keep the others of its set in memory.
+                    files[file.name] = FileDescriptorProto()
+                    files[file.name].CopyFrom(file)
+            texts.update(_modules(self._folder / _MODULES, part) if messages else {})
+            # In a set the options are no longer text, so that protoc takes the imports which only
+            # they need for unused.
+            said = [] if self._sources.sets else parsed(lines)
+            warnings += [self._sources.place(it) for it in said if it.severity == "warning"]
+        return Compiled(FileDescriptorSet(file=files.values()), texts, warnings)
 
     def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
@@ -185,6 +210,8 @@ class _Protoc:
         return line
 
 
+#: The bytes of the files of a batch.
+_BATCH: Final = 4 << 20
 #: One file, however many modules there are.
 _MODULES: Final = "modules.zip"
 _DESCRIPTORS: Final = "descriptors"

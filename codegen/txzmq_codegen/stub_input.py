@@ -23,6 +23,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
+from txzmq_codegen.batches import with_imports
 from txzmq_codegen.casts import CASTS, is_genuine
 from txzmq_codegen.layout import Layout, protoc_module
 from txzmq_codegen.names import KEYWORDS
@@ -118,16 +119,7 @@ class StubInput:
 
     def imports(self, protos: Iterable[str]) -> Sequence[str]:
         """*protos* and all that they import, imports first."""
-        found: dict[str, None] = {}
-        todo = [(proto, False) for proto in protos]
-        while todo:
-            proto, ready = todo.pop()
-            if ready:
-                found[proto] = None
-            elif proto not in found:
-                todo.append((proto, True))
-                todo.extend((name, False) for name in self._files[proto].dependency)
-        return list(found)
+        return with_imports(protos, self._files)
 
     def encoded(self, proto: str, *, comments: bool) -> bytes:
         """The descriptor of one file.

@@ -17,6 +17,7 @@ from typing import Final
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 
+from txzmq_codegen.batches import batches
 from txzmq_codegen.protoc import ToolFailed
 from txzmq_codegen.stub_input import StubInput
 from txzmq_codegen.wire import delimited
@@ -124,22 +125,8 @@ def writing_stubs(sizes: Mapping[str, int], given: StubInput) -> Generator[StubW
     processors = (os.cpu_count() or 1) - 1
     processes = max(1, min(processors, _MOST_PROCESSES, len(sizes) // _WORTH_A_PROCESS))
     size = min(_BATCH, sum(sizes.values()) // processes + 1)
-    writer = StubWriter(list(_batches(sizes, size)), given, processes)
+    writer = StubWriter(list(batches(sizes, size)), given, processes)
     try:
         yield writer
     finally:
         writer.end()
-
-
-def _batches(sizes: Mapping[str, int], size: int) -> Iterator[Sequence[str]]:
-    """The protos in their order, which has those near each other that import each other."""
-    batch: list[str] = []
-    total = 0
-    for proto, bytes_ in sizes.items():
-        if batch and total + bytes_ > size:
-            yield batch
-            batch, total = [], 0
-        batch.append(proto)
-        total += bytes_
-    if batch:
-        yield batch

@@ -96,8 +96,8 @@ class _Importing:
 
 #: What protobuf says of a file or name that is registered differently; its C and its Python form.
 _CONFLICT: Final = re.compile(
-    r"duplicate file name (?P<file>\S+)|duplicate symbol '(?P<symbol>[^']+)'"
-    r'|Conflict register for file "[^"]+": \S+ is already defined in file "(?P<other>[^"]+)"'
+    r"duplicate(?:\sfile)?\s(?:name|symbol)\s'?(?P<of_c>[^\s']+)"
+    r'|register[^"]+"[^"]+":[^"]+"(?P<of_python>[^"]+)"'
 )
 
 
@@ -114,9 +114,9 @@ def _failed(traceback: TracebackType | None) -> str:
 
 def _registered(conflict: re.Match[str]) -> str:
     """The module that registered first what the conflict is about."""
-    file = conflict["file"] or conflict["other"]
-    if conflict["symbol"]:
-        file = descriptor_pool.Default().FindFileContainingSymbol(conflict["symbol"]).name
+    file = conflict["of_python"] or conflict["of_c"]
+    if "symbol" in conflict[0]:
+        file = descriptor_pool.Default().FindFileContainingSymbol(file).name
     for name, module in list(sys.modules.items()):
         # Anything may be in that table, and a look at a lazy module's attributes could load it.
         names = getattr(module, "__dict__", {})
