@@ -87,6 +87,22 @@ MUTANTS :=
 mutants: $(DEVELOPS)  ## break the core in 100 small ways, and tell which of them no test notices
 	$(BIN)/python -m tools.mutants $(MUTANTS)
 
+# libFuzzer and its Python, in an environment of its own. What it finds lies in build/fuzz; try it
+# again with: .venv-fuzz/bin/python -m tests.codegen.fuzz set build/fuzz/set/crash-...
+.venv-fuzz/.installed: pyproject.toml tools/make-venv
+	@echo "== setting up .venv-fuzz"
+	@tools/make-venv $(PYTHON) .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install --quiet --editable '.[codegen]' --group fuzz
+	@touch $@
+
+FUZZ_SECONDS := 60
+.PHONY: fuzz
+fuzz: .venv-fuzz/.installed  ## give the generator broken requests, sets and protos; make fuzz FUZZ_SECONDS=600 for longer
+	@for target in request set text; do \
+		echo "== $$target"; \
+		.venv-fuzz/bin/python -m tests.codegen.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
+
 .PHONY: format
 format: $(DEVELOPS)  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff format
@@ -102,8 +118,19 @@ generated: $(RUNS) $(shell find protos codegen -name '*.proto' -o -name '*.py')
 	$(BIN)/python -m txzmq.codegen protos/
 	@touch $@
 
+# So does that of validation, with buf/validate generated along.
+VALIDATION := examples/validation
+$(VALIDATION)/generated: $(RUNS) $(shell find examples/validation codegen -name '*.proto' -o -path 'codegen/*' -name '*.py')
+	$(BIN)/python -m txzmq.codegen $(VALIDATION)/protos --include $(VALIDATION)/third_party \
+		--include-imports --output $@
+	@touch $@
+
+.PHONY: validation-demo
+validation-demo: $(DEVELOPS) $(VALIDATION)/generated  ## requests that break the rules in their protos, and what is answered
+	$(BIN)/python -m examples.validation
+
 .PHONY: types
-types: $(DEVELOPS) generated  ## mypy --strict and pyright strict
+types: $(DEVELOPS) generated $(VALIDATION)/generated  ## mypy --strict and pyright strict
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/pyright --project pyproject.toml $(TYPED)
 
@@ -209,7 +236,7 @@ test-multicast:  ## run the multicast tests on a pyzmq built against the system'
 
 .PHONY: clean
 clean:  ## remove what the other targets made, but not .venv
-	rm -rf build dist generated docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist generated $(VALIDATION)/generated docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf .venv-*
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -17,6 +17,13 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
+
+#: Modules that cannot be imported here: protovalidate, which one needs, has no wheel for PyPy.
+WITHOUT_EXTRA = {
+    module
+    for module, needed in {"txzmq.rpc.validation": "protovalidate"}.items()
+    if importlib.util.find_spec(needed) is None
+}
 
 #: What a test may wait for at most; a failing test ends by it, a passing one never comes near.
 #: A process takes PyPy several times as long, until its compiler has seen the code often enough.

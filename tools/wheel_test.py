@@ -44,6 +44,7 @@ def main() -> None:
         wheel = build(folder / "dist")
         check_runtime_only(folder / "runtime", wheel)
         check_service(folder / "service", wheel)
+        check_validation(folder / "validation", wheel)
 
 
 def build(output: Path) -> Path:
@@ -77,6 +78,24 @@ def check_runtime_only(folder: Path, wheel: Path) -> None:
     check(refused.returncode != 0, "the generator ran without its dependencies")
     check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
     check("txzmq[codegen]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+
+
+def check_validation(folder: Path, wheel: Path) -> None:
+    """Messages with rules, where nothing but the extras brings what their modules import."""
+    title("generating messages with rules, and serving them")
+    python = environment(folder, f"{wheel}[codegen,validate]")
+    example = Path("examples", "validation")
+    shutil.copytree(
+        ROOT / example, folder / example, ignore=shutil.ignore_patterns("generated", "__pycache__")
+    )
+    run(
+        *(python, "-m", "txzmq.codegen", example / "protos", "-I", example / "third_party"),
+        *("--include-imports", "--output", example / "generated"),
+        cwd=folder,
+    )
+    printed = run(python, "-W", "error", "-m", "examples.validation", cwd=folder)
+    print(printed)
+    check(printed.count("email: string.email") == 2, "server and client did not both refuse")
 
 
 def check_service(folder: Path, wheel: Path) -> None:

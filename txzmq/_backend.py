@@ -13,7 +13,15 @@ from typing import Any, Final, cast
 import zmq
 import zmq.backend
 
-__all__ = ["SHARES_MEMORY", "frameProperty", "hasMulticast", "noSocket", "recv", "send"]
+__all__ = [
+    "SHARES_MEMORY",
+    "frameProperty",
+    "hasMulticast",
+    "monitor",
+    "noSocket",
+    "recv",
+    "send",
+]
 
 #: Whether libzmq may be given memory of Python's, to send it without a copy and to tell when it is
 #: done with it. Elsewhere than on CPython, the collector may move what libzmq reads, and pyzmq's
@@ -60,6 +68,17 @@ if not SHARES_MEMORY:
     send = cast("Any", _sendCopy)
 if sys.implementation.name == "pypy":
     recv = cast("Any", _recvOnPyPy)
+
+
+def monitor(socket: zmq.Socket[bytes], address: str, events: int) -> None:
+    """Have libzmq tell of a socket's events at an inproc address.
+
+    :raises zmq.ZMQError: if it cannot.
+    """
+    if sys.implementation.name == "pypy":
+        _monitorOnPyPy(socket, address, events)
+    else:
+        socket.monitor(address, events)
 
 
 def noSocket(context: zmq.Context[Any], error: zmq.ZMQError) -> zmq.ZMQError:
@@ -136,4 +155,17 @@ def _libzmqOnPyPy() -> tuple[Any, Any]:
     libzmq.zmq_msg_get.argtypes = [ctypes.c_void_p, ctypes.c_int]
     libzmq.zmq_msg_gets.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     libzmq.zmq_msg_gets.restype = ctypes.c_char_p
+    libzmq.zmq_socket_monitor.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
     return cffi, libzmq
+
+
+def _monitorOnPyPy(socket: zmq.Socket[bytes], address: str, events: int) -> None:
+    """As ``zmq.Socket.monitor``, which does not tell of an error in the cffi backend.
+
+    Whoever connects to a monitor that is not there has libzmq end the process in the end.
+    """
+    cffi, libzmq = _libzmqOnPyPy()
+    handle = cast("Any", socket)._zmq_socket  # what cffi's sockets have is not in pyzmq's types
+    pointer = int(cffi.ffi.cast("uintptr_t", handle))
+    if libzmq.zmq_socket_monitor(pointer, address.encode(), events) < 0:
+        raise zmq.ZMQError()

@@ -23,6 +23,8 @@ __all__ = [
     "functions",
     "instance",
     "integer",
+    "kind",
+    "message_class",
     "near",
     "number",
     "shown",
@@ -45,11 +47,16 @@ def shown(value: object) -> str:
     return f"an object of type {type(value).__qualname__}"
 
 
+def kind(value: object) -> str:
+    """The type of a value, which may be secret: ``list``, or ``the class list`` itself."""
+    return f"the class {value.__qualname__}" if isinstance(value, type) else type(value).__name__
+
+
 def near(word: object, known: Iterable[str]) -> str:
-    """``; did you mean NAME?`` if one of the known names is like *word*; otherwise nothing."""
+    """``; did you mean NAME?`` if another of the known names is like *word*; or else nothing."""
     if not isinstance(word, str):
         return ""
-    by_folded = {_folded(name): name for name in known}
+    by_folded = {_folded(name): name for name in known if name != word}
     found = difflib.get_close_matches(_folded(word), by_folded, n=1, cutoff=0.75)
     return f"; did you mean {by_folded[found[0]]}?" if found else ""
 
@@ -104,7 +111,10 @@ def number(
         expected += f", at most {most:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise wrong_type(name, value, expected)
-    checked = float(value)
+    try:
+        checked = float(value)
+    except OverflowError:
+        raise _wrong(name, value, expected) from None
     if checked == math.inf and endless:
         raise ValueError(f"{name} must be {expected}; for no limit it is {endless}")
     fits = least < checked if above else least <= checked
@@ -144,6 +154,12 @@ def instance(
         raise wrong_type(name, value, what, hint)
 
 
+def message_class(name: str, value: object) -> None:
+    """Check that a value is a class of protobuf messages."""
+    if not isinstance(value, type) or not hasattr(value, "SerializeToString"):
+        raise wrong_type(name, value, "a class of messages")
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Check that a value is one of a few words."""
     if value not in allowed:
@@ -151,16 +167,19 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {one}, not {shown(value)}{near(value, allowed)}")
 
 
-def function(name: str, value: object, parameters: Sequence[str]) -> None:
+def function(name: str, value: object, parameters: Sequence[str], *, awaited: bool = True) -> None:
     """Check that a value can be called with so many arguments by position.
 
     :param parameters: what they are, for the message.
+    :param awaited: whether what it returns is awaited; if not, an ``async def`` would never run.
     """
     expected = f"a function of ({', '.join(parameters)})"
     if isinstance(value, type) or not callable(value):
         raise wrong_type(name, value, expected)
     if not takes(value, len(parameters)):
         raise TypeError(f"{name} must be {expected}, and takes {signature_of(value)}")
+    if not awaited and inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be {expected}, not an async def, which nobody would await")
 
 
 def functions(name: str, value: object, parameters: Sequence[str]) -> None:
@@ -188,6 +207,10 @@ def takes(value: Callable[..., Any], count: int) -> bool:
 
 
 def signature_of(value: Callable[..., Any]) -> str:
-    """The parameters of a function, for a message."""
-    names = list(inspect.signature(value).parameters)
-    return f"({', '.join(names)})"
+    """The parameters of a function, for a message: ``(request, *, context)``."""
+    signature, empty = inspect.signature(value), inspect.Parameter.empty
+    names = [
+        parameter.replace(annotation=empty, default=empty)
+        for parameter in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=names, return_annotation=empty))

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import zmq
 from twisted.internet.error import CannotListenError
 
-__all__ = ["CannotListen", "cannotListen", "no_folder"]
+__all__ = ["CannotListen", "cannotListen", "no_folder", "no_interface"]
 
 #: Errors of bind() that are about the address, not about the socket.
 _OF_THE_ADDRESS: Final = frozenset(
@@ -89,10 +89,7 @@ def _why(address: str, number: int, others: Iterable[_Bound]) -> str:
     if number in (errno.EADDRNOTAVAIL, zmq.Errno.EADDRNOTAVAIL):
         return f"{host} is no address of this machine"
     if number == errno.ENODEV:
-        return (
-            f"this machine has no interface {host!r}, and names of hosts are not looked up for "
-            "listening; give an IP address"
-        )
+        return no_interface(host)
     if is_tcp and number in (errno.EACCES, errno.EPERM) and 0 < port < 1024:
         return (
             f"ports below 1024 such as {port} are for root; take another, or give the process the "
@@ -106,6 +103,14 @@ def _why(address: str, number: int, others: Iterable[_Bound]) -> str:
 def no_folder(folder: str) -> str:
     """Why nothing listens at a path in a folder that there is not."""
     return f"there is no folder {folder!r}; make it first"
+
+
+def no_interface(host: str) -> str:
+    """Why nothing listens at a host that is neither an IP address nor an interface."""
+    return (
+        f"this machine has no interface {host!r}, and names of hosts are not looked up for "
+        "listening; give an IP address"
+    )
 
 
 def _in_use(address: str, port: int, others: Iterable[_Bound]) -> str:

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
-from txzmq.rpc.client import StreamInput, check_method, check_timeout
+from txzmq.rpc.client import StreamInput, check_method, check_request, check_timeout
 from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
 from txzmq.rpc.limits import STREAM_WINDOW
@@ -110,6 +110,7 @@ class FakeCaller:
         :param answers: the answer of each method, by its Python name; a method whose answer is None
             fails with UNIMPLEMENTED. The generated constructor has checked the types.
         """
+        _check.instance("answers", answers, Mapping, "a mapping")
         self._answers = answers
         #: Every call so far, in order.
         self.recorded: list[RecordedCall[Any]] = []
@@ -125,7 +126,7 @@ class FakeCaller:
         wait_for_ready: bool | None = None,
     ) -> Deferred[R]:
         """Answer with one response."""
-        call = self._record(method, timeout, metadata, wait_for_ready)
+        call = self._record(method, request, timeout, metadata, wait_for_ready)
         call.requests.append(_copy(request))
         return _one(method, self._answer(method), _copy(request))
 
@@ -140,7 +141,7 @@ class FakeCaller:
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[R]:
         """Answer with a stream."""
-        call = self._record(method, timeout, metadata, wait_for_ready)
+        call = self._record(method, request, timeout, metadata, wait_for_ready)
         call.requests.append(_copy(request))
         return _FakeResponseStream(self._answer(method), _copy(request))
 
@@ -155,7 +156,7 @@ class FakeCaller:
         wait_for_ready: bool | None = None,
     ) -> Deferred[R]:
         """Answer with one response; an answer that is no function reads no request."""
-        call = self._record(method, timeout, metadata, wait_for_ready)
+        call = self._record(method, requests, timeout, metadata, wait_for_ready)
         return _one(method, self._answer(method), _FakeRequestStream(requests, call.requests))
 
     def stream_stream(
@@ -169,18 +170,20 @@ class FakeCaller:
         wait_for_ready: bool | None = None,
     ) -> ResponseStream[R]:
         """Answer with a stream; an answer that is no function reads no request."""
-        call = self._record(method, timeout, metadata, wait_for_ready)
+        call = self._record(method, requests, timeout, metadata, wait_for_ready)
         stream = _FakeRequestStream(requests, call.requests)
         return _FakeResponseStream(self._answer(method), stream)
 
     def _record(
         self,
         method: Method[Q, Any],
+        given: object,
         timeout: float | None,
         metadata: MetadataInput | None,
         wait_for_ready: bool | None,
     ) -> RecordedCall[Q]:
         check_method(method)
+        check_request(method, given)
         if timeout is not None:
             check_timeout(timeout)
         if wait_for_ready is not None:

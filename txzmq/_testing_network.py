@@ -536,7 +536,10 @@ class MemoryNetwork:
         """Break every connection to *address*; clients try to connect again.
 
         The streams of a server at ``inproc://x`` come from ``inproc://x.streams``.
+
+        :raises TypeError: if *address* is no str.
         """
+        _check.text("address", address)
         if not self.tells_of_loss:
             return
         for socket in (self._listeners.get(address), self._publishers.get(address)):
@@ -544,8 +547,15 @@ class MemoryNetwork:
                 socket.cut()
 
     def unsubscribe_as_stranger(self, address: str, tag: bytes) -> None:
-        """Have the publisher at *address* get an UNSUBSCRIBE of who never subscribed to *tag*."""
-        publisher = self._publishers[address]
+        """Have the publisher at *address* get an UNSUBSCRIBE of who never subscribed to *tag*.
+
+        :raises ValueError: if there is no publisher; TypeError for a value of a wrong type.
+        """
+        _check.text("address", address)
+        _check.instance("tag", tag, bytes, "bytes")
+        publisher = self._publishers.get(address)
+        if publisher is None:
+            raise ValueError(f"address={address!r}: no publisher is there")
         self.clock.callLater(0, publisher.take_from_stranger, tag)
 
     # -- what Network asks for ---------------------------------------------------------------

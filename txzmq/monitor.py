@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import zmq
 
 from txzmq._arguments import callable_or_raise, wrong_type
-from txzmq._backend import noSocket
+from txzmq._backend import monitor, noSocket
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
 __all__ = ["ATTEMPT_EVENTS", "CONNECTION_EVENTS", "SocketEvent", "ZmqMonitor"]
@@ -94,7 +94,7 @@ class ZmqMonitor(ZmqConnection):
         # ends the process when the context is closed.
         super().__init__(factory)
         try:
-            socket.monitor(address, events)
+            monitor(socket, address, events)
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException as error:
             super().shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -33,9 +34,11 @@ def baseline(against: str, protos: Sequence[Path], include: Sequence[Path]) -> F
 
 def _from_git(commit: str, protos: Sequence[Path], include: Sequence[Path]) -> FileDescriptorSet:
     folder = protos[0] if protos[0].is_dir() else protos[0].parent
-    top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
+    # One line end is git's, others are the folder's.
+    top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").removesuffix(b"\n")))
     known = f"{commit}^{{commit}}"
-    _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", known, what=commit)
+    found = _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", known, what=commit)
+    commit = found.decode().strip()  # its hash, which cannot be taken for an option
     with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as temporary:
         there = Path(temporary)
         earlier = [_extracted(path, top, commit, there) for path in protos]
@@ -58,13 +61,23 @@ def _extracted(path: Path, top: Path, commit: str, there: Path) -> Path:
     if listed and not target.exists():
         archive = _git(top, "archive", "--format=tar", commit, "--", name)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(there, filter="data")
+            tar.extractall(there, filter=_inside)  # noqa: S202 - the filter keeps it inside
     return target
 
 
-def _git(folder: Path, *arguments: str, what: str = "") -> bytes:
+def _inside(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Leave out links that lead out of *folder*, and what is neither a file nor a folder."""
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
+        return tarfile.data_filter(member, folder)
+    except tarfile.FilterError:
+        return None
+
+
+def _git(folder: Path, *arguments: str, what: str = "") -> bytes:
+    # A folder's name may look like a pattern, such as ":(top)".
+    command = ["git", "-C", str(folder), "--literal-pathspecs", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise UsageError("--against a commit needs git, which is not installed") from error
     if done.returncode:

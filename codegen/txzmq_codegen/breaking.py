@@ -24,7 +24,8 @@ from google.protobuf.descriptor_pb2 import (
 
 from txzmq_codegen.layout import is_below
 from txzmq_codegen.names import method_names
-from txzmq_codegen.problems import Position, Problem
+from txzmq_codegen.problems import Problem
+from txzmq_codegen.source_info import position
 
 __all__ = ["breaking_changes"]
 
@@ -166,7 +167,7 @@ class _Comparison:
     def _report(
         self, rule: str, file: FileDescriptorProto, path: _Path, message: str, advice: str
     ) -> None:
-        self.problems.append(Problem(_position(file, path), message, advice, rule=rule))
+        self.problems.append(Problem(position(file, path), message, advice, rule=rule))
 
     def _files(self) -> None:
         for name, old in self._before.files.items():
@@ -357,16 +358,6 @@ class _Comparison:
                 self._report(rule, new.file, path, message, "rename the rpc that is new")
 
 
-def _position(file: FileDescriptorProto, path: _Path) -> Position:
-    """Where the element is, or the nearest one around it."""
-    places = {tuple(it.path): it.span for it in file.source_code_info.location}
-    for end in range(len(path), 0, -1):
-        span = places.get(path[:end])
-        if span is not None:
-            return Position(file.name, span[0] + 1, span[1] + 1)
-    return Position(file.name, 1, 1)
-
-
 def _syntax(file: FileDescriptorProto) -> str:
     if file.syntax == "editions":
         return f"edition {file.edition}"
@@ -393,9 +384,9 @@ def _wire_compatible(was: FieldDescriptorProto, now: FieldDescriptorProto) -> bo
 def _cardinality(field: _Element, message: DescriptorProto) -> str:
     proto: FieldDescriptorProto = field.proto
     if proto.label == _Label.LABEL_REPEATED:
-        entry = proto.type_name.rpartition(".")[2]
-        maps = {it.name for it in message.nested_type if it.options.map_entry}
-        return "map" if entry in maps and proto.type_name.count(".") else "repeated"
+        maps = (it.name for it in message.nested_type if it.options.map_entry)
+        entries = {f".{field.full_name}.{name}" for name in maps}
+        return "map" if proto.type_name in entries else "repeated"
     return _PRESENCE[_presence(field.file, proto)]
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from txzmq_codegen.config import Config, configure
-from txzmq_codegen.output import Changes, changes, diff, write
-from txzmq_codegen.problems import Problem, Problems, UsageError, as_json, as_text
+from txzmq_codegen.obstacles import Obstacles
+from txzmq_codegen.output import Changes, changes, diff, write, write_file
+from txzmq_codegen.problems import Problem, Problems, UsageError
 from txzmq_codegen.progress import Bar, files
 from txzmq_codegen.protoc import ToolFailed
+from txzmq_codegen.report import Report
 from txzmq_codegen.run import Plan, plan, without_comments
 from txzmq_codegen.sources import own_include
 from txzmq_codegen.watch import watch
@@ -33,20 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 fine, 1 errors in the protos or breaking changes, 2 wrong usage or configuration, 3 drift
     found by ``--check``, 70 a bug of the generator.
     """
+    report = Report("text")
     try:
         config = configure(sys.argv[1:] if arguments is None else arguments, Path.cwd())
         if config.print_include:
             print(own_include())
             return FINE
+        report = Report(config.error_format)
         if config.watch:
-            watch(
-                (*config.protos, *config.include),
-                lambda: _run(config),
-                lambda: time.sleep(_WATCH_INTERVAL),
-            )
-        return _run(config)
+            _watch(config, report)
+        return _run(config, report)
     except UsageError as error:
-        return _usage(error)
+        report.usage(error)
+        return USAGE
+    except OSError as error:
+        report.say(_said(error))
+        return USAGE
     except KeyboardInterrupt:
         return 130
     except SystemExit as error:  # argparse has printed what is wrong
@@ -57,14 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _WATCH_INTERVAL: Final = 0.3
 
 
-def _usage(error: UsageError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    if error.help:
-        print(f"  help: {error.help}", file=sys.stderr)
-    return USAGE
+def _watch(config: Config, report: Report) -> None:
+    """Run whenever a proto changes; does not return."""
+    paths = (*config.protos, *config.include)
+    last: int | None = None
+
+    def run() -> None:
+        nonlocal last
+        status = _run(config, report)
+        if status == FINE and last not in (None, FINE):
+            report.tell("all is well again")
+        if last is None:
+            report.tell(f"watching {', '.join(map(str, paths))}; Ctrl-C ends it")
+        last = status
+
+    watch(paths, run, lambda: time.sleep(_WATCH_INTERVAL))
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, report: Report) -> int:
     """Do one run, and print what is wrong."""
     try:
         with Bar(sys.stderr) as bar:
@@ -72,29 +86,37 @@ def _run(config: Config) -> int:
             bar.show("comparing", 0.9)
             found = changes(config.output, planned.texts, planned.sources.scope)
             breaks = _breaks(config, planned)
-        _print_problems((*planned.warnings, *breaks), config)
+        report.problems((*planned.warnings, *breaks))
         if breaks:
             return ERRORS
-        return _finish(config, planned, found)
+        return _finish(config, planned, found, report)
     except Problems as problems:
-        _print_problems(problems.problems, config)
+        report.problems(problems.problems)
         return ERRORS
     except UsageError as error:
-        return _usage(error)
+        report.usage(error)
+        return USAGE
     except ToolFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        report.say(str(error))
         return BUG
     except BrokenPipeError:
         # The program that reads our output, such as head, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERRORS
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report.say(_said(error))
         return ERRORS
     except Exception as error:  # noqa: BLE001 - a bug in the generator is reported here
         sys.excepthook(type(error), error, error.__traceback__)
-        print("error: this is a bug in txzmq.codegen; please report it", file=sys.stderr)
+        report.say("this is a bug in txzmq.codegen; please report it")
         return BUG
+
+
+def _said(error: OSError) -> str:
+    """What the operating system says, in the form of other errors: ``generated: File exists``."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:
@@ -105,62 +127,65 @@ def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:
     from txzmq_codegen.breaking import breaking_changes
 
     before = baseline(config.against, config.protos, config.include)
-    problems = breaking_changes(
-        before, planned.descriptors, list(planned.sources.files), config.breaking
-    )
-    return [planned.sources.place(problem) for problem in problems]
+    sources = planned.sources
+    # What is imported no more, and still there to be imported, has not been deleted.
+    unused = [
+        it for it in before.file if it.name not in sources.files and sources.includes(it.name)
+    ]
+    for file in unused:
+        before.file.remove(file)
+    problems = breaking_changes(before, planned.descriptors, list(sources.files), config.breaking)
+    return [sources.place(problem) for problem in problems]
 
 
-def _finish(config: Config, planned: Plan, found: Changes) -> int:
+def _finish(config: Config, planned: Plan, found: Changes, report: Report) -> int:
     if config.diff:
         for line in diff(config.output, planned.texts, found):
             print(line)
     if config.check:
-        return _check(config, found)
+        return _check(config, found, report)
+    if config.descriptor_set is not None:
+        Obstacles(config.output).check(config.descriptor_set)
     write(config.output, planned.texts, found, prune=config.prune)
     if config.descriptor_set is not None:
-        _write_if_changed(config.descriptor_set, without_comments(planned.descriptors))
-    _print_summary(config, found)
+        write_file(config.descriptor_set, without_comments(planned.descriptors))
+    _summarise(config, found, report)
     return FINE
 
 
-def _write_if_changed(path: Path, data: bytes) -> None:
-    if not path.exists() or path.read_bytes() != data:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
-
-
-def _check(config: Config, found: Changes) -> int:
-    for what, names in zip(("missing", "changed", "stale"), found, strict=False):
-        for name in names if isinstance(names, tuple) else ():
-            print(f"{(config.output / name).as_posix()}: {what}")
+def _check(config: Config, found: Changes, report: Report) -> int:
     if not found.any:
         return FINE
-    count = len(found.missing) + len(found.changed) + len(found.stale)
-    are = "is" if count == 1 else "are"
-    print(f"error: {files(count)} {are} not up to date", file=sys.stderr)
-    print("  help: run the same command without --check", file=sys.stderr)
+    if not found.stale or config.prune:
+        advice = "run the same command without --check"
+    elif found.missing or found.changed:
+        advice = "run the same command without --check, and with --prune to delete stale files"
+    else:
+        advice = "run the same command with --prune in place of --check"
+    kinds = {"missing": found.missing, "changed": found.changed, "stale": found.stale}
+    report.drift([(what, _paths(config, names)) for what, names in kinds.items()], advice)
     return DRIFT
 
 
-def _print_summary(config: Config, found: Changes) -> None:
-    """Print what was done, if a person reads it in a terminal."""
-    if not sys.stderr.isatty():
-        return
-    written = len(found.missing) + len(found.changed)
-    stale = ""
-    if found.stale:
-        count = len(found.stale)
-        stale = f", {count} deleted" if config.prune else f", {count} stale (--prune deletes them)"
-    print(
-        f"{config.output}: {files(written)} written, {found.unchanged} unchanged{stale}",
-        file=sys.stderr,
-    )
+def _paths(config: Config, names: Sequence[str]) -> list[str]:
+    return [(config.output / name).as_posix() for name in names]
 
 
-def _print_problems(problems: Iterable[Problem], config: Config) -> None:
-    show = as_json if config.error_format == "json" else as_text
-    for problem in problems:
-        print(show(problem), file=sys.stderr)
+def _summarise(config: Config, found: Changes, report: Report) -> None:
+    """Print what was done, if a person follows it; warn of stale files in any case."""
+    if not config.prune:
+        stale = _paths(config, found.stale)
+        report.stale(str(config.output), stale, prune="--prune deletes them")
+    written = (*found.missing, *found.changed)
+    if config.watch:
+        for path in _paths(config, written[:_MOST_NAMED]):
+            report.tell(f"{path}: written")
+    if config.watch or sys.stderr.isatty():
+        deleted = f", {len(found.stale)} deleted" if found.stale and config.prune else ""
+        report.tell(
+            f"{config.output}: {files(len(written))} written, {found.unchanged} unchanged{deleted}"
+        )
+
+
+#: So many of the files that were written are named where a watch goes on.
+_MOST_NAMED: Final = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 from txzmq_codegen.layout import Imports
 from txzmq_codegen.problems import UsageError
+from txzmq_codegen.report import ErrorFormat
 
 __all__ = ["Config", "configure"]
 
 Category = Literal["FILE", "WIRE"]
-ErrorFormat = Literal["text", "json"]
 
 
 class Config(NamedTuple):
@@ -24,6 +25,7 @@ class Config(NamedTuple):
 
     protos: tuple[Path, ...]
     include: tuple[Path, ...]
+    include_imports: bool
     output: Path
     imports: Imports
     prune: bool
@@ -75,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where imports are looked for, too; these protos are not generated",
     )
+    add(
+        "--include-imports",
+        action="store_true",
+        help="generate imported protos along, wherever they are found; but not those whose modules "
+        "come with protobuf or with txzmq",
+    )
     add("-o", "--output", type=Path, metavar="FOLDER", help="default: generated")
     add(
         "--imports",
@@ -121,7 +129,7 @@ def configure(arguments: Sequence[str], folder: Path) -> Config:
     if not given.get("protos"):
         given.pop("protos", None)  # argparse gives an empty list
     values = {**_from_pyproject(folder), **given}
-    if "protos" not in values and "print_include" not in given:
+    if not values.get("protos") and "print_include" not in given:
         raise UsageError(
             "no protos given",
             "name their folder: python -m txzmq.codegen protos/",
@@ -134,6 +142,7 @@ def _config(values: Mapping[str, Any]) -> Config:
     config = Config(
         protos=tuple(values.get("protos", ())),
         include=tuple(values.get("include", ())),
+        include_imports=values.get("include_imports", False),
         output=output,
         imports=values.get("imports", "relative"),
         prune=values.get("prune", False),
@@ -170,31 +179,64 @@ def _from_pyproject(folder: Path) -> dict[str, Any]:
 
 def _from_file(file: Path, folder: Path) -> dict[str, Any]:
     shown = os.path.relpath(file, folder)
-    try:
-        document: Any = tomllib.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{shown}: {error}") from error
-    for key in ("tool", "txzmq", "codegen"):
-        if not isinstance(document, dict):
-            raise UsageError(f"{shown}: [tool.txzmq.codegen] must be a table")
-        document = cast("dict[str, Any]", document).get(key, {})
-    table = cast("dict[str, object]", document)
     values: dict[str, Any] = {}
-    for key, value in table.items():
+    complaints: list[str] = []
+    for key, value in _table(file, shown, complaints).items():
         convert = _KEYS.get(key)
         if convert is None:
-            raise UsageError(f"{shown}: {_unknown(key)}")
+            complaints.append(_unknown(key))
+            continue
         try:
             values[key.replace("-", "_")] = convert(value, file.parent, folder)
         except TypeError as error:
-            raise UsageError(f"{shown}: {key} must be {error}, not {value!r}") from error
+            complaints.append(f"{key} must be {error}, not {value!r}")
+    if complaints:
+        first, *others = (UsageError(f"{shown}: {complaint}") for complaint in complaints)
+        raise UsageError(str(first), others=others)
     return values
+
+
+def _table(file: Path, shown: str, complaints: list[str]) -> Mapping[str, object]:
+    """The table [tool.txzmq.codegen]; adds to *complaints* which other tables look meant for it."""
+    try:
+        document: object = tomllib.loads(file.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown}: it is not UTF-8", "TOML is UTF-8; save it as that") from None
+    except RecursionError:
+        raise UsageError(f"{shown}: its values are nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{shown}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{shown}: {error.strerror}") from error
+    tools = _inner(document, "tool", shown)
+    complaints.extend(
+        f"unknown table [tool.{name}]; did you mean [tool.txzmq.codegen]?"
+        for name in tools
+        if name != "txzmq" and re.sub(r"[-_.\s]", "", name.lower()) in ("txzmq", "txzmqcodegen")
+    )
+    tables = _inner(tools, "txzmq", shown)
+    complaints.extend(
+        f"unknown {'table' if isinstance(value, dict) else 'key'} {name!r} in [tool.txzmq]; "
+        "there is [tool.txzmq.codegen] only"
+        for name, value in tables.items()
+        if name != "codegen"
+    )
+    return _inner(tables, "codegen", shown)
+
+
+def _inner(table: object, key: str, shown: str) -> Mapping[str, object]:
+    """Table *key* of *table*, empty if it is not there."""
+    inner = cast("Mapping[str, object]", table).get(key, {})
+    if not isinstance(inner, dict):
+        path = {"tool": "tool", "txzmq": "tool.txzmq", "codegen": "tool.txzmq.codegen"}[key]
+        raise UsageError(f"{shown}: [{path}] must be a table, not {inner!r}")
+    return cast("Mapping[str, object]", inner)
 
 
 def _unknown(key: str) -> str:
     if key in _COMMANDS:
         return f"{key} belongs on the command line, not in [tool.txzmq.codegen]"
-    near = difflib.get_close_matches(key, _KEYS, n=1)
+    near = difflib.get_close_matches(key.lower().replace("_", "-"), _KEYS, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(_KEYS)}"
     return f"unknown key {key!r} in [tool.txzmq.codegen]{hint}"
 
@@ -205,7 +247,8 @@ _Convert = Callable[[object, Path, Path], object]
 
 
 def _path(value: object, there: Path, here: Path) -> Path:
-    if not isinstance(value, str):
+    # The operating system takes no null character, and says so by a ValueError.
+    if not isinstance(value, str) or not value or "\0" in value:
         raise TypeError("a path")
     # Shown to the user as seen from where the command runs.
     return Path(os.path.relpath(there / value, here))
@@ -215,7 +258,10 @@ def _paths(value: object, there: Path, here: Path) -> list[Path]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list):
         raise TypeError("a list of paths")
-    return [_path(item, there, here) for item in cast("list[object]", values)]
+    try:
+        return [_path(item, there, here) for item in cast("list[object]", values)]
+    except TypeError:
+        raise TypeError("a list of paths") from None
 
 
 def _flag(value: object, there: Path, here: Path) -> bool:
@@ -233,19 +279,20 @@ def _choice(*choices: str) -> _Convert:
     return convert
 
 
-def _text(value: object, there: Path, here: Path) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a string")
-    return value
+def _state(value: object, there: Path, here: Path) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise TypeError("a commit, or the path of a descriptor set")
+    return str(_path(value, there, here)) if (there / value).is_file() else value
 
 
 _KEYS: Final[dict[str, _Convert]] = {
     "protos": _paths,
     "include": _paths,
+    "include-imports": _flag,
     "output": _path,
     "imports": _choice("relative", "absolute"),
     "prune": _flag,
-    "against": _text,
+    "against": _state,
     "breaking": _choice("FILE", "WIRE"),
     "descriptor-set": _path,
     "error-format": _choice("text", "json"),

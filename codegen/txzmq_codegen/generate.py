@@ -15,6 +15,7 @@ from txzmq_codegen.layout import Layout
 from txzmq_codegen.load import load
 from txzmq_codegen.problems import Problems
 from txzmq_codegen.render import render
+from txzmq_codegen.trust import faults_of_request
 
 __all__ = ["generate", "respond", "response_with", "services"]
 
@@ -59,7 +60,13 @@ def generate(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResp
 
 
 def respond(request: CodeGeneratorRequest, layout: Layout) -> CodeGeneratorResponse:
-    """As :func:`generate`; problems become the response's error, as protoc requires."""
+    """As :func:`generate`; problems become the response's error, as protoc requires.
+
+    The request may come from anybody: what protoc would not have sent is an error, too.
+    """
+    faults = faults_of_request(request.proto_file, request.file_to_generate)
+    if faults:
+        return response_with(str(Problems(faults)))
     try:
         return generate(request, layout)
     except Problems as problems:

@@ -9,9 +9,11 @@ from typing import Final, Literal, NamedTuple
 from txzmq_codegen.model import Module
 from txzmq_codegen.names import KEYWORDS, module_part
 from txzmq_codegen.problems import Position, Problem
+from txzmq_codegen.text import literal
 
 __all__ = [
     "EXTERNAL",
+    "WELL_KNOWN",
     "Imports",
     "Layout",
     "collisions",
@@ -28,6 +30,16 @@ Imports = Literal["relative", "absolute"]
 
 #: Folders whose protos come with an installed package and are never generated along with others.
 EXTERNAL: Final = ("google/protobuf", "txzmq/rpc/v1")
+
+
+#: The protos whose modules are part of protobuf, by the package that they are in.
+WELL_KNOWN: Final = {
+    "google.protobuf": frozenset(
+        "any api descriptor duration empty field_mask source_context struct timestamp type "
+        "wrappers".split()
+    ),
+    "google.protobuf.compiler": frozenset({"plugin"}),
+}
 
 
 def is_below(proto: str, folders: Collection[str]) -> bool:
@@ -107,7 +119,8 @@ def import_statement(base: str, name: str, alias: str) -> str:
     """
     if is_importable((*filter(None, base.split(".")), name)):
         return f"from {base} import {name} as {alias}" if base else f"import {name} as {alias}"
-    return f'{alias} = __import__("importlib").import_module("{joined(base, name)}", __package__)'
+    module = literal(joined(base, name))
+    return f'{alias} = __import__("importlib").import_module({module}, __package__)'
 
 
 def collisions(layout: Layout) -> list[Problem]:

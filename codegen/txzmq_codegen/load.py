@@ -105,7 +105,7 @@ class _Source:
         for end in range(len(path), 0, -1):
             location = self._places.get(path[:end])
             if location is not None:
-                return Position(self._file, location.span[0] + 1, location.span[1] + 1)
+                return Position.at(self._file, location.span)
         return Position(self._file)
 
     def comment(self, *path: int) -> str:

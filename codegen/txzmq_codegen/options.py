@@ -6,12 +6,12 @@ the runtime, and the descriptor pool of this process need not know the extension
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 
 from txzmq_codegen.model import StreamOptions
+from txzmq_codegen.wire import fields
 
 __all__ = ["STREAM_FIELD", "StreamOptions", "stream_options"]
 
@@ -24,8 +24,6 @@ _REPLAY: Final = 2
 _RESUMABLE: Final = 3
 _SHARED: Final = 2
 
-_VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
-
 
 def stream_options(
     method: MethodDescriptorProto,
@@ -35,13 +33,13 @@ def stream_options(
         return None, None
     found = [
         value
-        for number, value in _fields(method.options.SerializeToString(deterministic=True))
+        for number, value in fields(method.options.SerializeToString(deterministic=True))
         if number == STREAM_FIELD and isinstance(value, bytes)
     ]
     if not found:
         return None, None
     # Fields that occur several times are merged, as any protobuf parser does.
-    values = {n: v for value in found for n, v in _fields(value) if isinstance(v, int)}
+    values = {n: v for value in found for n, v in fields(value) if isinstance(v, int)}
     stream = StreamOptions(
         shared=values.get(_SHARING) == _SHARED,
         replay=values.get(_REPLAY, 0),
@@ -68,37 +66,3 @@ def _complaint(method: MethodDescriptorProto, stream: StreamOptions) -> tuple[st
             "a private stream keeps what is unacknowledged; replay needs sharing: SHARED",
         )
     return None
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of the fields of a well-formed message that are no groups or floats."""
-    at = depth = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            if not depth:
-                yield number, value
-        elif wire == _BYTES:
-            size, at = _varint(data, at)
-            if not depth:
-                yield number, data[at : at + size]
-            at += size
-        elif wire == _FIXED64:
-            at += 8
-        elif wire == _FIXED32:
-            at += 4
-        else:
-            depth += 1 if wire == _START else -1

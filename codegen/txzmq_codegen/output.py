@@ -1,7 +1,7 @@
 """The output folder: compares it with the wanted texts, and writes the difference.
 
-Only files that carry the generator's mark are ever changed or deleted, and all files are written,
-or none.
+Only files that carry the generator's mark are ever changed or deleted, no link is followed, and all
+files are written, or none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ from typing import Final, NamedTuple
 
 from txzmq_codegen.layout import Layout
 from txzmq_codegen.names import module_part
-from txzmq_codegen.problems import Position, Problem, Problems
+from txzmq_codegen.obstacles import Obstacles, in_the_way, is_plain_file
+from txzmq_codegen.problems import Problem, Problems
 from txzmq_codegen.render import MARKER
 
-__all__ = ["Changes", "changes", "diff", "package_files", "write"]
+__all__ = ["Changes", "changes", "diff", "package_files", "write", "write_file"]
 
 _SUFFIXES: Final = {"_pb2.py": "_pb2", "_pb2.pyi": "_pb2", "_txzmq.py": "_txzmq"}
 _INIT: Final = "__init__.py"
@@ -71,27 +73,35 @@ def changes(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Chang
     A hand-made ``__init__.py`` stays, and so does whatever stands beside it.
 
     :param scope: the folders (in protoc's names) whose generated files this run covers.
-    :raises Problems: if a file of a wanted name was not generated.
+    :raises Problems: if a file of a wanted name was not generated, is a link, or would lie behind
+        one.
     """
     missing: list[str] = []
     changed: list[str] = []
-    foreign: list[Problem] = []
+    obstacles = Obstacles(out)
+    in_our_way: list[Problem | None] = [obstacles.root()]
     unchanged = 0
     for name, text in sorted(wanted.items()):
+        folder = obstacles.folder(name.rpartition("/")[0])
+        if folder is None and _is_package_file(name) and _left_alone(out, name):
+            continue
+        obstacle = folder or obstacles.file(name)
+        if obstacle is not None:
+            in_our_way.append(obstacle)
+            continue
         there = _read(out / name)
-        if _is_package_file(name):
-            if _left_alone(out, name):
-                continue
-        elif there is not None and MARKER not in there[:_HEAD]:
-            foreign.append(_in_the_way(out / name))
+        if there is not None and MARKER not in there[:_HEAD] and not _is_package_file(name):
+            what = "this file was not generated, and is not overwritten"
+            in_our_way.append(in_the_way(out / name, what))
         if there is None:
             missing.append(name)
         elif there != text:
             changed.append(name)
         else:
             unchanged += 1
-    if foreign:
-        raise Problems(foreign)
+    problems = [problem for problem in dict.fromkeys(in_our_way) if problem is not None]
+    if problems:
+        raise Problems(problems)
     stale = sorted(_stale(out, wanted, scope))
     return Changes(tuple(missing), tuple(changed), tuple(stale), unchanged)
 
@@ -109,18 +119,12 @@ def _is_package_file(name: str) -> bool:
 
 def _left_alone(out: Path, name: str) -> bool:
     """Whether the user made this package file, or the package that it would stand in."""
-    if name.endswith(_TYPED) and (out / name).exists():
+    if name.endswith(_TYPED) and os.path.lexists(out / name):
         return True
-    init = _read((out / name).parent / _INIT)
-    return init is not None and not init.startswith(MARKER)
-
-
-def _in_the_way(path: Path) -> Problem:
-    return Problem(
-        Position(str(path), 1, 1),
-        "this file was not generated, and is not overwritten",
-        "move it away, or choose another output folder with -o",
-    )
+    init = (out / name).parent / _INIT
+    if not is_plain_file(init):
+        return os.path.lexists(init)  # a link was made by hand, wherever it leads
+    return not (_read(init) or "").startswith(MARKER)
 
 
 def _stale(out: Path, wanted: Mapping[str, str], scope: Sequence[str]) -> Iterator[str]:
@@ -166,8 +170,12 @@ def _belongs(name: str, text: str) -> bool:
 
 
 def _generated_names(out: Path, scope: Sequence[str]) -> Iterator[str]:
+    obstacles = Obstacles(out)
     for folder in scope:
-        below = out.joinpath(*(module_part(part) for part in folder.split("/") if part))
+        name = "/".join(module_part(part) for part in folder.split("/") if part)
+        if obstacles.folder(name) is not None:
+            continue
+        below = out / name
         for path, folders, files in os.walk(below):
             folders[:] = sorted(
                 name
@@ -175,7 +183,8 @@ def _generated_names(out: Path, scope: Sequence[str]) -> Iterator[str]:
                 if not name.startswith(".") and not Path(path, name, "pyvenv.cfg").exists()
             )
             for file in sorted(files):
-                if file == _INIT or file.endswith(tuple(_SUFFIXES)):
+                ours = file == _INIT or file.endswith(tuple(_SUFFIXES))
+                if ours and is_plain_file(Path(path, file)):
                     yield Path(path, file).relative_to(out).as_posix()
 
 
@@ -222,6 +231,24 @@ def write(out: Path, wanted: Mapping[str, str], found: Changes, *, prune: bool) 
         undo.pop_all()
     if prune:
         _remove_empty(out, found.stale)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write *data* to *path*, unless it is there already; a link at *path* is replaced.
+
+    :raises OSError: if it cannot be written; the file is then as it was.
+    """
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:  # fails where anything stands, a link too
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _staged(folder: Path, wanted: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, str]]:

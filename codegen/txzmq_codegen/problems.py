@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 __all__ = ["Position", "Problem", "Problems", "Severity", "UsageError", "as_json", "as_text"]
 
-Severity = Literal["error", "warning"]
+#: ``info`` is what a run did: no problem.
+Severity = Literal["error", "warning", "info"]
 
 
 class Position(NamedTuple):
@@ -17,6 +18,13 @@ class Position(NamedTuple):
     file: str
     line: int = 0
     column: int = 0
+
+    @classmethod
+    def at(cls, file: str, span: Sequence[int]) -> Position:
+        """Where a span begins, as descriptors have them; nothing is known where it is none."""
+        if len(span) < 3 or min(span) < 0:
+            return cls(file)
+        return cls(file, span[0] + 1, span[1] + 1)
 
     def __str__(self) -> str:
         if not self.line:
@@ -51,11 +59,13 @@ class UsageError(Exception):
     """The command or its configuration is wrong.
 
     :ivar help: one line that says what to do about it.
+    :ivar others: what is wrong with it besides.
     """
 
-    def __init__(self, message: str, help: str = "") -> None:
+    def __init__(self, message: str, help: str = "", others: Sequence[UsageError] = ()) -> None:
         super().__init__(message)
         self.help = help
+        self.others = tuple(others)
 
 
 def as_text(problem: Problem) -> str:

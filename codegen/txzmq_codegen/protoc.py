@@ -8,15 +8,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from txzmq_codegen.diagnose import all_problems, parsed
+from txzmq_codegen.batches import batches, have_conflicts
+from txzmq_codegen.diagnose import Tools, all_problems, parsed
 from txzmq_codegen.layout import protoc_module
 from txzmq_codegen.problems import Problem, Problems, UsageError
 from txzmq_codegen.sources import Sources
@@ -24,10 +23,8 @@ from txzmq_codegen.sources import Sources
 __all__ = [
     "CompileErrors",
     "Compiled",
-    "StubWriter",
     "ToolFailed",
     "compile_protos",
-    "writing_stubs",
 ]
 
 _TOOLS: Final = ("grpc_tools", "mypy_protobuf")
@@ -80,57 +77,109 @@ def compile_protos(sources: Sources, *, messages: bool = True) -> Compiled:
 
 
 class _Protoc:
-    """Runs of the compiler on one set of sources."""
+    """Runs of the compiler on one set of sources.
+
+    It runs in a folder of its own, where links lead to the sources: so its arguments consist of our
+    names, and no folder's name can be taken for anything else (a colon parts two folders, an equals
+    sign renames one, a line break ends the argument).
+    """
 
     def __init__(self, sources: Sources, folder: Path) -> None:
         self._sources = sources
         self._folder = folder
         overlay = () if sources.sets else _overlay(sources, folder / "overlay")
-        path = (*overlay, *sources.path)
-        self._path = tuple(str(folder.resolve()) for folder in path)
+        self._path = tuple(self._links(".path", (*overlay, *sources.path)))
+        self._sets = tuple(self._links(".set", sources.sets))
+
+    def _links(self, prefix: str, targets: Iterable[Path]) -> Iterator[str]:
+        for number, target in enumerate(targets):
+            (self._folder / f"{prefix}{number}").symlink_to(target.resolve())
+            yield f"{prefix}{number}"
 
     def compile(self, *, messages: bool) -> Compiled:
+        """Compile in batches: protoc takes forty times the memory of the files that it is given.
+
+        What only a run on all files can notice, it is asked for in one.
+        """
         protos = tuple(self._sources.files)
-        # One file, however many modules there are.
-        out = self._folder / "out.zip"
-        descriptors = self._folder / "descriptors"
-        status, lines = self._run(
-            f"--descriptor_set_out={descriptors}",
-            "--include_imports",
-            "--include_source_info",
-            "--retain_options",
-            *([f"--python_out={out}"] if messages else []),
-            *self._inputs(protos),
-        )
-        if status:
+        parts = [protos]
+        if not self._sources.sets:
+            sizes = {proto: path.stat().st_size for proto, path in self._sources.files.items()}
+            parts = list(map(tuple, batches(sizes, _BATCH)))
+        compiled = self._compile(parts, messages=messages)
+        if compiled is not None and len(parts) > 1 and have_conflicts(compiled.descriptors.file):
+            compiled = self._compile([protos], messages=messages)
+        if compiled is None:
             problems, fine = self._problems(protos)
             raise CompileErrors(map(self._sources.place, problems), fine)
-        warnings = [self._sources.place(it) for it in parsed(lines) if it.severity == "warning"]
-        return Compiled(
-            FileDescriptorSet.FromString(descriptors.read_bytes()),
-            _modules(out, protos) if messages else {},
-            warnings,
-        )
+        return compiled
+
+    def _compile(self, parts: Sequence[Sequence[str]], *, messages: bool) -> Compiled | None:
+        """Compile one part after the other; None if protoc complains."""
+        files: dict[str, FileDescriptorProto] = {}
+        texts: dict[str, str] = {}
+        warnings: list[Problem] = []
+        for part in parts:
+            status, lines = self._run(
+                f"--descriptor_set_out={_DESCRIPTORS}",
+                "--include_imports",
+                "--include_source_info",
+                "--retain_options",
+                *([f"--python_out={_MODULES}"] if messages else []),
+                *self._inputs(part),
+            )
+            if status:
+                return None
+            written = (self._folder / _DESCRIPTORS).read_bytes()
+            for file in FileDescriptorSet.FromString(written).file:
+                if file.name not in files:
+                    # A copy, which does not keep the others of its set in memory.
+                    files[file.name] = FileDescriptorProto()
+                    files[file.name].CopyFrom(file)
+            texts.update(_modules(self._folder / _MODULES, part) if messages else {})
+            # In a set the options are no longer text, so that protoc takes the imports which only
+            # they need for unused.
+            said = [] if self._sources.sets else parsed(lines)
+            warnings += [self._sources.place(it) for it in said if it.severity == "warning"]
+        return Compiled(FileDescriptorSet(file=files.values()), texts, warnings)
 
     def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
             status, lines = self._run(f"--descriptor_set_out={os.devnull}", *self._inputs(some))
             return lines if status else [line for line in lines if ": warning: " in line]
 
-        def read(proto: str) -> str:
-            return self._sources.files[proto].read_text("utf-8", errors="replace")
+        def compile_imported(some: Sequence[str]) -> Sequence[str]:
+            (self._folder / _ALL_FOLDER).mkdir(exist_ok=True)
+            imports = (f'import "{_in_proto(proto)}";\n' for proto in some)
+            text = f'syntax = "proto3";\n{"".join(imports)}'
+            (self._folder / _ALL_FOLDER / _ALL).write_text(text, "utf-8")
+            path = f"--proto_path={_ALL_FOLDER}"
+            output = f"--descriptor_set_out={os.devnull}"
+            _, lines = self._run(path, output, f"{_ALL_FOLDER}/{_ALL}")
+            return [line for line in lines if not line.startswith(f"{_ALL_FOLDER}/")]
 
-        problems, fine = all_problems(protos, compile_only, read)
+        def read(proto: str) -> bytes:
+            file = Path(self._sources.locate(proto))
+            return file.read_bytes() if file.is_file() and not self._sources.sets else b""
+
+        def exists(proto: str) -> bool:
+            folders = (*(self._folder / folder for folder in self._path), _well_known())
+            return any((folder / proto).is_file() for folder in folders)
+
+        tools = Tools(compile_imported, compile_only, read, exists)
+        problems, fine = all_problems(protos, tools)
         if not any(it.severity == "error" for it in problems):
             raise ToolFailed("protoc failed without naming a file")
         return problems, fine
 
     def _inputs(self, protos: Iterable[str]) -> Iterator[str]:
-        """The arguments for *protos*: their paths, where their names look like options."""
+        """The arguments for *protos*: their paths, which never look like options.
+
+        Those in sets have no paths, and none of their names looks so (:mod:`txzmq_codegen.trust`).
+        """
         for proto in protos:
-            folders = self._path if proto.startswith(("-", "@")) else ()
-            paths = (f"{folder}/{proto}" for folder in folders)
-            yield next(filter(os.path.isfile, paths), proto)
+            paths = (f"{folder}/{proto}" for folder in self._path)
+            yield next((it for it in paths if (self._folder / it).is_file()), proto)
 
     def _run(self, *arguments: str) -> tuple[int, list[str]]:
         """The exit status, and the lines that were printed."""
@@ -138,11 +187,13 @@ class _Protoc:
         # One argument a line, spaces and all, and no limit on their number. The -m form adds the
         # well-known protos to the path.
         inputs = [f"--proto_path={folder}" for folder in self._path]
-        if self._sources.sets:
-            inputs.append(f"--descriptor_set_in={os.pathsep.join(map(str, self._sources.sets))}")
+        if self._sets:
+            inputs.append(f"--descriptor_set_in={os.pathsep.join(self._sets)}")
         file.write_text("\n".join((*inputs, *arguments)), "utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "grpc_tools.protoc", f"@{file}"],
+            [sys.executable, "-m", "grpc_tools.protoc", f"@{file.name}"],
+            cwd=self._folder,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -154,9 +205,43 @@ class _Protoc:
     def _without_folder(self, line: str) -> str:
         """*line* with the name under which a file is imported, where protoc prints its path."""
         for folder in self._path:
-            if line.startswith(f"{folder}{os.sep}"):
+            if line.startswith(f"{folder}/"):
                 return line[len(folder) + 1 :]
         return line
+
+
+#: The bytes of the files of a batch.
+_BATCH: Final = 4 << 20
+#: One file, however many modules there are.
+_MODULES: Final = "modules.zip"
+_DESCRIPTORS: Final = "descriptors"
+
+
+#: The file that imports all others, to find all errors.
+_ALL: Final = "txzmq_codegen_all.proto"
+_ALL_FOLDER: Final = ".all"
+
+
+def _in_proto(name: str) -> str:
+    """*name* as it stands between quotes in a proto."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _well_known() -> Path:
+    """The folder of the well-known protos, which grpc_tools adds to the path itself."""
+    spec = importlib.util.find_spec("grpc_tools")
+    assert spec is not None  # the tools have been looked for
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "_proto"
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, for a process in another folder."""
+    environment = dict(os.environ)
+    path = environment.get("PYTHONPATH")
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
+    return environment
 
 
 def _modules(archive: Path, protos: Sequence[str]) -> dict[str, str]:
@@ -180,96 +265,3 @@ def _overlay(sources: Sources, folder: Path) -> tuple[Path, ...]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(data.decode("latin-1"), "utf-8", newline="")
     return (folder,) if folder.is_dir() else ()
-
-
-class _Job(NamedTuple):
-    """A process that writes the stubs of some protos."""
-
-    protos: Sequence[str]
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-    #: What it prints: warnings about comments, and tracebacks.
-    log: IO[bytes]
-
-    def result(self) -> Iterable[str]:
-        """The text of each stub, in the order of the protos."""
-        status = self.process.wait()
-        if status:
-            self.log.seek(0)
-            said = self.log.read().decode("utf-8", "replace")
-            raise ToolFailed(f"mypy-protobuf failed with status {status}\n{said}".rstrip())
-        self.output.seek(0)
-        response = CodeGeneratorResponse.FromString(self.output.read())
-        if response.error:
-            raise ToolFailed(f"mypy-protobuf: {response.error}")
-        return (file.content for file in response.file)
-
-    def end(self) -> None:
-        """Kill the process, if it still runs, and close its files."""
-        self.process.kill()
-        self.process.wait()
-        self.output.close()
-        self.log.close()
-
-
-class StubWriter:
-    """mypy-protobuf at work, in one or more processes."""
-
-    def __init__(self, jobs: Sequence[_Job]) -> None:
-        self._jobs = jobs
-
-    def result(self) -> dict[str, str]:
-        """The text of each ``_pb2.pyi``, by the name of its proto.
-
-        :raises ToolFailed: if mypy-protobuf failed.
-        """
-        texts: dict[str, str] = {}
-        for job in self._jobs:
-            texts.update(zip(job.protos, job.result(), strict=True))
-        return texts
-
-
-@contextmanager
-def writing_stubs(
-    protos: Sequence[str], files: Sequence[FileDescriptorProto]
-) -> Generator[StubWriter]:
-    """Start mypy-protobuf on *protos*; whatever happens, it does not outlive the block.
-
-    :param files: those protos and all that they import.
-    """
-    # One processor is left for what this process does meanwhile.
-    processors = (os.cpu_count() or 1) - 1
-    count = max(1, min(processors, _MOST_PROCESSES, len(protos) // _WORTH_A_PROCESS))
-    with tempfile.TemporaryDirectory(prefix="txzmq-codegen-") as folder, ExitStack() as ending:
-        jobs: list[_Job] = []
-        for number in range(count):
-            jobs.append(_stub_job(protos[number::count], files, Path(folder, str(number))))
-            ending.callback(jobs[-1].end)
-        yield StubWriter(jobs)
-
-
-#: mypy-protobuf 5.0 was built with a newer protobuf than the oldest one that we take. It works
-#: there, but for the check of versions in the one generated module that it ships.
-_LENIENT: Final = {"TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK": "true"}
-#: Each holds the descriptors of all files: with two, five thousand files take 740 MiB in all, with
-#: four 1160.
-_MOST_PROCESSES: Final = 2
-#: It takes longer to start Python and to read all descriptors than to write so many stubs.
-_WORTH_A_PROCESS: Final = 200
-
-
-def _stub_job(protos: Sequence[str], files: Sequence[FileDescriptorProto], path: Path) -> _Job:
-    request = CodeGeneratorRequest(file_to_generate=protos, proto_file=files, parameter="quiet")
-    given = path.with_suffix(".in")
-    given.write_bytes(request.SerializeToString())
-    output = path.with_suffix(".out").open("w+b")
-    log = path.with_suffix(".log").open("w+b")
-    with given.open("rb") as stdin:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mypy_protobuf.main"],
-            stdin=stdin,
-            stdout=output,
-            stderr=log,
-            env={**os.environ, **_LENIENT},
-        )
-    return _Job(protos, process, output, log)

@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from txzmq_codegen.walk import Walk
+
 __all__ = ["snapshot", "watch"]
 
 
 def snapshot(paths: Sequence[Path]) -> Mapping[str, tuple[int, int]]:
-    """Time and size of every proto in *paths*."""
+    """Time and size of every proto in *paths*, through links."""
     found: dict[str, tuple[int, int]] = {}
     for path in paths:
-        files = [path] if path.is_file() else path.rglob("*.proto")
-        for file in files:
+        for file in Walk().protos(path):
             try:
                 status = file.stat()
             except OSError:

@@ -34,6 +34,8 @@ REWRITTEN = {
     "file_names_imported",  # modules called otherwise than protoc calls them
     "folder_names_imported",  # the same of packages
     "import_public",  # the names of another module, some of them keywords
+    "import_public_same",  # names that several modules have
+    "message_like_stub_names",  # our stand-ins for names that mypy-protobuf has
     "import_up_and_down",  # relative imports from packages above, below and beside
     "message_like_aliases",  # a message called sys, which the stub's imports look at
     "options_stream",  # an absolute import of the runtime's package

@@ -4,218 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from tests.codegen.breaking_cases import CHANGES, EDITION, HEAD, HEAD2, QA
 from tests.codegen.support import run, write_protos
 from txzmq_codegen.breaking import breaking_changes
 from txzmq_codegen.protoc import compile_protos
 from txzmq_codegen.sources import find
-
-HEAD = 'syntax = "proto3";\npackage acme;\n'
-HEAD2 = 'syntax = "proto2";\npackage acme;\n'
-QA = "message Q { string a = 1; }\nmessage A { string a = 1; }\n"
-
-
-class Change(NamedTuple):
-    """One change, and the rules that it breaks in either category."""
-
-    before: str
-    after: str
-    file: str = ""
-    wire: str = ""
-    head: str = HEAD
-
-
-def service(rpc: str) -> str:
-    return QA + f"service S {{\n  {rpc}\n}}\n"
-
-
-CHANGES = {
-    "nothing": Change(QA, QA),
-    "something new": Change(QA, QA + "message New {}\nservice S { rpc Do(Q) returns (A); }\n"),
-    "a new field": Change("message M {}\n", "message M { string a = 1; }\n"),
-    "comments and order": Change(QA, "// Said.\n" + "".join(reversed(QA.splitlines(True)))),
-    "message deleted": Change(QA, "message Q { string a = 1; }\n", "MESSAGE_NO_DELETE"),
-    "nested message deleted": Change(
-        "message M { message N {} }\n", "message M {}\n", "MESSAGE_NO_DELETE"
-    ),
-    "enum deleted": Change("enum E { Z = 0; }\n" + QA, QA, "ENUM_NO_DELETE"),
-    "service deleted": Change(service("rpc Do(Q) returns (A);"), QA, "SERVICE_NO_DELETE"),
-    "rpc deleted": Change(
-        service("rpc Do(Q) returns (A);"), service("rpc Be(Q) returns (A);"), "RPC_NO_DELETE"
-    ),
-    "request type": Change(
-        service("rpc Do(Q) returns (A);"),
-        service("rpc Do(A) returns (A);"),
-        "RPC_SAME_REQUEST_TYPE",
-        "RPC_SAME_REQUEST_TYPE",
-    ),
-    "response type": Change(
-        service("rpc Do(Q) returns (A);"),
-        service("rpc Do(Q) returns (Q);"),
-        "RPC_SAME_RESPONSE_TYPE",
-        "RPC_SAME_RESPONSE_TYPE",
-    ),
-    "client streaming": Change(
-        service("rpc Do(Q) returns (A);"),
-        service("rpc Do(stream Q) returns (A);"),
-        "RPC_SAME_CLIENT_STREAMING",
-        "RPC_SAME_CLIENT_STREAMING",
-    ),
-    "server streaming": Change(
-        service("rpc Do(Q) returns (stream A);"),
-        service("rpc Do(Q) returns (A);"),
-        "RPC_SAME_SERVER_STREAMING",
-        "RPC_SAME_SERVER_STREAMING",
-    ),
-    "idempotency level": Change(
-        service("rpc Do(Q) returns (A) { option idempotency_level = IDEMPOTENT; }"),
-        service("rpc Do(Q) returns (A);"),
-        "RPC_SAME_IDEMPOTENCY_LEVEL",
-        "RPC_SAME_IDEMPOTENCY_LEVEL",
-    ),
-    "python name": Change(
-        service("rpc GetFoo(Q) returns (A);"),
-        service("rpc GetFoo(Q) returns (A);\n  rpc getFoo(Q) returns (A);"),
-        "TXZMQ_RPC_SAME_PYTHON_NAME",
-    ),
-    "field deleted": Change(
-        "message M { string a = 1; }\n",
-        "message M {}\n",
-        "FIELD_NO_DELETE",
-        "FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED",
-    ),
-    "field deleted and reserved": Change(
-        "message M { string a = 1; }\n", "message M { reserved 1; }\n", "FIELD_NO_DELETE"
-    ),
-    "field renamed": Change(
-        "message M { string a = 1; }\n", "message M { string b = 1; }\n", "FIELD_SAME_NAME"
-    ),
-    "JSON name": Change(
-        "message M { string a = 1; }\n",
-        'message M { string a = 1 [json_name = "b"]; }\n',
-        "FIELD_SAME_JSON_NAME",
-    ),
-    "field type": Change(
-        "message M { string a = 1; }\n",
-        "message M { int32 a = 1; }\n",
-        "FIELD_SAME_TYPE",
-        "FIELD_WIRE_COMPATIBLE_TYPE",
-    ),
-    "compatible field type": Change(
-        "message M { int32 a = 1; }\n", "message M { uint64 a = 1; }\n", "FIELD_SAME_TYPE"
-    ),
-    "zigzag is another encoding": Change(
-        "message M { int32 a = 1; }\n",
-        "message M { sint32 a = 1; }\n",
-        "FIELD_SAME_TYPE",
-        "FIELD_WIRE_COMPATIBLE_TYPE",
-    ),
-    "text becomes bytes": Change(
-        "message M { string a = 1; }\n", "message M { bytes a = 1; }\n", "FIELD_SAME_TYPE"
-    ),
-    "bytes become text": Change(
-        "message M { bytes a = 1; }\n",
-        "message M { string a = 1; }\n",
-        "FIELD_SAME_TYPE",
-        "FIELD_WIRE_COMPATIBLE_TYPE",
-    ),
-    "message type of a field": Change(
-        QA + "message M { Q m = 1; }\n",
-        QA + "message M { A m = 1; }\n",
-        "FIELD_SAME_TYPE",
-        "FIELD_WIRE_COMPATIBLE_TYPE",
-    ),
-    "repeated": Change(
-        "message M { string a = 1; }\n",
-        "message M { repeated string a = 1; }\n",
-        "FIELD_SAME_CARDINALITY",
-        "FIELD_WIRE_COMPATIBLE_CARDINALITY",
-    ),
-    "presence": Change(
-        "message M { string a = 1; }\n",
-        "message M { optional string a = 1; }\n",
-        "FIELD_SAME_CARDINALITY",
-    ),
-    "oneof": Change(
-        "message M { oneof o { string a = 1; string b = 2; } }\n",
-        "message M { oneof o { string a = 1; } string b = 2; }\n",
-        "FIELD_SAME_CARDINALITY FIELD_SAME_ONEOF",
-        "FIELD_SAME_ONEOF",
-    ),
-    "oneof deleted": Change(
-        "message M { oneof o { string a = 1; } }\n",
-        "message M { oneof p { string a = 1; } }\n",
-        "FIELD_SAME_ONEOF ONEOF_NO_DELETE",
-        "FIELD_SAME_ONEOF",
-    ),
-    "default": Change(
-        "message M { optional int32 a = 1 [default = 1]; }\n",
-        "message M { optional int32 a = 1 [default = 2]; }\n",
-        "FIELD_SAME_DEFAULT",
-        "FIELD_SAME_DEFAULT",
-        HEAD2,
-    ),
-    "required": Change(
-        "message M { optional int32 a = 1; }\n",
-        "message M { required int32 a = 1; }\n",
-        "FIELD_SAME_CARDINALITY MESSAGE_SAME_REQUIRED_FIELDS",
-        "MESSAGE_SAME_REQUIRED_FIELDS",
-        HEAD2,
-    ),
-    "reserved": Change(
-        'message M { reserved 1 to 5; reserved "a"; }\n',
-        "message M { reserved 1 to 3; }\n",
-        "RESERVED_MESSAGE_NO_DELETE RESERVED_MESSAGE_NO_DELETE",
-        "RESERVED_MESSAGE_NO_DELETE RESERVED_MESSAGE_NO_DELETE",
-    ),
-    "reserved otherwise": Change(
-        "message M { reserved 1 to 5; }\n", "message M { reserved 1 to 2, 3, 4 to 9; }\n"
-    ),
-    "enum value deleted": Change(
-        "enum E { Z = 0; ONE = 1; }\n",
-        "enum E { Z = 0; }\n",
-        "ENUM_VALUE_NO_DELETE",
-        "ENUM_VALUE_NO_DELETE_UNLESS_NUMBER_RESERVED",
-    ),
-    "enum value deleted and reserved": Change(
-        "enum E { Z = 0; ONE = 1; }\n", "enum E { Z = 0; reserved 1; }\n", "ENUM_VALUE_NO_DELETE"
-    ),
-    "enum value renamed": Change(
-        "enum E { Z = 0; ONE = 1; }\n", "enum E { Z = 0; UNO = 1; }\n", "ENUM_VALUE_SAME_NAME"
-    ),
-    "enum value gets an alias": Change(
-        "enum E { Z = 0; ONE = 1; }\n",
-        "enum E { option allow_alias = true; Z = 0; ONE = 1; UNO = 1; }\n",
-    ),
-    "reserved enum value": Change(
-        "enum E { Z = 0; reserved 2 to 4; }\n",
-        "enum E { Z = 0; reserved 2; }\n",
-        "RESERVED_ENUM_NO_DELETE",
-        "RESERVED_ENUM_NO_DELETE",
-    ),
-    "extension range": Change(
-        "message M { extensions 100 to 199; }\n",
-        "message M { extensions 100 to 150; }\n",
-        "EXTENSION_MESSAGE_NO_DELETE",
-        head=HEAD2,
-    ),
-    "extension": Change(
-        "message M { extensions 100 to 199; }\nextend M { optional int32 e = 100; }\n",
-        "message M { extensions 100 to 199; }\n",
-        "EXTENSION_NO_DELETE",
-        head=HEAD2,
-    ),
-    "map": Change(
-        "message M { map<string, string> m = 1; }\n",
-        "message M { map<string, int32> m = 1; }\n",
-        "FIELD_SAME_TYPE",
-        "FIELD_WIRE_COMPATIBLE_TYPE",
-    ),
-}
 
 
 def rules(folder: Path, category: str) -> list[str]:
@@ -259,6 +57,10 @@ def test_a_change_breaks_the_rules_that_name_it(
     expected = CHANGES[name].file if category == "FILE" else CHANGES[name].wire
     assert sorted(it.rule for it in problems) == expected.split()
     assert all(it.position.line and it.help for it in problems)
+    if CHANGES[name].said and category == "FILE":
+        package = f"acme.c{list(CHANGES).index(name)}"
+        said = [it.replace("acme", package) for it in CHANGES[name].said]
+        assert sorted(it.message for it in problems) == sorted(said)
 
 
 def before_and_after(folder: Path, before: dict[str, str], after: dict[str, str]) -> None:
@@ -282,6 +84,8 @@ def test_a_message_moved_to_another_file(tmp_path: Path) -> None:
     before_and_after(tmp_path, before, after)
     assert rules(tmp_path, "FILE") == ["MESSAGE_NO_DELETE", "MESSAGE_NO_DELETE"]
     assert rules(tmp_path, "WIRE") == []
+    ran = run("protos", "--against", "before.binpb", folder=tmp_path)
+    assert "error: message acme.Q moved to y.proto [MESSAGE_NO_DELETE]" in ran.err
 
 
 def test_the_package_changed(tmp_path: Path) -> None:
@@ -294,6 +98,63 @@ def test_the_syntax_changed(tmp_path: Path) -> None:
     after = {"x.proto": HEAD.replace('syntax = "proto3"', 'edition = "2023"')}
     before_and_after(tmp_path, {"x.proto": HEAD}, after)
     assert rules(tmp_path, "FILE") == ["FILE_SAME_SYNTAX"]
+
+
+@pytest.mark.parametrize("head", [HEAD2, "package acme;\n"])
+def test_proto2_becomes_proto3(tmp_path: Path, head: str) -> None:
+    """No syntax at all is proto2."""
+    body = "enum E { Z = 0; }\nmessage M { optional string a = 1; }\n"
+    before_and_after(tmp_path, {"x.proto": head + body}, {"x.proto": HEAD + body})
+    ran = run("protos", "--against", "before.binpb", folder=tmp_path)
+    assert "error: the syntax changed from proto2 to proto3 [FILE_SAME_SYNTAX]" in ran.err
+    assert "error: enum acme.E was closed and is open [ENUM_SAME_TYPE]" in ran.err
+    assert rules(tmp_path, "FILE") == ["ENUM_SAME_TYPE", "FILE_SAME_SYNTAX"]
+    assert rules(tmp_path, "WIRE") == ["ENUM_SAME_TYPE"]
+
+
+def test_proto2_becomes_an_edition(tmp_path: Path) -> None:
+    body = "option features.enum_type = CLOSED;\nenum E { Z = 0; }\nmessage M { string a = 1; }\n"
+    before = HEAD2 + "enum E { Z = 0; }\nmessage M { optional string a = 1; }\n"
+    before_and_after(tmp_path, {"x.proto": before}, {"x.proto": EDITION + body})
+    assert rules(tmp_path, "FILE") == ["FILE_SAME_SYNTAX"]
+    assert rules(tmp_path, "WIRE") == []
+
+
+def test_another_edition(tmp_path: Path, edition_2024: bool) -> None:
+    if not edition_2024:
+        pytest.skip("the installed protoc knows one edition only")
+    after = {"x.proto": EDITION.replace("2023", "2024")}
+    before_and_after(tmp_path, {"x.proto": EDITION}, after)
+    ran = run("protos", "--against", "before.binpb", folder=tmp_path)
+    assert "the syntax changed from edition 1000 to edition 1001 [FILE_SAME_SYNTAX]" in ran.err
+
+
+def test_names_without_a_package(tmp_path: Path) -> None:
+    head = 'syntax = "proto3";\n'
+    before_and_after(tmp_path, {"x.proto": head + QA}, {"x.proto": head})
+    ran = run("protos", "--against", "before.binpb", folder=tmp_path)
+    assert "error: message Q was deleted [MESSAGE_NO_DELETE]" in ran.err
+
+
+def test_imports_of_others_do_not_count(tmp_path: Path) -> None:
+    """Neither if they change, nor if they are not imported any more."""
+    write_protos({"dep.proto": HEAD.replace("acme", "dep") + QA}, tmp_path / "third")
+    importer = HEAD + 'import "dep.proto";\nimport "google/protobuf/empty.proto";\n'
+    used = importer + "message M { dep.Q q = 1; google.protobuf.Empty e = 2; }\n"
+    write_protos({"x.proto": used}, tmp_path / "protos")
+    options = ("protos", "-I", "third", "--descriptor-set", "before.binpb")
+    assert run(*options, folder=tmp_path).status == 0
+    write_protos({"dep.proto": HEAD.replace("acme", "dep") + "message Q {}\n"}, tmp_path / "third")
+    against = ("protos", "-I", "third", "--against", "before.binpb")
+    assert run(*against, folder=tmp_path).status == 0
+    write_protos({"x.proto": HEAD + "message M { reserved 1, 2; }\n"}, tmp_path / "protos")
+    ran = run(*against, folder=tmp_path)
+    assert [line.rpartition("[")[2] for line in ran.err.splitlines()[::2]] == [
+        "FIELD_NO_DELETE]"
+    ] * 2
+    # Without the folder nobody knows whose it was.
+    ran = run("protos", "--against", "before.binpb", folder=tmp_path)
+    assert "file dep.proto was deleted [FILE_NO_DELETE]" in ran.err
 
 
 def test_presence_by_features(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_check_lists_missing_changed_and_stale_files(tmp_path: Path) -> None:
     ]
     assert ran.err.splitlines() == [
         "error: 4 files are not up to date",
-        "  help: run the same command without --check",
+        "  help: run the same command without --check, and with --prune to delete stale files",
     ]
     assert tree(tmp_path / "generated") == before
 

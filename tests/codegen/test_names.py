@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from txzmq_codegen import names
+from txzmq_codegen.forbidden import PYTHONS
 
 #: What protoc takes for an identifier.
 IDENTIFIERS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
@@ -119,3 +121,14 @@ def test_module_parts_can_be_imported(part: str) -> None:
 )
 def test_one_module_part(part: str, name: str) -> None:
     assert names.module_part(part) == name
+
+
+def test_all_names_of_pythons_own_are_known() -> None:
+    class Plain:
+        pass
+
+    def special(value: object) -> set[str]:
+        return {name for name in dir(value) if name.startswith("__") and name.endswith("__")}
+
+    found = special(Plain) | special(type) | special(sys.modules[__name__])
+    assert found <= PYTHONS

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import ROOT, succeeds
+from tests.support import WITHOUT_EXTRA
 
 # -- the plan ---------------------------------------------------------------------------------
 
@@ -69,6 +70,7 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
+    "validation": {"ground", "words", "_core"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
@@ -94,6 +96,7 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "testing": {"zmq"},
+    "validation": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
 }
@@ -239,14 +242,25 @@ print([name for name in {engines!r} if name in sys.modules])
     assert succeeds(["-c", program]) == "[]"
 
 
-def test_a_status_needs_its_extra_and_no_more() -> None:
-    module = "txzmq.rpc.status"  # apart: what it imports is an extra
-    assert {room_of(name) for name in ours(reached(module))} <= {"ground", "words", "names"}
+# Apart: what they import is an extra.
+@pytest.mark.parametrize(
+    ("module", "rooms"),
+    [
+        ("txzmq.rpc.status", {"ground", "words", "names"}),
+        ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
+    ],
+)
+def test_a_module_with_an_extra_needs_that_and_no_more(module: str, rooms: set[str]) -> None:
+    assert {room_of(name) for name in ours(reached(module))} <= rooms
 
 
 def test_importing_installs_no_reactor() -> None:
     # Importing twisted.internet.reactor installs one, and takes the choice from the application.
-    modules = [m for m in WRITTEN_BY_HAND if room_of(m) not in ("codegen", "generator")]
+    modules = [
+        module
+        for module in WRITTEN_BY_HAND
+        if room_of(module) not in ("codegen", "generator") and module not in WITHOUT_EXTRA
+    ]
     program = f"import sys, {', '.join(modules)}; print('twisted.internet.reactor' in sys.modules)"
     assert succeeds(["-c", program]) == "False"
 

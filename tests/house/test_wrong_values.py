@@ -11,275 +11,32 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 import txzmq.rpc
 import txzmq.testing
-from tests.rpc.service import ADDRESS, ECHO, Echo, text
-from tests.rpc.streaming import StreamWorld
-from txzmq.rpc import (
-    Blocking,
-    Channel,
-    Code,
-    ConsistentHash,
-    Context,
-    DnsResolver,
-    LeastLoaded,
-    Liveness,
-    Method,
-    NotFound,
-    PickFirst,
-    ReplyCacheLimits,
-    RoundRobin,
-    RpcError,
-    Server,
-    ServerLimits,
-    Service,
-    ServiceConfig,
-    SocketOptions,
-    StaticResolver,
-    StreamWriter,
-    resolver_for,
-)
-from txzmq.rpc.method import StreamOptions
-from txzmq.rpc.service_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
-from txzmq.testing import FakeCaller, Faults, MemoryNetwork, Script, calls
+from tests.house.subjects import NOTHING_TO_TRY, RIGHT, SPARED, SUBJECTS, channel, go_on
+from tests.rpc.service import ECHO, text
+from tests.rpc.streaming import CHAT, COLLECT, COUNT
+from txzmq.rpc import Method
+from txzmq.testing import FakeCaller
 
 #: Other modules of which users call things.
 MORE: Final = ["txzmq.rpc.service_config", "txzmq.rpc.method"]
 
-
-class Subject(NamedTuple):
-    """Something that is called, and the arguments with which that is well."""
-
-    #: Called anew for each try.
-    build: Callable[[], Callable[..., Any]]
-    #: By position.
-    arguments: tuple[Any, ...] = ()
-    #: By name.
-    options: Mapping[str, Any] = {}
-    #: Those by position have these names.
-    names: tuple[str, ...] = ()
-    #: Whose signature it has; None for its own.
-    like: Callable[..., Any] | None = None
-
-    def signature(self) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
-        """Its parameters, and their annotations."""
-        called = self.build()
-        function: Any = self.like or called
-        hinted: Any = getattr(function, "__init__") if isinstance(function, type) else function  # noqa: B009  # mypy refuses the attribute
-        if not inspect.isroutine(hinted):
-            hinted = type(hinted).__call__
-        parameters = dict(inspect.signature(hinted).parameters)
-        parameters.pop("self", None)
-        return parameters, typing.get_type_hints(hinted)
-
-
-def network() -> MemoryNetwork:
-    return MemoryNetwork()
-
-
-def channel() -> Channel:
-    return Channel(network(), ADDRESS)
-
-
-def server() -> Server:
-    return Server(network(), [Echo()])
-
-
-def stream() -> Any:
-    return StreamWorld().open(1)
-
-
-def context() -> Context:
-    return Context("/test.Echo/Echo", clock=network().clock)
-
-
-def client_call() -> Any:
-    seen: list[Any] = []
-
-    def see(call: Any, proceed: Any) -> Any:
-        seen.append(call)
-        return proceed(call)
-
-    Channel(network(), ADDRESS, interceptors=[see]).unary_unary(ECHO, text("x")).addErrback(str)
-    return seen[0]
-
-
-def unary_call() -> Callable[..., Any]:
-    """Makes a call, whose Deferred has failed at once if it cannot be made."""
-
-    def call(*arguments: Any, **options: Any) -> None:
-        failures: list[Any] = []
-        made: Deferred[Any] = channel().unary_unary(*arguments, **options)
-        made.addErrback(failures.append)
-        for failure in failures:
-            failure.raiseException()
-
-    return call
-
-
-def fake() -> Any:
-    """What stands for a generated fake client."""
-    return SimpleNamespace(_channel=FakeCaller({}))
-
-
-def always(value: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    return lambda: value
-
-
-RETRY: Final = {
-    "max_attempts": 2,
-    "initial_backoff": 1.0,
-    "max_backoff": 1.0,
-    "backoff_multiplier": 1.0,
-    "retryable_status_codes": frozenset({Code.UNAVAILABLE}),
-}
-
-SUBJECTS: Final[dict[str, Subject]] = {
-    "Blocking": Subject(always(Blocking), (channel(),), names=("owner",)),
-    "Blocking()": Subject(lambda: Blocking(channel()), (len,), names=("function",)),
-    "Channel": Subject(always(Channel), options={"factory": network(), "endpoint": ADDRESS}),
-    "Channel.unary_unary": Subject(
-        unary_call, (ECHO, text("x")), names=("method", "request"), like=Channel.unary_unary
-    ),
-    "ClientCall.replace": Subject(lambda: client_call().replace),
-    "ConsistentHash": Subject(always(ConsistentHash), options={"key": "tenant"}),
-    "Context.send_initial_metadata": Subject(
-        lambda: context().send_initial_metadata, options={"metadata": ()}
-    ),
-    "Context.set_trailing_metadata": Subject(
-        lambda: context().set_trailing_metadata, options={"metadata": ()}
-    ),
-    "DnsResolver": Subject(always(DnsResolver), options={"target": "dns:///host:1"}),
-    "Faults": Subject(always(Faults)),
-    "HedgingPolicy": Subject(always(HedgingPolicy), options={"max_attempts": 2}),
-    "LeastLoaded": Subject(always(LeastLoaded)),
-    "Liveness": Subject(always(Liveness)),
-    "MemoryNetwork": Subject(always(MemoryNetwork)),
-    "MemoryNetwork.advance": Subject(lambda: network().advance, options={"seconds": 1}),
-    "MemoryNetwork.result": Subject(lambda: network().result, options={"deferred": None}),
-    "Method": Subject(
-        always(Method),
-        options={
-            "path": "/a.B/C",
-            "name": "c",
-            "request_type": StringValue,
-            "response_type": StringValue,
-        },
-    ),
-    "MethodConfig": Subject(always(MethodConfig)),
-    "NotFound": Subject(always(NotFound), options={"message": "x"}),
-    "PickFirst": Subject(always(PickFirst)),
-    "ReplyCacheLimits": Subject(always(ReplyCacheLimits)),
-    "ResponseStream.each": Subject(lambda: stream().each, options={"callback": print}),
-    "ResponseStream.max_silence": Subject(lambda: stream().max_silence, options={"seconds": 1}),
-    "ResponseStream.skip_gaps": Subject(lambda: stream().skip_gaps),
-    "RetryPolicy": Subject(always(RetryPolicy), options=RETRY),
-    "RetryThrottling": Subject(always(RetryThrottling)),
-    "RoundRobin": Subject(always(RoundRobin)),
-    "RpcError": Subject(always(RpcError), options={"code": Code.UNKNOWN}),
-    "Script": Subject(always(Script)),
-    "Script.fault_at": Subject(lambda: Script().fault_at, options={"number": 1, "fault": "lost"}),
-    "Server": Subject(always(Server), options={"factory": network(), "services": [Echo()]}),
-    "Server.connect": Subject(lambda: server().connect, options={"address": ADDRESS}),
-    "Server.listen": Subject(lambda: server().listen, options={"address": ADDRESS}),
-    "Server.stop": Subject(lambda: server().stop),
-    "ServerLimits": Subject(always(ServerLimits)),
-    "Service": Subject(always(Service), options={"name": "a.B", "methods": ()}),
-    "ServiceConfig": Subject(always(ServiceConfig)),
-    "ServiceConfig.parse": Subject(always(ServiceConfig.parse), options={"source": "{}"}),
-    "SocketOptions": Subject(always(SocketOptions)),
-    "StaticResolver": Subject(always(StaticResolver), options={"addresses": ADDRESS}),
-    "StreamOptions": Subject(always(StreamOptions)),
-    "StreamWriter": Subject(always(StreamWriter)),
-    "StreamWriter.fail": Subject(lambda: StreamWriter[Any]().fail, options={"error": Exception()}),
-    "calls": Subject(always(calls), (fake(), ECHO), names=("client", "method")),
-    "resolver_for": Subject(always(resolver_for), options={"target": ADDRESS}),
-}
-
-_ADDRESS = "an address: what is said of those has tests of its own"
-#: Parameters that are not tried, and why.
-SPARED: Final[dict[str, str]] = {
-    "Blocking().args": "they are the function's own",
-    "Blocking().kwargs": "they are the function's own",
-    "Channel.endpoint": _ADDRESS,
-    "Channel.unary_unary.request": "the message names the method, and the type that it takes",
-    "ClientCall.replace.request": "whatever the method takes: said where the call is made",
-    "DnsResolver.target": _ADDRESS,
-    "NotFound.code": "the message in first place, or RpcError's own code",
-    "calls.client": "object: a fake client is known by what is in it",
-    "Server.connect.address": _ADDRESS,
-    "Server.listen.address": _ADDRESS,
-    "Server.listen.multicast": _ADDRESS,
-    "Server.listen.publisher": _ADDRESS,
-    "StaticResolver.addresses": _ADDRESS,
-    "resolver_for.target": _ADDRESS,
-}
-
-_PROTOCOL = "a protocol: users implement it"
-_ALIAS = "a type"
-_TOLD = "made by txzmq, for users to read"
-_CODE = "as NotFound: the same class with another code"
-_ENUM = "an enumeration"
-#: Public names that nothing is tried with, and why.
-NOTHING_TO_TRY: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        "Aborted AlreadyExists Cancelled DataLoss DeadlineExceeded FailedPrecondition Internal "
-        "InvalidArgument OutOfRange PermissionDenied ResourceExhausted Unauthenticated Unavailable "
-        "Unimplemented Unknown".split(),
-        _CODE,
-    ),
-    **dict.fromkeys(
-        "BalancingPolicy Caller DnsClient Endpoint Resolver ResolverListener ServiceHandler "
-        "Watched".split(),
-        _PROTOCOL,
-    ),
-    **dict.fromkeys(
-        "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing".split(), _ENUM
-    ),
-    **dict.fromkeys(
-        "CallRecord ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall "
-        "Context ServiceConfigError".split(),
-        _TOLD,
-    ),
-    "FakeCaller": "made by generated constructors, whose parameters checkers check",
-    "InsecureBindError": "an exception that txzmq raises",
-    "Observer": "has no constructor: users subclass it",
-    "RequestStream": "abstract: txzmq makes them",
-    "ResolvedAddress": "a tuple, which cannot check itself; channels check the address",
-    "ResponseMetadata": "takes nothing",
-    "ResponseStream": "abstract: its methods are tried",
-    "current_context": "takes nothing",
-    "detached": "takes nothing",
-    **dict.fromkeys("importing require_caller require_level".split(), "called by generated code"),
-}
-
 #: What is tried for each type that an annotation has; and for any other, ANYTHING.
 WRONG: Final[dict[Any, list[Any]]] = {
     int: ["1", 1.5, True, math.nan, math.inf, -1, object()],
-    float: ["1", True, math.nan, -1, object(), b""],
+    float: ["1", True, math.nan, -1, 10**400, object(), b""],
     bool: ["yes", 2, object()],
     str: [1, b"x", object()],
     StringValue: [object()],
 }
 ANYTHING: Final = [object(), 3.5, int]
-#: Where values are right that the table takes for wrong.
-RIGHT: Final[dict[str, list[Any]]] = {
-    "Channel.unary_unary.timeout": [-1],
-    "ClientCall.replace.timeout": [-1],
-    "ClientCall.replace.metadata": [None],
-    "Context.send_initial_metadata.metadata": [None],
-    "Context.set_trailing_metadata.metadata": [None],
-    "Faults.seed": [-1, True],
-    "RpcError.code": [True, -1],
-}
 
 
 def wrong_values(name: str, annotation: Any) -> Iterator[Any]:
@@ -350,6 +107,31 @@ def test_a_wrong_value_is_told_with_the_name_of_its_parameter(one: Try) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         subject.build()(*arguments, **options)
     assert one.parameter in str(caught.value)
+
+
+#: For each kind, a method; something else; and what is said of that.
+REQUESTS: Final[dict[str, tuple[Method[Any, Any], list[Any], str]]] = {
+    "unary_unary": (ECHO, [Int32Value(), None, [text("x")]], "takes StringValue, not"),
+    "unary_stream": (COUNT, [Int32Value(), None, [text("x")]], "takes StringValue, not"),
+    "stream_unary": (COLLECT, [text("x"), None, 5], "takes an iterable of requests, not"),
+    "stream_stream": (CHAT, [text("x"), None, 5], "takes an iterable of requests, not"),
+}
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [channel, lambda: channel(interceptors=[go_on]), lambda: FakeCaller({})],
+    ids=["plain", "intercepted", "fake"],
+)
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_wrong_request_is_told_where_the_call_is_made(
+    kind: str, caller: Callable[[], Any]
+) -> None:
+    method, requests, words = REQUESTS[kind]
+    for request in requests:
+        with pytest.raises(TypeError) as caught:
+            getattr(caller(), kind)(method, request)
+        assert str(caught.value).startswith(f"{method.path} {words}")
 
 
 def public_callables() -> set[str]:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from tests.support import PATIENCE, fresh_loop
 from txzmq import ZmqFactory
+from txzmq._identity import Identity
 from txzmq.rpc import SocketOptions
 from txzmq.rpc.transport import (
     ClientTransport,
@@ -221,6 +222,8 @@ class Told(list[Any]):
     def disconnected(self) -> None:
         self.append("disconnected")
 
+    def accepted(self, what: str) -> None: ...
+
     def unreachable(self, reason: str) -> None:
         if "unreachable" not in self:  # others follow
             self.append("unreachable")
@@ -228,10 +231,15 @@ class Told(list[Any]):
     def failed(self, reason: str) -> None:
         self.append("failed")
 
+    def refused(self, reason: str, *, is_last: bool) -> None:
+        self.append("refused")
+
     def peer_lost(self, peer: bytes) -> None:
         self.append(("lost", peer))
 
-    def allows(self, tag: bytes, connection: SubscriberConnection | None) -> bool:
+    def allows(
+        self, tag: bytes, connection: SubscriberConnection | None, identity: Identity | None
+    ) -> bool:
         self.connection = connection
         return tag != self.forbidden
 

@@ -14,11 +14,11 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 
 from tests.rpc.service import ECHO, OTHER, Waiting, text
-from tests.rpc.test_blocking import World, uses
+from tests.rpc.threads import World, uses
 from tests.sockets.support import error_of
 from tests.support import Loop
 from txzmq import ForkedError, ZmqFactory
-from txzmq.rpc import Channel, Server
+from txzmq.rpc import Channel, ResponseStream, Server
 
 warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
 
@@ -33,8 +33,10 @@ async def call_each_other(loop: Loop) -> None:
     factory.shutdown()
 
 
-def in_child(world: World, call: Deferred[StringValue]) -> None:
-    for use in uses(world, call).values():
+def in_child(
+    world: World, call: Deferred[StringValue], stream: ResponseStream[StringValue]
+) -> None:
+    for use in uses(world, call, stream).values():
         with pytest.raises(ForkedError, match="make a ZmqFactory"):
             use()
     with pytest.raises(ForkedError):
@@ -57,11 +59,12 @@ def main() -> None:
 
     async def running() -> None:
         calls = [world.channel.unary_unary(ECHO, text(str(i))) for i in range(100)]
-        await loop.until(lambda: len(world.service.results) == 100)
+        stream = world.watch()
+        await loop.until(lambda: len(world.service.seen) == 101)
         child = os.fork()
         if not child:
             try:
-                in_child(world, calls[0])
+                in_child(world, calls[0], stream)
             except BaseException:  # noqa: BLE001 - the reactor of the parent would log it and go on
                 traceback.print_exc()
                 os._exit(1)
@@ -70,6 +73,7 @@ def main() -> None:
         for i, result in enumerate(world.service.results):
             result.callback(text(f"answer {i}"))
         assert [(await call).value for call in calls] == [f"answer {i}" for i in range(100)]
+        assert not world.service.watching.called
         world.channel.close()
         await world.server.stop()
         world.factory.shutdown()

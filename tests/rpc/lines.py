@@ -80,7 +80,7 @@ class Lines:
         self.random = random.Random(0)
 
     def connect(self, address: str, handler: ClientHandler, options: Mapping[str, int]) -> Line:
-        if self.broken or not address:
+        if self.broken or "://" not in address:
             raise OSError("no more sockets")
         line = Line(self, address, handler)
         self.made.append(line)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from google.protobuf.wrappers_pb2 import StringValue
+
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, StreamWorld
 from txzmq._ids import new_epoch, request_id
+from txzmq.rpc import Method
 from txzmq.rpc._wire.headers import (
     OpenStream,
     RequestHead,
@@ -53,11 +56,16 @@ class RawClient:
     def disconnected(self) -> None:
         self.events.append("disconnected")
 
+    def accepted(self, what: str) -> None: ...
+
     def unreachable(self, reason: str) -> None:
         self.events.append("unreachable")
 
     def failed(self, reason: str) -> None:
         self.events.append("failed")
+
+    def refused(self, reason: str, *, is_last: bool) -> None:
+        self.events.append("refused")
 
     def flush(self) -> None:
         pass
@@ -76,8 +84,10 @@ class Deaf:
         #: What it got.
         self.frames: list[bytes] = []
 
-    def open(self, *, subscribes: bool = True) -> ResponseHead:
-        head = RequestHead(COUNT.path, None, (), open_stream=OpenStream())
+    def open(
+        self, method: Method[StringValue, StringValue] = COUNT, *, subscribes: bool = True
+    ) -> ResponseHead:
+        head = RequestHead(method.path, None, (), open_stream=OpenStream())
         number = self.raw.request(head, text("0").SerializeToString())
         self.run()
         reply, _ = self.raw.replies()[number]

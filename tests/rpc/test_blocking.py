@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextvars
-import re
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 
-from tests.rpc.service import ECHO, OTHER, Echo, Waiting, text
+from tests.rpc.service import ECHO, OTHER, Echo, text
+from tests.rpc.threads import Outcome, World, until
 from tests.support import PATIENCE, Logged, Loop
 from txzmq import WrongThreadError, ZmqFactory
 from txzmq.rpc import (
@@ -31,87 +29,6 @@ from txzmq.rpc import (
     Unknown,
 )
 from txzmq.testing import MemoryNetwork
-
-T = TypeVar("T")
-
-
-class Outcome(threading.Thread, Generic[T]):
-    """What a function does in a thread of its own."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        super().__init__(name="worker")
-        self._function = function
-        self.results: list[T] = []
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.results.append(self._function())
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self.error = error
-
-    def ended(self) -> BaseException | None:
-        """Wait for the end; what the function raised."""
-        self.join(PATIENCE)
-        assert not self.is_alive(), "it waits for ever"
-        return self.error
-
-
-class Handlers(Waiting):
-    """``echo`` waits, ``other`` answers at once."""
-
-    def other(self, request: StringValue, context: Context) -> StringValue:
-        self.note(request, context)
-        if request.value == "missing":
-            raise NotFound("no such thing", metadata={"a": "b"}.items())
-        if request.value == "bug":
-            raise ZeroDivisionError
-        return text(f"other {request.value}")
-
-
-class World:
-    """A server, a channel and a reactor in a thread of its own."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.factory = ZmqFactory(loop.reactor)
-        self.service = Handlers()
-        self.server = Server(self.factory, [self.service])
-        self.endpoint = self.server.listen("tcp://127.0.0.1:*")
-        self.channel = Channel(self.factory, self.endpoint)
-        self.blocking = Blocking(self.channel)
-
-    def echo(self, value: str, *, timeout: float | None = None) -> Deferred[StringValue]:
-        return self.channel.unary_unary(ECHO, text(value), timeout=timeout)
-
-    def other(self, value: str, *, timeout: float | None = None) -> Deferred[StringValue]:
-        return self.channel.unary_unary(OTHER, text(value), timeout=timeout)
-
-    def in_reactor(self, function: Callable[[], object]) -> None:
-        """Have the reactor's thread do something; does not wait for it."""
-        self.loop.reactor.callFromThread(function)
-
-    def block(self) -> Callable[[], None]:
-        """Block the reactor until the function that is returned is called."""
-        blocked, release = threading.Event(), threading.Event()
-
-        def wait() -> None:
-            blocked.set()
-            release.wait(PATIENCE)
-
-        self.in_reactor(wait)
-        assert blocked.wait(PATIENCE)
-        return release.set
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait, in a thread that is not the reactor's, for what has no event."""
-    end = time.monotonic() + PATIENCE
-    tick = threading.Event()
-    while not condition():
-        assert time.monotonic() < end
-        tick.wait(0.001)
 
 
 @pytest.fixture
@@ -351,45 +268,3 @@ def test_without_a_reactor_there_is_nothing_to_wait_for() -> None:
     network = MemoryNetwork()
     with pytest.raises(ValueError, match="no reactor"):
         Blocking(Channel(network, "inproc://x"))(lambda: Deferred[None]())
-
-
-# -- the wrong thread, without the facade ------------------------------------------------------
-
-
-def uses(world: World, call: Deferred[StringValue]) -> dict[str, Callable[[], object]]:
-    return {
-        "call": lambda: world.other("x"),
-        "cancelling a call": call.cancel,
-        "channel.close": world.channel.close,
-        "a new channel": lambda: Channel(world.factory, world.endpoint),
-        "listen": lambda: world.server.listen("tcp://127.0.0.1:*"),
-        "stop": world.server.stop,
-    }
-
-
-def test_p6_use_in_another_thread_is_refused(running: World) -> None:
-    calls: list[Deferred[StringValue]] = []
-    running.in_reactor(lambda: calls.append(running.echo("waits")))
-    until(lambda: running.service.seen)
-    for name, use in uses(running, calls[0]).items():
-        error = Outcome(use).ended()
-        assert isinstance(error, WrongThreadError), name
-        assert re.search("'worker' is another: use reactor.callFromThread.*Blocking", str(error))
-    running.in_reactor(lambda: running.service.results[0].callback(text("answer")))
-    until(lambda: calls[0].called)
-    assert calls[0].result == text("answer")
-    assert running.blocking(running.other, "x").value == "other x"
-    assert running.service.seen == ["waits", "x"]
-
-
-def test_a_handler_whose_deferred_fires_in_another_thread(running: World, logged: Logged) -> None:
-    worker = Outcome(lambda: running.blocking(running.echo, "x"))
-    until(lambda: running.service.results)
-    stranger = Outcome(lambda: running.service.results[0].callback(text("too easy")))
-    assert stranger.ended() is None
-    error = worker.ended()
-    assert isinstance(error, Unknown)
-    [identifier] = re.findall(r"logged it as (\w+)", str(error))
-    [event] = [event for event in logged if event.get("identifier") == identifier]
-    assert isinstance(event["log_failure"].value, WrongThreadError)
-    assert running.server.running == 0

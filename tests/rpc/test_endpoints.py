@@ -239,7 +239,7 @@ def test_a_resolved_address_that_is_none_harms_no_other(logged: Any) -> None:
     resolver = Told("tcp://a")
     channel = Channel(network, resolver)
     network.made[0].handler.connected()
-    resolver.tell("tcp://a", "")
+    resolver.tell("tcp://a", "no:address")
     assert channel.state is READY
     channel.close()
 

@@ -21,6 +21,7 @@ from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqPullConnection
 from txzmq._listening import cannotListen
 from txzmq.rpc import Channel, InsecureBindError, Server
 from txzmq.rpc._net import ipc
+from txzmq.testing import MemoryNetwork
 
 SUN_PATH = 107
 
@@ -92,6 +93,24 @@ def test_sockets_of_the_application_say_the_same(factory: ZmqFactory) -> None:
 )
 def test_what_cannot_be_bound(factory: ZmqFactory, here: Path, address: str, why: str) -> None:
     assert why in refused(Server(factory, [Echo()]), address, insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("tcp://no-interface:5000", "this machine has no interface 'no-interface', and names"),
+        ("ipc://no/such/folder", "there is no folder 'no/such'; make it first"),
+    ],
+)
+def test_insecure_is_not_advised_where_it_would_not_help(
+    factory: ZmqFactory, here: Path, address: str, why: str
+) -> None:
+    assert why in refused(Server(factory, [Echo()]), address)
+
+
+def test_a_network_in_memory_has_hosts_of_its_own() -> None:
+    with pytest.raises(InsecureBindError):
+        Server(MemoryNetwork(), [Echo()]).listen("tcp://server:1")
 
 
 @pytest.mark.parametrize(
@@ -269,6 +288,29 @@ def test_an_absolute_path_needs_no_current_folder(
     server = Server(factory, [Echo()])
     assert server.listen(f"ipc://{here}/server") == f"ipc://{here}/server"
     server.stop(0)
+
+
+@pytest.mark.parametrize("address", ["ipc://server", "ipc://./below/server"])
+def test_a_relative_path_needs_a_current_folder(
+    factory: ZmqFactory, here: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    server = Server(factory, [Echo()])
+    for use in (
+        lambda: server.listen(address),
+        lambda: server.listen(address, insecure=True),
+        lambda: server.listen("tcp://127.0.0.1:*", publisher=address),
+        lambda: server.connect(address),
+        lambda: server.connect(address, insecure=True),
+        lambda: Channel(factory, address),
+        lambda: Channel(factory, "inproc://x", publishers=[address]),
+    ):
+        with pytest.raises(ValueError, match="its path is relative, and the current folder was"):
+            use()
+    assert not factory.connections
 
 
 def test_links_in_a_circle_end(factory: ZmqFactory, here: Path) -> None:

@@ -47,7 +47,7 @@ class Misleading:
             head, body = self.answers[name]
             self.server.send_message([peer, id_, b"", encode_response(head), body])
 
-    def allows(self, tag: bytes, connection: object) -> bool:
+    def allows(self, tag: bytes, connection: object, identity: object) -> bool:
         return True
 
     def publish(self, publication: Publication) -> None:

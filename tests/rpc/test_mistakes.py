@@ -1,33 +1,31 @@
 """The mistakes that people make in their first hour: each is told at once, in words that help.
 
-One table for each kind: of addresses, of values, and of the order of things. Each row says the type
-of the error, and words of it. That *every* wrong value is told with the name of its parameter is
-tried in tests/house, every form of an address in test_addresses.py, and in test_wrong_results.py
-what handlers give.
+Of values, that is; test_mistaken_addresses.py and test_mistaken_order.py have other tables. Each
+row says the type of the error, and words of it. That *every* wrong value is told with the name of
+its parameter is tried in tests/house, and in test_wrong_results.py what handlers give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import pytest
-from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 
-from tests.rpc.ends import Outcome
 from tests.rpc.given import channel, server, untyped
-from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, World, text
+from tests.rpc.mistaken import Mistake, told
+from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import StreamWorld
 from txzmq import ZmqFactory
 from txzmq.rpc import (
     Blocking,
     Channel,
     Context,
-    DeadlineExceeded,
+    EndpointChange,
     Liveness,
     NotFound,
+    Observer,
     RoundRobin,
     RpcError,
     Server,
@@ -35,110 +33,13 @@ from txzmq.rpc import (
     Service,
     ServiceConfig,
     SocketOptions,
+    StaticResolver,
     StreamWriter,
-    Unavailable,
-    Unimplemented,
+    Watched,
 )
 from txzmq.rpc.service_config import ServiceConfigError
 from txzmq.rpc.v1.control_txzmq import ControlClient
 from txzmq.testing import MemoryNetwork
-
-
-class Mistake(NamedTuple):
-    """What somebody does, and what is said of it."""
-
-    make: Callable[..., Any]
-    #: Exactly this one, and no subclass.
-    error: type[Exception]
-    words: str
-
-
-def told(mistake: Mistake, *arguments: Any) -> None:
-    """The mistake is told where it is made."""
-    with pytest.raises(mistake.error) as caught:
-        mistake.make(*arguments)
-    assert type(caught.value) is mistake.error
-    assert mistake.words in str(caught.value)
-
-
-# -- addresses ----------------------------------------------------------------------------------
-
-
-def connect(address: Any) -> Callable[[ZmqFactory], object]:
-    return lambda factory: Channel(factory, address)
-
-
-def listen(address: Any, **options: Any) -> Callable[[ZmqFactory], object]:
-    return lambda factory: Server(factory, [Echo()]).listen(address, **options)
-
-
-ADDRESSES: Final = {
-    "a port that is too large": Mistake(
-        connect("tcp://127.0.0.1:99999"),
-        ValueError,
-        "endpoint='tcp://127.0.0.1:99999': '99999' is no port: it is over 65535. Use tcp://",
-    ),
-    "a port that is too large, to listen": Mistake(
-        listen("tcp://127.0.0.1:99999"), ValueError, "'99999' is no port: it is over 65535"
-    ),
-    "a port with letters": Mistake(
-        listen("tcp://127.0.0.1:45567abc"), ValueError, "'45567abc' is no port, a number from 1"
-    ),
-    "a port with a fraction": Mistake(
-        connect("tcp://127.0.0.1:45567.5"), ValueError, "'45567.5' is no port, a number from 1"
-    ),
-    "a port past the largest by its digits": Mistake(
-        listen("tcp://127.0.0.1:111103"), ValueError, "'111103' is no port: it is over 65535"
-    ),
-    "no scheme": Mistake(
-        listen("127.0.0.1:5555"),
-        ValueError,
-        "address='127.0.0.1:5555': it has no scheme; tcp://127.0.0.1:5555 perhaps",
-    ),
-    "no port to listen at": Mistake(
-        listen("tcp://127.0.0.1"), ValueError, "address='tcp://127.0.0.1': the port is missing"
-    ),
-    "no port to connect to": Mistake(
-        connect("tcp://127.0.0.1"), ValueError, "endpoint='tcp://127.0.0.1': the port is missing"
-    ),
-    "a wildcard to connect to": Mistake(
-        connect("tcp://*:5555"), ValueError, "'*' as host is for listening; name the host"
-    ),
-    "another protocol": Mistake(
-        connect("http://x:1"), ValueError, "txzmq speaks ZeroMQ there, not HTTP"
-    ),
-    "bytes": Mistake(
-        connect(b"tcp://127.0.0.1:1"), TypeError, "endpoint must be an address, several of them"
-    ),
-    "bytes to listen at": Mistake(
-        listen(b"tcp://127.0.0.1:1"), TypeError, "address must be a str, not bytes"
-    ),
-    "None": Mistake(connect(None), TypeError, "or a resolver, not NoneType (None)"),
-    "a number": Mistake(listen(5555), TypeError, "address must be a str, not int (5555)"),
-    "a NUL": Mistake(connect("tcp://127.0.0.1:1\0"), ValueError, r"it contains '\x00'"),
-    "no address at all": Mistake(connect([]), ValueError, "a channel needs an endpoint"),
-    "a path that is too long": Mistake(
-        listen("ipc:///" + "x" * 120), ValueError, "the path is too long: it has 121 bytes"
-    ),
-    "a path that is too long with its suffix": Mistake(
-        listen("ipc:///" + "x" * 100), ValueError, "and '.streams' behind it for the publisher"
-    ),
-    "a range to listen at": Mistake(
-        listen("tcp://127.0.0.1:5000-5003"), ValueError, "call listen() for each"
-    ),
-    "a range from high to low": Mistake(
-        connect("tcp://127.0.0.1:5003-5000"), ValueError, "is reversed: use 5000-5003"
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", ADDRESSES)
-def test_a_mistake_in_an_address(factory: ZmqFactory, mistake: str) -> None:
-    told(ADDRESSES[mistake], factory)
-    assert not factory.connections
-
-
-# -- values -------------------------------------------------------------------------------------
 
 
 def one_argument(call: Any) -> Any:
@@ -154,6 +55,57 @@ class Short(Echo):
         return request
 
 
+class ByName(Echo):
+    def echo(self, request: StringValue, *, context: Context) -> StringValue:  # type: ignore[override]  # that is what is tried
+        return request
+
+
+class Anything(Echo):
+    def echo(self, request: StringValue, **context: object) -> StringValue:  # type: ignore[override]  # that is what is tried
+        return request
+
+
+class NoHandler:
+    __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
+    echo = None
+
+
+class Awaited(Observer):
+    async def started(self, source: Watched) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("nobody awaits it")
+
+
+class ShortObserver(Observer):
+    def endpoint_changed(self, change: EndpointChange) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("it cannot be called")
+
+
+async def awaited(number: int) -> None:
+    raise AssertionError("nobody awaits it")
+
+
+class AwaitedPolicy:
+    async def picker(self, endpoints: object, ready: object) -> None:
+        raise AssertionError("nobody awaits it")
+
+
+class ShortResolver(StaticResolver):
+    def start(self, clock: object) -> None:  # type: ignore[override]  # that is what is tried
+        raise AssertionError("it cannot be called")
+
+
+async def nothing() -> None:
+    raise AssertionError("nobody awaits it")
+
+
+def not_awaited(caller: Any) -> None:
+    coroutine = nothing()
+    try:
+        caller(coroutine)
+    finally:
+        coroutine.close()
+
+
 class Misnamed:
     __txzmq_service__: ClassVar[Service] = Service("test.Echo", (ECHO,))
 
@@ -161,11 +113,31 @@ class Misnamed:
         return request
 
 
+class Underscored:
+    __txzmq_service__ = Misnamed.__txzmq_service__
+    echo_ = Misnamed.ehco
+
+
+class Private:
+    __txzmq_service__ = Misnamed.__txzmq_service__
+    _echo = Misnamed.ehco
+
+
 VALUES: Final = {
     "arguments in wrong order": Mistake(
         lambda: untyped(Channel)(ADDRESS, MemoryNetwork()),
         TypeError,
         f"factory must be a ZmqFactory or a network, not '{ADDRESS}'; it comes first",
+    ),
+    "a service before the factory": Mistake(
+        lambda: untyped(Server)([Echo()], MemoryNetwork()),
+        TypeError,
+        "factory must be a ZmqFactory or a network, not an object of type list; it comes first",
+    ),
+    "a resolver before the factory": Mistake(
+        lambda: untyped(Channel)(StaticResolver(ADDRESS), MemoryNetwork()),
+        TypeError,
+        "not an object of type StaticResolver; it comes first",
     ),
     "the factory's class": Mistake(
         lambda: untyped(Channel)(ZmqFactory, ADDRESS),
@@ -186,7 +158,10 @@ VALUES: Final = {
     "the policy's class": Mistake(
         lambda: channel(policy=RoundRobin),
         TypeError,
-        "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin",
+        (
+            "policy must be a balancing policy, such as RoundRobin(), not the class RoundRobin; "
+            "pass an instance, RoundRobin(...)"
+        ),
     ),
     "a negative timeout": Mistake(
         lambda: channel(timeout=-1),
@@ -245,10 +220,36 @@ VALUES: Final = {
         TypeError,
         "services: Short.echo must take a request and a context, and takes (request)",
     ),
+    "a handler that takes its context by name": Mistake(
+        lambda: server(ByName()),
+        TypeError,
+        "services: ByName.echo must take a request and a context, and takes (request, *, context)",
+    ),
+    "a handler that takes anything by name": Mistake(
+        lambda: server(Anything()), TypeError, "and takes (request, **context)"
+    ),
+    "a handler that is None": Mistake(
+        lambda: server(NoHandler()),
+        TypeError,
+        "services: NoHandler.echo is no method but None, and /test.Echo/Echo needs one",
+    ),
     "a handler with another name": Mistake(
         lambda: server(Misnamed()),
         TypeError,
         "services: Misnamed.echo is no method, and /test.Echo/Echo needs one; did you mean ehco?",
+    ),
+    "a handler with an underscore behind its name": Mistake(
+        lambda: server(Underscored()),
+        TypeError,
+        (
+            "services: Underscored.echo is no method, and /test.Echo/Echo needs one; did you mean "
+            "echo_?"
+        ),
+    ),
+    "only a private method with a handler's name": Mistake(
+        lambda: server(Private()),
+        TypeError,
+        "services: Private.echo is no method, and /test.Echo/Echo needs one",
     ),
     "a limit below 0": Mistake(
         lambda: ServerLimits(running=-1),
@@ -304,6 +305,66 @@ VALUES: Final = {
             "method and its arguments, and do not call it yourself"
         ),
     ),
+    "a producer that is none": Mistake(
+        lambda: untyped(StreamWriter()).registerProducer(object(), True),
+        TypeError,
+        "producer must be a producer, which has resumeProducing(), not an object of type object",
+    ),
+    "an asynchronous function that nobody would await": Mistake(
+        lambda: StreamWorld().open(1).skip_gaps(awaited),
+        TypeError,
+        "told must be a function of (number), not an async def, which nobody would await",
+    ),
+    "an observer that nobody would await": Mistake(
+        lambda: channel(observer=Awaited()),
+        TypeError,
+        "observer.started must be a function of (source), not an async def, which nobody would",
+    ),
+    "an observer of wrong arity": Mistake(
+        lambda: channel(observer=ShortObserver()),
+        TypeError,
+        "observer.endpoint_changed must be a function of (source, change), and takes (change)",
+    ),
+    "metadata that are text": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, text("x"), metadata=b"tenant"),
+        TypeError,
+        "metadata must be a mapping, or pairs of key and value, not b'tenant'",
+    ),
+    "a policy that nobody would await": Mistake(
+        lambda: channel(policy=AwaitedPolicy()),
+        TypeError,
+        "policy.picker must be a function of (endpoints, ready), not an async def, which nobody",
+    ),
+    "a resolver of wrong arity": Mistake(
+        lambda: untyped(Channel)(MemoryNetwork(), ShortResolver(ADDRESS)),
+        TypeError,
+        "endpoint.start must be a function of (clock, listener), and takes (clock)",
+    ),
+    "a resolver's class": Mistake(
+        lambda: untyped(Channel)(MemoryNetwork(), StaticResolver),
+        TypeError,
+        "endpoint must be a resolver, not the class StaticResolver; pass an instance, StaticRes",
+    ),
+    "the class of a request": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, StringValue),
+        TypeError,
+        "takes StringValue, not the class StringValue; pass an instance, StringValue(...)",
+    ),
+    "a request that is not there yet": Mistake(
+        lambda: untyped(channel()).unary_unary(ECHO, Deferred()),
+        TypeError,
+        "takes StringValue, not Deferred; await it first",
+    ),
+    "requests that are not there yet": Mistake(
+        lambda: untyped(StreamWorld()).collect(Deferred()),
+        TypeError,
+        "takes an iterable of requests, not Deferred; await it first",
+    ),
+    "a coroutine of requests": Mistake(
+        lambda: not_awaited(StreamWorld().collect),
+        TypeError,
+        "takes an iterable of requests, not coroutine; await it first",
+    ),
     "text as an error": Mistake(
         lambda: untyped(StreamWriter()).fail("text"),
         TypeError,
@@ -317,7 +378,12 @@ VALUES: Final = {
     "the same given to a channel": Mistake(
         lambda: channel(service_config={"methodConfg": []}),
         ServiceConfigError,
-        "methodConfg: is not known; did you mean methodConfig?",
+        "service_config: methodConfg: is not known; did you mean methodConfig?",
+    ),
+    "a service config that is no JSON": Mistake(
+        lambda: channel(service_config="{"),
+        ServiceConfigError,
+        "service_config: the config is not JSON: ",
     ),
 }
 
@@ -327,92 +393,7 @@ def test_a_mistake_in_a_value(mistake: str) -> None:
     told(VALUES[mistake])
 
 
-# -- order --------------------------------------------------------------------------------------
-
-
-def listen_twice() -> None:
-    network = MemoryNetwork()
-    for _ in range(2):
-        Server(network, [Echo()]).listen(ADDRESS)
-
-
-def listen_after_the_end() -> None:
-    stopped = server(Echo())
-    stopped.stop()
-    stopped.listen(ADDRESS)
-
-
-def result(call: Deferred[Any], network: MemoryNetwork) -> None:
-    outcome = Outcome(call)
-    network.advance(5)
-    assert isinstance(outcome.end, Exception)
-    raise outcome.end
-
-
-def call_after_the_end() -> None:
-    world = World()
-    world.channel.close()
-    result(world.call(), world.network)
-
-
-def call_nobody() -> None:
-    world = World(serve=False)
-    result(world.call(), world.network)
-
-
-def call_what_is_not_served() -> None:
-    world = World()
-    result(world.call(method=MISSING), world.network)
-
-
-def call_with_another_message() -> None:
-    world = World()
-    result(untyped(world.channel).unary_unary(ECHO, Int32Value()), world.network)
-
-
-def call_during_a_drain() -> None:
-    world = World(Waiting())
-    world.call().addErrback(str)
-    world.network.run()
-    world.server.stop(grace=60)
-    world.network.run()
-    result(world.call(timeout=1), world.network)
-
-
-def stream_one_message() -> None:
-    world = StreamWorld()
-    result(world.collect(text("secret")), world.network)
-
-
-def loop_over_a_stream() -> None:
-    world = StreamWorld()
-    for _ in untyped(world.open(1)):
-        raise AssertionError("it cannot be read so")
-
-
-ORDER: Final = {
-    "an address in use": Mistake(listen_twice, CannotListenError, ADDRESS),
-    "to listen after the end": Mistake(listen_after_the_end, RuntimeError, "the server is stopped"),
-    "a call after the end": Mistake(call_after_the_end, Unavailable, "the channel is closed"),
-    "a call to nobody": Mistake(call_nobody, Unavailable, "no server can be reached"),
-    "a call of another proto": Mistake(
-        call_what_is_not_served, Unimplemented, "the server has no method /test.Echo/Missing"
-    ),
-    "a call during a drain": Mistake(
-        call_during_a_drain, DeadlineExceeded, "the server is shutting down"
-    ),
-    "another message": Mistake(call_with_another_message, TypeError, "takes StringValue, not"),
-    "a message where requests are due": Mistake(
-        stream_one_message,
-        TypeError,
-        "takes an iterable of requests, not StringValue; put it in a list",
-    ),
-    "a loop without async": Mistake(
-        loop_over_a_stream, TypeError, "a stream is read by `async for`, in a coroutine, not by"
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", ORDER)
-def test_a_mistake_in_the_order_of_things(mistake: str) -> None:
-    told(ORDER[mistake])
+def test_no_name_is_suggested_in_its_own_place() -> None:
+    with pytest.raises(TypeError) as caught:
+        server(NoHandler())
+    assert "did you mean" not in str(caught.value)

@@ -16,6 +16,7 @@ from tests.rpc.streaming import CHAT, COLLECT, texts
 from txzmq.rpc import Context, RequestStream, ResourceExhausted, ServerLimits, Unavailable
 from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._wire.headers import OK
+from txzmq.rpc._wire.streams import MAX_REPLAYED_SIZE
 from txzmq.rpc.transport import SendResult
 from txzmq.rpc.v1 import streams_pb2
 from txzmq.testing import Faults
@@ -197,6 +198,7 @@ class FakeControl:
 
     def requests_begun(self, requests: Requests) -> None: ...
     def requests_ended(self, requests: Requests) -> None: ...
+    def send_requests(self, requests: Requests) -> None: ...
     def send_requests_soon(self, requests: Requests) -> None: ...
     def send_requests_again(self, requests: Requests) -> None: ...
 
@@ -226,6 +228,26 @@ def test_an_acknowledgement_of_an_earlier_attempt_counts_for_nothing() -> None:
     assert all(len(request.items) == 3 and request.end for request, _ in sent)
     requests.stop()
     assert not failures
+
+
+@pytest.mark.parametrize("room", range(5))
+def test_what_is_sent_again_is_sent_until_there_is_no_room(room: int) -> None:
+    """Three messages: an item fills one."""
+    sent: list[streams_pb2.SendRequest] = []
+
+    def call(body: bytes, answered: Any, /) -> bool:
+        if len(sent) == room:
+            return False
+        sent.append(streams_pb2.SendRequest.FromString(body))
+        return True
+
+    control: Any = FakeControl()
+    requests = Requests(CHAT, [text("x" * MAX_REPLAYED_SIZE)] * 3, 2 * MAX_REPLAYED_SIZE)
+    requests.carried(control)
+    assert requests.send_again(call) is (room >= 3)
+    assert [request.sequence for request in sent] == [1, 2, 3][:room]
+    assert [request.end for request in sent] == [False, False, True][:room]
+    requests.stop()
 
 
 class Busy:

@@ -138,6 +138,16 @@ def test_a_stream_that_gave_initial_metadata_is_not_opened_again(make: Worlds) -
     assert world.attempts == [""]
 
 
+def test_a_stream_whose_opening_brings_initial_metadata_goes_on(make: Worlds) -> None:
+    def handler(request: StringValue, context: Context) -> list[StringValue]:
+        context.send_initial_metadata({"a": "b"})
+        return [text("a")]
+
+    reader = make(handler).run()
+    assert reader.stream.initial_metadata == (("a", "b"),)
+    assert (reader.items, reader.ended) == (["a"], "well")
+
+
 @MOMENTS
 def test_what_may_have_been_executed_is_not_repeated(make: Worlds, moment: type[Failing]) -> None:
     world = make(moment(1))

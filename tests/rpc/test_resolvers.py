@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +15,9 @@ from twisted.names import dns
 from twisted.names.error import DNSServerError
 
 from tests.rpc.fake_dns import FakeDns, Noted, World, a, names, timed_out
-from tests.support import Logged
+from tests.support import Logged, Loop
 from txzmq.rpc import DnsResolver, ResolvedAddress, Resolver, StaticResolver
+from txzmq.rpc._net.dns import SystemDns
 
 
 @pytest.fixture
@@ -315,3 +319,33 @@ def test_a_cancelled_question_of_the_client_is_a_failure_like_any(world: World) 
     world.dns.zone["h", dns.A] = world.dns.zone["h", dns.AAAA] = CancelledError()
     world.start()
     assert len(world.noted.errors) == 1
+
+
+# -- addresses ----------------------------------------------------------------------------------
+
+
+def test_an_address_is_a_tuple() -> None:
+    address = ResolvedAddress("tcp://h:1", weight=5)
+    assert address == ("tcp://h:1", 0, 5)
+    assert repr(address) == "ResolvedAddress(address='tcp://h:1', priority=0, weight=5)"
+    copies = [pickle.loads(pickle.dumps(address)), copy.deepcopy(address), address._replace()]
+    for same in copies:
+        assert same == address
+        assert type(same) is ResolvedAddress
+
+
+# -- the log ------------------------------------------------------------------------------------
+
+
+def test_a_query_logs_no_protocol_that_starts_and_stops(one_loop: Loop, logged: Logged) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        port: int = closed.getsockname()[1]
+
+    async def ask() -> None:
+        with pytest.raises(ConnectionRefusedError):
+            await SystemDns(one_loop.reactor, ("127.0.0.1", port)).lookupAddress("h.test")
+
+    one_loop.run(ask)
+    lines = [event["log_text"] for event in logged if "log_text" in event]
+    assert not [line for line in lines if "protocol" in line]

@@ -257,6 +257,10 @@ def test_what_is_wrong_is_told_with_its_place(source: Any, errors: list[str]) ->
     assert list(caught.value.errors) == errors
     assert str(caught.value) == "\n".join(errors)
     assert pickle.loads(pickle.dumps(caught.value)).errors == caught.value.errors
+    named = ServiceConfigError(("a: is wrong", "b: is wrong"), "service_config")
+    assert str(named) == "service_config: a: is wrong\nservice_config: b: is wrong"
+    copy = pickle.loads(pickle.dumps(named))
+    assert (copy.errors, copy.parameter, str(copy)) == (named.errors, named.parameter, str(named))
 
 
 @pytest.mark.parametrize(

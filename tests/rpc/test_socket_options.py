@@ -337,6 +337,23 @@ def test_l4_a_channel_has_a_bounded_number_of_bytes_waiting() -> None:
     world.close()
 
 
+@pytest.mark.parametrize("room", [-1, 0, 1])
+def test_l4_a_channel_whose_backlog_is_full_to_the_byte(room: int) -> None:
+    world = World()
+    request = text("x" * 100)
+    channel = Channel(world.network, "inproc://service", backlog=2 * request.ByteSize() + room)
+    answers = [channel.unary_unary(ECHO, request) for _ in range(2)]
+    world.network.run()
+    assert world.network.result(answers[0]) == request
+    if room >= 0:
+        assert world.network.result(answers[1]) == request
+    else:
+        with pytest.raises(ResourceExhausted, match="Channel's backlog"):
+            world.network.result(answers[1])
+    channel.close()
+    world.close()
+
+
 def test_l4_every_end_of_a_call_gives_its_bytes_back() -> None:
     world = World(Waiting())
     channel = Channel(world.network, "inproc://service", service_config=config(HEDGE), timeout=5)

@@ -34,6 +34,9 @@ class Connection:
     def is_open(self) -> bool:
         return self.open
 
+    def taken(self) -> int | None:
+        return None
+
     def end(self) -> None:
         self.was_ended = True
         self.open = False

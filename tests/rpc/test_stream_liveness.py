@@ -21,7 +21,7 @@ from tests.rpc.streaming import (
     Worlds,
     streams_of,
 )
-from txzmq.rpc import Channel, Code, Context, Liveness, ServerLimits, Unavailable
+from txzmq.rpc import Channel, Code, Context, Liveness, Method, ServerLimits, Unavailable
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.v1 import streams_pb2
@@ -194,6 +194,33 @@ def test_an_acknowledgement_without_a_subscription_keeps_no_stream(make: Worlds)
     world.network.advance(21)
     assert not streams_of(world)
     client.transport.close()
+
+
+@pytest.mark.parametrize("method", [COUNT, TICKS], ids=["private", "shared"])
+def test_a_client_that_asks_for_replays_is_alive(
+    make: Worlds, method: Method[StringValue, StringValue]
+) -> None:
+    """It gets no heartbeat that it could answer: they are lost, as what it misses was."""
+    endless = Endless()
+    world = make(endless, limits=ServerLimits(stream_silence=20))
+    client = Deaf(world)
+    world.network.run()
+    opened = client.open(method).stream
+    assert opened is not None
+    assert endless.running == 1
+    position = streams_pb2.Position(topic=opened.topic, sequence=opened.sequence)
+    acknowledge = streams_pb2.AcknowledgeRequest(positions=[position])
+    head = RequestHead("/txzmq.rpc.v1.Streams/Acknowledge", None, ())
+    client.raw.request(head, acknowledge.SerializeToString())
+    request = streams_pb2.ReplayRequest(topic=opened.topic, sequence=opened.sequence)
+    head = RequestHead("/txzmq.rpc.v1.Streams/Replay", None, ())
+    for _ in range(20):
+        client.raw.request(head, request.SerializeToString())
+        world.network.advance(5)
+        assert endless.running == 1
+    world.network.advance(40)
+    assert not endless.running
+    client.close()
 
 
 def test_a_client_that_stops_answering_is_forgotten(make: Worlds) -> None:

@@ -150,6 +150,25 @@ def test_a_callback_may_have_the_next_item_wait(make: Worlds) -> None:
     assert ended.called
 
 
+def test_a_callback_may_be_a_coroutine(make: Worlds) -> None:
+    world = make()
+    waiting: list[Deferred[None]] = []
+
+    async def take(item: StringValue) -> None:
+        waiting.append(Deferred())
+        await waiting[-1]
+        assert item.value == "0"
+
+    ended = world.open(2).each(take)
+    world.network.run()
+    assert len(waiting) == 1
+    waiting[0].callback(None)
+    assert len(waiting) == 2
+    waiting[1].callback(None)
+    with pytest.raises(AssertionError):
+        world.network.result(ended)
+
+
 def test_a_callback_that_fails_cancels_the_stream(make: Worlds) -> None:
     endless = Endless()
     world = make(endless)

@@ -13,7 +13,15 @@ from tests.rpc.service import ADDRESS, Echo, made, text
 from tests.rpc.streaming import COUNT, TICKS, StreamWorld, Worlds, texts
 from tests.support import Logged
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Internal, ResolvedAddress, Server, ServerProceed
+from txzmq.rpc import (
+    Channel,
+    Context,
+    Internal,
+    ResolvedAddress,
+    Server,
+    ServerProceed,
+    Unavailable,
+)
 from txzmq.testing import MemoryNetwork
 
 
@@ -111,8 +119,6 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (ONE, TypeError, "addresses must be a sequence of ResolvedAddress, not an object of type"),
     ([ADDRESS], TypeError, f"addresses[0] must be a ResolvedAddress, not '{ADDRESS}'"),
     ([ONE, None], TypeError, "addresses[1] must be a ResolvedAddress, not None"),
-    ([ONE._replace(priority=-1)], ValueError, "addresses[0].priority must be an integer of 0"),
-    ([ONE._replace(weight=-1)], ValueError, "addresses[0].weight must be an integer of 0"),
 ]
 
 
@@ -142,3 +148,13 @@ def test_a_folder_that_is_not_there_is_no_matter_of_trust(factory: ZmqFactory) -
     ) as caught:
         server.listen("ipc:///no/such/socket")
     assert "insecure" not in str(caught.value)
+
+
+@pytest.mark.parametrize("told", [None, "no registry", ValueError("x"), Unavailable])
+@pytest.mark.parametrize("of_sockets", [False, True])
+def test_why_a_resolver_knows_nothing(factory: ZmqFactory, told: Any, of_sockets: bool) -> None:
+    resolver = Resolver()
+    channel = Channel(factory if of_sockets else MemoryNetwork(), resolver)
+    with pytest.raises(TypeError, match="error must be an Unavailable, not "):
+        resolver.listener.not_resolved(told)
+    channel.close()

@@ -372,12 +372,17 @@ def test_the_tracebacks_of_a_method_are_limited(logged: Logged) -> None:
     assert long.ends
     assert "(100019 characters)" in lines(logged)[-1]
     assert len(lines(logged)[-1]) < 1_000
-    world.network.advance(60)
-    again = Outcome(world.call("again"))
-    world.network.run()
-    assert again.ends
-    assert len(logged.failures()) == 11
-    assert lines(logged)[-1].endswith("; 16 tracebacks of this method were left out before")
+    left_out = 16  # of the first minute
+    for minute in (1, 2):
+        world.network.advance(60)
+        before = len(lines(logged))
+        many = [Outcome(world.call(f"{minute}.{number}")) for number in range(15)]
+        world.network.run()
+        assert all(outcome.ends for outcome in many)
+        assert len(logged.failures()) == 10 * (minute + 1), "as many as in the first minute"
+        first = lines(logged)[before]
+        assert first.endswith(f"; {left_out} tracebacks of this method were left out before")
+        left_out = 5
     world.close()
 
 
@@ -387,8 +392,13 @@ def test_the_lines_of_wrong_results_are_limited(logged: Logged) -> None:
         Outcome(world.call("None"))
     world.network.run()
     assert len(lines(logged)) == 10
-    world.network.advance(60)
-    Outcome(world.call("None"))
-    world.network.run()
-    assert lines(logged)[-1].endswith("; 15 such lines of this method were left out before")
+    for minute, left_out in ((1, 15), (2, 5)):
+        world.network.advance(60)
+        before = len(lines(logged))
+        for _ in range(15):
+            Outcome(world.call("None"))
+        world.network.run()
+        said = lines(logged)[before:]
+        assert len(said) == 10, f"as many as in the first minute, in minute {minute}"
+        assert said[0].endswith(f"; {left_out} such lines of this method were left out before")
     world.close()

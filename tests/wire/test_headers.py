@@ -208,6 +208,18 @@ def test_an_error_too_long_for_a_header_keeps_its_code_and_says_so() -> None:
         assert "more than 65536" in seen.message
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_reply_whose_header_is_as_long_as_it_may_be(more: int) -> None:
+    used = len(encode_response(ResponseHead(Code.NOT_FOUND, "x" * 60_000))) - 60_000
+    head = ResponseHead(Code.NOT_FOUND, "x" * (MAX_HEADER - used + more))
+    frame = encode_response(head)
+    if more:
+        assert f"{MAX_HEADER + 1} bytes, more than {MAX_HEADER}" in decode_response(frame).message
+    else:
+        assert len(frame) == MAX_HEADER
+        assert decode_response(frame) == head
+
+
 def test_a_success_with_too_much_metadata_is_an_error() -> None:
     head = ResponseHead(trailing=(("a-bin", bytes(MAX_HEADER)),))
     seen = decode_response(encode_response(head))

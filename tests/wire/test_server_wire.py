@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.strategies import WIRE, frames, request_heads
-from txzmq._ids import request_ids
+from txzmq._ids import ID_SIZE, request_ids
 from txzmq.rpc._wire.headers import RequestHead, encode_request
 from txzmq.rpc._wire.server import Refusal, Request, ServerWire
 
@@ -58,9 +58,9 @@ CASES: dict[str, tuple[list[bytes], tuple[RequestHead, bytes] | str | None]] = {
 }
 
 
-def check(wire: ServerWire[str], case: str) -> None:
+def check(wire: ServerWire[str], case: str, peer: bytes = PEER) -> None:
     parts, expected = CASES[case]
-    event = wire.receive([PEER, *parts])
+    event = wire.receive([peer, *parts])
     if expected is None:
         assert event is None
     elif isinstance(expected, str):
@@ -69,7 +69,7 @@ def check(wire: ServerWire[str], case: str) -> None:
     else:
         assert isinstance(event, Request)
         assert (event.head, event.body) == expected
-        assert event.key == (PEER, *parts[:-3])
+        assert event.key == (peer, *parts[:-3])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -78,6 +78,13 @@ def test_what_the_server_makes_of_a_message(case: str) -> None:
     check(wire, case)
     understood = isinstance(CASES[case][1], tuple)
     assert wire.dropped == ({} if understood else {"malformed": 1})
+
+
+@pytest.mark.parametrize("size", [1, ID_SIZE, 255])
+def test_how_long_a_routing_id_is_changes_nothing(size: int) -> None:
+    """Clients may choose their own; one may be as long as a request id."""
+    for case in CASES:
+        check(ServerWire(), case, peer=b"p" * size)
 
 
 @pytest.mark.parametrize("before", CASES)

@@ -38,7 +38,7 @@ from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import MetadataInput
 from txzmq.rpc.method import Method
 from txzmq.rpc.resolvers import Resolver, resolver_for
-from txzmq.rpc.service_config import ServiceConfig
+from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import ResponseStream
 from txzmq.rpc.watching import ConnectivityState, EndpointStatus, Observer
@@ -268,7 +268,9 @@ class Channel:
                 await channel.wait_for_state_change(channel.state)
 
         :return: a Deferred of the new state; it may be cancelled.
+        :raises TypeError: if *last* is no state.
         """
+        _check.instance("last", last, ConnectivityState, "a ConnectivityState")
         return self._pool.wait_for_state_change(last)
 
     @property
@@ -288,7 +290,12 @@ class Channel:
 def _check_policy(policy: object) -> None:
     expected = "a balancing policy, such as RoundRobin()"
     if isinstance(policy, type) or not callable(getattr(policy, "picker", None)):
-        raise _check.wrong_type("policy", policy, expected, _check.near(policy, _POLICIES))
+        hint = _check.near(policy, _POLICIES)
+        if isinstance(policy, type) and hasattr(policy, "picker"):
+            hint = f"; pass an instance, {policy.__name__}(...)"
+        raise _check.wrong_type("policy", policy, expected, hint)
+    picker = getattr(policy, "picker")  # noqa: B009  # checkers know no object's attribute
+    _check.function("policy.picker", picker, ("endpoints", "ready"), awaited=False)
 
 
 def _check_publishers(publishers: object) -> None:
@@ -304,4 +311,7 @@ def _config_of(given: object) -> ServiceConfig | None:
         what = "a ServiceConfig, JSON or a mapping"
         raise _check.wrong_type("service_config", given, what)
     # The cast is for pyright, which knows a mapping of what as little as the caller may.
-    return ServiceConfig.parse(cast("str | Mapping[str, Any]", given))
+    try:
+        return ServiceConfig.parse(cast("str | Mapping[str, Any]", given))
+    except ServiceConfigError as error:
+        raise ServiceConfigError(error.errors, "service_config") from None

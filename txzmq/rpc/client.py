@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from contextvars import ContextVar, Token
 from numbers import Real
+from types import CoroutineType
 from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from google.protobuf.message import Message
@@ -22,8 +23,10 @@ __all__ = [
     "ResponseMetadata",
     "StreamInput",
     "check_method",
+    "check_request",
     "check_timeout",
     "wanted_metadata",
+    "wrong_request",
 ]
 
 T = TypeVar("T")
@@ -66,6 +69,9 @@ class ResponseMetadata:
         self.trailing = trailing
 
     def __enter__(self) -> ResponseMetadata:
+        """:raises RuntimeError: if it is entered already; each block needs one of its own."""
+        if self._token is not None:
+            raise RuntimeError("a ResponseMetadata is entered already; make one for each block")
         self._token = wanted_metadata.set(self)
         return self
 
@@ -84,12 +90,17 @@ wanted_metadata: ContextVar[ResponseMetadata | None] = ContextVar(
 def check_timeout(timeout: object) -> None:
     """Check the timeout of a call. Any number is one: with none left, a call is too late.
 
-    :raises TypeError: if it is no number; ValueError for NaN.
+    :raises TypeError: if it is no number; ValueError for NaN, and what no float can hold.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise _check.wrong_type("timeout", timeout, "a number of seconds")
     if timeout != timeout:
         raise ValueError("timeout must be a number of seconds, not nan")
+    try:
+        float(timeout)
+    except OverflowError:
+        text = f"timeout must be a number of seconds, not {_check.shown(timeout)}; use math.inf"
+        raise ValueError(text) from None
 
 
 def check_method(method: object) -> None:
@@ -98,6 +109,46 @@ def check_method(method: object) -> None:
     :raises TypeError: if it is no method of generated code.
     """
     _check.instance("method", method, Method, "a Method of generated code")
+
+
+# Any: methods of any messages.
+def check_request(method: Method[Any, Any], given: object) -> None:
+    """Check what a method is called with: a request, or what gives the requests.
+
+    :raises TypeError: if the method takes another message, or is to be given an iterable.
+    """
+    if not method.kind.request_streaming:
+        if not isinstance(given, method.request_type):
+            raise wrong_request(method, given)
+    elif not _is_source(given):
+        raise _wrong_source(method, given)
+
+
+def wrong_request(method: Method[Any, Any], request: object) -> TypeError:
+    """The error for a request that the method does not take."""
+    hint = _hint_for(request)
+    if isinstance(request, type) and issubclass(request, method.request_type):
+        hint = f"; pass an instance, {request.__name__}(...)"
+    expected = method.request_type.__name__
+    return TypeError(f"{method.path} takes {expected}, not {_check.kind(request)}{hint}")
+
+
+def _is_source(given: object) -> bool:
+    """Whether requests may come from it. A message can be iterated, too, and so can a Deferred."""
+    return isinstance(given, (Iterable, AsyncIterable)) and not isinstance(
+        given, (Message, Deferred)
+    )
+
+
+def _wrong_source(method: Method[Any, Any], given: object) -> TypeError:
+    """The error for what gives no requests; what is in it is not shown."""
+    hint = "; put it in a list" if isinstance(given, Message) else _hint_for(given)
+    return TypeError(f"{method.path} takes an iterable of requests, not {_check.kind(given)}{hint}")
+
+
+def _hint_for(given: object) -> str:
+    """What to do with what is no request yet."""
+    return "; await it first" if isinstance(given, Deferred | CoroutineType) else ""
 
 
 @final
@@ -163,6 +214,9 @@ class Caller(Protocol):
     :param metadata: pairs of key and value that travel with the request.
     :param wait_for_ready: whether to wait, at most until the deadline, while no server can be
         reached, rather than to fail with UNAVAILABLE; None for the channel's default.
+    :raises TypeError: if the method, what it is called with, or an option has a wrong type: at
+        once, not by the Deferred or the stream, which tell what comes of a call.
+    :raises ValueError: for a timeout that is not a number, and malformed metadata.
     """
 
     def unary_unary(

@@ -182,15 +182,18 @@ class RpcError(Exception):
             if (info := error.detail(ErrorInfo)) is not None:
                 print(info.reason)
 
-        Never raises, whatever the peer sent.
+        :raises TypeError: if *message_type* is no class of messages; never for what the peer sent.
         """
         return next(iter(self.details_of(message_type)), None)
 
     def details_of(self, message_type: type[T], /) -> tuple[T, ...]:
         """All details of a type, in order, without those that cannot be parsed.
 
-        Never raises, whatever the peer sent. :attr:`details` has all of them.
+        :attr:`details` has all of them.
+
+        :raises TypeError: if *message_type* is no class of messages; never for what the peer sent.
         """
+        _check.message_class("message_type", message_type)
         parsed = (_parse(packed, message_type) for packed in self.details)
         return tuple(message for message in parsed if message is not None)
 

@@ -75,6 +75,8 @@ def normalise(metadata: MetadataInput | None) -> Metadata:
             return pairs
     except TypeError:
         pass  # lists, or values of a type that is not allowed
+    if isinstance(metadata, str | bytes):  # which are iterables, too
+        raise _wrong(metadata)
     return _check(pairs)
 
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, final
 
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 
 from txzmq import _check
@@ -76,14 +80,51 @@ class _Importing:
         pass
 
     # Not a generator: checkers believe that those may go on after an exception.
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, TypeError) and "descriptor pool" in str(error):
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        conflict = _CONFLICT.search(str(error)) if isinstance(error, TypeError) else None
+        if conflict is not None:
+            mine, theirs = _failed(traceback), _registered(conflict)
             raise ImportError(
-                f"{self._module} cannot be imported, because this process has imported other code "
-                f"that was generated from another version of one of its protos ({error}): protobuf "
-                "knows one version of each. Generate the code of both from the same protos, or "
-                "give one of them another path and package"
+                f"{self._module} cannot be imported: {mine} and {theirs}, which this process has "
+                f"imported, were generated from different versions of one proto ({error}), and "
+                "protobuf knows one version of each. Generate both from the same protos, and best "
+                "into one package that both use"
             ) from error
+
+
+#: What protobuf says of a file or name that is registered differently; its C and its Python form.
+_CONFLICT: Final = re.compile(
+    r"duplicate(?:\sfile)?\s(?:name|symbol)\s'?(?P<of_c>[^\s']+)"
+    r'|register[^"]+"[^"]+":[^"]+"(?P<of_python>[^"]+)"'
+)
+
+
+def _failed(traceback: TracebackType | None) -> str:
+    """The innermost module of messages that was being imported."""
+    found = "its messages"
+    while traceback is not None:
+        name = str(traceback.tb_frame.f_globals.get("__name__"))
+        if name.endswith("_pb2"):
+            found = name
+        traceback = traceback.tb_next
+    return found
+
+
+def _registered(conflict: re.Match[str]) -> str:
+    """The module that registered first what the conflict is about."""
+    file = conflict["of_python"] or conflict["of_c"]
+    if "symbol" in conflict[0]:
+        file = descriptor_pool.Default().FindFileContainingSymbol(file).name
+    for name, module in list(sys.modules.items()):
+        # Anything may be in that table, and a look at a lazy module's attributes could load it.
+        names = getattr(module, "__dict__", {})
+        descriptor = names.get("DESCRIPTOR")
+        if isinstance(descriptor, FileDescriptor) and descriptor.name == file:
+            path = names.get("__file__")
+            return f"{name} ({path})" if path else name
+    return "another module"
 
 
 def importing(module: str, /) -> _Importing:
@@ -192,9 +233,7 @@ class Method(Generic[Req, Res]):
             raise ValueError(f"path must be /package.Service/Method, not {self.path!r}")
         _check.text("name", self.name, "the name of a Python method")
         for name in ("request_type", "response_type"):
-            message = getattr(self, name)
-            if not isinstance(message, type) or not hasattr(message, "SerializeToString"):
-                raise _check.wrong_type(name, message, "a class of messages")
+            _check.message_class(name, getattr(self, name))
         _check.instance("kind", self.kind, Kind, "a Kind")
         what = "an IdempotencyLevel"
         _check.instance("idempotency_level", self.idempotency_level, IdempotencyLevel, what)

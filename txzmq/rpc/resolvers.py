@@ -6,7 +6,7 @@ import ipaddress
 import math
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
@@ -33,6 +33,7 @@ __all__ = [
     "StaticResolver",
     "check_resolved",
     "resolver_for",
+    "unresolved",
 ]
 
 _log = Logger()
@@ -51,25 +52,47 @@ _JITTER: Final = 0.1
 _HOSTS_AT_ONCE: Final = 16
 
 
-class ResolvedAddress(NamedTuple):
-    """A server's address.
+class _AddressParts(NamedTuple):
+    """What a ResolvedAddress is made of: a NamedTuple itself cannot check what it is given."""
+
+    address: str
+    priority: int
+    weight: int
+
+
+class ResolvedAddress(_AddressParts):
+    """A server's address, a tuple of these three.
 
     :ivar address: what a socket connects to, such as ``tcp://127.0.0.1:5000``, ``tcp://[::1]:5000``.
+        Whether it is one is for the channel to say, which knows its network.
     :ivar priority: servers of the lowest priority are used as long as any of them works (RFC 2782).
     :ivar weight: the server's share of the load, relative to others of its priority; 0 for hardly
         any.
     """
 
-    address: str
-    priority: int = 0
-    weight: int = 1
+    __slots__ = ()
+
+    def __new__(cls, address: str, priority: int = 0, weight: int = 1) -> Self:
+        """
+        :raises TypeError: for a value of a wrong type.
+        :raises ValueError: if *address* is empty, or a number is below 0.
+        """
+        _check.text("address", address)
+        _check.integer("priority", priority)
+        _check.integer("weight", weight)
+        return super().__new__(cls, address, priority, weight)
+
+    @classmethod
+    # Both checkers take it for final, and Python does not: a copy is to be checked, too.
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        """As of any named tuple; ``_replace`` calls it."""
+        return cls(*iterable)
 
 
 def check_resolved(addresses: object) -> None:
     """Check what a resolver tells.
 
     :raises TypeError: for a value of a wrong type.
-    :raises ValueError: for a priority or a weight below 0.
     """
     expected = "a sequence of ResolvedAddress"
     # One address is a sequence, too: of its three parts.
@@ -78,11 +101,8 @@ def check_resolved(addresses: object) -> None:
         raise _check.wrong_type("addresses", addresses, expected)
     # The cast is for pyright: a sequence of what?
     for index, address in enumerate(cast("Sequence[object]", addresses)):
-        name = f"addresses[{index}]"
         if not isinstance(address, ResolvedAddress):
-            raise _check.wrong_type(name, address, "a ResolvedAddress")
-        _check.integer(f"{name}.priority", address.priority)
-        _check.integer(f"{name}.weight", address.weight)
+            raise _check.wrong_type(f"addresses[{index}]", address, "a ResolvedAddress")
 
 
 class ResolverListener(Protocol):
@@ -128,6 +148,18 @@ class Resolver(Protocol):
     def close(self) -> None:
         """Stop; the listener is not called any more. May be called again, and from the listener."""
         ...
+
+
+def unresolved(resolver: Resolver, *, told: bool) -> list[str]:
+    """What a resolver has no answer for yet, in words for an error.
+
+    :param told: whether it has told of any address.
+    """
+    # Only those of txzmq say it; it is not asked of a user's.
+    waiting: list[str] | None = getattr(resolver, "unresolved", None)
+    if waiting is None:
+        return [] if told else ["the resolver has told no address yet"]
+    return waiting
 
 
 class DnsClient(Protocol):
@@ -182,6 +214,11 @@ class StaticResolver:
             raise RuntimeError("a resolver serves one channel")
         self._started = True
         listener.resolved(self._addresses)
+
+    @property
+    def unresolved(self) -> list[str]:
+        """Nothing: there is nothing to look up."""
+        return []
 
     def resolve_now(self) -> None:
         """Do nothing, since the addresses do not change."""
@@ -268,6 +305,11 @@ class DnsResolver:
 
     def __repr__(self) -> str:
         return f"DnsResolver({self.target!r})"
+
+    @property
+    def unresolved(self) -> list[str]:
+        """What it has no answer for yet, in words for an error; empty once it has told of one."""
+        return [f"the DNS has not answered for {self.target} yet"] if self._current is None else []
 
     # -- Resolver ------------------------------------------------------------------------------
 

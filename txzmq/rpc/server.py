@@ -180,9 +180,9 @@ class Server:
         if self._credentials is not None:
             _check_secure(address, publisher)
         elif not insecure:
-            check_endpoint(address)
+            check_endpoint(address, foreign=self._is_foreign)
             if publisher is not None:
-                check_endpoint(publisher)
+                check_endpoint(publisher, foreign=self._is_foreign)
         if multicast is not None and not insecure:
             check_endpoint(multicast)
         listener = Listener(self._dispatcher)

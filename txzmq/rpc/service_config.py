@@ -38,14 +38,18 @@ class ServiceConfigError(ValueError):
 
     :ivar errors: all of its errors, each with its place:
         ``methodConfig[0].retryPolicy.maxAttempts: must be an integer of 2 or more``.
+    :ivar parameter: what the config was passed as, which stands before each error in the message;
+        empty if it was parsed by itself.
     """
 
-    def __init__(self, errors: tuple[str, ...]) -> None:
-        super().__init__("\n".join(errors))
+    def __init__(self, errors: tuple[str, ...], parameter: str = "") -> None:
+        before = parameter and f"{parameter}: "
+        super().__init__("\n".join(before + error for error in errors))
         self.errors = errors
+        self.parameter = parameter
 
-    def __reduce__(self) -> tuple[type[ServiceConfigError], tuple[tuple[str, ...]]]:
-        return type(self), (self.errors,)
+    def __reduce__(self) -> tuple[type[ServiceConfigError], tuple[tuple[str, ...], str]]:
+        return type(self), (self.errors, self.parameter)
 
 
 @final

@@ -7,6 +7,7 @@ details as well (``google.rpc.error_details_pb2``). Nothing else in txzmq needs 
 
 from __future__ import annotations
 
+from txzmq import _check
 from txzmq.rpc.errors import Code, RpcError, to_code
 
 try:
@@ -20,7 +21,11 @@ __all__ = ["from_status", "to_status"]
 
 
 def to_status(error: RpcError, /) -> Status:
-    """Code, message and details of an error; its metadata has no place in a status."""
+    """Code, message and details of an error; its metadata has no place in a status.
+
+    :raises TypeError: if *error* is no RpcError.
+    """
+    _check.instance("error", error, RpcError, "an RpcError")
     # Half of a surrogate pair, from a file name for instance, cannot be sent.
     text = error.message.encode(errors="replace").decode()
     return Status(code=int(error.code), message=text, details=error.details)
@@ -30,7 +35,10 @@ def from_status(status: Status, /) -> RpcError | None:
     """The error that a status describes, of its code's subclass; None for the code OK.
 
     A code that gRPC does not define is UNKNOWN.
+
+    :raises TypeError: if *status* is no ``google.rpc.Status``.
     """
+    _check.instance("status", status, Status, "a google.rpc.Status")
     code = to_code(status.code)
     if code is Code.OK:
         return None

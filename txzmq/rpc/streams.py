@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -54,7 +55,7 @@ def check_silence(seconds: object) -> None:
 def check_told(told: object) -> None:
     """Check what :meth:`ResponseStream.skip_gaps` is given."""
     if told is not None:
-        _check.function("told", told, ("number",))
+        _check.function("told", told, ("number",), awaited=False)
 
 
 class _ReadByAsyncFor:
@@ -93,6 +94,9 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
 
         A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
         the stream has ended and is read to its end.
+
+        :raises WrongThreadError: in another thread than the reactor's; the stream goes on.
+        :raises ForkedError: in a forked child.
         """
 
     @property
@@ -167,9 +171,9 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     def each(self, callback: Callable[[T], object]) -> Deferred[None]:
         """Call *callback* with each item, instead of ``async for``.
 
-        If *callback* returns a Deferred, the next item waits for it. An exception of *callback*, or
-        a failure of its Deferred, cancels the stream. At the stream's deadline a Deferred of
-        *callback* is waited for; then no other item follows.
+        If *callback* returns a Deferred or a coroutine, the next item waits for it. An exception of
+        *callback*, or a failure of what it returned, cancels the stream. At the stream's deadline
+        what *callback* has returned is waited for; then no other item follows.
 
         :return: fires when the stream has ended, and fails with the error of the stream or of
             *callback*. Cancelling it cancels the stream. Where the stream is cancelled it fails
@@ -186,7 +190,7 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
             async for item in self:
                 try:
                     result = callback(item)
-                    if isinstance(result, Deferred):
+                    if isinstance(result, Deferred | CoroutineType):
                         await result
                 except BaseException:
                     ended.by_callback = True
@@ -349,7 +353,12 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
         """Have a producer write: ``IPushProducer`` if *streaming*, or else ``IPullProducer``.
 
         :raises RuntimeError: if a producer is registered already.
+        :raises TypeError: if it has none of a producer's methods.
         """
+        wanted = ["resumeProducing", "stopProducing", *(["pauseProducing"] if streaming else [])]
+        for name in wanted:
+            if not callable(getattr(producer, name, None)):
+                raise _check.wrong_type("producer", producer, f"a producer, which has {name}()")
         if self._producer is not None:
             raise RuntimeError("a producer is registered already; unregister it first")
         self._streaming = bool(streaming)

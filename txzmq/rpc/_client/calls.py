@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import get_ident
 from typing import Any, Final
 
-from google.protobuf.message import EncodeError, Message
+from google.protobuf.message import EncodeError
 from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq import _check
@@ -26,8 +26,10 @@ from txzmq.rpc.client import (
     CallSpec,
     ResponseMetadata,
     check_method,
+    check_request,
     check_timeout,
     wanted_metadata,
+    wrong_request,
 )
 from txzmq.rpc.context import Context, get_current
 from txzmq.rpc.errors import DeadlineExceeded, ResourceExhausted, RpcError, Unavailable
@@ -49,7 +51,10 @@ _UNARY: Final = Kind.UNARY_UNARY
 #: Seconds that are 0 microseconds in a header.
 _NO_TIME: Final = 0.5e-6
 #: What making a call raises where it cannot be made; the caller gets it by the call's Deferred.
-_NOT_MADE: Final = (RpcError, CancelledError, TypeError, ValueError, EncodeError)
+#: TypeError and ValueError it gets at once: they are mistakes in its code.
+_NOT_MADE: Final = (RpcError, CancelledError, EncodeError)
+#: The same where interceptors go on with a call; their caller gets all by its Deferred.
+_NOT_GONE_ON: Final = (*_NOT_MADE, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +118,8 @@ class Calls:
         """Make a call that has one response.
 
         :param streams: whether *request* gives a stream of requests.
+        :raises TypeError: if an argument has a wrong type.
+        :raises ValueError: for a timeout that is not a number, and malformed metadata.
         """
         if self._guard.thread != get_ident():
             self._check_thread()
@@ -145,6 +152,7 @@ class Calls:
         """Open a stream of responses; it fails if the call cannot be made.
 
         :param timeout: seconds for the whole stream; None for no end.
+        :raises TypeError: and ValueError, as :meth:`call`.
         """
         if self._guard.thread != get_ident():
             self._check_thread()
@@ -173,10 +181,13 @@ class Calls:
         """What a call is made of.
 
         :param default_timeout: seconds for a call without a timeout of its own; None for no end.
+        :raises TypeError: if an option has a wrong type; ValueError for a wrong value.
         """
         pairs = () if metadata is None else normalise(metadata)
         if self._config is not None:
             config = self._config.for_method(method.path)
+            if timeout is not None and timeout.__class__ not in _NUMBERS:
+                check_timeout(timeout)
             if config.timeout is not None and (timeout is None or timeout > config.timeout):
                 timeout = config.timeout
             if wait_for_ready is None:
@@ -190,7 +201,11 @@ class Calls:
             wait_for_ready = self._options.wait_for_ready
         elif wait_for_ready.__class__ is not bool:
             _check.boolean("wait_for_ready", wait_for_ready)  # type: ignore[unreachable]  # untyped callers
-        deadline = None if left is None else self._clock.seconds() + left
+        try:
+            deadline = None if left is None else self._clock.seconds() + left
+        except OverflowError:
+            check_timeout(left)
+            raise
         return CallSpec(method, request, deadline, pairs, wait_for_ready, wanted, parent)
 
     def _seconds(
@@ -220,6 +235,7 @@ class Calls:
         if spec.parent is not None:
             spec.parent.check()
         method = spec.method
+        check_request(method, spec.request)
         outer = InterceptedCall(self._registry, spec)
         streams = method.kind is not _UNARY and method.kind.response_streaming
         expected = ResponseStream if streams else method.response_type
@@ -250,7 +266,7 @@ class Calls:
                 made = self._make_with_requests(spec)
                 assert made.requests is not None, "they stream"
                 port.sends(made.requests)
-        except _NOT_MADE as error:
+        except _NOT_GONE_ON as error:
             return fail(error)
         if isinstance(made, RetriedCall):
             made.start()
@@ -299,7 +315,7 @@ class Calls:
         :raises RpcError: if a limit forbids it, or TypeError.
         """
         method = spec.method
-        _check_source(method, spec.request)
+        check_request(method, spec.request)
         left = self._left(spec)
         body, response_size = self._check(spec, _STREAM, left)
         requests = Requests(method, spec.request, self._request_size(method))
@@ -330,7 +346,7 @@ class Calls:
         method, registry = spec.method, self._registry
         streams = method.kind.request_streaming
         if streams:
-            _check_source(method, spec.request)
+            check_request(method, spec.request)
         request = _STREAM if streams else spec.request
         body, response_size = self._check(spec, request, self._left(spec))
         policy = self._retry_policy(method)
@@ -386,9 +402,7 @@ class Calls:
         elif request is _STREAM:
             body = b""
         else:
-            raise TypeError(
-                f"{method.path} takes {method.request_type.__name__}, not {type(request).__name__}"
-            )
+            raise wrong_request(method, request)
         response_size = options.message_size
         if self._config is not None:
             config = self._config.for_method(method.path)
@@ -420,14 +434,6 @@ class Calls:
 
 #: Most calls have one that came before. Metadata is not kept.
 _plain_head = lru_cache(maxsize=1_024)(RequestHead)
-
-
-def _check_source(method: Method[Any, Any], source: object) -> None:
-    if isinstance(source, Message) or not isinstance(source, (Iterable, AsyncIterable)):
-        hint = "; put it in a list" if isinstance(source, Message) else ""
-        raise TypeError(
-            f"{method.path} takes an iterable of requests, not {type(source).__name__}{hint}"
-        )
 
 
 def _smaller(size: int, other: int | None) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from txzmq._check import shown
+from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.subchannel import Subchannel
@@ -21,12 +21,14 @@ from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved
+from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved, unresolved
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
 
 __all__ = ["SubchannelPool"]
 
 _log = Logger()
+#: So many endpoints are named in an error.
+_MOST_REASONS: Final = 4
 #: What a channel's state is made of, the best first.
 _BEST_FIRST = (
     ConnectivityState.READY,
@@ -122,11 +124,8 @@ class SubchannelPool:
         if isinstance(picked, Subchannel):
             picked.send(call)
         elif picked is not None:
-            call.fail(
-                TypeError(
-                    f"the balancing policy must pick an endpoint or None, not {shown(picked)}"
-                )
-            )
+            what = _check.shown(picked)
+            call.fail(TypeError(f"the balancing policy must pick an endpoint or None, not {what}"))
         elif call.spec.wait_for_ready or self.state in _BEST_FIRST:
             call.queued(self)
             self._queue.add(call)
@@ -141,7 +140,7 @@ class SubchannelPool:
         pick = self._policy.picker(endpoints, self._ready())
         if not callable(pick):
             raise TypeError(
-                f"picker() of the balancing policy must return a function, not {shown(pick)}"
+                f"picker() of the balancing policy must return a function, not {_check.shown(pick)}"
             )
         self._pick = pick
         return pick(path, metadata, used)
@@ -162,9 +161,18 @@ class SubchannelPool:
 
     @property
     def obstacle(self) -> str:
-        """Why no connection can be used, of each endpoint that has said it."""
+        """Why no connection can be used: of each endpoint, and of each name that is looked up."""
         reasons = [sub.obstacle for sub in self._subchannels.values()]
-        return "; ".join(filter(None, reasons)) or self._no_endpoint
+        if self._no_endpoint and not reasons:
+            reasons = [self._no_endpoint]
+        else:
+            reasons += unresolved(self._resolver, told=bool(self._subchannels))
+        reasons = list(filter(None, reasons))
+        if not reasons:
+            return "the balancing policy has picked none of the endpoints, which are ready"
+        if len(reasons) > _MOST_REASONS:
+            reasons[_MOST_REASONS:] = [f"and {len(reasons) - _MOST_REASONS} more"]
+        return "; ".join(reasons)
 
     def _unavailable(self) -> RpcError:
         """What a call fails with for which there is no connection."""
@@ -185,7 +193,7 @@ class SubchannelPool:
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
         """Connect to what is new, and let go of what is no more.
 
-        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        :raises TypeError: if these are no ``ResolvedAddress``.
         """
         check_resolved(addresses)
         if self.state is ConnectivityState.SHUTDOWN:
@@ -232,7 +240,11 @@ class SubchannelPool:
             return None
 
     def not_resolved(self, error: Unavailable) -> None:
-        """Nothing is known to connect to; it is tried again."""
+        """Nothing is known to connect to; it is tried again.
+
+        :raises TypeError: if *error* is none.
+        """
+        _check.instance("error", error, Unavailable, "an Unavailable")
         self._no_endpoint = error.message
         if not self._starting:
             self._settle()

@@ -529,6 +529,14 @@ class ClientStream(StreamLife):
 
     # -- the end -----------------------------------------------------------------------------
 
+    def check_thread(self) -> None:
+        """Raise unless its caller may cancel it here, before anything is done.
+
+        :raises WrongThreadError: in another thread than the reactor's.
+        :raises ForkedError: in a forked child.
+        """
+        self._registry.guard.check()
+
     def cancel(self, error: BaseException | None = None, *, keep: bool = False) -> None:
         """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
 
@@ -586,7 +594,8 @@ class ClientStream(StreamLife):
 
     def too_late(self) -> None:
         """Its time is up: what was not read is dropped."""
-        self.cancel(DeadlineExceeded("the stream's time was up"))
+        why = "" if self._control is None else self._control.obstacle
+        self.cancel(DeadlineExceeded(f"the stream's time was up{why and f' ({why})'}"))
 
     def give_up(self, error: Exception) -> None:
         """The channel is closed: what has arrived before an end may still be read."""

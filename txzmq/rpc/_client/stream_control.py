@@ -233,6 +233,17 @@ class StreamControl:
         subscriber = self._subscriber
         return not subscriber.is_connected and len(self._streams) > subscriber.group_topics
 
+    @property
+    def obstacle(self) -> str:
+        """Why nothing arrives of streams that are open; empty if that is not known."""
+        subscriber = self._subscriber
+        if self._patience.is_running:
+            return self._reason
+        if self._is_unreached:
+            reason = subscriber.reason and f": {subscriber.reason}"
+            return f"the publisher at {subscriber.endpoint} is not connected{reason}"
+        return ""
+
     def topics(self) -> list[bytes]:
         """The topics of all open streams, each once."""
         return list(self._streams)

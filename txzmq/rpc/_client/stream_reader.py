@@ -53,6 +53,7 @@ class OpenResponseStream(ResponseStream[T]):
 
     def cancel(self) -> None:
         """End the stream early."""
+        self._core.check_thread()
         self._core.cancel()
 
     @property

@@ -145,7 +145,9 @@ class Subchannel:
         self._reconnect = ResettableTimer(self._clock, self._try_again)
         self._keepalive = Keepalive(self._clock, liveness, self)
         self._probe = Probe(self._clock, liveness, self)
-        # When it connected last, and how much had arrived by then.
+        # How far an attempt has come that somebody has accepted; empty before that, and behind it.
+        self._accepted = ""
+        # When it began to connect, or connected last, and how much had arrived by then.
         self._connected_at = 0.0
         self._messages_at_connect = 0
         # Made when the first stream is opened on it.
@@ -185,8 +187,18 @@ class Subchannel:
 
     @property
     def obstacle(self) -> str:
-        """Why it cannot be used; empty if it can, or that is not known."""
-        return self.reason
+        """Why it cannot be used now; empty if it can."""
+        if self.state is _READY:
+            full = f"{self.address}: the socket is full, as the server does not read fast enough"
+            return full if self._blocked else ""
+        if not self._accepted:
+            if self.reason:
+                return self.reason
+            if self._probe.is_wanted:
+                return f"{self.address}: calls ran out of time, and a ping is not answered yet"
+        so_far = self._accepted or "nothing has answered yet"
+        seconds = self._clock.seconds() - self._connected_at
+        return f"{self.address}, {seconds:.3g} s after connecting began: {so_far}"
 
     def set_weight(self, weight: int) -> None:
         """Set how much of the load it should get."""
@@ -463,9 +475,14 @@ class Subchannel:
         if of_use or lived >= self._owner.liveness.max_backoff:
             self._backoff.reset()
 
+    def accepted(self, what: str) -> None:
+        """An attempt to connect has come so far."""
+        self._accepted = what
+
     def unreachable(self, reason: str) -> None:
         """An attempt to connect failed; the socket tries again by itself."""
         self.is_refused = False
+        self._begun()
         self._change(_FAILED, self._explain(reason))
 
     def failed(self, reason: str) -> None:
@@ -503,6 +520,7 @@ class Subchannel:
             self._owner.changed(self, previous)
 
     def _begun(self) -> None:
+        self._accepted = ""
         self._connected_at = self._clock.seconds()
         self._messages_at_connect = self.messages
 
@@ -519,6 +537,7 @@ class Subchannel:
         self.is_refused = is_refused
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
+        self._accepted = ""
         self._keepalive.stop()
         self._probe.stop()
         self.accepts_batches = self._blocked = False

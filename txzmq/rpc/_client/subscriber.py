@@ -122,6 +122,8 @@ class Subscriber:
         self.endpoint = ""
         #: Whether the publisher is connected.
         self.is_connected = False
+        #: Why the last attempt to connect to it failed; empty if that is not known.
+        self.reason = ""
         self._reconnect = ResettableTimer(network.clock, self._connect_again)
         # How many streams there are of each bundle, by the bundle's topic.
         self._bundles: Counter[bytes] = Counter()
@@ -170,6 +172,7 @@ class Subscriber:
             self._join(topic, endpoint)
         elif self._transport is None or endpoint != self.endpoint:
             self.endpoint = endpoint
+            self.reason = ""
             self._connect()
         else:
             self._transport.subscribe(topic + SEPARATOR)
@@ -273,6 +276,7 @@ class Subscriber:
     def connected(self) -> None:
         """The publisher is connected, again perhaps."""
         self.is_connected = True
+        self.reason = ""
 
     def disconnected(self) -> None:
         """The connection was lost; libzmq makes it anew."""
@@ -284,6 +288,7 @@ class Subscriber:
         endpoint = escaped(self.endpoint)  # the server has told it
         _log.warn("{endpoint}: {reason}", endpoint=endpoint, reason=escaped(reason))
         self._disconnect()
+        self.reason = reason
         if not self._closed and not self._reconnect.is_running:
             self._reconnect.start(_RETRY)
 

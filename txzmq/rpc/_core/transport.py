@@ -83,6 +83,15 @@ class ClientHandler(Handler, Protocol):
         """
         ...
 
+    def accepted(self, what: str) -> None:
+        """The other side has accepted a connection; the handshake is to follow.
+
+        A network that does not know it need not call this.
+
+        :param what: so far the attempt has come, and what may be wrong if it comes no further.
+        """
+        ...
+
     def unreachable(self, reason: str) -> None:
         """An attempt to connect failed. Others follow."""
         ...

@@ -85,6 +85,8 @@ class _Config(NamedTuple):
 class _Datagrams(dns.DNSDatagramProtocol):
     """One query to one server."""
 
+    noisy = False  # or Twisted logs that it begins and ends
+
     def connectionRefused(self) -> None:
         waiting: dict[int, Any] = dict(self.liveMessages)
         self.liveMessages.clear()
@@ -96,6 +98,12 @@ class _Datagrams(dns.DNSDatagramProtocol):
         # Reactors on poll and epoll close the socket of a refused query, and do not report it.
         self.connectionRefused()
         super().stopProtocol()
+
+
+class _Connections(Factory):
+    """One query to one server, where the answer is long."""
+
+    noisy = False  # as above
 
 
 _build_datagrams: Any = _Datagrams  # Any: its __init__, Twisted's, is untyped
@@ -215,8 +223,7 @@ class SystemDns:
         build_endpoint: Any = TCP6ClientEndpoint if isIPv6Address(server[0]) else TCP4ClientEndpoint
         endpoint = build_endpoint(self._reactor, *server, timeout=seconds)
         build: Any = partial(_names.DNSProtocol, _NoController(), reactor=self._reactor)
-        factory: Any = Factory.forProtocol(build)
-        factory.noisy = False
+        factory: Any = _Connections.forProtocol(build)
         protocol = await endpoint.connect(factory)
         try:
             return await protocol.query([query], seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
+from txzmq import _check
 from txzmq.rpc._net.parsing import Use, parse_address
 from txzmq.rpc._net.reading import printable
 from txzmq.rpc._net.targets import is_dns, parse_dns_target
@@ -12,6 +13,8 @@ from txzmq.rpc._net.targets import is_dns, parse_dns_target
 __all__ = ["checked_target", "static_addresses"]
 
 _RIGHT: Final = Use.ENDPOINT.value
+#: The methods of a resolver, and what they are called with.
+_OF_A_RESOLVER: Final = {"start": ("clock", "listener"), "resolve_now": (), "close": ()}
 
 
 def checked_target(given: Any, parameter: str) -> Any:
@@ -26,9 +29,14 @@ def checked_target(given: Any, parameter: str) -> Any:
     if isinstance(given, str) and is_dns(given):
         parse_dns_target(given, parameter)
         return given
-    if not isinstance(given, type) and all(
-        callable(getattr(given, name, None)) for name in ("start", "resolve_now", "close")
-    ):
+    if all(callable(getattr(given, name, None)) for name in _OF_A_RESOLVER):
+        if isinstance(given, type):
+            raise _check.wrong_type(
+                parameter, given, "a resolver", f"; pass an instance, {given.__name__}(...)"
+            )
+        for name, parameters in _OF_A_RESOLVER.items():
+            method = getattr(given, name)
+            _check.function(f"{parameter}.{name}", method, parameters, awaited=False)
         return given
     return static_addresses(given, parameter)
 

@@ -12,12 +12,25 @@ from txzmq._reactor import Clock
 from txzmq.monitor import SocketEvent
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 
-__all__ = ["CLOSED_EARLY", "NO_HANDSHAKE", "Attempt", "handshake_failure", "is_mismatch", "refusal"]
+__all__ = [
+    "ACCEPTED",
+    "CLOSED_EARLY",
+    "NO_HANDSHAKE",
+    "Attempt",
+    "handshake_failure",
+    "is_mismatch",
+    "refusal",
+]
 
 #: What is said of a peer that closes the connection, or sends nothing, in place of a handshake.
 NO_HANDSHAKE: Final = (
     "something listens there that is no ZeroMQ socket (an HTTP server, for example), or one that "
     "does not take clients, as a publisher"
+)
+#: What is said of a peer that has accepted the connection, and not begun the handshake yet.
+ACCEPTED: Final = (
+    "it has accepted the connection, and has not spoken ZMTP yet: it may be no ZeroMQ socket (an "
+    "HTTP server, for example), or be stopped or busy"
 )
 CLOSED_EARLY: Final = f"the connection was closed before the handshake was done: {NO_HANDSHAKE}"
 #: libzmq's numbers, of zmq.h.

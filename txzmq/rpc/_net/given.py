@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import cast
 
 from txzmq import _check
@@ -38,17 +40,31 @@ def network_for(
             cast("Credentials | None", credentials),
         )
     if isinstance(factory, type) or not all(hasattr(factory, name) for name in _OF_A_NETWORK):
-        hint = "; it comes first" if isinstance(factory, str) else ""
+        hint = "; it comes first" if _is_second(factory) else ""
         _check.instance("factory", factory, ZmqFactory, "a ZmqFactory or a network", hint)
     if credentials is not None:
         raise ValueError("credentials are for the sockets of a ZmqFactory, not for another network")
     return cast("Network", factory)
 
 
+def _is_second(given: object) -> bool:
+    """Whether it is what comes behind the factory: an endpoint, or a service; one or several."""
+    each = cast("Sequence[object]", given) if isinstance(given, list | tuple) else [given]
+    return all(
+        isinstance(one, str) or hasattr(one, "__txzmq_service__") or hasattr(one, "resolve_now")
+        for one in each
+    )
+
+
 def check_observer(observer: object) -> None:
     """Check who is told of what happens.
 
-    :raises TypeError: if it is no :class:`Observer`.
+    :raises TypeError: if it is no :class:`Observer`, or has a method that cannot be called so.
     """
     if observer is not None:
         _check.instance("observer", observer, Observer, "an Observer or None")
+        for name, method in vars(Observer).items():
+            if inspect.isfunction(method):
+                _, *parameters = inspect.signature(method).parameters
+                own = getattr(observer, name)
+                _check.function(f"observer.{name}", own, parameters, awaited=False)

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 
 from twisted.logger import Logger
 
-from txzmq import _check
 from txzmq._escape import escaped
 from txzmq._reactor import Clock
 from txzmq.rpc._net.addresses import named_host, split_tcp
@@ -24,6 +23,7 @@ from txzmq.rpc.resolvers import (
     Resolver,
     ResolverListener,
     check_resolved,
+    unresolved,
 )
 
 __all__ = ["NamedAddresses", "check_numeric", "dns_target"]
@@ -116,12 +116,23 @@ class NamedAddresses:
         self._given = ()
         self._told = None
 
+    @property
+    def unresolved(self) -> list[str]:
+        """What there is no answer for yet, in words for an error."""
+        reasons = unresolved(self._resolver, told=bool(self._given))
+        for name in self._names.values():
+            if name.error is not None:
+                reasons.append(name.error.message)
+            elif name.waits:
+                reasons += unresolved(name.resolver, told=False)
+        return reasons
+
     # -- ResolverListener ----------------------------------------------------------------------
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
         """Begin to look up the names that are new, and forget those that are no more.
 
-        :raises TypeError: if these are no ``ResolvedAddress``, or ValueError for a value of one.
+        :raises TypeError: if these are no ``ResolvedAddress``.
         """
         check_resolved(addresses)
         before, self._names = self._names, {}
@@ -158,9 +169,8 @@ class NamedAddresses:
     def not_resolved(self, error: Unavailable) -> None:
         """The names of the hosts are not known themselves.
 
-        :raises TypeError: if *error* is none.
+        :raises TypeError: if *error* is none: the listener looks.
         """
-        _check.instance("error", error, Unavailable, "an Unavailable")
         self._listener.not_resolved(error)
 
     # -- names ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from enum import Enum
@@ -182,6 +183,10 @@ def _check_path(reading: Reading, path: str, use: Use, room: int) -> None:
         reading.refuse("a name must follow the @ of an abstract socket")
     if path.endswith("/"):
         reading.refuse("the path ends with a slash; the name of the socket is missing")
+    if not path.startswith(("/", "@")) and not _has_current_folder():
+        reading.refuse(
+            "its path is relative, and the current folder was removed; give an absolute path"
+        )
     size = len(path.encode())  # as pyzmq encodes it
     if size + room > _PATH_BYTES:
         behind = f", and {SUFFIX!r} behind it for the publisher of streams" if room else ""
@@ -189,6 +194,14 @@ def _check_path(reading: Reading, path: str, use: Use, room: int) -> None:
             f"the path is too long: it has {size} bytes{behind}, and the system's limit is "
             f"{_PATH_BYTES}"
         )
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 # -- multicast groups ---------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from pathlib import Path
 
-from txzmq._listening import CannotListen, no_folder
-from txzmq.rpc._net.addresses import ANY_IPC, ip_of, split_scheme, split_tcp
+from txzmq._listening import CannotListen, no_folder, no_interface
+from txzmq.rpc._net.addresses import ANY_IPC, WILDCARDS, ip_of, split_scheme, split_tcp
 
 __all__ = ["InsecureBindError", "check_endpoint"]
 
@@ -21,13 +22,15 @@ class InsecureBindError(ValueError):
     """
 
 
-def check_endpoint(address: str, *, listens: bool = True) -> None:
+def check_endpoint(address: str, *, listens: bool = True, foreign: bool = False) -> None:
     """Check that only this machine, or only this user, can reach *address*.
 
     Accepted are loopback TCP, inproc, and ipc below a folder that only this user can enter.
 
     :param listens: whether the server listens there, or connects to a proxy that does.
-    :raises CannotListenError: if it cannot listen there at all, as there is no such folder.
+    :param foreign: whether it is for a network that is not ZeroMQ's, which has hosts of its own.
+    :raises CannotListenError: if it cannot listen there at all, as there is no such folder or
+        interface: that it would be secure with an argument more is no help then.
     :raises InsecureBindError: for any other address; the message says why.
     """
     scheme, path = split_scheme(address)
@@ -35,6 +38,8 @@ def check_endpoint(address: str, *, listens: bool = True) -> None:
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise CannotListen(address, errno.ENOENT, no_folder(folder))
+    if listens and scheme == "tcp" and not foreign:
+        _check_interface(address)
     reason = _why_strangers_reach(address)
     if reason:
         what = "listen at" if listens else "connect to"
@@ -50,7 +55,7 @@ def _why_strangers_reach(address: str) -> str:
     if scheme == "inproc":
         return ""
     if scheme == "tcp":
-        host = (split_tcp(address) or ("", ""))[0].rpartition(";")[2].strip("[]")
+        host = _host(address)
         return "" if _is_loopback(host) else f"{host!r} is not a loopback address"
     if scheme == "ipc":
         if rest.startswith("@"):
@@ -59,6 +64,23 @@ def _why_strangers_reach(address: str) -> str:
             return ""
         return "no folder above the socket keeps other users out (chmod 700 one of them)"
     return f"nothing is known of who reaches {scheme}://"
+
+
+def _host(address: str) -> str:
+    """That of an address of tcp."""
+    return (split_tcp(address) or ("", ""))[0].rpartition(";")[2].strip("[]")
+
+
+def _check_interface(address: str) -> None:
+    """Refuse the name of a host, which libzmq does not look up for listening.
+
+    :raises CannotListenError: if the host is neither an IP address nor an interface.
+    """
+    host = _host(address)
+    if host in WILDCARDS or _is_loopback(host) or ip_of(host) is not None:
+        return
+    if host not in (name for _, name in socket.if_nameindex()):
+        raise CannotListen(address, errno.ENODEV, no_interface(host))
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,6 +36,7 @@ from txzmq.rpc._core.transport import (
 from txzmq.rpc._net.accepted import accepted
 from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc._net.failures import (
+    ACCEPTED,
     CLOSED_EARLY,
     NO_HANDSHAKE,
     Attempt,
@@ -322,6 +323,8 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
             self._reached = False
             self._lost = True
             self.scheduleRead()
+        elif name == "CONNECTED" and self.factory is not None:  # or it has connected to itself
+            self._handler.accepted(ACCEPTED)
         elif name == "DISCONNECTED":
             self._handler.failed(CLOSED_EARLY)
         elif name.startswith("HANDSHAKE_FAILED"):

@@ -125,10 +125,12 @@ def _served(
     interceptors: Sequence[ServerInterceptor],
 ) -> ServedMethod:
     name = f"{type(service).__qualname__}.{method.name}"
-    handler = getattr(service, method.name, None)
+    missing = object()
+    handler = getattr(service, method.name, missing)
     if not callable(handler):
+        what = "" if handler is missing else f" but {_check.shown(handler)}"
         near = _check.near(method.name, (name for name in dir(service) if name[0] != "_"))
-        raise TypeError(f"services: {name} is no method, and {method.path} needs one{near}")
+        raise TypeError(f"services: {name} is no method{what}, and {method.path} needs one{near}")
     if not _check.takes(handler, 2):
         raise TypeError(
             f"services: {name} must take a request and a context, and takes "

@@ -51,6 +51,18 @@ _PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
 #: Characters of an exception's text where its traceback is left out; requests may be in it.
 _MOST_TEXT: Final = 500
+#: What Python, Twisted and txzmq say of a handler that uses asyncio as if it ran in its loop.
+_OF_ASYNCIO: Final = (
+    "no running event loop",
+    "await wasn't used with future",
+    "should be used inside a task",
+    "Task got bad yield",
+    "a handler can await Deferreds",
+)
+_ASYNCIO_HINT: Final = (
+    "; to await what is asyncio's, install Twisted's asyncio reactor, and await "
+    "Deferred.fromFuture(asyncio.ensure_future(...)); in a Task, await deferred.asFuture(loop)"
+)
 #: Required fields that are named where a message lacks them.
 _MOST_FIELDS: Final = 5
 
@@ -220,13 +232,14 @@ class HandlerLog:
             )
             return
         _log.failure(
-            "{method} failed for {peer}{more}{missed}",
+            "{method} failed for {peer}{more}{missed}{hint}",
             _escaped_failure(failure),
             method=context.method,
             peer=peer,
             more=more,
             identifier=identifier,
             missed=budget.missed("tracebacks"),
+            hint=_hint_of(_value(failure)),
         )
 
     def _log_wrong(self, error: WrongResult, context: Context) -> None:
@@ -354,6 +367,14 @@ def _text_of(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
         return type(error).__name__
+
+
+def _hint_of(error: BaseException) -> str:
+    """What to do where asyncio and Twisted have met in a handler, whose own words do not say it."""
+    if not isinstance(error, (RuntimeError, TypeError)):
+        return ""
+    text = _text_of(error)
+    return _ASYNCIO_HINT if any(words in text for words in _OF_ASYNCIO) else ""
 
 
 def _shortened(text: str) -> str:
