@@ -22,7 +22,7 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "balancing client context errors interceptors limits liveness metadata method records "
+        "authorization balancing client context errors interceptors limits liveness metadata method records "
         "resolvers service_config socket_options status streams watching"
     ).split()
 }
@@ -31,6 +31,7 @@ GROUND = {
     "txzmq._check",
     "txzmq._escape",
     "txzmq._guard",
+    "txzmq._identity",
     "txzmq._ids",
     "txzmq._lazy_exports",
     "txzmq._ordered_set",
