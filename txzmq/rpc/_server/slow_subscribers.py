@@ -13,7 +13,6 @@ from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SubscriberConnection
 from txzmq.rpc.limits import ServerLimits
-from txzmq.rpc.watching import Count
 
 __all__ = ["SlowSubscribers"]
 
@@ -135,7 +134,7 @@ class SlowSubscribers:
             subscriber.count(self._published, taken, most)
             if subscriber.is_too_slow(self._limit, now):
                 del self._subscribers[connection]
-                self._count(Count.SLOW_SUBSCRIBER)
+                self._count("connection that does not read shared streams")
                 connection.end()
                 continue
             is_one_over = is_one_over or subscriber.over_since is not None
