@@ -15,6 +15,8 @@ from txzmq._client_keys import ClientKeys
 from txzmq._escape import escaped
 from txzmq._identity import Identity
 from txzmq._ordered_set import OrderedSet
+from txzmq._rate_limit import RateLimit
+from txzmq._reactor import monotonic
 from txzmq.connection import Factory, ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
 __all__ = ["ADDRESS", "Authenticator", "Domain"]
@@ -45,10 +47,6 @@ class Domain(Protocol):
         """Seconds that a function may take to decide."""
         ...
 
-    def denied(self, public_key: str, address: str, why: str) -> None:
-        """A client was refused."""
-        ...
-
 
 class Authenticator(ZmqConnection):
     """Answers libzmq's questions whether a client may connect; one for a context.
@@ -76,6 +74,8 @@ class Authenticator(ZmqConnection):
                 "authenticator of zmq.auth: there can be one only, and credentials need their own"
             ) from None
         factory.connections.discard(self)  # it goes last
+        clock = monotonic(factory.reactor)
+        self._strangers, self._failures = RateLimit(clock), RateLimit(clock)
 
     def domain_of(self, domain: Domain) -> bytes:
         """The name by which libzmq asks for a server's credentials."""
@@ -122,16 +122,28 @@ class Authenticator(ZmqConnection):
                 self._answer(way, request_id, b"200", "OK", key)
                 return
             if isinstance(result, Failure):
-                _log.failure(
-                    "whether a client may connect could not be decided, so it may not", result
-                )
                 self._answer(way, request_id, b"500", "the server cannot decide")
-                domain.denied(key, place, "whether it may connect could not be decided")
+                self._say(self._failures, "that could not be decided", key, place, result)
                 return
             self._answer(way, request_id, b"400", "unknown key")
-            domain.denied(key, place, "unknown key")
+            self._say(self._strangers, "the key is unknown", key, place)
 
         asked.addBoth(decided)
+
+    def _say(
+        self, limit: RateLimit, why: str, key: str, place: str, failure: Failure | None = None
+    ) -> None:
+        """Log that a client was refused, unless there are too many such lines."""
+        if not limit.take():
+            limit.suppress()
+            return
+        text = "refused a client from {place}: {why} ({key}){more}"
+        left_out = limit.take_suppressed()
+        more = f"; {left_out} more were refused since the last line" if left_out else ""
+        if failure is None:
+            _log.warn(text, place=place, why=why, key=key, more=more)
+        else:
+            _log.failure(text, failure, place=place, why=why, key=key, more=more)
 
     def _answer(
         self, way: list[bytes], request_id: bytes, code: bytes, text: str, user: str = ""

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import zmq
-from twisted.logger import Logger
 from zmq.utils import z85
 
 from txzmq import _certificates, _check
@@ -43,7 +42,6 @@ __all__ = [
     "KeyRule",
 ]
 
-_log = Logger()
 _SECRET_SUFFIX: Final = ".key_secret"  # noqa: S105 - of the names of files
 _PUBLIC_SUFFIX: Final = ".key"
 
@@ -218,15 +216,6 @@ class CurveServerCredentials(Credentials):
                 "this libzmq has no ZMQ_ZAP_ENFORCE_DOMAIN, without which a server cannot be sure "
                 "that strangers stay out; pyzmq's wheels have it"
             )
-
-    def denied(self, public_key: str, address: str, why: str) -> None:
-        """A client was refused: say so in the log."""
-        _log.warn(
-            "refused a client from {address}: {why} ({key})",
-            address=address,
-            why=why,
-            key=public_key,
-        )
 
 
 class CurveClientCredentials(Credentials):

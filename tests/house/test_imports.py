@@ -22,8 +22,8 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authorization balancing client context errors interceptors limits liveness metadata method records "
-        "resolvers service_config socket_options status streams watching"
+        "authorization balancing client context errors interceptors limits liveness metadata method "
+        "records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.
@@ -35,6 +35,7 @@ GROUND = {
     "txzmq._ids",
     "txzmq._lazy_exports",
     "txzmq._ordered_set",
+    "txzmq._rate_limit",
     "txzmq._reactor",
     "txzmq._send_result",
     "txzmq._timer",

@@ -8,6 +8,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from txzmq._escape import escaped
+from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc.watching import (
@@ -22,10 +23,6 @@ from txzmq.rpc.watching import (
 __all__ = ["Notifier"]
 
 _log = Logger()
-#: How many lines about one subject may be logged at once.
-_BURST: Final = 4
-#: Seconds until one more line about it may be logged.
-_PAUSE: Final = 30.0
 #: The counts that are also logged, since somebody should look into them.
 _NOTEWORTHY: Final = frozenset(
     {
@@ -43,54 +40,13 @@ _NOTEWORTHY: Final = frozenset(
 )
 
 
-class _RateLimit:
-    """A token bucket for the log lines about one subject: some at once, then few."""
-
-    __slots__ = ("_at", "_clock", "_suppressed", "_tokens")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._tokens = float(_BURST)
-        # When the tokens were counted last.
-        self._at = clock.seconds()
-        # How many lines were suppressed since the last that was logged.
-        self._suppressed = 0
-
-    def take(self) -> bool:
-        """Take a token for one line.
-
-        :return: whether there was one.
-        """
-        now = self._clock.seconds()
-        self._tokens = min(_BURST, self._tokens + (now - self._at) / _PAUSE)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-    def suppress(self) -> None:
-        """Count a line that is not logged, or not yet."""
-        self._suppressed += 1
-
-    def take_suppressed(self) -> int:
-        """How many lines were suppressed; they are counted from 0 again."""
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
-
-    @property
-    def wait(self) -> float:
-        """Seconds until there is a token; a millisecond more makes up for rounding."""
-        return (1 - self._tokens) * _PAUSE + 0.001
-
-
 class _EndpointLog:
     """Logs the changes of one endpoint. The last line always has its present state."""
 
     __slots__ = ("_last", "_limit", "_timer")
 
     def __init__(self, clock: Clock) -> None:
-        self._limit = _RateLimit(clock)
+        self._limit = RateLimit(clock)
         self._last: EndpointChange | None = None
         self._timer = ResettableTimer(clock, self._catch_up)
 
@@ -138,7 +94,7 @@ class Notifier:
         # By the address of the endpoint.
         self._logs: dict[str, _EndpointLog] = {}
         # By the name of the count.
-        self._limits: dict[str, _RateLimit] = {}
+        self._limits: dict[str, RateLimit] = {}
 
     def start(self, source: Watched) -> None:
         """Tell that the channel or server is made, and of its changes from now on."""
@@ -209,7 +165,7 @@ class Notifier:
         """Log a line about a subject, unless there were too many."""
         limit = self._limits.get(subject)
         if limit is None:
-            limit = self._limits[subject] = _RateLimit(self._clock)
+            limit = self._limits[subject] = RateLimit(self._clock)
         if not limit.take():
             limit.suppress()
             return

@@ -11,7 +11,6 @@ from txzmq._identity import Identity
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.errors import Code, RpcError
-from txzmq.rpc.watching import Count
 
 __all__ = ["Access", "Caller"]
 
@@ -57,7 +56,7 @@ class Access:
         """
         identity = caller.identity
         if identity is None and caller.authenticates:
-            self._count(Count.UNAUTHENTICATED)
+            self._count("request of somebody unknown")
             return _NOBODY
         authorize = self._authorize
         if authorize is None or head.path.startswith(_OWN):
@@ -65,7 +64,7 @@ class Access:
         try:
             allowed = authorize(identity, head.path, head.metadata)
         except RpcError as error:
-            self._count(Count.DENIED)
+            self._count("request denied")
             return ResponseHead(error.code, error.message)
         except Exception:  # noqa: BLE001 - whatever a user's function raises denies
             _log.failure(
@@ -74,7 +73,7 @@ class Access:
             allowed = False
         if allowed is True:
             return None
-        self._count(Count.DENIED)
+        self._count("request denied")
         if identity is None:
             return ResponseHead(
                 Code.UNAUTHENTICATED, f"{head.path} is not for everybody; the call was not executed"
