@@ -351,11 +351,10 @@ def test_what_is_no_target_at_all(target: Any) -> None:
 
 
 def test_a_class_of_resolvers_is_none() -> None:
-    with pytest.raises(
-        TypeError, match=r"^target must be a resolver, .*an instance, StaticResolver"
-    ):
+    told = r"^target must be a resolver, not the class .*pass an instance, StaticResolver"
+    with pytest.raises(TypeError, match=told):
         resolver_for(untyped(StaticResolver))
-    with pytest.raises(TypeError, match="^addresses must be an address, several of them, or"):
+    with pytest.raises(TypeError, match=r"^addresses must be an address, several of them, or"):
         StaticResolver(untyped(StaticResolver))
 
 
