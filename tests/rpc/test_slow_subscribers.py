@@ -101,6 +101,40 @@ def test_who_takes_an_eighth_of_the_limit_in_two_seconds_may_go_on(
     assert slow.was_ended is is_ended
 
 
+def test_who_takes_less_than_is_published_is_ended_at_last() -> None:
+    table = Table()
+    slow = table.connection(b"a")
+    for _ in range(20):
+        table.publish(b"a", 4)
+        slow.takes(2_000)
+        table.clock.advance(1.0)
+    assert slow.was_ended
+
+
+def test_who_catches_up_slowly_may_go_on() -> None:
+    table = Table()
+    slow = table.connection(b"a")
+    table.publish(b"a", 40)
+    for _ in range(40):
+        table.publish(b"a", 1)
+        slow.takes(2_000)
+        table.clock.advance(1.0)
+        assert not slow.was_ended
+    assert table.clock.getDelayedCalls() == []
+
+
+def test_nobody_is_ended_because_the_server_stood_still() -> None:
+    table = Table()
+    reader = table.connection(b"a")
+    table.publish(b"a", 20)
+    table.clock.advance(60.0)  # the process was stopped, and libzmq's thread with it
+    assert not reader.was_ended
+    table.clock.advance(1.0)
+    assert not reader.was_ended
+    table.clock.advance(1.0)
+    assert reader.was_ended  # it has had its two seconds now
+
+
 def test_who_has_caught_up_begins_anew() -> None:
     table = Table()
     slow = table.connection(b"a")

@@ -82,6 +82,7 @@ class Server:
         :raises ValueError: if two of them implement one service.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
+        :raises zmq.ZMQError: if the factory was shut down.
         """
         self._network = network_for(factory, socket_options)
         # Whether addresses may have other schemes, and no ports.

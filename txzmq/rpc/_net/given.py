@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from txzmq import _check
+from txzmq._arguments import require_open
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.zmq_network import ZmqNetwork
@@ -24,10 +25,12 @@ def network_for(factory: object, socket_options: object) -> Network:
 
     :param factory: what the user gave: a factory, or a network.
     :raises TypeError: if it is neither, or the options are none.
+    :raises zmq.ZMQError: if the factory was shut down.
     """
     if socket_options is not None:
         _check.instance("socket_options", socket_options, SocketOptions, "a SocketOptions or None")
     if isinstance(factory, ZmqFactory):
+        require_open(factory.closed)
         return ZmqNetwork(factory, cast("SocketOptions | None", socket_options))
     if isinstance(factory, type) or not all(hasattr(factory, name) for name in _OF_A_NETWORK):
         hint = "; it comes first" if _is_second(factory) else ""

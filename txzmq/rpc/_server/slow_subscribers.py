@@ -6,6 +6,7 @@ been published under the topics of a connection is compared with what its host h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -16,7 +17,8 @@ from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["SlowSubscribers"]
 
-#: Seconds in which a connection over the limit has to take an eighth of the limit.
+#: Seconds in which a connection over the limit has to take an eighth of the limit, and to have less
+#: waiting for it than before.
 _PATIENCE: Final = 2.0
 _EIGHTH: Final = 8
 
@@ -29,9 +31,11 @@ class _Subscriber:
     :ivar taken: bytes that its host has taken.
     :ivar over_since: since when it is over the limit; None if it is not.
     :ivar taken_before: what its host had taken then.
+    :ivar waiting_before: what waited for it then; infinite in its first two seconds over the limit,
+        since more than that may be published at once.
     """
 
-    __slots__ = ("counted", "over_since", "taken", "taken_before", "waiting")
+    __slots__ = ("counted", "over_since", "taken", "taken_before", "waiting", "waiting_before")
 
     def __init__(self, taken: int) -> None:
         self.counted: dict[bytes, int] = {}
@@ -39,6 +43,7 @@ class _Subscriber:
         self.taken = taken
         self.over_since: float | None = None
         self.taken_before = 0
+        self.waiting_before = math.inf
 
     def count(self, published: dict[bytes, int], taken: int, most: int) -> None:
         """Count what has been published for it, and what it has taken since.
@@ -51,17 +56,22 @@ class _Subscriber:
         self.waiting = min(max(0, self.waiting - (taken - self.taken)), most)
         self.taken = taken
 
-    def is_too_slow(self, limit: int, now: float) -> bool:
-        """Whether it has been over the limit for a while, and has taken hardly anything."""
+    def is_too_slow(self, limit: int, now: float, *, stood_still: bool) -> bool:
+        """Whether it has been over the limit for a while, and does not catch up.
+
+        :param stood_still: whether nobody has looked for so long that the process may have been
+            stopped, in which nobody could take anything: it gets its time once more.
+        """
         if self.waiting <= limit:
             self.over_since = None
             return False
-        if self.over_since is None or now - self.over_since >= _PATIENCE:
-            is_first = self.over_since is None
-            taken = self.taken - self.taken_before
-            self.over_since, self.taken_before = now, self.taken
-            return not is_first and taken < limit // _EIGHTH
-        return False
+        if self.over_since is not None and not stood_still and now - self.over_since < _PATIENCE:
+            return False
+        is_first = self.over_since is None or stood_still
+        taken, waited = self.taken - self.taken_before, self.waiting_before
+        self.over_since, self.taken_before = now, self.taken
+        self.waiting_before = math.inf if is_first else self.waiting
+        return not is_first and (taken < limit // _EIGHTH or self.waiting >= waited)
 
 
 class SlowSubscribers:
@@ -80,6 +90,7 @@ class SlowSubscribers:
         # Bytes by topic, of those that they have subscribed to; and since they were looked at.
         self._published: dict[bytes, int] = {}
         self._since = 0
+        self._looked = clock.seconds()
         # The largest message, and how many libzmq keeps for one connection.
         self._largest = 0
         self._most_messages = 0
@@ -122,6 +133,8 @@ class SlowSubscribers:
 
     def _look(self) -> None:
         now = self._clock.seconds()
+        stood_still = now - self._looked > _PATIENCE
+        self._looked = now
         self._since = 0
         most = self._largest * self._most_messages
         topics: set[bytes] = set()
@@ -132,7 +145,7 @@ class SlowSubscribers:
                 del self._subscribers[connection]
                 continue
             subscriber.count(self._published, taken, most)
-            if subscriber.is_too_slow(self._limit, now):
+            if subscriber.is_too_slow(self._limit, now, stood_still=stood_still):
                 del self._subscribers[connection]
                 self._count("connection that does not read shared streams")
                 connection.end()
