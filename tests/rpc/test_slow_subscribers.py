@@ -198,7 +198,8 @@ def test_nothing_is_kept_of_who_has_gone_and_of_old_topics() -> None:
     gone.bytes_taken = None
     table.table.remove(left, b"b")
     table.publish(b"b", 5)
-    assert len(table.table) == 0
+    assert len(table.table) == 0  # they were looked at
+    table.clock.advance(1.0)
     assert leftovers(table.table) == []
     over = table.connection(b"a")
     table.publish(b"a", 20)
@@ -206,6 +207,36 @@ def test_nothing_is_kept_of_who_has_gone_and_of_old_topics() -> None:
     assert table.clock.getDelayedCalls() == []
     assert leftovers(table.table) == []
     assert not over.was_ended
+
+
+def test_who_has_gone_is_forgotten_also_where_nothing_is_published() -> None:
+    table = Table()
+    for _ in range(100):
+        connection = table.connection(b"a", b"b")
+        connection.bytes_taken = None
+        table.table.somebody_has_gone()
+        assert len(table.clock.getDelayedCalls()) == 1
+    table.clock.advance(1.0)
+    assert leftovers(table.table) == []
+    assert table.clock.getDelayedCalls() == []
+
+
+def test_who_has_unsubscribed_is_forgotten_when_nothing_waits_for_it_any_more() -> None:
+    table = Table()
+    slow, good = table.connection(b"a"), table.connection(b"a")
+    table.publish(b"a", 5, good)
+    table.table.remove(good, b"a")
+    table.table.remove(slow, b"a")
+    table.clock.advance(1.0)
+    assert len(table.table) == 1
+    for _ in range(3):
+        slow.takes(1_000)
+        table.clock.advance(1.0)
+        assert len(table.table) == 1
+    slow.takes(2_000)
+    table.clock.advance(1.0)
+    assert leftovers(table.table) == []
+    assert table.clock.getDelayedCalls() == []
 
 
 # -- and over real sockets -----------------------------------------------------------------------

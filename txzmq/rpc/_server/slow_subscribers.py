@@ -77,8 +77,9 @@ class _Subscriber:
 class SlowSubscribers:
     """The connections that have subscribed to shared streams, and what waits for each.
 
-    They are looked at when an eighth of the limit has been published, and each second while one is
-    over the limit.
+    They are looked at when an eighth of the limit has been published; a second after one has gone
+    or has unsubscribed; and each second while one is over the limit, or has unsubscribed from all
+    and something waits for it.
     """
 
     def __init__(self, clock: Clock, limits: ServerLimits, count: Callable[[str], None]) -> None:
@@ -119,6 +120,16 @@ class SlowSubscribers:
         subscriber = self._subscribers.get(connection)
         if subscriber is not None and topic in subscriber.counted:
             subscriber.waiting += self._published[topic] - subscriber.counted.pop(topic)
+            self._look_soon()
+
+    def somebody_has_gone(self) -> None:
+        """A connection has ended; it is not told which."""
+        if self._subscribers:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        if not self._timer.is_running:
+            self._timer.start(1.0)
 
     def published(self, topic: bytes, size: int) -> None:
         """So many bytes were published under the topic of a shared stream."""
@@ -138,7 +149,7 @@ class SlowSubscribers:
         self._since = 0
         most = self._largest * self._most_messages
         topics: set[bytes] = set()
-        is_one_over = False
+        looks_again = False
         for connection, subscriber in list(self._subscribers.items()):
             taken = connection.taken()
             if taken is None:
@@ -150,13 +161,16 @@ class SlowSubscribers:
                 self._count("connection that does not read shared streams")
                 connection.end()
                 continue
-            is_one_over = is_one_over or subscriber.over_since is not None
             topics.update(subscriber.counted)
-            if not subscriber.counted and not subscriber.waiting:
+            if subscriber.counted:
+                looks_again = looks_again or subscriber.over_since is not None
+            elif subscriber.waiting:
+                looks_again = True
+            else:
                 del self._subscribers[connection]
         for topic in self._published.keys() - topics:
             del self._published[topic]
-        if is_one_over:
+        if looks_again:
             self._timer.start(1.0)
         else:
             self._timer.stop()
