@@ -127,7 +127,19 @@ def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
 
 
-@pytest.mark.parametrize("wrong", [text("secret"), ListValue(), None, 3])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        text("secret"),
+        ListValue(),
+        None,
+        3,
+        "secret",
+        b"secret",
+        bytearray(b"secret"),
+        {"secret": text("x")},
+    ],
+)
 def test_what_gives_no_requests_is_not_shown(make: Worlds, wrong: Any) -> None:
     world = make()
     with pytest.raises(TypeError) as caught:
