@@ -157,7 +157,7 @@ class Server:
             the message says why. (It is a ``zmq.ZMQError``, too.)
         :raises RuntimeError: after :meth:`stop`, or if libzmq cannot multicast.
         """
-        self._guard.check()
+        self._guard.check_server()
         _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
@@ -245,7 +245,7 @@ class Server:
         :raises InsecureBindError: if strangers can reach *address*.
         :raises RuntimeError: after :meth:`stop`.
         """
-        self._guard.check()
+        self._guard.check_server()
         _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
