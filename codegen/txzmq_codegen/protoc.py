@@ -203,10 +203,13 @@ class _Protoc:
         return done.returncode, [self._without_folder(line) for line in lines]
 
     def _without_folder(self, line: str) -> str:
-        """*line* with the name under which a file is imported, where protoc prints its path."""
+        """*line* with the name that the user knows, where protoc prints our link to a file."""
         for folder in self._path:
             if line.startswith(f"{folder}/"):
                 return line[len(folder) + 1 :]
+        for link, path in zip(self._sets, self._sources.sets, strict=True):
+            if line == f"{link}: Unable to parse.":
+                return f"protoc cannot read the options in {path}"
         return line
 
 

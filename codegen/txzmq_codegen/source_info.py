@@ -6,7 +6,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from txzmq_codegen.problems import Position
 
-__all__ = ["position"]
+__all__ = ["as_text", "position"]
 
 
 def position(file: FileDescriptorProto, path: tuple[int, ...]) -> Position:
@@ -21,3 +21,9 @@ def position(file: FileDescriptorProto, path: tuple[int, ...]) -> Position:
         if found[0] < len(there) and there == path[: len(there)]:
             found = len(there), Position.at(file.name, location.span)
     return found[1]
+
+
+def as_text(comment: str | bytes) -> str:
+    """*comment* of a descriptor; what is not UTF-8 is read as Latin-1, as in files."""
+    # Bytes are protobuf's way to give a string that is not UTF-8.
+    return comment.decode("latin-1") if isinstance(comment, bytes) else comment
