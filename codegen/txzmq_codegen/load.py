@@ -19,7 +19,7 @@ from txzmq_codegen import names, options
 from txzmq_codegen.layout import Layout, collisions, is_importable
 from txzmq_codegen.model import File, Message, Method, Service
 from txzmq_codegen.problems import Position, Problem, Problems
-from txzmq_codegen.source_info import as_text
+from txzmq_codegen.source_info import as_text, locations
 
 __all__ = ["load"]
 
@@ -97,7 +97,7 @@ class _Source:
         self._file = proto.name
         self._places = {
             tuple(path): location
-            for location in proto.source_code_info.location
+            for location in locations(proto)
             if (path := location.path) and path[0] == _SERVICE
         }
 

@@ -28,7 +28,7 @@ from txzmq_codegen.batches import with_imports
 from txzmq_codegen.casts import CASTS, is_genuine
 from txzmq_codegen.layout import Layout, protoc_module
 from txzmq_codegen.names import KEYWORDS
-from txzmq_codegen.source_info import as_text
+from txzmq_codegen.source_info import as_text, locations
 from txzmq_codegen.wire import selected
 
 __all__ = ["LEFT_OUT_VALUES", "METHODS", "StubInput", "plain", "restored"]
@@ -143,7 +143,7 @@ class StubInput:
         for message in file.message_type:
             self._rewrite(message, prefix)
         if comments:
-            for location in original.source_code_info.location:
+            for location in locations(original):
                 if (
                     location.leading_comments
                     or location.trailing_comments
