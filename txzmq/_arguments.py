@@ -13,6 +13,7 @@ __all__ = [
     "endpoint_address",
     "refused_address",
     "refused_option",
+    "require_open",
     "socket_option",
     "wrong_type",
 ]
@@ -24,6 +25,15 @@ _ADDRESSES = "tcp://host:port, ipc:///path, inproc://name"
 def wrong_type(name: str, expected: str, value: Any) -> TypeError:
     """An argument has another type."""
     return TypeError(f"{name} must be {expected}, not {type(value).__name__}")
+
+
+def require_open(closed: bool) -> None:
+    """Raise if a factory was shut down.
+
+    :raises zmq.ZMQError: with ETERM.
+    """
+    if closed:
+        raise zmq.ZMQError(zmq.ETERM, "the ZmqFactory was shut down; make a new one")
 
 
 def callable_or_raise(name: str, value: Any) -> None:

@@ -106,8 +106,16 @@ class Guard:
         """
         self.check_anew()
         if self.has_reactor and self.thread is None:
-            _warn_of_asyncio()
-            _tell_at_exit()
+            # Of who calls the method of a client.
+            _warn_of_asyncio(stacklevel=6)
+            _tell_at_exit("calls were made")
+
+    def check_server(self) -> None:
+        """As :meth:`check_call`, for a server that begins to take calls."""
+        self.check_anew()
+        if self.has_reactor and self.thread is None:
+            _warn_of_asyncio(stacklevel=4)
+            _tell_at_exit("a server was to answer")
 
     def report_wrong_thread(self, failed: Callable[..., object], *args: object) -> bool:
         """Report that a user's Deferred was fired outside of the reactor's thread.
@@ -151,7 +159,7 @@ class Guard:
         return self.thread in (None, me) or not _is_alive(self.thread)
 
 
-def _warn_of_asyncio() -> None:
+def _warn_of_asyncio(*, stacklevel: int) -> None:
     """Warn where asyncio's loop runs in this thread, and no reactor on it."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
@@ -171,20 +179,20 @@ def _warn_of_asyncio() -> None:
         "reactor.startRunning(installSignalHandlers=False), and await "
         "deferred.asFuture(asyncio.get_running_loop())",
         RuntimeWarning,
-        stacklevel=6,  # of who calls the method of a client
+        stacklevel=stacklevel,
     )
 
 
 @cache
-def _tell_at_exit() -> None:
-    """Have it said when the process ends that a call was made, and no reactor has run."""
-    atexit.register(_warn_of_no_reactor)
+def _tell_at_exit(what: str) -> None:
+    """Have it said when the process ends that something was done, and no reactor has run."""
+    atexit.register(_warn_of_no_reactor, what)
 
 
-def _warn_of_no_reactor() -> None:
+def _warn_of_no_reactor(what: str) -> None:
     if _last_reactors_thread() is None:
         warnings.warn(
-            "calls were made, and the reactor never ran: nothing was sent. Run it, by "
+            f"{what}, and the reactor never ran: nothing was sent. Run it, by "
             "reactor.run() or twisted.internet.task.react(main)",
             RuntimeWarning,
             stacklevel=1,

@@ -20,7 +20,13 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
-from txzmq.rpc.client import StreamInput, check_method, check_request, check_timeout
+from txzmq.rpc.client import (
+    StreamInput,
+    check_method,
+    check_request,
+    check_timeout,
+    gives_messages,
+)
 from txzmq.rpc.errors import RpcError, TrailingMetadata, Unimplemented
 from txzmq.rpc.interceptors import UnaryResult
 from txzmq.rpc.limits import STREAM_WINDOW
@@ -143,7 +149,7 @@ class FakeCaller:
         """Answer with a stream."""
         call = self._record(method, request, timeout, metadata, wait_for_ready)
         call.requests.append(_copy(request))
-        return _FakeResponseStream(self._answer(method), _copy(request))
+        return _FakeResponseStream(method, self._answer(method), _copy(request))
 
     def stream_unary(
         self,
@@ -172,7 +178,7 @@ class FakeCaller:
         """Answer with a stream; an answer that is no function reads no request."""
         call = self._record(method, requests, timeout, metadata, wait_for_ready)
         stream = _FakeRequestStream(requests, call.requests)
-        return _FakeResponseStream(self._answer(method), stream)
+        return _FakeResponseStream(method, self._answer(method), stream)
 
     def _record(
         self,
@@ -197,12 +203,17 @@ class FakeCaller:
         self.recorded.append(call)
         return call
 
-    # Any: the types of answers are checked where the generated constructor is called.
+    # Any: type checkers check answers where the generated constructor is called.
     def _answer(self, method: Method[Any, Any]) -> Any:
-        answer = self._answers.get(method.name)
+        answer: Any = self._answers.get(method.name)
         if answer is None:
             return Unimplemented(f"{method.path} has no answer in this fake client")
-        return answer
+        if isinstance(answer, type):
+            hint = f"; pass an instance, {answer.__name__}(...)"
+            raise _wrong_answer(method, answer, ", an exception or a function", hint)
+        if not (callable(answer) or isinstance(answer, (Exception, Deferred))):
+            _check_answer(method, answer, ", an exception or a function")
+        return answer  # pyright: ignore[reportUnknownVariableType]  # a user's
 
 
 def _copy(message: T) -> T:
@@ -214,10 +225,38 @@ def _copy(message: T) -> T:
     return copied
 
 
+def _wrong_answer(
+    method: Method[Any, Any], given: object, others: str = "", hint: str = ""
+) -> TypeError:
+    due = method.response_type.__name__
+    if method.kind.response_streaming:
+        due = f"an iterable of {due}"
+    came = f"{_check.shown(given)}{hint}"
+    return TypeError(f"the answer of {method.name} must be {due}{others}, not {came}")
+
+
+def _check_answer(method: Method[Any, Any], given: object, others: str = "") -> None:
+    """Check a response, or what is to give responses, as a server does.
+
+    :raises TypeError: if the method returns something else.
+    """
+    if method.kind.response_streaming:
+        if not gives_messages(given):
+            raise _wrong_answer(method, given, others)
+    elif not isinstance(given, method.response_type):
+        raise _wrong_answer(method, given, others)
+
+
+def _checked_response(given: object, method: Method[Any, Any]) -> object:
+    _check_answer(method, given)
+    return given
+
+
 # Any: the types of answers are checked elsewhere, see FakeCaller._answer.
 def _one(method: Method[Any, Any], answer: Any, request: object) -> Deferred[Any]:
     """The response of an answer; the Deferred fails with what the answer raises."""
-    return _result(answer, request).addErrback(_of_call, method)
+    response = _result(answer, request)
+    return response.addCallback(_checked_response, method).addErrback(_of_call, method)
 
 
 def _of_call(failure: Failure, method: Method[Any, Any]) -> Failure:
@@ -245,16 +284,22 @@ def _result(answer: Any, request: object) -> Deferred[Any]:
     return succeed(_copy(result))
 
 
-async def _many(answer: Any, request: object) -> AsyncIterator[Any]:
+async def _many(method: Method[Any, Any], answer: Any, request: object) -> AsyncIterator[Any]:
     """The items of an answer with a stream."""
     items: Any = answer(request) if callable(answer) else answer
     if isinstance(items, Exception):
         raise items
-    if isinstance(items, Deferred):
+    if isinstance(items, Coroutine):
+        items = await cast("Coroutine[Deferred[Any], Any, Any]", items)
+    elif isinstance(items, Deferred):
         items = await cast("Deferred[Any]", items)  # type: ignore[redundant-cast]  # not to pyright
+    _check_answer(method, items)
     async for item in _items(items):
         if isinstance(item, Deferred):
             item = await cast("Deferred[Any]", item)  # type: ignore[redundant-cast]  # not to pyright
+        if not isinstance(item, method.response_type):
+            due, came = method.response_type.__name__, _check.shown(item)
+            raise TypeError(f"an item of the answer of {method.name} must be {due}, not {came}")
         yield _copy(item)
 
 
@@ -292,8 +337,8 @@ class _FakeResponseStream(ResponseStream[R]):
     __slots__ = ("_ahead", "_end", "_ended", "_items", "_news", "_opened", "_reading")
 
     # Any: the types of answers are checked elsewhere, see FakeCaller._answer.
-    def __init__(self, answer: Any, request: object) -> None:
-        self._items: AsyncIterator[R] = _many(answer, request)
+    def __init__(self, method: Method[Any, R], answer: Any, request: object) -> None:
+        self._items: AsyncIterator[R] = _many(method, answer, request)
         # What was read ahead, and who waits for it.
         self._ahead: deque[R] = deque()
         self._news: Deferred[None] | None = None

@@ -23,6 +23,7 @@ from txzmq._arguments import (
     endpoint_address,
     refused_address,
     refused_option,
+    require_open,
     socket_option,
     wrong_type,
 )
@@ -318,8 +319,7 @@ class ZmqConnection:
         # Whether it listens by inproc.
         self._isInproc = False
 
-        if factory.closed:
-            raise zmq.ZMQError(zmq.ETERM)
+        require_open(factory.closed)
         self._retryTimer = ResettableTimer(factory.reactor, self._retry)
         # The context makes it, so that its destroy() knows the socket.
         try:

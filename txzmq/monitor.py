@@ -95,6 +95,7 @@ class ZmqMonitor(ZmqConnection):
         super().__init__(factory)
         try:
             monitor(socket, address, events)
+            watched.scheduleRead()  # it may have consumed the signal of a message
             self.addEndpoints([ZmqEndpoint(ZmqEndpointType.connect, address)])
         except BaseException as error:
             super().shutdown()

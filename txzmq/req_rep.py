@@ -300,8 +300,9 @@ class ZmqREPConnection(ZmqConnection):
         # Peers whose connection has ended, while messages of theirs may be unread.
         self._lostPeers: OrderedSet[bytes] = OrderedSet()
         # With several I/O threads, "accepted" may come after the first message of a connection.
-        self._eventsInOrder = factory.context.get(zmq.IO_THREADS) == 1
+        self._eventsInOrder = False
         super().__init__(factory, None, identity, credentials=credentials)
+        self._eventsInOrder = factory.context.get(zmq.IO_THREADS) == 1
         try:
             ZmqMonitor(self, self._gotEvent, self.monitorEvents | _FD_EVENTS)
             if endpoint:

@@ -21,7 +21,7 @@ from txzmq_codegen.names import KEYWORDS
 from txzmq_codegen.problems import Problem
 from txzmq_codegen.source_info import position
 from txzmq_codegen.text import literal
-from txzmq_codegen.wire import fields
+from txzmq_codegen.wire import Malformed, fields
 
 __all__ = ["CASTS", "cast_problems", "is_genuine"]
 
@@ -93,18 +93,29 @@ def _in_fields(
 ) -> Iterator[Problem]:
     for index, field in enumerate(elements):
         if field.HasField("options"):
-            for name, value in _casts(field):
-                if not _names_a_type(value):
-                    shown = literal(value.decode("utf-8", "replace"))
-                    yield Problem(
-                        position(file, (*path, index)),
-                        f"(mypy_protobuf.{name}) of {field.name} is {shown}, which names no type",
-                        "write path/to/module.Type; it becomes an import in the stub",
-                    )
+            for what in _faults(field):
+                yield Problem(
+                    position(file, (*path, index)),
+                    what,
+                    "write path/to/module.Type; it becomes an import in the stub",
+                )
+
+
+def _faults(field: FieldDescriptorProto) -> Iterator[str]:
+    try:
+        for name, value in _casts(field):
+            if not _names_a_type(value):
+                shown = literal(value.decode("utf-8", "replace"))
+                yield f"(mypy_protobuf.{name}) of {field.name} is {shown}, which names no type"
+    except Malformed:  # by another program than protoc
+        yield f"(mypy_protobuf.options) of {field.name} has bytes that are no message"
 
 
 def _casts(field: FieldDescriptorProto) -> Iterator[tuple[str, bytes]]:
-    """The casts of a field, with the names of their options."""
+    """The casts of a field, with the names of their options.
+
+    :raises Malformed: if a message of them is none.
+    """
     for number, value in fields(field.options.SerializeToString()):
         if isinstance(value, bytes):
             if number == _OPTIONS:

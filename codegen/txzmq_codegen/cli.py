@@ -114,9 +114,11 @@ def _run(config: Config, report: Report) -> int:
 
 def _said(error: OSError) -> str:
     """What the operating system says, in the form of other errors: ``generated: File exists``."""
-    if error.filename is None or error.strerror is None:
+    # Of two, the first is a temporary file of ours.
+    filename = error.filename2 or error.filename
+    if filename is None or error.strerror is None:
         return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return f"{os.fsdecode(filename)}: {error.strerror}"
 
 
 def _breaks(config: Config, planned: Plan) -> Sequence[Problem]:

@@ -51,6 +51,13 @@ exit status: 0 fine; 1 errors in the protos, or breaking changes; 2 wrong usage 
 _COMMANDS: Final = frozenset({"check", "diff", "watch", "print-include", "help"})
 
 
+def _given_path(value: str) -> Path:
+    """A path of the command line; Path itself takes an empty one for the current folder."""
+    if not value:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return Path(value)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m txzmq.codegen",
@@ -65,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "protos",
         nargs="*",
-        type=Path,
+        type=_given_path,
         metavar="PROTOS",
         help="folders with protos, at any depth; or files",
     )
@@ -73,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "-I",
         "--include",
         action="append",
-        type=Path,
+        type=_given_path,
         metavar="FOLDER",
         help="where imports are looked for, too; these protos are not generated",
     )
@@ -83,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help="generate imported protos along, wherever they are found; but not those whose modules "
         "come with protobuf or with txzmq",
     )
-    add("-o", "--output", type=Path, metavar="FOLDER", help="default: generated")
+    add("-o", "--output", type=_given_path, metavar="FOLDER", help="default: generated")
     add(
         "--imports",
         choices=("relative", "absolute"),
@@ -106,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--descriptor-set",
-        type=Path,
+        type=_given_path,
         metavar="FILE",
         help="also write the protos, with all that they import, as a FileDescriptorSet",
     )
@@ -155,6 +162,8 @@ def _config(values: Mapping[str, Any]) -> Config:
         error_format=values.get("error_format", "text"),
         print_include=values.get("print_include", False),
     )
+    if config.against == "":
+        raise UsageError("--against must not be empty", "name a commit, or a descriptor set")
     if config.check and config.watch:
         raise UsageError("--check and --watch exclude each other")
     if config.imports == "relative" and "output" in values and _is_project(output):
@@ -210,9 +219,10 @@ def _table(file: Path, shown: str, complaints: list[str]) -> Mapping[str, object
         raise UsageError(f"{shown}: {error.strerror}") from error
     tools = _inner(document, "tool", shown)
     complaints.extend(
-        f"unknown table [tool.{name}]; did you mean [tool.txzmq.codegen]?"
-        for name in tools
-        if name != "txzmq" and re.sub(r"[-_.\s]", "", name.lower()) in ("txzmq", "txzmqcodegen")
+        f"unknown table [{name}]; did you mean [tool.txzmq.codegen]?"
+        for name in (*cast("Mapping[str, object]", document), *(f"tool.{it}" for it in tools))
+        if name != "tool.txzmq"
+        and re.sub(r"^tool\.|[-_.\s]", "", name.lower()) in ("txzmq", "txzmqcodegen")
     )
     tables = _inner(tools, "txzmq", shown)
     complaints.extend(

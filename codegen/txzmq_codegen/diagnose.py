@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -55,7 +56,28 @@ _OTHER_HELP: Final = "the language is described at https://protobuf.dev/referenc
 
 def imports_of(text: str) -> frozenset[str]:
     """The files that a proto imports, whether or not the rest of it is correct."""
-    return frozenset(match[1] for match in _TOKEN.finditer(text) if match[1])
+    return frozenset(_unescaped(match[1]) for match in _TOKEN.finditer(text) if match[1])
+
+
+def _unescaped(name: str) -> str:
+    """The name that stands between quotes in a proto as *name*; wrong escapes stay as they are."""
+    return _text(_ESCAPE.sub(_byte, name.encode()))
+
+
+#: In strings of protos: a byte, a character, or one of a few by a letter.
+_ESCAPE: Final = re.compile(
+    rb"""\\(?:[xX]([0-9a-fA-F]{1,2})|([0-7]{1,3})|u([0-9a-fA-F]{4})|U(00[01][0-9a-fA-F]{5})|([abfnrtv\\'"?]))"""
+)
+_LETTERS: Final = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
+
+
+def _byte(escape: re.Match[bytes]) -> bytes:
+    character = escape[3] or escape[4]
+    if character:
+        return chr(min(int(character, 16), sys.maxunicode)).encode("utf-8", "replace")
+    if escape[5]:
+        return bytes([_LETTERS[escape[5][0]]])
+    return bytes([int(escape[1], 16) if escape[1] else int(escape[2], 8) & 0xFF])
 
 
 def parsed(lines: Iterable[str]) -> list[Problem]:
@@ -123,10 +145,11 @@ def _missing_imports(proto: str, tools: Tools) -> Iterator[Problem]:
     """The imports of *proto* that are nowhere; protoc reads none after an error in the syntax."""
     text = _text(tools.read(proto))
     for match in _TOKEN.finditer(text):
-        if match[1] and not tools.exists(match[1]):
+        name = _unescaped(match[1] or "")
+        if name and "\0" not in name and not tools.exists(name):
             before = text[: match.start()].split("\n")
             column = len(before[-1].expandtabs(8).encode()) + 1
-            what = f'Import "{match[1]}" was not found or had errors.'
+            what = f'Import "{name}" was not found or had errors.'
             yield Problem(Position(proto, len(before), column), what, _help(what))
 
 
@@ -148,7 +171,13 @@ def _causes(problems: Iterable[Problem]) -> list[Problem]:
     """*problems* without those that only follow from errors in imported files."""
     problems = list(problems)
     with_errors = {it.position.file for it in problems if it.severity == "error"}
-    not_found = {it.position.file for it in problems if "File not found" in it.message}
+    # Of these, a file that imports it tells, too, with a line.
+    not_found = {
+        it.position.file
+        for it in problems
+        if "File not found" in it.message
+        and any(f'Import "{it.position.file}" was not found' in each.message for each in problems)
+    }
     broken = {
         it.position.file
         for it in problems
@@ -157,7 +186,7 @@ def _causes(problems: Iterable[Problem]) -> list[Problem]:
     causes: list[Problem] = []
     for it in problems:
         if it.position.file in not_found:
-            continue  # the file that imports it reports this too, with a line
+            continue
         blamed = re.match(r'Import "(.+)" was not found', it.message)
         if blamed is not None and blamed[1] in with_errors - not_found:
             continue

@@ -19,6 +19,7 @@ from txzmq_codegen import names, options
 from txzmq_codegen.layout import Layout, collisions, is_importable
 from txzmq_codegen.model import File, Message, Method, Service
 from txzmq_codegen.problems import Position, Problem, Problems
+from txzmq_codegen.source_info import as_text, locations
 
 __all__ = ["load"]
 
@@ -96,7 +97,7 @@ class _Source:
         self._file = proto.name
         self._places = {
             tuple(path): location
-            for location in proto.source_code_info.location
+            for location in locations(proto)
             if (path := location.path) and path[0] == _SERVICE
         }
 
@@ -115,9 +116,7 @@ class _Source:
 
 
 def _comment(location: SourceCodeInfo.Location) -> str:
-    text: str | bytes = location.leading_comments or location.trailing_comments
-    if isinstance(text, bytes):  # protobuf's way to give a string that is not UTF-8
-        text = text.decode("utf-8", "replace")
+    text = as_text(location.leading_comments or location.trailing_comments)
     lines = text.replace("\r\n", "\n").split("\n")
     lines[0] = lines[0].removeprefix("*")  # of /** ... */: protoc takes one star for the opening
     if all(line.startswith(" ") for line in lines if line.strip()):

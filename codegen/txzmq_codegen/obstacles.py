@@ -83,10 +83,13 @@ class Obstacles:
         return None
 
     def check(self, path: Path) -> None:
-        """Look at *path*, which is not generated and may be below the output folder.
+        """Look at the path of a file that is not generated and may be below the output folder.
 
-        :raises Problems: if it is, and cannot be written.
+        :raises Problems: if it cannot be written, or is a device, which a file would replace.
         """
+        if path.exists() and not path.is_file():
+            what = "this is no ordinary file, and the descriptor set needs one here"
+            raise Problems([Problem(Position(str(path), 1, 1), what, "name another file")])
         try:
             name = path.absolute().relative_to(self._out.absolute()).as_posix()
         except ValueError:

@@ -11,7 +11,7 @@ from typing import Final
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 
 from txzmq_codegen.model import StreamOptions
-from txzmq_codegen.wire import fields
+from txzmq_codegen.wire import Malformed, fields
 
 __all__ = ["STREAM_FIELD", "StreamOptions", "stream_options"]
 
@@ -39,7 +39,11 @@ def stream_options(
     if not found:
         return None, None
     # Fields that occur several times are merged, as any protobuf parser does.
-    values = {n: v for value in found for n, v in fields(value) if isinstance(v, int)}
+    try:
+        values = {n: v for value in found for n, v in fields(value) if isinstance(v, int)}
+    except Malformed:
+        what = f"(txzmq.rpc.v1.stream) on rpc {method.name} has bytes that are no message"
+        return None, (what, "make the descriptors anew; protoc makes no such ones")
     stream = StreamOptions(
         shared=values.get(_SHARING) == _SHARED,
         replay=values.get(_REPLAY, 0),

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from txzmq_codegen.text import escaped
+
 __all__ = ["Position", "Problem", "Problems", "Severity", "UsageError", "as_json", "as_text"]
 
 #: ``info`` is what a run did: no problem.
@@ -72,7 +74,9 @@ def as_text(problem: Problem) -> str:
     """As compilers print it: ``file:line:column: error: what``, then a line of help."""
     rule = f" [{problem.rule}]" if problem.rule else ""
     line = f"{problem.position}: {problem.severity}: {problem.message}{rule}"
-    return f"{line}\n  help: {problem.help}" if problem.help else line
+    lines = (line, f"  help: {problem.help}") if problem.help else (line,)
+    # Names in protos may have anything, also what a terminal takes for a command.
+    return "\n".join(escaped(line).replace("\n", "\\n") for line in lines)
 
 
 def as_json(problem: Problem) -> str:

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from txzmq_codegen.batches import batches, have_conflicts
 from txzmq_codegen.diagnose import Tools, all_problems, parsed
 from txzmq_codegen.layout import protoc_module
 from txzmq_codegen.problems import Problem, Problems, UsageError
+from txzmq_codegen.source_info import pack
 from txzmq_codegen.sources import Sources
 
 __all__ = [
@@ -116,7 +117,8 @@ class _Protoc:
 
     def _compile(self, parts: Sequence[Sequence[str]], *, messages: bool) -> Compiled | None:
         """Compile one part after the other; None if protoc complains."""
-        files: dict[str, FileDescriptorProto] = {}
+        descriptors = FileDescriptorSet()
+        known: set[str] = set()
         texts: dict[str, str] = {}
         warnings: list[Problem] = []
         for part in parts:
@@ -132,16 +134,17 @@ class _Protoc:
                 return None
             written = (self._folder / _DESCRIPTORS).read_bytes()
             for file in FileDescriptorSet.FromString(written).file:
-                if file.name not in files:
+                if file.name not in known:
+                    known.add(file.name)
+                    pack(file)
                     # A copy, which does not keep the others of its set in memory.
-                    files[file.name] = FileDescriptorProto()
-                    files[file.name].CopyFrom(file)
+                    descriptors.file.append(file)
             texts.update(_modules(self._folder / _MODULES, part) if messages else {})
             # In a set the options are no longer text, so that protoc takes the imports which only
             # they need for unused.
             said = [] if self._sources.sets else parsed(lines)
             warnings += [self._sources.place(it) for it in said if it.severity == "warning"]
-        return Compiled(FileDescriptorSet(file=files.values()), texts, warnings)
+        return Compiled(descriptors, texts, warnings)
 
     def _problems(self, protos: Sequence[str]) -> tuple[list[Problem], list[str]]:
         def compile_only(some: Sequence[str]) -> Sequence[str]:
@@ -203,10 +206,13 @@ class _Protoc:
         return done.returncode, [self._without_folder(line) for line in lines]
 
     def _without_folder(self, line: str) -> str:
-        """*line* with the name under which a file is imported, where protoc prints its path."""
+        """*line* with the name that the user knows, where protoc prints our link to a file."""
         for folder in self._path:
             if line.startswith(f"{folder}/"):
                 return line[len(folder) + 1 :]
+        for link, path in zip(self._sets, self._sources.sets, strict=True):
+            if line == f"{link}: Unable to parse.":
+                return f"protoc cannot read the options in {path}"
         return line
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from txzmq_codegen.problems import Position, Problem, Severity, UsageError, as_json, as_text
 from txzmq_codegen.progress import files
+from txzmq_codegen.text import escaped
 
 __all__ = ["ErrorFormat", "Report"]
 
@@ -53,9 +54,9 @@ class Report:
         if place or self._json:
             self._print(Problem(Position(place), what, advice, severity))
         else:
-            print(f"{severity}: {what}", file=sys.stderr)
+            print(escaped(f"{severity}: {what}"), file=sys.stderr)
             if advice:
-                print(f"  help: {advice}", file=sys.stderr)
+                print(escaped(f"  help: {advice}"), file=sys.stderr)
 
     def tell(self, what: str) -> None:
         """Print what was done, or goes on."""

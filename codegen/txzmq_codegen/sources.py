@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from txzmq_codegen.layout import EXTERNAL, WELL_KNOWN, is_below
 from txzmq_codegen.problems import Position, Problem, Problems, UsageError
-from txzmq_codegen.trust import faults_of_identifiers, faults_of_names, no_path
+from txzmq_codegen.trust import all_imports, faults_of_identifiers, faults_of_names, no_path
 from txzmq_codegen.walk import Walk
 
 __all__ = ["Sources", "find", "own_include", "read_descriptors"]
@@ -142,7 +142,7 @@ def _from_sets(sets: tuple[Path, ...], wanted: Sequence[Path]) -> Sources:
             if not proto.name.endswith(".proto"):
                 what = f"{no_path(proto.name)}: it does not end in .proto"
                 problems.append(Problem(Position(str(path)), what, _NO_PATH))
-            for imported in proto.dependency:
+            for imported in all_imports(proto):
                 importers.setdefault(imported, proto.name)
     problems.extend(
         Problem(

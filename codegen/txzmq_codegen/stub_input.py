@@ -21,12 +21,14 @@ from google.protobuf.descriptor_pb2 import (
     FieldDescriptorProto,
     FieldOptions,
     FileDescriptorProto,
+    SourceCodeInfo,
 )
 
 from txzmq_codegen.batches import with_imports
 from txzmq_codegen.casts import CASTS, is_genuine
 from txzmq_codegen.layout import Layout, protoc_module
 from txzmq_codegen.names import KEYWORDS
+from txzmq_codegen.source_info import as_text, locations
 from txzmq_codegen.wire import selected
 
 __all__ = ["LEFT_OUT_VALUES", "METHODS", "StubInput", "plain", "restored"]
@@ -141,13 +143,13 @@ class StubInput:
         for message in file.message_type:
             self._rewrite(message, prefix)
         if comments:
-            for location in original.source_code_info.location:
+            for location in locations(original):
                 if (
                     location.leading_comments
                     or location.trailing_comments
                     or location.leading_detached_comments
                 ):
-                    file.source_code_info.location.append(location)
+                    _add_comments(file.source_code_info.location.add(path=location.path), location)
         return file.SerializeToString()
 
     def _rewrite(self, message: DescriptorProto, prefix: str) -> None:
@@ -199,6 +201,15 @@ class StubInput:
             parts.append(known[at:] if name is None else f".{name}")
             at = end
         return "".join(parts)
+
+
+def _add_comments(copy: SourceCodeInfo.Location, location: SourceCodeInfo.Location) -> None:
+    """Give *copy* the comments of *location*, which need not be UTF-8."""
+    if location.leading_comments:
+        copy.leading_comments = as_text(location.leading_comments)
+    if location.trailing_comments:
+        copy.trailing_comments = as_text(location.trailing_comments)
+    copy.leading_detached_comments.extend(map(as_text, location.leading_detached_comments))
 
 
 def _file_name(proto: str, layout: Layout) -> str:

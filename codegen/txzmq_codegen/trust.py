@@ -10,12 +10,17 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 
 from txzmq_codegen.problems import Position, Problem
 from txzmq_codegen.text import literal
 
 __all__ = [
+    "all_imports",
     "fault_of_path",
     "faults_of_identifiers",
     "faults_of_names",
@@ -24,6 +29,8 @@ __all__ = [
 ]
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Of a type: with all that it is in, or without.
+_REFERENCE: Final = re.compile(rf"\.?{_IDENTIFIER.pattern}(?:\.{_IDENTIFIER.pattern})*")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 
@@ -36,6 +43,8 @@ def fault_of_path(name: str | bytes) -> str:
         return "it is empty"
     if _CONTROL.search(name):
         return "it has a control character"
+    if not name.isprintable():
+        return "it has an unprintable character"
     if name.startswith(("-", "@")):
         return f"it begins with {name[0]}"
     if name.startswith("/") or _DRIVE.match(name):
@@ -60,13 +69,18 @@ def _shown(name: str | bytes) -> str:
     return literal(name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name)
 
 
+def all_imports(file: FileDescriptorProto) -> Sequence[str]:
+    """All that *file* imports, also what it imports for options only."""
+    # These are there from protobuf 6.33 on; they are of edition 2024.
+    options: Sequence[str] = getattr(file, "option_dependency", ())
+    return (*file.dependency, *options)
+
+
 def faults_of_names(files: Iterable[FileDescriptorProto]) -> Iterator[str]:
     """What is wrong with the names of *files*, and of what they import; each name once."""
     seen: set[str | bytes] = set()
     for file in files:
-        # The last are there from protobuf 6.33 on; they are of edition 2024.
-        options: Sequence[str] = getattr(file, "option_dependency", ())
-        for name in (file.name, *file.dependency, *options):
+        for name in (file.name, *all_imports(file)):
             fault = "" if name in seen else fault_of_path(name)
             seen.add(name)
             if fault:
@@ -117,19 +131,24 @@ def _faults(file: FileDescriptorProto, messages: set[str]) -> Iterator[str]:
 
 
 def faults_of_identifiers(file: FileDescriptorProto) -> Iterator[str]:
-    """The names of elements of *file* that are no identifiers."""
+    """The names in *file*, of its elements and of types, that consist of no identifiers."""
     if file.package:
         yield from _bad_identifiers(file.package.split("."))
     yield from _bad_identifiers(it.name for it in file.extension)
     yield from _bad_identifiers(it.name for it in file.service)
+    yield from _bad_references(file.extension)
     for service in file.service:
         yield from _bad_identifiers(rpc.name for rpc in service.method)
+        for rpc in service.method:
+            yield from _bad_reference(rpc.input_type)
+            yield from _bad_reference(rpc.output_type)
     enums = [*file.enum_type]
     todo: list[DescriptorProto] = [*file.message_type]
     while todo:
         message = todo.pop()
         yield from _bad_identifiers([message.name])
         yield from _bad_identifiers(it.name for it in (*message.field, *message.extension))
+        yield from _bad_references((*message.field, *message.extension))
         yield from _bad_identifiers(it.name for it in message.oneof_decl)
         todo.extend(message.nested_type)
         enums.extend(message.enum_type)
@@ -142,3 +161,14 @@ def _bad_identifiers(names: Iterable[str | bytes]) -> Iterator[str]:
     for name in names:
         if isinstance(name, bytes) or not _IDENTIFIER.fullmatch(name):
             yield f"{_shown(name)} is no identifier"
+
+
+def _bad_references(fields: Iterable[FieldDescriptorProto]) -> Iterator[str]:
+    for field in fields:
+        yield from _bad_reference(field.type_name)
+        yield from _bad_reference(field.extendee)
+
+
+def _bad_reference(name: str | bytes) -> Iterator[str]:
+    if name and (isinstance(name, bytes) or not _REFERENCE.fullmatch(name)):
+        yield f"{_shown(name)} is no name of a type"

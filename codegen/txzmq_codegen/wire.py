@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
-__all__ = ["delimited", "fields", "selected"]
+__all__ = ["Malformed", "delimited", "fields", "selected"]
 
-_VARINT, _FIXED64, _BYTES, _START, _, _FIXED32 = range(6)
+_VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
+
+
+class Malformed(ValueError):
+    """Bytes are no message. Whoever makes a descriptor may put any bytes into an option."""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if at == len(data) or shift > _LONGEST:
+            raise Malformed
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -20,8 +27,15 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+#: The bits before the last byte of the longest varint.
+_LONGEST: Final = 63
+
+
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of the fields of a well-formed message that are no groups or floats."""
+    """Numbers and values of the fields of a message that are no groups or floats.
+
+    :raises Malformed: once it comes to what is no field.
+    """
     for number, wire, _, at, end in _spans(data):
         if wire == _VARINT:
             yield number, _varint(data, at)[0]
@@ -30,7 +44,10 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def selected(data: bytes, wanted: Callable[[int], bool]) -> bytes:
-    """The fields of a well-formed message whose numbers are *wanted*, as they are encoded."""
+    """The fields of a message whose numbers are *wanted*, as they are encoded.
+
+    :raises Malformed: if *data* is no message.
+    """
     return b"".join(data[start:end] for number, _, start, _, end in _spans(data) if wanted(number))
 
 
@@ -54,11 +71,17 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         elif wire == _START:
             group = group if depth else start
             depth += 1
-        else:
+        elif wire == _END and depth:
             depth -= 1
             start = value = group
+        else:
+            raise Malformed
+        if at > len(data):
+            raise Malformed
         if not depth:
             yield number, wire, start, value, at
+    if depth:
+        raise Malformed
 
 
 def delimited(number: int, data: bytes) -> bytes:

@@ -1,16 +1,24 @@
-"""mypy-protobuf's own options work, and nothing else passes for them."""
+"""mypy-protobuf's own options work, and nothing else passes for them; how options are read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from google.protobuf.descriptor_pb2 import FieldOptions
+from google.protobuf.descriptor_pb2 import (
+    FieldOptions,
+    FileDescriptorProto,
+    MethodDescriptorProto,
+)
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen.support import HERE, generate, tree
-from txzmq_codegen.wire import delimited, fields, selected
+from txzmq_codegen.casts import cast_problems
+from txzmq_codegen.options import STREAM_FIELD, stream_options
+from txzmq_codegen.wire import Malformed, delimited, fields, selected
 
 GENUINE = (HERE / "errors/cast_not_type/protos/mypy_protobuf/extensions.proto").read_text("utf-8")
 EXTENSIONS = "mypy_protobuf/extensions.proto"
@@ -120,5 +128,55 @@ def test_what_is_encoded_is_read_back(number: int, data: bytes) -> None:
     assert list(fields(delimited(number, data))) == [(number, data)]
 
 
+@given(st.binary(max_size=40))
+def test_what_is_malformed_is_no_message_to_protobuf_either(data: bytes) -> None:
+    try:
+        selected(data, bool)
+    except Malformed:
+        with pytest.raises(DecodeError):
+            Empty.FromString(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a",  # no length
+        b"\x0a\x05abc",  # less than its length
+        b"\x08",  # no value
+        b"\x08\x80",  # a value without its end
+        b"\x08" + b"\x80" * 10 + b"\x01",  # one that is too long
+        b"\x0d\0\0\0",  # less than four bytes
+        b"\x09\0\0\0\0",  # less than eight
+        b"\x0b\x08\x01",  # a group without its end
+        b"\x0c",  # the end of no group
+        b"\x0f\x01",  # types that there are not
+        b"\x0eab",
+    ],
+)
+def test_what_is_no_message_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        selected(data, bool)
+
+
+@pytest.mark.parametrize("value", [b"ab.C", b"\x0a\x7fa.B", b"\xff"])
+def test_options_that_are_no_message_are_told(value: bytes) -> None:
+    """As text, the first one names a type."""
+    file = FileDescriptorProto(name="x.proto")
+    field = file.message_type.add(name="M").field.add(name="f")
+    field.options.MergeFromString(delimited(1154, value))
+    (problem,) = cast_problems(file)
+    assert problem.message == "(mypy_protobuf.options) of f has bytes that are no message"
+
+
 def test_the_numbers_of_protobufs_own_options_are_below_those_of_extensions() -> None:
     assert max(field.number for field in FieldOptions.DESCRIPTOR.fields) < 1000
+
+
+@pytest.mark.parametrize("value", [b"\x08", b"\x0a\x7fa", b"\xff"])
+def test_our_own_option_that_is_no_message_is_told(value: bytes) -> None:
+    method = MethodDescriptorProto(name="Watch", server_streaming=True)
+    method.options.MergeFromString(delimited(STREAM_FIELD, value))
+    stream, complaint = stream_options(method)
+    assert stream is None
+    assert complaint is not None
+    assert complaint[0] == "(txzmq.rpc.v1.stream) on rpc Watch has bytes that are no message"

@@ -358,3 +358,10 @@ def _options_or_an_error(data: bytes) -> None:
     assert config.breaking in ("FILE", "WIRE")
     assert isinstance(config.prune, bool)
     assert "\0" not in os.fspath(config.output)
+
+
+@pytest.mark.parametrize("name", ["txzmq.codegen", "txzmq", "txzmq-codegen"])
+def test_a_table_that_is_not_below_tool_is_told(tmp_path: Path, name: str) -> None:
+    (said,) = refused(write(tmp_path, f'[{name}]\nprotos = "p"\n'), "p")
+    top = name.removesuffix(".codegen")
+    assert said == f"pyproject.toml: unknown table [{top}]; did you mean [tool.txzmq.codegen]?"

@@ -98,6 +98,53 @@ def test_an_exception_is_the_answer(kinds: Kinds) -> None:
             now(result)
 
 
+@pytest.mark.parametrize("wrong", ["x", 5, StringValue(), StringValue])
+def test_a_wrong_answer_is_told_at_the_call(kinds: Kinds, wrong: Any) -> None:
+    fake = kinds.fake(unary=wrong, watch=wrong, upload=wrong, chat=wrong)
+    wanted: list[tuple[str, Any, str]] = [
+        ("unary", kinds.q(), "A"),
+        ("watch", kinds.q(), "an iterable of A"),
+        ("upload", [], "A"),
+        ("chat", [], "an iterable of A"),
+    ]
+    for name, given, due in wanted:
+        with pytest.raises(TypeError) as caught:
+            getattr(fake, name)(given)
+        told = f"the answer of {name} must be {due}, an exception or a function, not "
+        assert str(caught.value).startswith(told)
+        assert ("; pass an instance, " in str(caught.value)) is isinstance(wrong, type)
+
+
+def nothing(given: object) -> object:
+    return None
+
+
+def a_deferred(given: object) -> object:
+    return succeed(StringValue())
+
+
+async def a_coroutine(given: object) -> object:
+    return StringValue()
+
+
+@pytest.mark.parametrize("answer", [nothing, a_deferred, a_coroutine])
+def test_a_function_that_answers_wrongly_is_told(kinds: Kinds, answer: object) -> None:
+    fake = kinds.fake(unary=answer, upload=answer, watch=answer)
+    for result, due in (
+        (fake.unary(kinds.q()), "the answer of unary must be A, not "),
+        (fake.upload([]), "the answer of upload must be A, not "),
+        (items(fake.watch(kinds.q())), "the answer of watch must be an iterable of A, not "),
+    ):
+        with pytest.raises(TypeError, match=due):
+            now(result)
+
+
+def test_a_wrong_item_is_told(kinds: Kinds) -> None:
+    fake = kinds.fake(chat=[kinds.a(), "x"])
+    with pytest.raises(TypeError, match="an item of the answer of chat must be A, not 'x'"):
+        now(items(fake.chat([])))
+
+
 def test_a_function_gets_the_request(kinds: Kinds) -> None:
     seen: list[object] = []
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto, FileDescriptorSet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen.support import generate, python, run, tree, write_protos
+from txzmq_codegen.diagnose import Tools, all_problems
 from txzmq_codegen.layout import import_statement
 from txzmq_codegen.plugin import plugin
+from txzmq_codegen.problems import as_text
 from txzmq_codegen.trust import fault_of_path
+from txzmq_codegen.wire import delimited
 
 MESSAGE = 'syntax = "proto3";\npackage acme;\nmessage M {}\n'
 SERVICE = MESSAGE + "service S { rpc Do(M) returns (M); }\n"
@@ -32,6 +36,7 @@ BAD_PATHS = {
     "x\x00.proto": "it has a control character",
     "x\x1b[2J.proto": "it has a control character",
     "x\u2028.proto": "it has a control character",
+    "x\u202e.proto": "it has an unprintable character",
     "/etc/x.proto": "it is absolute",
     "C:/x.proto": "it is absolute",
     "../x.proto": "it has a part ..",
@@ -137,6 +142,97 @@ def test_a_name_in_a_set_is_an_identifier(tmp_path: Path, name: str, bad: str) -
     assert ran.err.startswith('set.binpb: error: "')
     assert ran.err.splitlines()[0].endswith('" is no identifier, in x.proto')
     assert ran.err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("bad", [".A\\nb.proto:1:1: error: no", "a b", ".", ".a..b", "a-b"])
+@pytest.mark.parametrize("what", ['extendee: ".A"', "type_name", "input_type", "output_type"])
+def test_the_name_of_a_type_in_a_set_consists_of_identifiers(
+    tmp_path: Path, what: str, bad: str
+) -> None:
+    """Protoc says it in its errors as it is, so that it could look like other errors."""
+    if what == "type_name":
+        text = NAMED.replace('name: "f"', f'name: "f" type_name: "{bad}"')
+    else:
+        before = what if what.startswith("extendee") else f'{what}: ".acme.M"'
+        text = NAMED.replace(before, f'{before.partition(":")[0]}: "{bad}"')
+    a_set(tmp_path, text_format.Parse(text, FileDescriptorProto(name="x.proto")))
+    ran = run("set.binpb", folder=tmp_path)
+    assert ran.status == 1
+    assert {line.partition(" is no name of a type")[2] for line in ran.err.splitlines()[::2]} == {
+        ", in x.proto"
+    }
+
+
+def test_a_set_without_what_is_imported_for_options_is_told(tmp_path: Path) -> None:
+    file = message_file("x.proto")
+    if not hasattr(file, "option_dependency"):
+        pytest.skip("protobuf before 6.33 does not know them")
+    file.syntax, file.edition = "editions", Edition.EDITION_2024
+    file.option_dependency.append("gone.proto")
+    a_set(tmp_path, file)
+    ran = run("set.binpb", folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("set.binpb: error: x.proto in this set imports gone.proto")
+
+
+def test_a_file_that_only_the_compiler_misses_is_told() -> None:
+    """Nothing that imports it is told of, so this is all there is to say."""
+
+    def compiled(protos: Sequence[str]) -> Sequence[str]:
+        return ["gone.proto: File not found."]
+
+    def read(proto: str) -> bytes:
+        return b""
+
+    problems, _ = all_problems(["x.proto"], Tools(compiled, compiled, read, bool))
+    assert [as_text(it).splitlines()[0] for it in problems] == [
+        "gone.proto: error: File not found."
+    ]
+
+
+def test_a_set_that_only_the_compiler_cannot_read_is_told(tmp_path: Path) -> None:
+    """It knows options for Python that this process does not."""
+    file = message_file("x.proto")
+    file.syntax, file.edition = "editions", Edition.EDITION_2023
+    known = delimited(1000, b"\xff")  # (pb.cpp), a message
+    file.options.features.MergeFromString(known)
+    a_set(tmp_path, file)
+    ran = run("set.binpb", folder=tmp_path)
+    assert ran.status == 1
+    assert "error: protoc cannot read the options in set.binpb\n" in ran.err
+
+
+@pytest.mark.parametrize("where", ["leading", "trailing", "leading_detached"])
+@pytest.mark.parametrize("path", [[4, 0], [6, 0], [12], [4, 0, 2, 0]])
+def test_a_comment_in_a_set_need_not_be_utf_8(tmp_path: Path, where: str, path: list[int]) -> None:
+    file = message_file("x.proto")
+    file.message_type[0].field.add(name="f", number=1, type=5, label=1)
+    file.service.add(name="S").method.add(name="Do", input_type=".acme.M", output_type=".acme.M")
+    location = file.source_code_info.location.add(path=path, span=[1, 1, 1])
+    if where == "leading_detached":
+        location.leading_detached_comments.append("Ca-f-e")
+    else:
+        setattr(location, f"{where}_comments", "Ca-f-e")
+    a = a_set(tmp_path, file)
+    a.write_bytes(a.read_bytes().replace(b"Ca-f-e", b"Caf\xe9!!"[:6]))
+    ran = run("set.binpb", folder=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    made = tree(tmp_path / "generated")
+    if path in ([4, 0], [4, 0, 2, 0]) and where != "leading_detached":
+        assert "Caf\xe9" in made["x_pb2.pyi"]
+    if path == [6, 0] and where != "leading_detached":
+        assert "Caf\xe9" in made["x_txzmq.py"]
+
+
+@pytest.mark.parametrize("imported", ["\\033[2J.proto", "\\u202e.proto"])
+def test_what_a_terminal_takes_for_a_command_is_shown_with_escapes(
+    tmp_path: Path, imported: str
+) -> None:
+    ran = generate({"x.proto": f'{MESSAGE}import "{imported}";\n'}, tmp_path)
+    assert ran.status == 1
+    lines = ran.err.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert all(line.startswith(("protos/x.proto:4:1: error: ", "  help: ")) for line in lines)
 
 
 def test_what_two_files_of_a_set_define_is_told(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def _dangle(out: Path, other: Path) -> str:
     return "generated/acme/x_pb2.py"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device", "link to a folder"])
+def test_a_descriptor_set_replaces_files_only(tmp_path: Path, kind: str) -> None:
+    """A device would be gone, for all programs of the machine if root runs the generator."""
+    path = tmp_path / "set.binpb"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(os.devnull if "device" in kind else tmp_path)
+    before = path.lstat().st_ino
+    ran = generate(PROTOS, tmp_path, "--descriptor-set", "set.binpb")
+    assert ran.status == 1
+    assert ran.err.startswith("set.binpb:1:1: error: this is no ordinary file")
+    assert path.lstat().st_ino == before
+    assert not (tmp_path / "generated").exists()
+
+
 @pytest.mark.parametrize("link", [_link_folder, _link_deep_folder, _link_file, _dangle])
 @pytest.mark.parametrize("option", [None, "--prune", "--check", "--diff"])
 def test_links_in_the_output_are_not_followed(

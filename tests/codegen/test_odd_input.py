@@ -301,3 +301,30 @@ def test_imports_are_found_in_broken_files() -> None:
 
 def test_many_unfinished_comments_take_no_time() -> None:
     assert imports_of("/* " * 1_000_000) == frozenset()
+
+
+def test_an_import_may_be_written_with_escapes(tmp_path: Path) -> None:
+    """Protoc reads no import behind an error in the syntax, so the generator does."""
+    bad = f'{MESSAGE}message {{\nimport "a\\056proto";\nimport "\\x62.proto";\nimport "\\q";\n'
+    ran = generate({"a.proto": MESSAGE.replace("acme", "a"), "x.proto": bad}, tmp_path)
+    assert ran.status == 1
+    assert 'Import "b.proto" was not found' in ran.err
+    assert "a.proto" not in ran.err
+
+
+def test_a_long_name_is_told_by_the_file_that_it_belongs_to(tmp_path: Path) -> None:
+    ran = generate({f"{'x' * 248}.proto": MESSAGE}, tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("error: generated/xxx")
+    assert ran.err.endswith("_pb2.pyi: File name too long\n")
+
+
+@pytest.mark.parametrize("option", ["-o", "-I", "--descriptor-set", "--against", "protos"])
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, option: str) -> None:
+    """It is what a variable of a shell leaves that is not set."""
+    given = ["protos", ""] if option == "protos" else ["protos", option, ""]
+    write_protos({"x.proto": MESSAGE}, tmp_path / "protos")
+    ran = run(*given, folder=tmp_path)
+    assert ran.status == 2
+    assert "must not be empty" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["protos"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import pytest
+from google.protobuf.descriptor_pb2 import UninterpretedOption
+from google.protobuf.message import EncodeError
 
 from tests.house.messages import Text, texts
 from tests.programs import ROOT
+from txzmq.rpc import Channel, ServerLimits
 
 PAGE = ROOT / "docs/guide/troubleshooting.md"
 
@@ -54,6 +59,27 @@ def test_messages_are_found_wherever_they_are_made() -> None:
         'must be a duration such as "1.5s',  # a helper's argument
     ):
         assert known in words
+
+
+class Unfinished(ABC):
+    @abstractmethod
+    def handler(self) -> None: ...
+
+
+# Any: mistakes that type checkers would see.
+MISTAKES: dict[str, Callable[[], Any]] = {
+    "Can't instantiate abstract class": cast("Any", Unfinished),
+    "got an unexpected keyword argument": lambda: cast("Any", ServerLimits)(runing=1),
+    "missing 1 required positional argument": lambda: cast("Any", Channel)(None),
+    "is missing required fields": UninterpretedOption.NamePart().SerializeToString,
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_what_python_and_protobuf_say_is_found(words: str) -> None:
+    with pytest.raises((TypeError, EncodeError), match=re.escape(words)):
+        MISTAKES[words]()
+    assert words in searchable(PAGE.read_text("utf-8"))
 
 
 # -- and nothing is there that no code says -----------------------------------------------------

@@ -175,3 +175,21 @@ def test_a_descriptor_that_is_used_anew_is_left_alone() -> None:
         at_a_file.end()
     assert accepted(10**6, "tcp://127.0.0.1:1") is None
     assert accepted(None, "tcp://127.0.0.1:1") is None
+
+
+def test_a_system_that_counts_no_bytes_knows_nothing() -> None:
+    # Where a subscription has come, the peer has taken our handshake: 0 is no count.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        peer, _ = server.accept()
+        connection = accepted(peer.fileno(), "tcp://127.0.0.1:*")
+        assert connection is not None
+        with peer:
+            assert connection.taken() is None
+            peer.sendall(b"x")
+            assert client.recv(1) == b"x"
+            client.sendall(b"y")  # and acknowledges the x
+            assert peer.recv(1) == b"y"
+            assert connection.taken() is not None

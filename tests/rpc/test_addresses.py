@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.rpc.given import untyped
 from tests.rpc.service import Echo
 from tests.support import Loop, examples
 from txzmq import ZmqFactory
@@ -87,6 +88,11 @@ WRONG: list[tuple[Any, str]] = [
     ("/run/greeter", "no scheme; ipc:///run/greeter perhaps"),
     ("tcp:/127.0.0.1:5000", "two slashes .*tcp://127.0.0.1:5000 perhaps"),
     ("tcp:127.0.0.1:5000", "two slashes .*tcp://127.0.0.1:5000 perhaps"),
+    ("ipc:/run/greeter", "two slashes .*ipc:///run/greeter perhaps"),
+    ("ipc:greeter", "two slashes .*ipc://greeter perhaps"),
+    ("inproc:greeter", "two slashes .*inproc://greeter perhaps"),
+    ("ipc://~/greeter", r"'~' is no folder here; use os\.path\.expanduser\('~/greeter'\)"),
+    ("ipc://~me/greeter", r"'~me' is no folder here; use os\.path\.expanduser\('~me/greeter'\)"),
     ("http://127.0.0.1:5000", "speaks ZeroMQ there, not HTTP"),
     ("TCP://127.0.0.1:5000", "'TCP' is none of .*tcp perhaps"),
     ("tpc://127.0.0.1:5000", "'tpc' is none of .*tcp perhaps"),
@@ -335,13 +341,21 @@ def test_the_network_itself_takes_no_other(factory: ZmqFactory) -> None:
     assert not factory.connections
 
 
-@pytest.mark.parametrize("target", [None, 7, 5.5, b"tcp://a:1", object(), StaticResolver, print])
+@pytest.mark.parametrize("target", [None, 7, 5.5, b"tcp://a:1", object(), print])
 def test_what_is_no_target_at_all(target: Any) -> None:
     for make, parameter in ((resolver_for, "target"), (StaticResolver, "addresses")):
         with pytest.raises(TypeError, match=f"{parameter} must be an address, several of them, or"):
             make(target)
     with pytest.raises(TypeError, match="endpoint must be an address, several of them, or"):
         Channel(MemoryNetwork(), target)
+
+
+def test_a_class_of_resolvers_is_none() -> None:
+    told = r"^target must be a resolver, not the class .*pass an instance, StaticResolver"
+    with pytest.raises(TypeError, match=told):
+        resolver_for(untyped(StaticResolver))
+    with pytest.raises(TypeError, match=r"^addresses must be an address, several of them, or"):
+        StaticResolver(untyped(StaticResolver))
 
 
 def test_a_network_of_another_kind_has_its_own_schemes_and_no_ports() -> None:

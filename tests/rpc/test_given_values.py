@@ -127,7 +127,19 @@ def make() -> Iterator[Worlds]:
     yield from made(StreamWorld)
 
 
-@pytest.mark.parametrize("wrong", [text("secret"), ListValue(), None, 3])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        text("secret"),
+        ListValue(),
+        None,
+        3,
+        "secret",
+        b"secret",
+        bytearray(b"secret"),
+        {"secret": text("x")},
+    ],
+)
 def test_what_gives_no_requests_is_not_shown(make: Worlds, wrong: Any) -> None:
     world = make()
     with pytest.raises(TypeError) as caught:
@@ -204,21 +216,37 @@ def call():
 """
 
 
-def test_a_program_that_never_runs_the_reactor_is_told() -> None:
-    program = f"import sys\nsys.stderr = sys.stdout\n{CALL}call()"
-    assert "calls were made, and the reactor never ran" in succeeds(
-        ["-W", "default", "-c", program]
-    )
+SERVER = """
+from txzmq import ZmqFactory
+from txzmq.rpc import Server
+def listen():
+    Server(ZmqFactory(), []).listen("inproc://server")
+def connect():
+    Server(ZmqFactory(), []).connect("inproc://nobody")
+"""
+PROGRAMS = {
+    "call": (CALL, "calls were made"),
+    "listen": (SERVER, "a server was to answer"),
+    "connect": (SERVER, "a server was to answer"),
+}
 
 
-def test_a_call_from_asyncio_without_its_reactor_is_told() -> None:
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_program_that_never_runs_the_reactor_is_told(what: str) -> None:
+    code, said = PROGRAMS[what]
+    program = f"import sys\nsys.stderr = sys.stdout\n{code}{what}()"
+    assert f"{said}, and the reactor never ran" in succeeds(["-W", "default", "-c", program])
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_asyncio_without_its_reactor_is_told(what: str) -> None:
     program = f"""
 import asyncio, warnings
-{CALL}
+{PROGRAMS[what][0]}
 async def main():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        call()
+        {what}()
     print(*(str(warning.message)[:60] for warning in caught if warning.category is RuntimeWarning))
 asyncio.run(main())
 """

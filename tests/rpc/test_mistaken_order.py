@@ -5,19 +5,23 @@ Each row says the type of the error, and words of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from zmq import ZMQError
 
 from tests.rpc.ends import Outcome
 from tests.rpc.given import server, untyped
 from tests.rpc.mistaken import Mistake, told
 from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, World, text
 from tests.rpc.streaming import StreamWorld
+from txzmq import ZmqFactory, ZmqREPConnection
 from txzmq.rpc import (
+    Channel,
     DeadlineExceeded,
     ResponseMetadata,
     Server,
@@ -37,6 +41,22 @@ def listen_after_the_end() -> None:
     stopped = server(Echo())
     stopped.stop()
     stopped.listen(ADDRESS)
+
+
+def of_a_closed_factory(make: Callable[[ZmqFactory], object]) -> Callable[[], None]:
+    def mistake() -> None:
+        factory = ZmqFactory()
+        factory.shutdown()
+        make(factory)
+
+    return mistake
+
+
+def listen_at_a_closed_factory() -> None:
+    factory = ZmqFactory()
+    late = Server(factory, [Echo()])
+    factory.shutdown()
+    late.listen("tcp://127.0.0.1:*")
 
 
 def result(call: Deferred[Any], network: MemoryNetwork) -> None:
@@ -92,10 +112,25 @@ def metadata_within_itself() -> None:
         raise AssertionError("it cannot be entered again")
 
 
+CLOSED: Final = "the ZmqFactory was shut down; make a new one"
+
 ORDER: Final = {
     "the same metadata within itself": Mistake(
         metadata_within_itself, RuntimeError, "a ResponseMetadata is entered already"
     ),
+    "a channel of a closed factory": Mistake(
+        of_a_closed_factory(lambda factory: Channel(factory, ADDRESS)), ZMQError, CLOSED
+    ),
+    "a channel to a name of a closed factory": Mistake(
+        of_a_closed_factory(lambda factory: Channel(factory, "dns:///name:5")), ZMQError, CLOSED
+    ),
+    "a server of a closed factory": Mistake(
+        of_a_closed_factory(lambda factory: Server(factory, [Echo()])), ZMQError, CLOSED
+    ),
+    "a socket of a closed factory": Mistake(
+        of_a_closed_factory(ZmqREPConnection), ZMQError, CLOSED
+    ),
+    "to listen by a closed factory": Mistake(listen_at_a_closed_factory, ZMQError, CLOSED),
     "an address in use": Mistake(listen_twice, CannotListenError, ADDRESS),
     "to listen after the end": Mistake(listen_after_the_end, RuntimeError, "the server is stopped"),
     "a call after the end": Mistake(call_after_the_end, Unavailable, "the channel is closed"),

@@ -101,6 +101,40 @@ def test_who_takes_an_eighth_of_the_limit_in_two_seconds_may_go_on(
     assert slow.was_ended is is_ended
 
 
+def test_who_takes_less_than_is_published_is_ended_at_last() -> None:
+    table = Table()
+    slow = table.connection(b"a")
+    for _ in range(20):
+        table.publish(b"a", 4)
+        slow.takes(2_000)
+        table.clock.advance(1.0)
+    assert slow.was_ended
+
+
+def test_who_catches_up_slowly_may_go_on() -> None:
+    table = Table()
+    slow = table.connection(b"a")
+    table.publish(b"a", 40)
+    for _ in range(40):
+        table.publish(b"a", 1)
+        slow.takes(2_000)
+        table.clock.advance(1.0)
+        assert not slow.was_ended
+    assert table.clock.getDelayedCalls() == []
+
+
+def test_nobody_is_ended_because_the_server_stood_still() -> None:
+    table = Table()
+    reader = table.connection(b"a")
+    table.publish(b"a", 20)
+    table.clock.advance(60.0)  # the process was stopped, and libzmq's thread with it
+    assert not reader.was_ended
+    table.clock.advance(1.0)
+    assert not reader.was_ended
+    table.clock.advance(1.0)
+    assert reader.was_ended  # it has had its two seconds now
+
+
 def test_who_has_caught_up_begins_anew() -> None:
     table = Table()
     slow = table.connection(b"a")
@@ -164,7 +198,8 @@ def test_nothing_is_kept_of_who_has_gone_and_of_old_topics() -> None:
     gone.bytes_taken = None
     table.table.remove(left, b"b")
     table.publish(b"b", 5)
-    assert len(table.table) == 0
+    assert len(table.table) == 0  # they were looked at
+    table.clock.advance(1.0)
     assert leftovers(table.table) == []
     over = table.connection(b"a")
     table.publish(b"a", 20)
@@ -172,6 +207,36 @@ def test_nothing_is_kept_of_who_has_gone_and_of_old_topics() -> None:
     assert table.clock.getDelayedCalls() == []
     assert leftovers(table.table) == []
     assert not over.was_ended
+
+
+def test_who_has_gone_is_forgotten_also_where_nothing_is_published() -> None:
+    table = Table()
+    for _ in range(100):
+        connection = table.connection(b"a", b"b")
+        connection.bytes_taken = None
+        table.table.somebody_has_gone()
+        assert len(table.clock.getDelayedCalls()) == 1
+    table.clock.advance(1.0)
+    assert leftovers(table.table) == []
+    assert table.clock.getDelayedCalls() == []
+
+
+def test_who_has_unsubscribed_is_forgotten_when_nothing_waits_for_it_any_more() -> None:
+    table = Table()
+    slow, good = table.connection(b"a"), table.connection(b"a")
+    table.publish(b"a", 5, good)
+    table.table.remove(good, b"a")
+    table.table.remove(slow, b"a")
+    table.clock.advance(1.0)
+    assert len(table.table) == 1
+    for _ in range(3):
+        slow.takes(1_000)
+        table.clock.advance(1.0)
+        assert len(table.table) == 1
+    slow.takes(2_000)
+    table.clock.advance(1.0)
+    assert leftovers(table.table) == []
+    assert table.clock.getDelayedCalls() == []
 
 
 # -- and over real sockets -----------------------------------------------------------------------

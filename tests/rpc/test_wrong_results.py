@@ -6,7 +6,7 @@ only where a user's code raised.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -93,6 +93,13 @@ ONE: Final[dict[str, tuple[Any, str]]] = {
         "returned generator, not StringValue; a handler with a yield gives a stream",
     ),
 }
+
+
+def a_generator_that_returns() -> Generator[StringValue, None, StringValue]:
+    yield from ()
+    return text("secret")
+
+
 MANY: Final[dict[str, tuple[Any, str]]] = {
     "None": (None, "returned None, not an iterable of StringValue"),
     "a Deferred": (lambda: succeed(None), "returned None, not an iterable of StringValue"),
@@ -110,6 +117,10 @@ MANY: Final[dict[str, tuple[Any, str]]] = {
     "another message as item": (
         [Int32Value(value=3)],
         "gave an item of type Int32Value, not StringValue",
+    ),
+    "a value after the end": (
+        a_generator_that_returns,
+        "returned StringValue when its items had ended, which nobody gets; yield it",
     ),
     "a Deferred as item": ([succeed(None)], "gave an item of type None, not StringValue"),
 }
@@ -383,6 +394,19 @@ def test_the_tracebacks_of_a_method_are_limited(logged: Logged) -> None:
         first = lines(logged)[before]
         assert first.endswith(f"; {left_out} tracebacks of this method were left out before")
         left_out = 5
+    world.close()
+
+
+def test_wrong_results_leave_room_for_tracebacks_and_these_for_them(logged: Logged) -> None:
+    world = World(Failing())
+    for request in ("None", "raises"):
+        for _ in range(12):
+            Outcome(world.call(request))
+    world.network.run()
+    said = lines(logged)
+    assert len(logged.failures()) == 10
+    assert len([line for line in said if "returned None" in line]) == 10
+    assert len([line for line in said if "tracebacks are left out" in line]) == 2
     world.close()
 
 

@@ -128,6 +128,7 @@ class Channel:
             *publishers* is malformed, or a value is out of range. The message says what is wrong
             with it.
         :raises TypeError: for a value of a wrong type; the message names the parameter.
+        :raises zmq.ZMQError: if the factory was shut down.
         """
         network = network_for(factory, socket_options, credentials, CurveClientCredentials)
         options = CallOptions(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import ContextVar, Token
 from numbers import Real
 from types import CoroutineType
-from typing import Any, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, final
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
@@ -25,6 +25,7 @@ __all__ = [
     "check_method",
     "check_request",
     "check_timeout",
+    "gives_messages",
     "wanted_metadata",
     "wrong_request",
 ]
@@ -35,6 +36,8 @@ Res = TypeVar("Res", bound=Message)
 
 #: What a client hands to a method that takes a stream of requests.
 StreamInput: TypeAlias = Iterable[T] | AsyncIterable[T]
+#: What is iterable, and never has a message among its items.
+_NO_SOURCES: Final = (Message, Deferred, str, bytes, bytearray, Mapping)
 
 
 class ResponseMetadata:
@@ -120,7 +123,7 @@ def check_request(method: Method[Any, Any], given: object) -> None:
     if not method.kind.request_streaming:
         if not isinstance(given, method.request_type):
             raise wrong_request(method, given)
-    elif not _is_source(given):
+    elif not gives_messages(given):
         raise _wrong_source(method, given)
 
 
@@ -133,11 +136,9 @@ def wrong_request(method: Method[Any, Any], request: object) -> TypeError:
     return TypeError(f"{method.path} takes {expected}, not {_check.kind(request)}{hint}")
 
 
-def _is_source(given: object) -> bool:
-    """Whether requests may come from it. A message can be iterated, too, and so can a Deferred."""
-    return isinstance(given, (Iterable, AsyncIterable)) and not isinstance(
-        given, (Message, Deferred)
-    )
+def gives_messages(given: object) -> bool:
+    """Whether messages may come from it."""
+    return isinstance(given, (Iterable, AsyncIterable)) and not isinstance(given, _NO_SOURCES)
 
 
 def _wrong_source(method: Method[Any, Any], given: object) -> TypeError:

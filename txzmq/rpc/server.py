@@ -90,6 +90,7 @@ class Server:
         :raises ValueError: if two of them implement one service.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
+        :raises zmq.ZMQError: if the factory was shut down.
         """
         self._network = network_for(factory, socket_options, credentials, CurveServerCredentials)
         self._socket_options, self._factory = socket_options, factory
@@ -172,7 +173,7 @@ class Server:
             the message says why. (It is a ``zmq.ZMQError``, too.)
         :raises RuntimeError: after :meth:`stop`, or if libzmq cannot multicast.
         """
-        self._guard.check()
+        self._guard.check_server()
         _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")
@@ -270,7 +271,7 @@ class Server:
         :raises InsecureBindError: if strangers can reach *address*.
         :raises RuntimeError: after :meth:`stop`.
         """
-        self._guard.check()
+        self._guard.check_server()
         _check.boolean("insecure", insecure)
         if self._stopping is not None:
             raise RuntimeError("the server is stopped")

@@ -37,14 +37,15 @@ class AcceptedConnection(NamedTuple):
     def taken(self) -> int | None:
         """How many bytes the peer's host has acknowledged; None if it has ended, or not known.
 
-        Only Linux tells, of TCP.
+        Only Linux tells, of TCP. Who has subscribed has taken our handshake, so a system that says
+        that it has taken nothing does not count: some sandboxes have a TCP of their own.
         """
         with suppress(OSError, AttributeError, struct.error), _copy(self.descriptor) as twin:
             if os.fstat(twin.fileno()).st_ino != self.inode:
                 return None
             info = twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
             (acknowledged,) = _ACKNOWLEDGED.unpack(info)
-            return int(acknowledged)
+            return int(acknowledged) or None
         return None
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from txzmq import _check
+from txzmq._arguments import require_open
 from txzmq.auth import Credentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
@@ -28,12 +29,14 @@ def network_for(
     :param factory: what the user gave: a factory, or a network.
     :param kind: which credentials it takes.
     :raises TypeError: if it is neither, or the options or the credentials are none.
+    :raises zmq.ZMQError: if the factory was shut down.
     """
     if socket_options is not None:
         _check.instance("socket_options", socket_options, SocketOptions, "a SocketOptions or None")
     if credentials is not None:
         _check.instance("credentials", credentials, kind, f"{kind.__name__} or None")
     if isinstance(factory, ZmqFactory):
+        require_open(factory.closed)
         return ZmqNetwork(
             factory,
             cast("SocketOptions | None", socket_options),

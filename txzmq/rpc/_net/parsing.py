@@ -109,7 +109,10 @@ def _no_scheme(text: str) -> str:
     if text.startswith(("/", "./")):
         return f"it has no scheme; ipc://{text} perhaps"
     if colon and scheme in ("tcp", "ipc", "inproc"):
-        return f"two slashes must follow the colon; {scheme}://{rest.lstrip('/')} perhaps"
+        right = rest.lstrip("/")
+        if scheme == "ipc" and rest.startswith("/"):
+            right = f"/{right}"  # an absolute path
+        return f"two slashes must follow the colon; {scheme}://{right} perhaps"
     if colon and scheme in ("dns", "dns+srv"):
         return "a name that is looked up is for the endpoint of a channel"
     if re.fullmatch(r"[^/]+:[0-9*-]+", text):
@@ -181,6 +184,9 @@ def _check_path(reading: Reading, path: str, use: Use, room: int) -> None:
         return
     if path == "@":
         reading.refuse("a name must follow the @ of an abstract socket")
+    if path.startswith("~"):
+        home = path.partition("/")[0]
+        reading.refuse(f"{home!r} is no folder here; use os.path.expanduser({path!r})")
     if path.endswith("/"):
         reading.refuse("the path ends with a slash; the name of the socket is missing")
     if not path.startswith(("/", "@")) and not _has_current_folder():

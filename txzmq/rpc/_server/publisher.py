@@ -121,6 +121,7 @@ class Publisher:
         """A client has gone, or does not want a stream or a bundle any more."""
         if connection is None:
             self._subscriptions.somebody_has_gone()
+            self._slow.somebody_has_gone()
         else:
             self._subscriptions.remove(connection, tag)
             self._slow.remove(connection, tag)

@@ -8,7 +8,8 @@ kept until the client acknowledges it, the end like any item. docs/inside.md has
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator
+from types import GeneratorType
 from typing import Any, Final, Protocol
 
 from google.protobuf.message import EncodeError, Message
@@ -425,6 +426,8 @@ class ServedStream(StreamLife):
 
     # Any: of items, or of Deferreds of them.
     async def _run_iterable(self, source: Iterable[Any]) -> None:
+        if isinstance(source, GeneratorType):
+            source = _to_the_end(source)  # pyright: ignore[reportUnknownArgumentType]  # a user's
         for item in source:
             if isinstance(item, Deferred):
                 waited: Deferred[Any] = item  # pyright: ignore[reportUnknownVariableType]  # a user's
@@ -681,5 +684,13 @@ class ServedStream(StreamLife):
 
 
 # One function for all streams, in place of a bound method for each.
+# Any: of items, or of Deferreds of them.
+def _to_the_end(items: Generator[Any, None, object]) -> Iterator[Any]:
+    """The items of a generator, which may not return anything: nobody would get it."""
+    last = yield from items
+    if last is not None:
+        raise WrongResult.last(last)
+
+
 def _handler_ended(result: Failure | None, stream: ServedStream) -> None:
     stream.handler_ended(result)

@@ -131,6 +131,15 @@ class WrongResult(Internal):
         return error
 
     @classmethod
+    def last(cls, value: object) -> WrongResult:
+        """A generator has returned it, behind its items."""
+        error = cls("the handler returned a wrong type")
+        error.what = (
+            f"returned {_name_of(value)} when its items had ended, which nobody gets; yield it"
+        )
+        return error
+
+    @classmethod
     def incomplete(cls, message: Message) -> WrongResult | None:
         """The required fields of a message are missing; None if that is not what is wrong."""
         # Any: the stubs of protobuf leave it out.
@@ -162,7 +171,8 @@ class HandlerLog:
     """Says in the log, and to callers, how handlers have failed.
 
     A method that fails all the time must not fill the disk: of each, ten tracebacks a minute are
-    logged. A failure past that is one line, with the id that its caller gets.
+    logged. A failure past that is one line, with the id that its caller gets. Of wrong results, ten
+    lines a minute are logged.
     """
 
     def __init__(self, clock: Clock, handlers: Handlers, *, debug: bool) -> None:
@@ -173,7 +183,8 @@ class HandlerLog:
         self._clock = clock
         self._by_path = handlers
         self._debug = debug
-        self._limits: dict[str, _Budget] = {}
+        # Of each method, one for exceptions and one for wrong results.
+        self._limits: dict[tuple[str, bool], _Budget] = {}
 
     def status_of(self, failure: Failure, context: Context) -> ResponseHead:
         """The answer to a call whose handler failed.
@@ -219,7 +230,7 @@ class HandlerLog:
     def _log_failure(
         self, failure: Failure, context: Context, more: str, identifier: str = ""
     ) -> None:
-        budget = self._budget(context.method)
+        budget = self._budget(context.method, is_wrong=False)
         peer = escaped(context.peer) or "a peer without address"
         if not budget.take():
             _log.error(
@@ -243,7 +254,7 @@ class HandlerLog:
         )
 
     def _log_wrong(self, error: WrongResult, context: Context) -> None:
-        budget = self._budget(context.method)
+        budget = self._budget(context.method, is_wrong=True)
         if not budget.take():
             return
         handler = self._by_path.get(context.method)
@@ -256,15 +267,15 @@ class HandlerLog:
             missed=budget.missed("such lines"),
         )
 
-    def _budget(self, path: str) -> _Budget:
-        budget = self._limits.get(path)
+    def _budget(self, path: str, *, is_wrong: bool) -> _Budget:
+        budget = self._limits.get((path, is_wrong))
         if budget is None:
-            budget = self._limits[path] = _Budget(self._clock)
+            budget = self._limits[path, is_wrong] = _Budget(self._clock)
         return budget
 
 
 class _Budget:
-    """What is logged of the failures of one method: so much in a minute."""
+    """What is logged of one kind of failures of one method: so much in a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
