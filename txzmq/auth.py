@@ -39,6 +39,7 @@ __all__ = [
     "CurveClientCredentials",
     "CurveKeyPair",
     "CurveServerCredentials",
+    "Domains",
     "Identity",
     "KeyRule",
 ]
