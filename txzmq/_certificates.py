@@ -18,6 +18,8 @@ __all__ = ["Certificate", "check_key", "read", "write"]
 _KEY_LENGTH: Final = 40
 #: Bytes of a file; nobody's certificate is larger.
 _MOST: Final = 64 * 1024
+#: What the keys are called.
+_KEYS: Final = ("public-key", "secret-key")
 _BANNERS: Final = {
     False: (
         "#   ****  Generated on {} by txzmq  ****\n"
@@ -95,7 +97,7 @@ def read(path: str | os.PathLike[str]) -> Certificate:
             section = line
             continue
         name, value = name.strip(), value.strip(" \t'\"")
-        if name in ("public-key", "secret-key"):
+        if name in _KEYS:
             keys.setdefault(name, value)
         elif section == "metadata":
             metadata[name] = value
@@ -110,6 +112,14 @@ def read(path: str | os.PathLike[str]) -> Certificate:
     return Certificate(found["public-key"], secret, metadata)
 
 
+def _can_be_read(name: str, value: str) -> bool:
+    """Whether readers, also pyzmq's, find metadata as it was, and the keys beside it."""
+    if not name or name.startswith(("#", *_KEYS)) or not f"{name}{value}".isprintable():
+        return False
+    is_bare = name == name.strip() and value == value.strip(" '")
+    return is_bare and "=" not in name and '"' not in value
+
+
 def write(
     path: Path, public_key: str, secret_key: str = "", metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -120,8 +130,7 @@ def write(
     """
     lines = [_BANNERS[bool(secret_key)].format(datetime.datetime.now(datetime.UTC)), "metadata"]
     for name, value in (metadata or {}).items():
-        text = f"{name}={value}"
-        if not name.strip() or "=" in name or not text.isprintable():
+        if not _can_be_read(name, value):
             raise ValueError(f"a certificate cannot have the metadata {name!r}: {value!r}")
         lines.append(f'    {name} = "{value}"')
     lines += ["curve", f'    public-key = "{public_key}"']

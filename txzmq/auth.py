@@ -38,6 +38,7 @@ __all__ = [
     "CurveClientCredentials",
     "CurveKeyPair",
     "CurveServerCredentials",
+    "Domains",
     "Identity",
     "KeyRule",
 ]

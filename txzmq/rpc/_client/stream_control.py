@@ -26,7 +26,7 @@ from txzmq.rpc._wire.streams import (
     from_message,
     topic_of,
 )
-from txzmq.rpc.errors import Code, FailedPrecondition, Internal, Unavailable
+from txzmq.rpc.errors import Code, FailedPrecondition, Internal, Unauthenticated, Unavailable
 from txzmq.rpc.limits import MAX_CANCELLED
 from txzmq.rpc.v1 import streams_pb2
 
@@ -445,6 +445,7 @@ class StreamControl:
                 self._ask_for_all()  # a server that was restarted does not do so by heartbeats
             return
         if head.code is not Code.OK:
+            self._refused(head)
             return
         try:
             response = streams_pb2.AcknowledgeResponse.FromString(body)
@@ -452,6 +453,12 @@ class StreamControl:
             return
         for topic in response.unknown:
             self._unknown(topic, response.epoch)
+
+    def _refused(self, head: ResponseHead) -> None:
+        """The server does not know this client any more: it gives it nothing of its streams."""
+        if head.code is Code.UNAUTHENTICATED:
+            for stream in self._all():
+                stream.fail(Unauthenticated(head.message))
 
     def _unknown(self, topic: bytes, epoch: bytes) -> None:
         """The server does not have a stream."""
@@ -476,6 +483,7 @@ class StreamControl:
             self._flush_soon()
             return
         if head.code is not Code.OK:
+            self._refused(head)
             return
         try:
             response = streams_pb2.ReplayResponse.FromString(body)

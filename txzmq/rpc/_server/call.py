@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from txzmq._identity import Identity, user_of
+from txzmq._identity import user_of
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._server.admission import Place, RequestBytes
@@ -41,9 +41,12 @@ class CallListener(Replies, Protocol):
         ...
 
 
-def counted_as(identity: Identity) -> bytes:
-    """The name under which a user's calls count, by all connections; no routing id is like it."""
-    return b"\0user " + identity.name.encode()
+def counted_as(user: str, peer: bytes) -> bytes:
+    """The name under which a user's calls count, by all connections; no routing id is like it.
+
+    :param user: empty where nobody has authenticated: then each *peer* counts for itself.
+    """
+    return b"\0user " + user.encode() if user else peer
 
 
 class OpenCalls(NamedTuple):
@@ -107,8 +110,7 @@ class ServedCall:
         self.deadline = deadline
         self.body = body
         self.cache_key = cache_key
-        identity = context.identity
-        self.place: Place = (key[0] if identity is None else counted_as(identity), method.path)
+        self.place: Place = (counted_as(user_of(context.identity), key[0]), method.path)
         #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
         #: Whether it is answered, or nobody waits for its answer any more.

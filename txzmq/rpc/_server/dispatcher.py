@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txzmq._guard import Guard
-from txzmq._identity import Identity, key_of
+from txzmq._identity import Identity, key_of, user_of
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
@@ -328,7 +328,7 @@ class Dispatcher:
             if late is not None:
                 return late
         if len(request.body) > self._request_bytes.room:
-            who = request.key[0] if identity is None else counted_as(identity)
+            who = counted_as(user_of(identity), request.key[0])
             too_much = self._too_much(who, len(request.body))
             if too_much is not None:
                 return too_much
@@ -540,9 +540,14 @@ class Dispatcher:
 
     def revoke(self, keys: Collection[str], reason: str) -> None:
         """End what belongs to these keys, and let who has them receive nothing any more."""
+        status = ResponseHead(Code.UNAUTHENTICATED, reason)
         for listener in self._listeners:
-            calls = listener.wire.calls()
-            self.abandon([call for call in calls if key_of(call.context.identity) in keys], reason)
+            for call in _waiting_first(listener.wire.calls()):
+                if key_of(call.context.identity) not in keys:
+                    continue
+                if not call.settled and not call.detached:
+                    self._answer(call, status)
+                    self._interrupt(call, reason)
             for publisher in (listener.publisher, listener.multicast):
                 if publisher is not None:
                     publisher.end_connections(keys)

@@ -111,9 +111,9 @@ class SharedRuns(Generic[S]):
         """How many calls share runs; those whose connection is lost do not count."""
         return len(self._callers)
 
-    def of_peer(self, peer: bytes) -> int:
-        """How many of them are a peer's."""
-        return self._callers.of_peer(peer)
+    def of_owner(self, owner: bytes) -> int:
+        """How many of them count as an owner's."""
+        return self._callers.of_owner(owner)
 
     def is_used(self, run: S) -> bool:
         """Whether calls share a run, absent ones included."""
@@ -142,9 +142,14 @@ class SharedRuns(Generic[S]):
         """Tell those who asked of the calls that share runs no more."""
         self._callers.tell()
 
-    def join(self, run: S, key: CallKey, now: float, left: Left | None = None) -> None:
-        """A call shares a run; *left* is told when it does not any more."""
-        self._callers.join(run, key, now, left)
+    def join(
+        self, run: S, key: CallKey, now: float, left: Left | None = None, owner: bytes = b""
+    ) -> None:
+        """A call shares a run; *left* is told when it does not any more.
+
+        :param owner: as whose it counts; empty for the peer's.
+        """
+        self._callers.join(run, key, now, left, owner)
 
     def leave(self, run: S, peer: bytes) -> None:
         """A client says that one of its calls leaves a run."""
@@ -171,12 +176,15 @@ class SharedRuns(Generic[S]):
         """A client has said something of a run."""
         self._callers.heard(run, peer, now)
 
-    def claim(self, run: S, peer: bytes, calls: int, now: float, room: int) -> None:
+    def claim(
+        self, run: S, peer: bytes, calls: int, now: float, room: int, owner: bytes = b""
+    ) -> None:
         """A client says how many of its calls share a run: its connection may be a new one.
 
         :param room: how many more calls the limits allow.
+        :param owner: as whose they count; empty for the peer's.
         """
-        self._callers.claim(run, peer, calls, now, room)
+        self._callers.claim(run, peer, calls, now, room, owner)
         self._end_if_unused(run)
 
     def silent_since(self, run: S) -> Mapping[bytes, float]:
@@ -212,6 +220,9 @@ class SharedCallers(Generic[R]):
         self._present: Counter[R] = Counter()
         self._absent: Counter[R] = Counter()
         self._count = 0
+        # As whose the calls of each peer count, and how many do.
+        self._owners: dict[bytes, bytes] = {}
+        self._of_owner: Counter[bytes] = Counter()
         # Of the calls whose end somebody waits for, by peer and name; and of those that are absent.
         self._left: dict[tuple[bytes, _Name], Left] = {}
         self._left_absent: dict[R, list[Left]] = {}
@@ -228,21 +239,27 @@ class SharedCallers(Generic[R]):
         """How many calls there are; absent ones do not count."""
         return self._count
 
-    def of_peer(self, peer: bytes) -> int:
-        """How many of them are a peer's."""
-        return len(self._runs.get(peer, ()))
+    def of_owner(self, owner: bytes) -> int:
+        """How many of them count as an owner's: of a user, or of a peer that is nobody's."""
+        return self._of_owner[owner]
 
     def of_run(self, run: R) -> int:
         """How many calls share a run, absent ones included."""
         return self._present[run] + self._absent[run]
 
-    def join(self, run: R, key: CallKey, now: float, left: Left | None = None) -> None:
+    def join(
+        self, run: R, key: CallKey, now: float, left: Left | None = None, owner: bytes = b""
+    ) -> None:
         """A call shares a run; *left* is told when it does not any more."""
         # A peer that breaks the protocol may use a key again.
         known = key in self._runs.get(key[0], ())
-        self._add(run, key[0], next(self._numbers) if known else key, now, left)
+        self._add(run, key[0], next(self._numbers) if known else key, now, left, owner)
 
-    def _add(self, run: R, peer: bytes, name: _Name, now: float, left: Left | None) -> None:
+    def _add(
+        self, run: R, peer: bytes, name: _Name, now: float, left: Left | None, owner: bytes
+    ) -> None:
+        # A connection is one user's, as long as it lasts.
+        self._of_owner[self._owners.setdefault(peer, owner or peer)] += 1
         if left is not None:
             self._left[peer, name] = left
         self._runs.setdefault(peer, {})[name] = run
@@ -287,8 +304,12 @@ class SharedCallers(Generic[R]):
         self._count -= 1
         self._present[run] -= 1
         del self._runs[peer][name]
+        owner = self._owners[peer]
+        self._of_owner[owner] -= 1
+        if not self._of_owner[owner]:
+            del self._of_owner[owner]
         if not self._runs[peer]:
-            del self._runs[peer]
+            del self._runs[peer], self._owners[peer]
         calls = self._calls[run]
         del calls[peer][name]
         if not calls[peer]:
@@ -326,7 +347,9 @@ class SharedCallers(Generic[R]):
         """When each peer that shares a run said last that it does."""
         return self._heard.get(run, {})
 
-    def claim(self, run: R, peer: bytes, calls: int, now: float, room: int) -> None:
+    def claim(
+        self, run: R, peer: bytes, calls: int, now: float, room: int, owner: bytes = b""
+    ) -> None:
         """A peer says how many of its calls share a run.
 
         More than are known of it: absent ones are back, or ones that were given up, as many of
@@ -343,7 +366,8 @@ class SharedCallers(Generic[R]):
                 break
             else:
                 room -= 1
-            self._add(run, peer, next(self._numbers), now, left)  # nobody cancels it by its key
+            number = next(self._numbers)  # nobody cancels it by its key
+            self._add(run, peer, number, now, left, owner)
         surplus = len(known) - calls
         for name, joined in list(known.items())[: max(0, surplus)]:
             if now - joined > self._grace:

@@ -15,7 +15,7 @@ from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._core.stream_state import ENDED, OPENING
 from txzmq.rpc._server.admission import RequestBytes
-from txzmq.rpc._server.call import StreamCall
+from txzmq.rpc._server.call import StreamCall, counted_as
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests
 from txzmq.rpc._server.response_stream import (
@@ -181,7 +181,7 @@ class StreamRegistry:
         publisher = call.listener.publisher
         if publisher is None or not publisher.is_open:
             return _NO_PUBLISHER
-        refusal = self._refusal(call.key[0], call.place[0])
+        refusal = self._refusal(call.place[0])
         if refusal:
             return self._refuse(refusal)
         return self._opened(self._open_private(call, source, publisher))
@@ -263,12 +263,11 @@ class StreamRegistry:
         if publisher is None or not publisher.is_open:
             return _NO_PUBLISHER
         run = self.shared.find(publisher, wanted.key)
-        peer = call.key[0]
         opener = call.place[0]
         if run is None:
-            refusal = self._refusal(peer, opener)
+            refusal = self._refusal(opener)
         else:
-            refusal = self._refusal_of_peer(peer, opener)
+            refusal = self._refusal_of_opener(opener)
         if not refusal and len(self.shared) >= self.limits.subscribers:
             refusal = (
                 f"{self.limits.subscribers} calls share streams on the server "
@@ -281,7 +280,8 @@ class StreamRegistry:
             self._hold(run, opener, call.size)
         if call.context.identity is not None:
             self._users.setdefault(run, set()).add(call.user)
-        self.shared.join(run, call.key, self.clock.seconds(), self._end_of_shared(call, run))
+        left = self._end_of_shared(call, run)
+        self.shared.join(run, call.key, self.clock.seconds(), left, opener)
         return self._opened(run)._replace(initial=run.context.initial_metadata)
 
     def _end_of_shared(self, call: StreamCall, run: ServedStream) -> Left | None:
@@ -324,7 +324,7 @@ class StreamRegistry:
         self.count("shed stream")
         return ResponseHead(Code.RESOURCE_EXHAUSTED, refusal)
 
-    def _refusal(self, peer: bytes, opener: bytes) -> str:
+    def _refusal(self, opener: bytes) -> str:
         """The limit that forbids one more stream, in words; empty if none does.
 
         :param opener: whose it is: the user's, or else the peer's.
@@ -333,7 +333,7 @@ class StreamRegistry:
         # Of some the handler still runs, of others the client has not had the end.
         if max(self._running, len(self._streams)) >= limits.streams:
             return f"{limits.streams} streams are open on the server (ServerLimits.streams)"
-        refusal = self._refusal_of_peer(peer, opener)
+        refusal = self._refusal_of_opener(opener)
         if refusal:
             return refusal
         if self.kept.size >= limits.streams_bytes:
@@ -343,19 +343,19 @@ class StreamRegistry:
             )
         return ""
 
-    def _refusal_of_peer(self, peer: bytes, opener: bytes) -> str:
+    def _refusal_of_opener(self, opener: bytes) -> str:
         """As :meth:`_refusal`, of the limits that each client has for itself."""
         limit = self.limits.streams_per_peer
-        if self._of_peer(peer, opener) < limit:
+        if self._of_opener(opener) < limit:
             return ""
         return (
             f"{limit} streams of this client are open on the server (ServerLimits.streams_per_peer)"
         )
 
-    def _of_peer(self, peer: bytes, opener: bytes) -> int:
-        """How many streams a client has."""
+    def _of_opener(self, opener: bytes) -> int:
+        """How many streams a user has, or else a client."""
         own = max(self._running_of_peer[opener], self._kept_of_peer[opener])
-        return own + self.shared.of_peer(peer)
+        return own + self.shared.of_owner(opener)
 
     # -- what clients say --------------------------------------------------------------------
 
@@ -382,16 +382,18 @@ class StreamRegistry:
             if stream.shared is not None:
                 shared[stream] = shared.get(stream, 0) + 1
         self._keepalive.heard(peer)
+        opener = counted_as(user, peer)
         for stream, calls in shared.items():
-            self.shared.claim(stream, peer, calls, self.clock.seconds(), self._room(peer))
+            now = self.clock.seconds()
+            self.shared.claim(stream, peer, calls, now, self._room(opener), opener)
         return unknown
 
-    def _room(self, peer: bytes) -> int:
-        """How many more calls of a client may share streams."""
+    def _room(self, opener: bytes) -> int:
+        """How many more calls of a user, or else a client, may share streams."""
         limits = self.limits
         return min(
             limits.subscribers - len(self.shared),
-            limits.streams_per_peer - self._of_peer(peer, peer),
+            limits.streams_per_peer - self._of_opener(opener),
         )
 
     def replay(
