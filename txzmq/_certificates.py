@@ -83,10 +83,24 @@ def read(path: str | os.PathLike[str]) -> Certificate:
         data = file.read(_MOST + 1)
     if len(data) > _MOST:
         raise ValueError(f"{os.fspath(path)} is no certificate: it has more than {_MOST} bytes")
+    keys, metadata = _parse(data.decode("utf-8", "replace"))
+    if "public-key" not in keys:
+        raise ValueError(f"{os.fspath(path)} is no certificate: it has no public-key")
+    found = {
+        name: check_key(f"the {name} of {os.fspath(path)}", value) for name, value in keys.items()
+    }
+    secret = found.get("secret-key", "")
+    if secret and zmq.curve_public(secret.encode()).decode() != found["public-key"]:
+        raise ValueError(f"{os.fspath(path)}: the public key is not that of the secret key")
+    return Certificate(found["public-key"], secret, metadata)
+
+
+def _parse(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The keys of a file, and its metadata."""
     keys: dict[str, str] = {}
     metadata: dict[str, str] = {}
     section = ""
-    for raw in data.decode("utf-8", "replace").splitlines():
+    for raw in text.splitlines():
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
@@ -99,15 +113,7 @@ def read(path: str | os.PathLike[str]) -> Certificate:
             keys.setdefault(name, value)
         elif section == "metadata":
             metadata[name] = value
-    if "public-key" not in keys:
-        raise ValueError(f"{os.fspath(path)} is no certificate: it has no public-key")
-    found = {
-        name: check_key(f"the {name} of {os.fspath(path)}", value) for name, value in keys.items()
-    }
-    secret = found.get("secret-key", "")
-    if secret and zmq.curve_public(secret.encode()).decode() != found["public-key"]:
-        raise ValueError(f"{os.fspath(path)}: the public key is not that of the secret key")
-    return Certificate(found["public-key"], secret, metadata)
+    return keys, metadata
 
 
 def write(
@@ -118,19 +124,18 @@ def write(
     :raises FileExistsError: if there is such a file: keys are never overwritten.
     :raises ValueError: if the metadata cannot be written in this format.
     """
+    given = dict(metadata or {})
+    keys = {"public-key": public_key} | ({"secret-key": secret_key} if secret_key else {})
     lines = [_BANNERS[bool(secret_key)].format(datetime.datetime.now(datetime.UTC)), "metadata"]
-    for name, value in (metadata or {}).items():
-        text = f"{name}={value}"
-        if not name.strip() or "=" in name or not text.isprintable():
-            raise ValueError(f"a certificate cannot have the metadata {name!r}: {value!r}")
-        lines.append(f'    {name} = "{value}"')
-    lines += ["curve", f'    public-key = "{public_key}"']
-    if secret_key:
-        lines.append(f'    secret-key = "{secret_key}"')
+    lines += [f'    {name} = "{value}"' for name, value in given.items()]
+    lines += ["curve", *(f'    {name} = "{key}"' for name, key in keys.items())]
+    text = "\n".join(lines) + "\n"
+    if _parse(text) != (keys, given) or '"' in "".join((*given, *given.values())):
+        raise ValueError(f"a certificate cannot have the metadata {given!r}")
     mode = stat.S_IRUSR | stat.S_IWUSR
     if not secret_key:
         mode |= stat.S_IRGRP | stat.S_IROTH
     # Exclusive, and with its permissions from the beginning.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write(text)

@@ -22,8 +22,8 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authorization balancing client context errors interceptors limits liveness metadata method records "
-        "resolvers service_config socket_options status streams watching"
+        "authorization balancing client context errors interceptors limits liveness metadata "
+        "method records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.
