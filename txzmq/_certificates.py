@@ -18,6 +18,8 @@ __all__ = ["Certificate", "check_key", "read", "write"]
 _KEY_LENGTH: Final = 40
 #: Bytes of a file; nobody's certificate is larger.
 _MOST: Final = 64 * 1024
+#: What the keys are called.
+_KEYS: Final = ("public-key", "secret-key")
 _BANNERS: Final = {
     False: (
         "#   ****  Generated on {} by txzmq  ****\n"
@@ -83,7 +85,22 @@ def read(path: str | os.PathLike[str]) -> Certificate:
         data = file.read(_MOST + 1)
     if len(data) > _MOST:
         raise ValueError(f"{os.fspath(path)} is no certificate: it has more than {_MOST} bytes")
-    keys, metadata = _parse(data.decode("utf-8", "replace"))
+    keys: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    section = ""
+    for raw in data.decode("utf-8", "replace").splitlines():
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            section = line
+            continue
+        name, value = name.strip(), value.strip(" \t'\"")
+        if name in _KEYS:
+            keys.setdefault(name, value)
+        elif section == "metadata":
+            metadata[name] = value
     if "public-key" not in keys:
         raise ValueError(f"{os.fspath(path)} is no certificate: it has no public-key")
     found = {
@@ -95,25 +112,12 @@ def read(path: str | os.PathLike[str]) -> Certificate:
     return Certificate(found["public-key"], secret, metadata)
 
 
-def _parse(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The keys of a file, and its metadata."""
-    keys: dict[str, str] = {}
-    metadata: dict[str, str] = {}
-    section = ""
-    for raw in text.splitlines():
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals:
-            section = line
-            continue
-        name, value = name.strip(), value.strip(" \t'\"")
-        if name in ("public-key", "secret-key"):
-            keys.setdefault(name, value)
-        elif section == "metadata":
-            metadata[name] = value
-    return keys, metadata
+def _can_be_read(name: str, value: str) -> bool:
+    """Whether readers, also pyzmq's, find metadata as it was, and the keys beside it."""
+    if not name or name.startswith(("#", *_KEYS)) or not f"{name}{value}".isprintable():
+        return False
+    is_bare = name == name.strip() and value == value.strip(" '")
+    return is_bare and "=" not in name and '"' not in value
 
 
 def write(
@@ -124,18 +128,18 @@ def write(
     :raises FileExistsError: if there is such a file: keys are never overwritten.
     :raises ValueError: if the metadata cannot be written in this format.
     """
-    given = dict(metadata or {})
-    keys = {"public-key": public_key} | ({"secret-key": secret_key} if secret_key else {})
     lines = [_BANNERS[bool(secret_key)].format(datetime.datetime.now(datetime.UTC)), "metadata"]
-    lines += [f'    {name} = "{value}"' for name, value in given.items()]
-    lines += ["curve", *(f'    {name} = "{key}"' for name, key in keys.items())]
-    text = "\n".join(lines) + "\n"
-    if _parse(text) != (keys, given) or '"' in "".join((*given, *given.values())):
-        raise ValueError(f"a certificate cannot have the metadata {given!r}")
+    for name, value in (metadata or {}).items():
+        if not _can_be_read(name, value):
+            raise ValueError(f"a certificate cannot have the metadata {name!r}: {value!r}")
+        lines.append(f'    {name} = "{value}"')
+    lines += ["curve", f'    public-key = "{public_key}"']
+    if secret_key:
+        lines.append(f'    secret-key = "{secret_key}"')
     mode = stat.S_IRUSR | stat.S_IWUSR
     if not secret_key:
         mode |= stat.S_IRGRP | stat.S_IROTH
     # Exclusive, and with its permissions from the beginning.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write("\n".join(lines) + "\n")

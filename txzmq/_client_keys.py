@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -20,8 +20,11 @@ __all__ = ["ClientKeys", "KeyRule", "read_folder"]
 _log = Logger()
 
 #: Says who has a key, by the key and the address that the client connects from; None for nobody.
-#: Any: a user's own may return anything.
-KeyRule: TypeAlias = "Callable[[str, str], Identity | Deferred[Identity | None] | None]"
+#: It may answer later, by a Deferred or as a coroutine.
+KeyRule: TypeAlias = Callable[
+    [str, str],
+    "Identity | Deferred[Identity | None] | Coroutine[Any, Any, Identity | None] | None",
+]
 
 #: Identities that a function has given are kept for so many keys.
 _MOST_KEPT: Final = 65_536
@@ -41,7 +44,7 @@ class ClientKeys:
             certificates, ``NAME.key``, whose metadata may
             have ``name`` and ``groups = "staff, admin"``; or a
             function of a public key and an address that returns an :class:`Identity`, None for
-            nobody, or a Deferred of these. What it raises denies.
+            nobody, or a Deferred or a coroutine of these. What it raises denies.
         :raises TypeError: if it is none of these.
         :raises ValueError: if what should be a key is none, or a file no certificate.
         :raises OSError: if the folder or a file cannot be read.
@@ -70,7 +73,10 @@ class ClientKeys:
 
     def get(self, public_key: str) -> Identity | None:
         """Who has a key now; None for nobody."""
-        return self._known.get(public_key)
+        identity = self._known.get(public_key)
+        if identity is not None and self._rule is not None:
+            self._known.move_to_end(public_key)  # who is connected and does something, stays
+        return identity
 
     def when_revoked(self, callback: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Have *callback* called with the public keys that are nobody's any more, or another's.
@@ -97,25 +103,35 @@ class ClientKeys:
             answer = self._rule(public_key, address)
         except Exception:  # noqa: BLE001 - whatever a user's function raises denies
             return fail()
+        if isinstance(answer, Coroutine):
+            answer = Deferred.fromCoroutine(cast("Coroutine[Any, Any, object]", answer))
         asked = answer if isinstance(answer, Deferred) else succeed(answer)  # pyright: ignore[reportUnknownVariableType]  # a user's
         return asked.addCallback(self._answered, public_key, address)  # pyright: ignore[reportUnknownMemberType]  # as above
 
     def _answered(self, answer: object, public_key: str, address: str) -> Identity | None:
         if answer is None:
-            self._known.pop(public_key, None)
-            self._addresses.pop(public_key, None)
+            self._forget(public_key)
             return None
         if not isinstance(answer, Identity):
             what = "an Identity or None"
             raise _check.wrong_type("what the function of clients returns", answer, what)
         identity = _with_key(answer, public_key)
+        before = self._known.get(public_key)
         self._known[public_key] = identity
         self._known.move_to_end(public_key)
         self._addresses[public_key] = address
         if len(self._known) > _MOST_KEPT:
             oldest, _ = self._known.popitem(last=False)
             self._addresses.pop(oldest, None)
+        if before is not None and before.name != identity.name:
+            self._tell({public_key})
         return identity
+
+    def _forget(self, public_key: str) -> None:
+        """A key is nobody's: if somebody had it, those are told who have let them in."""
+        self._addresses.pop(public_key, None)
+        if self._known.pop(public_key, None) is not None:
+            self._tell({public_key})
 
     # -- what changes ------------------------------------------------------------------------
 
@@ -132,19 +148,12 @@ class ClientKeys:
             self._change(self._read())
             return
         for key in list(self._known):
-            before = self._known[key]
             asked = self._ask(key, self._addresses.get(key, ""))
             asked.addErrback(self._deny, key)
-            asked.addCallback(self._asked_again, before)
 
     def _deny(self, failure: object, public_key: str) -> None:
         _log.failure("the function of clients failed; the key is revoked", cast("Any", failure))
-        self._known.pop(public_key, None)
-        self._addresses.pop(public_key, None)
-
-    def _asked_again(self, now: Identity | None, before: Identity) -> None:
-        if now is None or now.name != before.name:
-            self._tell({before.public_key})
+        self._forget(public_key)
 
     def _change(self, new: OrderedDict[str, Identity]) -> None:
         old, self._known = self._known, new
@@ -156,7 +165,10 @@ class ClientKeys:
 
     def _tell(self, revoked: Collection[str]) -> None:
         for callback in list(self._watchers):
-            callback(frozenset(revoked))
+            try:
+                callback(frozenset(revoked))
+            except Exception:  # noqa: BLE001 - a user's own; the others must be told too
+                _log.failure("a callback of when_revoked() raised an exception")
 
     def _read(self) -> OrderedDict[str, Identity]:
         if self._folder is not None:

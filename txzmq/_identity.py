@@ -38,10 +38,12 @@ class Identity:
         groups: object = self.groups
         if isinstance(groups, str) or not isinstance(groups, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise _check.wrong_type("groups", groups, "a collection of str")
-        for group in self.groups:
+        # Frozen: this is its own value in one form, set before anybody sees it. First a tuple, as
+        # what cannot be hashed is no text either, and an iterator can be read once.
+        each = tuple(self.groups)
+        for group in each:
             _check.text("groups", group)
-        # Frozen: this is its own value in one form, set before anybody sees it.
-        object.__setattr__(self, "groups", frozenset(self.groups))
+        object.__setattr__(self, "groups", frozenset(each))
         if not isinstance(self.claims, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise _check.wrong_type("claims", self.claims, "a mapping")
         object.__setattr__(self, "claims", MappingProxyType(dict(self.claims)))

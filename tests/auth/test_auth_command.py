@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import zmq.auth
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.programs import ROOT, running, succeeds
-from txzmq import _auth_command, _certificates
+from txzmq import _auth_command
 from txzmq.auth import ClientKeys, CurveKeyPair
 
 
@@ -208,7 +205,7 @@ def test_who_reads_no_more_ends_it_quietly(tmp_path: Path) -> None:
         succeeds(["-m", "txzmq.auth", "new", name, "--folder", tmp_path], cwd=ROOT)
     program = f"""
 import os, sys
-from txzmq import _auth_command, _certificates
+from txzmq import _auth_command
 reading, writing = os.pipe()
 os.close(reading)
 os.dup2(writing, sys.stdout.fileno())
@@ -217,23 +214,3 @@ os._exit(_auth_command.main(["list", {str(tmp_path)!r}]))
     with running("-c", program) as ended:
         assert ended.wait() == 2
         assert ended.output == []
-
-
-# -- what a file can say ----------------------------------------------------------------------
-
-_NAMES = st.text(st.characters() | st.sampled_from("=#'\"\n\x85 "), max_size=8)
-
-
-@given(metadata=st.dictionaries(_NAMES | st.sampled_from(["public-key", "secret-key"]), _NAMES))
-def test_a_file_says_what_was_written_or_is_not_written(metadata: dict[str, str]) -> None:
-    keys = CurveKeyPair.generate()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x"
-        try:
-            keys.save(path, metadata=metadata)
-        except ValueError:
-            assert list(Path(folder).iterdir()) == []
-            return
-        for suffix, secret in ((".key_secret", keys.secret_key), (".key", "")):
-            read = _certificates.read(path.with_suffix(suffix))
-            assert read == (keys.public_key, secret, metadata)

@@ -1,0 +1,18 @@
+"""Fixtures for tests of authentication."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Loop
+from txzmq import ZmqFactory
+
+
+@pytest.fixture
+def factory(one_loop: Loop) -> Iterator[ZmqFactory]:
+    """A factory on a loop of the test's own."""
+    factory = ZmqFactory(one_loop.reactor)
+    yield factory
+    factory.shutdown()
