@@ -52,7 +52,7 @@ def _said(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m txzmq.auth", description="Make and show CURVE keys."
+        prog="python -m txzmq.auth", description="Make and show CURVE keys."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     new = commands.add_parser(
@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--folder", default=".", help="where to put the files (default: here)")
     new.add_argument(
         "--groups", default="", help="the user's groups, separated by commas, as servers read them"
+    )
+    new.add_argument(
+        "--user", help="the user's name, where it is not NAME: of a second key of the same user"
     )
     new.set_defaults(run=_new)
     public = commands.add_parser(
@@ -88,8 +91,11 @@ def _new(given: argparse.Namespace) -> Iterator[str]:
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}; make it first")
     groups = [group.strip() for group in given.groups.split(",") if group.strip()]
+    metadata = {} if given.user is None else {"name": given.user}
+    if groups:
+        metadata["groups"] = ", ".join(groups)
     keys = CurveKeyPair.generate()
-    keys.save(folder / name, metadata={"groups": ", ".join(groups)} if groups else None)
+    keys.save(folder / name, metadata=metadata)
     yield f"secret key: {folder / name}{SECRET_SUFFIX}"
     yield f"public key: {folder / name}{PUBLIC_SUFFIX}"
     yield keys.public_key

@@ -86,6 +86,12 @@ def test_groups_are_those_that_a_server_reads(
     assert sorted(identity.groups) == ["admin", "staff"]
 
 
+def test_a_user_may_have_a_second_key(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = done(capsys, "new", "alice")[-1]
+    second = done(capsys, "new", "alice-2027", "--user", "alice")[-1]
+    assert sorted(done(capsys, "list", ".")) == sorted([f"{first}  alice", f"{second}  alice"])
+
+
 @pytest.mark.parametrize("there", ["alice.key_secret", "alice.key"])
 def test_new_overwrites_nothing(here: Path, capsys: pytest.CaptureFixture[str], there: str) -> None:
     (here / there).write_bytes(b"precious")
