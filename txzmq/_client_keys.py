@@ -82,7 +82,9 @@ class ClientKeys:
         """Have *callback* called with the public keys that are nobody's any more, or another's.
 
         :return: a function that takes this back.
+        :raises TypeError: if it is no function that takes them.
         """
+        _check.function("callback", callback, ("keys",), awaited=False)
         self._watchers.add(callback)
         return lambda: self._watchers.discard(callback)
 

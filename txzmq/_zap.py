@@ -14,7 +14,7 @@ from zmq.utils import z85
 from txzmq._client_keys import ClientKeys
 from txzmq._escape import escaped
 from txzmq._identity import Identity
-from txzmq._ordered_set import OrderedSet
+from txzmq._reactor import Timer
 from txzmq.connection import Factory, ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
 __all__ = ["ADDRESS", "Authenticator", "Domain"]
@@ -50,6 +50,30 @@ class Domain(Protocol):
         ...
 
 
+class _Question:
+    """What libzmq has asked.
+
+    :ivar content: the way back, the number, the domain, the client's key and its address.
+    :ivar timer: runs while a function decides.
+    """
+
+    __slots__ = ("content", "is_answered", "timer")
+
+    def __init__(
+        self, way: list[bytes], number: bytes, domain: Domain, key: str, address: str
+    ) -> None:
+        self.content = way, number, domain, key, address
+        self.is_answered = False
+        self.timer: Timer | None = None
+
+
+def _cancel(asked: Deferred[None]) -> None:
+    try:
+        asked.cancel()
+    except Exception:  # noqa: BLE001 - a user's own canceller
+        _log.failure("a Deferred of the function of clients failed to be cancelled")
+
+
 class Authenticator(ZmqConnection):
     """Answers libzmq's questions whether a client may connect; one for a context.
 
@@ -65,7 +89,7 @@ class Authenticator(ZmqConnection):
         """:raises RuntimeError: if something else decides in this context already."""
         self._domains: dict[bytes, Domain] = {}
         self._names: dict[int, bytes] = {}
-        self._waiting: OrderedSet[Deferred[Identity | None]] = OrderedSet()
+        self._waiting: dict[_Question, Deferred[None]] = {}
         try:
             super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
         except zmq.ZMQError as error:
@@ -110,28 +134,40 @@ class Authenticator(ZmqConnection):
         self, domain: Domain, key: str, address: bytes, way: list[bytes], request_id: bytes
     ) -> None:
         place = escaped(address.decode("ascii", "replace"))
-        asked = domain.clients.look_up(key, place)
-        if not asked.called:
+        question = _Question(way, request_id, domain, key, place)
+        asked = domain.clients.look_up(key, place).addBoth(self._decided, question)
+        if not question.is_answered:
             assert self.factory is not None, "it has just received something"
-            self._waiting.add(asked)
-            asked.addTimeout(domain.policy_timeout, self.factory.reactor)  # type: ignore[arg-type]  # a Twisted reactor has more than is needed of it here
+            self._waiting[question] = asked
+            question.timer = self.factory.reactor.callLater(
+                domain.policy_timeout, self._too_late, question
+            )
 
-        def decided(result: Identity | Failure | None) -> None:
-            self._waiting.discard(asked)
-            if isinstance(result, Identity):
-                self._answer(way, request_id, b"200", "OK", key)
-                return
-            if isinstance(result, Failure):
-                _log.failure(
-                    "whether a client may connect could not be decided, so it may not", result
-                )
-                self._answer(way, request_id, b"500", "the server cannot decide")
-                domain.denied(key, place, "whether it may connect could not be decided")
-                return
-            self._answer(way, request_id, b"400", "unknown key")
+    def _decided(self, result: Identity | Failure | None, question: _Question) -> None:
+        if question.is_answered:
+            return  # nobody waits for it any more
+        question.is_answered = True
+        self._waiting.pop(question, None)
+        if question.timer is not None and question.timer.active():
+            question.timer.cancel()
+        way, number, domain, key, place = question.content
+        if isinstance(result, Identity):
+            self._answer(way, number, b"200", "OK", key)
+        elif isinstance(result, Failure):
+            _log.failure("whether a client may connect could not be decided, so it may not", result)
+            self._answer(way, number, b"500", "the server cannot decide")
+            domain.denied(key, place, "whether it may connect could not be decided")
+        else:
+            self._answer(way, number, b"400", "unknown key")
             domain.denied(key, place, "unknown key")
 
-        asked.addBoth(decided)
+    def _too_late(self, question: _Question) -> None:
+        """The time is over, also for what does not end when it is cancelled."""
+        asked = self._waiting[question]
+        seconds = question.content[2].policy_timeout
+        error = TimeoutError(f"no answer within {seconds:g} s")
+        self._decided(Failure(error), question)  # type: ignore[no-untyped-call]  # Twisted's
+        _cancel(asked)
 
     def _answer(
         self, way: list[bytes], request_id: bytes, code: bytes, text: str, user: str = ""
@@ -142,9 +178,12 @@ class Authenticator(ZmqConnection):
 
     def shutdown(self) -> None:
         """Let nobody in any more."""
-        waiting = list(self._waiting)
+        waiting, self._waiting = self._waiting, {}
         super().shutdown()
-        for asked in waiting:
-            asked.cancel()
+        for question, asked in waiting.items():
+            question.is_answered = True
+            if question.timer is not None:
+                question.timer.cancel()
+            _cancel(asked)
         self._domains.clear()
         self._names.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
@@ -16,6 +17,7 @@ __all__ = ["Authorize", "permissions"]
 #: answer; anything else that it raises denies. It must not wait.
 Authorize: TypeAlias = Callable[[Identity | None, str, Metadata], bool]
 
+_PATH: Final = re.compile(r"\*|/[^/*]+/([^/*]+|\*)")
 #: In a table, in place of groups: whoever has authenticated; and everybody.
 _AUTHENTICATED: Final = "*"
 _ANYBODY: Final = "anybody"
@@ -43,16 +45,17 @@ def permissions(table: Mapping[str, Iterable[str]]) -> Authorize:
     groups: dict[str, frozenset[str]] = {}
     for path, names in table.items():
         _check.text("table", path)
-        if path != "*" and (path[0] != "/" or path.count("/") != 2 or path[-1] == "/"):
+        if _PATH.fullmatch(path) is None:
             raise ValueError(
                 f"table: {path!r} is no path of a method: /package.Service/Method, "
                 "/package.Service/*, or *"
             )
         if isinstance(names, str) or not isinstance(names, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise _check.wrong_type(f"table[{path!r}]", names, "a collection of groups")
-        groups[path] = frozenset(names)
-        for name in groups[path]:
+        each = tuple(names)
+        for name in each:
             _check.text(f"table[{path!r}]", name)
+        groups[path] = frozenset(each)
     others = groups.get("*", frozenset())
 
     def authorize(identity: Identity | None, method: str, metadata: Metadata) -> bool:

@@ -110,7 +110,8 @@ class Server:
         _warn_of_limits(self.limits, methods)
         self._publishes = any(method.response_streaming for method in methods.values())
         if authorize is not None:
-            _check.function("authorize", authorize, ("identity", "method", "metadata"))
+            parameters = ("identity", "method", "metadata")
+            _check.function("authorize", authorize, parameters, awaited=False)
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from twisted.logger import Logger
 
+from txzmq import _check
 from txzmq._identity import Identity
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
 from txzmq.rpc.authorization import Authorize
@@ -62,8 +63,9 @@ class Access:
         authorize = self._authorize
         if authorize is None or head.path.startswith(_OWN):
             return None
+        allowed: object
         try:
-            allowed = authorize(identity, head.path, head.metadata)
+            allowed = cast("object", authorize(identity, head.path, head.metadata))
         except RpcError as error:
             self._count(Count.DENIED)
             return ResponseHead(error.code, error.message)
@@ -74,6 +76,12 @@ class Access:
             allowed = False
         if allowed is True:
             return None
+        if allowed is not False:
+            _log.error(
+                "authorize must return True or False, not {answer}; the call of {path} is denied",
+                answer=_check.shown(allowed),
+                path=head.path,
+            )
         self._count(Count.DENIED)
         if identity is None:
             return ResponseHead(
