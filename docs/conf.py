@@ -29,7 +29,7 @@ python_use_unqualified_type_names = True
 # A reference that leads nowhere is an error, but the build reads no inventory of another project:
 # it must not fail because somebody else's server is down.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|contextlib|enum|random|typing|types|abc)\..*"),
+    (r"py:.*", r"(collections|contextlib|enum|os|random|typing|types|abc)\..*"),
     (r"py:.*", r"(google|protovalidate|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
@@ -52,6 +52,7 @@ def other_names(target: str, owner: type | None) -> Iterator[str]:
     """
     yield target  # of another kind: a type alias is data to Sphinx, and a class to a signature
     yield f"txzmq.connection.{target}"  # the aliases that no facade exports
+    yield f"txzmq.auth.{target}"  # likewise
     name = target.rpartition(".")[2]
     for facade in FACADES:
         # Users import from the facades, so the reference has everything there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -15,7 +15,7 @@ from txzmq import _certificates, _check
 from txzmq._identity import Identity
 from txzmq._ordered_set import OrderedSet
 
-__all__ = ["ClientKeys", "KeyRule"]
+__all__ = ["ClientKeys", "KeyRule", "read_folder"]
 
 _log = Logger()
 
@@ -173,8 +173,10 @@ class ClientKeys:
                 _log.failure("a callback of when_revoked() raised an exception")
 
     def _read(self) -> OrderedDict[str, Identity]:
-        pairs = self._of_folder() if self._mapping is None else self._of_mapping(self._mapping)
-        return OrderedDict(pairs)
+        if self._folder is not None:
+            return OrderedDict((each.public_key, each) for each in read_folder(self._folder))
+        assert self._mapping is not None, "functions are asked"
+        return OrderedDict(self._of_mapping(self._mapping))
 
     @staticmethod
     def _of_mapping(mapping: Mapping[str, Identity | str]) -> Iterable[tuple[str, Identity]]:
@@ -187,16 +189,25 @@ class ClientKeys:
             else:
                 raise _check.wrong_type("a value of clients", value, "an Identity or a name")
 
-    def _of_folder(self) -> Iterable[tuple[str, Identity]]:
-        assert self._folder is not None, "there is one"
-        if not self._folder.is_dir():
-            raise NotADirectoryError(f"clients: {self._folder} is no folder")
-        for path in sorted(self._folder.glob("*.key")):
-            certificate = _certificates.read(path)
-            named = certificate.metadata.get("groups", "")
-            groups = frozenset(group.strip() for group in named.split(",") if group.strip())
-            name = certificate.metadata.get("name", "") or path.stem
-            yield certificate.public_key, Identity(name, certificate.public_key, groups)
+
+def read_folder(folder: Path) -> Iterator[Identity]:
+    """Whom the certificates of a folder are of, ``NAME.key``, in the order of their names.
+
+    :raises ValueError: if a file is no certificate, or two have the same key.
+    :raises OSError: if the folder or a file cannot be read.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder of certificates")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.key")):
+        certificate = _certificates.read(path)
+        other = files.setdefault(certificate.public_key, path)
+        if other != path:
+            raise ValueError(f"{other} and {path} have the same key; remove one of them")
+        named = certificate.metadata.get("groups", "")
+        groups = frozenset(group.strip() for group in named.split(",") if group.strip())
+        name = certificate.metadata.get("name", "") or path.stem
+        yield Identity(name, certificate.public_key, groups)
 
 
 def _with_key(identity: Identity, public_key: str) -> Identity:

@@ -24,7 +24,7 @@ class Text(NamedTuple):
 
 
 def texts(words: int = _WORDS) -> list[Text]:
-    """Every text in the code of ``txzmq`` that is no docstring, and no words of an assertion.
+    """Every text in the code of ``txzmq`` but docstrings, words of assertions and help.
 
     :param words: so many in a row make a text.
     """
@@ -51,10 +51,12 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
 
 
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
-    """Docstrings, and what an assertion says of a bug."""
+    """Docstrings, what an assertion says of a bug, and what ``--help`` prints."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
+        elif isinstance(node, ast.keyword) and node.arg in ("help", "description"):
+            yield from ast.walk(node.value)
         elif isinstance(node, ast.Assert) and node.msg is not None:
             yield from ast.walk(node.msg)
 

@@ -37,6 +37,7 @@ from txzmq.rpc import (
     StaticResolver,
     StreamWriter,
     resolver_for,
+    runtime_path,
 )
 from txzmq.rpc.method import StreamOptions
 from txzmq.rpc.service_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
@@ -249,6 +250,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "StreamWriter.fail": Subject(lambda: StreamWriter[Any]().fail, options={"error": Exception()}),
     "calls": Subject(always(calls), (fake(), ECHO), names=("client", "method")),
     "resolver_for": Subject(always(resolver_for), options={"target": ADDRESS}),
+    "runtime_path": Subject(always(runtime_path), options={"name": "greeter"}),
 }
 
 _ADDRESS = "an address: what is said of those has tests of its own"

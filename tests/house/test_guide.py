@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ PAGES = [
     "proxies",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching"]
+READ = ["balancing", "retries", "failures", "watching", "security"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -114,6 +115,61 @@ for seed in range(10):
 '''
 
 
+# With sockets: a network in memory has no keys. The commands of the page have made those.
+SECURE = """
+import os, signal
+from pathlib import Path
+
+import security
+from generated.hello.v1.hello_pb2 import SayHelloRequest
+from generated.hello.v1.hello_txzmq import HelloClient
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from txzmq import ZmqFactory
+from txzmq.auth import ClientKeys, CurveClientCredentials, CurveKeyPair
+from txzmq.rpc import Channel, Unauthenticated
+
+async def said(hello):
+    try:
+        return (await hello.say_hello(SayHelloRequest(), timeout=30)).text
+    except Unauthenticated as error:
+        return error.message
+
+async def main(reactor):
+    factory = ZmqFactory(reactor)
+    server, credentials = security.make_server(factory, "tcp://127.0.0.1:*")
+    security.reload_at_hangup(reactor, credentials)
+    public = CurveKeyPair.load("greeter.key_secret").public_key
+    here = security.listen_here(server)
+    assert here == f"ipc://{os.getcwd()}/txzmq/greeter", here
+    address = server.listen("tcp://127.0.0.1:*")
+    for place in (address, here):
+        print(await said(security.make_client(factory, place, public)))
+    stranger = CurveKeyPair.generate().public_key
+    print(await said(security.make_client(factory, address, stranger)))
+
+    # The second keys of client and server.
+    second = security.load_in_a_pod("alice-2027.key_secret")
+    Path("alice-2027.key").rename("clients/alice-2027.key")
+    credentials.clients.reload()
+    keys = CurveClientCredentials(second, server_keys=[stranger, public])
+    print(await said(HelloClient(Channel(factory, address, credentials=keys))))
+
+    first = security.make_client(factory, address, public)
+    print(await said(first))
+    Path("clients/alice.key").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    while "Hello" in (answer := await said(first)):
+        pass  # the signal is handled in some turn of the reactor
+    print(answer)
+    print(await said(HelloClient(Channel(factory, address, credentials=keys))))
+    await server.stop(0)
+    factory.shutdown()
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -165,6 +221,34 @@ def test_a_snapshot_and_then_updates_miss_nothing(folder: Path) -> None:
     followed = succeeds(["-c", FOLLOW], cwd=folder).splitlines()
     assert len(followed) == 10
     assert all(" followed " in line for line in followed)
+
+
+def test_two_machines_have_keys_as_the_page_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (GUIDE / "security.md").read_text(encoding="utf-8")
+    commands = [line for block in blocks("security", "sh") for line in block.splitlines()]
+    # Those of the recipes stand in their text.
+    commands += re.findall(r"`(python -m txzmq.auth new [^`]*)`", text)
+    assert len(commands) == 7
+    listed = ""
+    for command in commands:
+        program, *arguments = command.split()
+        if program == "python":
+            listed += succeeds(arguments, cwd=folder)
+        else:
+            subprocess.run([program, *arguments], cwd=folder, check=True)
+    assert "  alice  (staff)" in listed
+    (folder / "alice-2027.key_secret").chmod(0o640)  # as fsGroup makes it
+    folder.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    page = re.sub(r"\s+", " ", text)
+    known, *lines = succeeds(["-c", SECURE], cwd=folder).splitlines()
+    here, wrong, second, first, revoked, last = lines
+    assert {known, here, second, first, last} == {"Hello, alice!"}
+    assert "the handshake failed, and the server does not say why" in page
+    assert "the handshake failed, and the server does not say why" in wrong
+    assert "does not know who calls, or not any more" in revoked
 
 
 @pytest.mark.parametrize("page", READ)

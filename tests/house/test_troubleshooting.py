@@ -20,7 +20,9 @@ PAGE = ROOT / "docs/guide/troubleshooting.md"
 #: Texts that no message has, by what they are.
 NO_MESSAGES = {
     "Callable[[type[Request], tuple[CallKey, RequestHead, bytes]], Request]": "a type",
+    "Coroutine[Any, Any, object]": "a type",
     "has no attribute": "Python's own words for a misspelt import",
+    "#   ****  Generated on": "the beginning of a file of keys",
 }
 
 

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     # By this name the annotations of generated code know it; not in __all__, since it is Twisted's.
     from twisted.internet.defer import Deferred as Deferred
 
+    from txzmq.rpc._net.runtime import runtime_path
     from txzmq.rpc._net.secure_bind import InsecureBindError
     from txzmq.rpc.balancing import (
         BalancingPolicy,
@@ -82,6 +83,7 @@ else:
         __name__,
         {
             "twisted.internet.defer": "Deferred",
+            "txzmq.rpc._net.runtime": "runtime_path",
             "txzmq.rpc._net.secure_bind": "InsecureBindError",
             "txzmq.rpc.metadata": "Metadata MetadataInput",
             "txzmq.rpc.balancing": (
@@ -193,4 +195,5 @@ __all__ = [
     "current_context",
     "detached",
     "resolver_for",
+    "runtime_path",
 ]

@@ -20,7 +20,7 @@ from txzmq._listening import CannotListen
 from txzmq.rpc._net.addresses import ANY_IPC, split_scheme
 from txzmq.rpc._net.secure_bind import InsecureBindError
 
-__all__ = ["claim"]
+__all__ = ["claim", "links", "others_write"]
 
 #: Seconds until a folder that somebody has locked is used all the same: who locks it to claim a
 #: path needs some milliseconds, and nobody shall keep a server from starting. To listen is
@@ -135,8 +135,8 @@ def _lock(descriptor: int) -> None:
 def _check_links(address: str, path: str) -> None:
     # The current folder may be gone, of a daemon for instance; an absolute path does not need it.
     current = "/" if path.startswith("/") else os.getcwd()
-    for folder, link in _links(os.path.join(current, os.path.dirname(path))):
-        if _others_write(folder):
+    for folder, link in links(os.path.join(current, os.path.dirname(path))):
+        if others_write(folder):
             real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
             raise InsecureBindError(
                 f"refusing to listen at {address}: {link} is a link in a folder that others can "
@@ -144,8 +144,8 @@ def _check_links(address: str, path: str) -> None:
             )
 
 
-def _links(path: str) -> Iterator[tuple[str, str]]:
-    """The links on the way to a folder, each with the folder that it is in."""
+def links(path: str) -> Iterator[tuple[str, str]]:
+    """The links on the way to a folder, by an absolute path, each with the folder that it is in."""
     rest = deque(path.split("/"))
     current = "/"
     followed = 0
@@ -169,7 +169,8 @@ def _links(path: str) -> Iterator[tuple[str, str]]:
         rest.extendleft(reversed(target.split("/")))
 
 
-def _others_write(folder: str) -> bool:
+def others_write(folder: str) -> bool:
+    """Whether somebody but this user and root can change what is in a folder, or may allow it."""
     status = os.stat(folder)
     others = stat.S_IWGRP | stat.S_IWOTH
     return bool(status.st_mode & others) or status.st_uid not in (0, os.geteuid())
