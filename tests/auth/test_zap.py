@@ -96,7 +96,7 @@ def test_who_has_another_key_is_not(asking: Asking, logged: Logged) -> None:
     assert asking.decide(domain, key(STRANGER)) == [b"400", b"unknown key", b""]
     (warning,) = logged.warnings()
     assert warning["key"] == STRANGER.public_key
-    assert warning["address"] == "10.0.0.1"
+    assert warning["place"] == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
