@@ -23,6 +23,8 @@ ALLOWED = {
     ("txzmq.rpc.streams", "info.failResult"): "how Twisted is kept from logging an end",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",
+    ("txzmq_codegen.stub_input", "copy.leading_comments"): "as above",
+    ("txzmq_codegen.stub_input", "copy.trailing_comments"): "as above",
     ("txzmq_codegen.stub_input", "field.extendee"): "as above",
     ("txzmq_codegen.stub_input", "field.type_name"): "as above",
 }
