@@ -23,7 +23,7 @@ _log = Logger()
 #: It may answer later, by a Deferred or as a coroutine.
 KeyRule: TypeAlias = Callable[
     [str, str],
-    "Identity | Deferred[Identity | None] | Coroutine[Any, Any, Identity | None] | None",
+    Identity | Deferred[Identity | None] | Coroutine[Any, Any, Identity | None] | None,
 ]
 
 #: Identities that a function has given are kept for so many keys.

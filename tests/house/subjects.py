@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, StreamWorld
+from txzmq.auth import CurveClientCredentials, CurveKeyPair, CurveServerCredentials, Identity
 from txzmq.rpc import (
     Blocking,
     Channel,
@@ -39,6 +40,7 @@ from txzmq.rpc import (
     resolver_for,
     runtime_path,
 )
+from txzmq.rpc.authorization import permissions
 from txzmq.rpc.method import StreamOptions
 from txzmq.rpc.service_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
 from txzmq.testing import FakeCaller, Faults, MemoryNetwork, Script, calls
@@ -69,6 +71,9 @@ class Subject(NamedTuple):
         for bound in ("self", "cls"):
             parameters.pop(bound, None)
         return parameters, typing.get_type_hints(hinted)
+
+
+KEYS: Final = CurveKeyPair.generate()
 
 
 def network() -> MemoryNetwork:
@@ -177,6 +182,12 @@ SUBJECTS: Final[dict[str, Subject]] = {
         lambda: channel().wait_for_state_change, options={"last": ConnectivityState.READY}
     ),
     "ClientCall.replace": Subject(lambda: client_call().replace),
+    "CurveClientCredentials": Subject(
+        always(CurveClientCredentials), options={"keys": KEYS, "server_keys": [KEYS.public_key]}
+    ),
+    "CurveServerCredentials": Subject(
+        always(CurveServerCredentials), options={"keys": KEYS, "clients": {}}
+    ),
     "ConsistentHash": Subject(always(ConsistentHash), options={"key": "tenant"}),
     "Context.send_initial_metadata": Subject(
         lambda: context().send_initial_metadata, options={"metadata": ()}
@@ -188,6 +199,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "FakeCaller": Subject(always(FakeCaller), ({},), names=("answers",)),
     "Faults": Subject(always(Faults)),
     "HedgingPolicy": Subject(always(HedgingPolicy), options={"max_attempts": 2}),
+    "Identity": Subject(always(Identity), options={"name": "alice"}),
     "LeastLoaded": Subject(always(LeastLoaded)),
     "Liveness": Subject(always(Liveness)),
     "MemoryNetwork": Subject(always(MemoryNetwork)),
@@ -249,6 +261,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     ),
     "StreamWriter.fail": Subject(lambda: StreamWriter[Any]().fail, options={"error": Exception()}),
     "calls": Subject(always(calls), (fake(), ECHO), names=("client", "method")),
+    "permissions": Subject(always(permissions), options={"table": {}}),
     "resolver_for": Subject(always(resolver_for), options={"target": ADDRESS}),
     "runtime_path": Subject(always(runtime_path), options={"name": "greeter"}),
 }

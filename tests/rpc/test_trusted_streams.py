@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from tests.auth.support import ALICE, BOB, knowing
-from tests.rpc.raw import RawClient
+from tests.auth.support import ALICE, BOB
 from tests.rpc.service import ECHO, Waiting, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS, Endless, Reader, Streaming
-from tests.rpc.trusted import Trusted, failure
+from tests.rpc.trusted import Raw, Trusted, failure
 from tests.support import Logged, Loop, error_of
-from txzmq.auth import CurveKeyPair
 from txzmq.rpc import ResourceExhausted, ServerLimits, StreamWriter, Unauthenticated
-from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._wire.control import ACKNOWLEDGE, CANCEL, CANCEL_STREAMS, REPLAY, SEND
-from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
-from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 from txzmq.rpc.v1.streams_pb2 import (
     AcknowledgeRequest,
@@ -29,58 +24,6 @@ from txzmq.rpc.v1.streams_pb2 import (
     ReplayRequest,
     SendRequest,
 )
-
-
-class Raw:
-    """Connections of somebody with a key, who says what nobody should."""
-
-    def __init__(self, world: Trusted, keys: CurveKeyPair) -> None:
-        self.loop = world.loop
-        self.network = ZmqNetwork(world.factory, credentials=knowing(keys))
-        self.client = RawClient(self.network, world.endpoint)
-        #: What was published to it.
-        self.frames: list[bytes] = []
-        self.events: list[str] = []
-
-    async def ask(
-        self, path: str, message: Any, open_stream: OpenStream | None = None
-    ) -> tuple[ResponseHead, bytes]:
-        """Send a request, and wait for the reply."""
-        head = RequestHead(path, None, (), open_stream=open_stream)
-        number = self.client.request(head, message.SerializeToString())
-        await self.loop.until(lambda: number in self.client.replies())
-        return self.client.replies()[number]
-
-    async def ready(self) -> None:
-        await self.loop.until(lambda: "connected" in self.client.events)
-
-    async def subscribe(self, publisher: str, *topics: bytes) -> None:
-        """Subscribe, whether that is allowed or not."""
-        self.transport = self.network.subscribe(publisher, self, {})
-        for topic in topics:
-            self.transport.subscribe(topic + SEPARATOR)
-        await self.loop.until(lambda: self.events)
-
-    def close(self) -> None:
-        self.client.transport.close()
-        if hasattr(self, "transport"):
-            self.transport.close()
-
-    def published(self, frame: bytes) -> None:
-        self.frames.append(frame)
-
-    def connected(self) -> None:
-        self.events.append("connected")
-
-    def disconnected(self) -> None:
-        self.events.append("disconnected")
-
-    def failed(self, reason: str) -> None:
-        self.events.append(reason)
-
-    def flush(self) -> None: ...
-
-    def closed(self) -> None: ...
 
 
 def streams_of(world: Trusted) -> Any:
@@ -98,11 +41,6 @@ def listener_of(world: Trusted) -> Any:
     server: Any = world.server
     (listener,) = server._listeners
     return listener
-
-
-def publisher_of(world: Trusted) -> str:
-    endpoint: str = listener_of(world).publisher.endpoint
-    return endpoint
 
 
 def bundles_of(world: Trusted) -> list[bytes]:
@@ -130,7 +68,7 @@ def test_a_topic_is_of_no_use_to_another_user(one_loop: Loop, method: Any) -> No
         (topic,) = topics_of(world)
         thief = Raw(world, BOB)
         await thief.ready()
-        await thief.subscribe(publisher_of(world), topic, b"")
+        await thief.subscribe(world.publisher, topic, b"")
         # What would end the stream, acknowledge it, or give it again.
         position = AcknowledgeRequest(positions=[Position(topic=topic, sequence=10**6)])
         head, body = await thief.ask(ACKNOWLEDGE, position)
@@ -159,7 +97,7 @@ def test_a_bundle_is_for_whom_its_streams_are(one_loop: Loop) -> None:
         (bundle,) = bundles_of(world)
         thief, owner = Raw(world, BOB), Raw(world, ALICE)
         for raw in (thief, owner):
-            await raw.subscribe(publisher_of(world), bundle)
+            await raw.subscribe(world.publisher, bundle)
         await give(one_loop, endless, readers)
         assert not thief.frames
         assert owner.frames  # the test's way to look is good
@@ -326,7 +264,7 @@ def test_a_revoked_subscriber_gets_nothing_more_and_others_miss_nothing(
         # One who only subscribes, and says nothing else.
         silent = Raw(world, ALICE)
         await one_loop.until(lambda: len(streams_of(world).shared) == 2)
-        await silent.subscribe(publisher_of(world), topic)
+        await silent.subscribe(world.publisher, topic)
         while not (silent.frames and hers.items and his.items):
             endless.give()
             await one_loop.sleep(0.01)
