@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from google.rpc.error_details_pb2 import BadRequest
+from twisted.internet.task import react
+
 from examples.validation.generated.accounts.v1.accounts_pb2 import (
     CreateManyResponse,
     CreateRequest,
@@ -17,9 +20,6 @@ from examples.validation.generated.accounts.v1.accounts_pb2 import (
     Tag,
 )
 from examples.validation.generated.accounts.v1.accounts_txzmq import AccountsBase, AccountsClient
-from google.rpc.error_details_pb2 import BadRequest
-from twisted.internet.task import react
-
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Context, InvalidArgument, RequestStream, Server
 from txzmq.rpc.validation import ClientValidationInterceptor, ServerValidationInterceptor
