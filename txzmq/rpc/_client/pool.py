@@ -177,7 +177,9 @@ class SubchannelPool:
     def _unavailable(self) -> RpcError:
         """What a call fails with for which there is no connection."""
         if self._subchannels and all(sub.is_refused for sub in self._subchannels.values()):
-            return Unauthenticated(f"no server lets this client in ({self.obstacle})")
+            return Unauthenticated(
+                f"no server lets this client in, the call was not sent ({self.obstacle})"
+            )
         return Unavailable(f"no server can be reached, the call was not sent ({self.obstacle})")
 
     def withdraw(self, call: Call) -> None:
