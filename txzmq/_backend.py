@@ -6,6 +6,7 @@ import ctypes
 import errno
 import functools
 import importlib
+import operator
 import os
 import sys
 from typing import Any, Final, cast
@@ -167,5 +168,5 @@ def _monitorOnPyPy(socket: zmq.Socket[bytes], address: str, events: int) -> None
     cffi, libzmq = _libzmqOnPyPy()
     handle = cast("Any", socket)._zmq_socket  # what cffi's sockets have is not in pyzmq's types
     pointer = int(cffi.ffi.cast("uintptr_t", handle))
-    if libzmq.zmq_socket_monitor(pointer, address.encode(), events) < 0:
+    if libzmq.zmq_socket_monitor(pointer, address.encode(), operator.index(events)) < 0:
         raise zmq.ZMQError()

@@ -110,7 +110,9 @@ class ServedCall:
         self.deadline = deadline
         self.body = body
         self.cache_key = cache_key
-        self.place: Place = (counted_as(user_of(context.identity), key[0]), method.path)
+        self.place: Place = (key[0], method.path)
+        if context.identity is not None:
+            self.place = (counted_as(context.identity.name, key[0]), method.path)
         #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
         #: Whether it is answered, or nobody waits for its answer any more.
