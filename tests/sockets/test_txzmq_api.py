@@ -31,7 +31,7 @@ from txzmq import (
 
 log: Any = twisted_log  # Any: Twisted leaves it untyped
 
-_CONSTRUCTOR = "factory, endpoint=None, identity=None"
+_CONSTRUCTOR = "factory, endpoint=None, identity=None, credentials=None"
 
 #: Class, base, and the documented methods with the parameters that callers may name or leave out.
 CLASSES: dict[str, tuple[str, dict[str, str]]] = {
