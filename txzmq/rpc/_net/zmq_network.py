@@ -5,17 +5,16 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from txzmq._backend import SHARES_MEMORY, hasMulticast
 from txzmq._budget import ByteBudget
-from txzmq._identity import Identity
 from txzmq._memory import keep_large_blocks
 from txzmq._reactor import Reactor, monotonic
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
-from txzmq.auth import Credentials, CurveClientCredentials, CurveServerCredentials
+from txzmq.auth import Credentials, CurveServerCredentials
 from txzmq.connection import ZmqConnection, ZmqEndpoint, ZmqEndpointType
 from txzmq.factory import ZmqFactory
 from txzmq.monitor import ATTEMPT_EVENTS, CONNECTION_EVENTS, SocketEvent, ZmqMonitor
@@ -41,15 +40,13 @@ from txzmq.rpc._net.failures import (
     NO_HANDSHAKE,
     Attempt,
     handshake_failure,
-    is_mismatch,
-    refusal,
 )
 from txzmq.rpc._net.ipc import claim
+from txzmq.rpc._net.named_worker import NamedWorker
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
-from txzmq.rpc.errors import Unavailable
+from txzmq.rpc._net.server_keys import ServerKeys
 from txzmq.rpc.limits import MESSAGE_SIZE
-from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
 from txzmq.rpc.socket_options import SECURE_PUBLISHER_MESSAGE_SIZE, SocketOptions
 
 __all__ = ["ZmqNetwork"]
@@ -180,50 +177,6 @@ class _HandshakeTimer:
         self._failed(f"no ZeroMQ handshake within {self._seconds:g} s: {NO_HANDSHAKE}")
 
 
-class _Trust:
-    """What the sockets of a channel know of their servers' keys."""
-
-    def __init__(self, credentials: Credentials | None) -> None:
-        self.credentials = credentials
-        # How many keys a server may have.
-        self._keys = 1
-        if isinstance(credentials, CurveClientCredentials):
-            self._keys = len(credentials.server_keys)
-        # Which key to try, by address; and the one that was right last.
-        self._next: dict[str, int] = {}
-        self._right = 0
-        # By address, how many were wrong in a row.
-        self._wrong: dict[str, int] = {}
-
-    def key_for(self, address: str) -> int:
-        """Which of the server's keys to try."""
-        return self._next.get(address, self._right)
-
-    def succeeded(self, address: str) -> None:
-        """The key was right."""
-        if self._keys > 1:
-            self._right = self.key_for(address)
-            self._wrong.pop(address, None)
-
-    def is_broken(self, event: SocketEvent, was_ready: bool) -> bool:
-        """Whether an event tells that the two sides do not trust each other, or may not."""
-        name = event.event.name or ""
-        if name == "HANDSHAKE_FAILED_AUTH" or is_mismatch(event):
-            return True
-        if self.credentials is None or was_ready:
-            return False
-        return name.startswith("HANDSHAKE_FAILED") or name == "DISCONNECTED"
-
-    def failed(self, event: SocketEvent, address: str) -> tuple[str, bool]:
-        """Why, in words; and whether all keys of the server have been tried."""
-        reason = refusal(event, has_keys=self.credentials is not None)
-        if self._keys < 2:
-            return reason, True
-        self._next[address] = (self.key_for(address) + 1) % self._keys
-        wrong = self._wrong[address] = self._wrong.get(address, 0) + 1
-        return reason, wrong % self._keys == 0
-
-
 class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
     """A DEALER for one endpoint."""
 
@@ -234,11 +187,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         handler: ClientHandler,
         options: Mapping[str, int],
         defaults: SocketOptions,
-        trust: _Trust,
+        keys: ServerKeys,
     ) -> None:
         self._handler = handler
-        self._trust = trust
-        self.credentials, self._serverKey = trust.credentials, trust.key_for(address)
+        self._keys = keys
+        self.credentials, self._serverKey = keys.credentials, keys.key_for(address)
         self._closing = False
         self._ready = False
         # What to tell the handler once the socket is drained, so that replies come before the loss.
@@ -314,11 +267,11 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._attempt.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = self._reached = True
-            self._trust.succeeded(self._address)
+            self._keys.succeeded(self._address, self._serverKey)
             self.scheduleRead()
-        elif self._trust.is_broken(event, self._ready):
-            reason, is_last = self._trust.failed(event, self._address)
-            self._handler.refused(reason, is_last=is_last)
+        elif self._keys.is_broken(event, was_ready=self._ready):
+            is_last = self._keys.failed(self._address, self._serverKey)
+            self._handler.refused(self._keys.reason(event), is_last=is_last)
         elif name == "DISCONNECTED" and self._ready:
             self._reached = False
             self._lost = True
@@ -435,89 +388,6 @@ class _WorkerConnection(_ServerConnection):
             self._worker.failed(self._failure)
 
 
-class _NamedWorker:
-    """A connection to a proxy whose host is a name: looked up once, each time anew."""
-
-    tells_of_loss = True
-    authenticates = False
-
-    def __init__(
-        self,
-        network: ZmqNetwork,
-        address: str,
-        target: str,
-        handler: WorkerHandler,
-        connect: Callable[[str], ServerTransport],
-    ) -> None:
-        """
-        :param target: what to look up.
-        :param connect: makes the connection to an address.
-        """
-        self.endpoint = address
-        self._handler = handler
-        self._random = network.random
-        self._connect = connect
-        self._transport: ServerTransport | None = None
-        self._reason = ""
-        self._fail = ResettableTimer(network.clock, self._failed)
-        self._forget_network = network.when_closed(self._closed)
-        self._resolver = DnsResolver(target)
-        self._resolver.start(network.clock, self)
-
-    def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:
-        """Connect to one of the name's addresses; when it is lost, another gets its turn."""
-        self._stop()
-        try:
-            self._transport = self._connect(self._random.choice(addresses).address)
-        except Exception as error:  # noqa: BLE001 - what a socket lacks now it may have later
-            self._fail_soon(str(error))
-
-    def not_resolved(self, error: Unavailable) -> None:
-        """The name cannot be looked up now."""
-        self._stop()
-        self._fail_soon(error.message)
-
-    def _fail_soon(self, reason: str) -> None:
-        self._reason = reason
-        self._fail.start(0)  # not at once: the handler may not have this transport yet
-
-    def _failed(self) -> None:
-        self._handler.failed(self._reason)
-
-    def _closed(self) -> None:
-        self.close()
-        self._handler.closed()
-
-    def _stop(self) -> None:
-        self._resolver.close()
-        self._forget_network()
-
-    def send_message(self, message: list[bytes]) -> SendResult:
-        """Nobody is connected before the name is known, so that there is nobody to reply to."""
-        if self._transport is None:
-            return SendResult.UNREACHABLE
-        return self._transport.send_message(message)
-
-    def has_input(self) -> bool:
-        return self._transport is not None and self._transport.has_input()
-
-    def sender(self) -> Identity | None:
-        return None  # a proxy says nothing of who calls
-
-    def peer_address(self, peer: bytes) -> str:
-        return "" if self._transport is None else self._transport.peer_address(peer)
-
-    def flush_soon(self) -> None:
-        if self._transport is not None:
-            self._transport.flush_soon()
-
-    def close(self) -> None:
-        self._stop()
-        self._fail.stop()
-        if self._transport is not None:
-            self._transport.close()
-
-
 class _Publisher(_TransportConnection[PublisherHandler], ZmqXPubConnection):
     """An XPUB that accepts the subscriptions that its handler allows."""
 
@@ -598,15 +468,15 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         address: str,
         handler: SubscriberHandler,
         options: Mapping[str, int],
-        trust: _Trust,
+        keys: ServerKeys,
     ) -> None:
         multicast = is_multicast(address)
         if multicast:
             _check_multicast()
         self._handler = handler
-        self._trust = trust
+        self._keys = keys
         if not multicast:
-            self.credentials, self._serverKey = trust.credentials, trust.key_for(address)
+            self.credentials, self._serverKey = keys.credentials, keys.key_for(address)
         self._closing = False
         self._handshake = _HandshakeTimer(factory.reactor, address, options, handler.failed)
         self._ready = False
@@ -660,9 +530,11 @@ class _Subscriber(_TransportConnection[SubscriberHandler], ZmqSubConnection):
         self._handshake.observe(event)
         if name == "HANDSHAKE_SUCCEEDED":
             self._ready = True
+            self._keys.succeeded(self._address, self._serverKey)
             self._handler.connected()
-        elif self._trust.is_broken(event, self._ready):
-            self._handler.failed(self._trust.failed(event, self._address)[0])
+        elif self._keys.is_broken(event, was_ready=self._ready):
+            self._keys.failed(self._address, self._serverKey)
+            self._handler.failed(self._keys.reason(event))
         elif name == "DISCONNECTED" and self._ready:
             self._ready = False
             self._handler.disconnected()
@@ -690,7 +562,7 @@ class ZmqNetwork:
         self._factory = factory
         self._options = options or SocketOptions()
         self._credentials = credentials
-        self._trust = _Trust(credentials)
+        self._keys = ServerKeys(credentials)
         self.clock = monotonic(factory.reactor)
         self.random = random.Random()
         self.guard = factory.guard
@@ -705,7 +577,7 @@ class ZmqNetwork:
         parse_address(address, Use.CONNECT, "address")
         check_numeric(address)
         return _ClientConnection(
-            self._factory, address, handler, options, self._options, self._trust
+            self._factory, address, handler, options, self._options, self._keys
         )
 
     def listen(
@@ -744,7 +616,7 @@ class ZmqNetwork:
 
         if target is None:
             return connect(address)
-        return _NamedWorker(self, address, target, handler, connect)
+        return NamedWorker(self, address, target, handler, connect)
 
     def publish(
         self, address: str, handler: PublisherHandler, options: Mapping[str, int]
@@ -779,7 +651,7 @@ class ZmqNetwork:
         interface = self._options.multicast_interface
         if interface:
             address = on_interface(address, interface)
-        return _Subscriber(self._factory, address, handler, merged, self._trust)
+        return _Subscriber(self._factory, address, handler, merged, self._keys)
 
     def when_closed(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* when the factory is shut down, before its connections are closed."""
