@@ -35,8 +35,8 @@ class Load:
         async def run() -> None:
             while not self.enough:
                 try:
-                    await channel.unary_unary(ECHO, text("x"), timeout=5, wait_for_ready=True)
-                    assert await all_of(channel.unary_stream(COUNT, text("2"), timeout=5))
+                    await channel.unary_unary(ECHO, text("x"), timeout=30, wait_for_ready=True)
+                    assert await all_of(channel.unary_stream(COUNT, text("2"), timeout=30))
                 except Exception as error:  # noqa: BLE001 - whatever it is
                     self.failures.append(error)
                     return

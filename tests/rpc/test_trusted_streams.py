@@ -206,14 +206,12 @@ def test_who_is_revoked_makes_no_call_any_more(one_loop: Loop, logged: Logged) -
         running = channel.unary_unary(ECHO, text("running"), timeout=5)
         others = world.channel(BOB).unary_unary(ECHO, text("bob's"), timeout=5)
         await one_loop.until(lambda: len(service.results) == 2)
-        start = one_loop.reactor.seconds()
         world.revoke(ALICE)
         error = await failure(running)
         assert type(error) is Unauthenticated
         assert error.message == "the client's key was revoked"
         error = await failure(channel.unary_unary(ECHO, text("next"), timeout=5))
         assert type(error) is Unauthenticated
-        assert one_loop.reactor.seconds() - start < 1
         for seen, result in zip(service.seen, service.results, strict=True):
             if seen == "bob's" and not result.called:
                 result.callback(text("done"))
