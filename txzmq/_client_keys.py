@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txzmq import _certificates, _check
 from txzmq._identity import Identity
@@ -41,10 +43,10 @@ class ClientKeys:
     ) -> None:
         """
         :param source: a mapping of public keys to identities, or to names; or a folder with
-            certificates, ``NAME.key``, whose metadata may
-            have ``name`` and ``groups = "staff, admin"``; or a
-            function of a public key and an address that returns an :class:`Identity`, None for
-            nobody, or a Deferred or a coroutine of these. What it raises denies.
+            certificates, ``NAME.key``, whose metadata may have ``name`` and ``groups = "staff,
+            admin"``; or a function of a public key and an address that returns an
+            :class:`Identity`, None for nobody, or a Deferred or a coroutine of these. What it
+            raises denies. Where it answers late, the answer to the newest question counts.
         :raises TypeError: if it is none of these.
         :raises ValueError: if what should be a key is none, or a file no certificate.
         :raises OSError: if the folder or a file cannot be read.
@@ -64,6 +66,9 @@ class ClientKeys:
         # By key: all of a mapping or a folder; of a function those that it was asked for.
         self._known: OrderedDict[str, Identity] = OrderedDict()
         self._addresses: dict[str, str] = {}
+        # What the function was asked and has not answered, by key, the oldest first.
+        self._numbers = itertools.count()
+        self._asked: dict[str, list[int]] = {}
         self._watchers: OrderedSet[Callable[[frozenset[str]], None]] = OrderedSet()
         if self._rule is None:
             self._known = self._read()
@@ -101,16 +106,35 @@ class ClientKeys:
 
     def _ask(self, public_key: str, address: str) -> Deferred[Identity | None]:
         assert self._rule is not None, "there is a function"
+        number = next(self._numbers)
+        self._asked.setdefault(public_key, []).append(number)
         try:
             answer = self._rule(public_key, address)
         except Exception:  # noqa: BLE001 - whatever a user's function raises denies
-            return fail()
+            answer = fail()
         if isinstance(answer, Coroutine):
             answer = Deferred.fromCoroutine(cast("Coroutine[Any, Any, object]", answer))
         asked = answer if isinstance(answer, Deferred) else succeed(answer)  # pyright: ignore[reportUnknownVariableType]  # a user's
-        return asked.addCallback(self._answered, public_key, address)  # pyright: ignore[reportUnknownMemberType]  # as above
+        return asked.addBoth(self._answered, public_key, address, number)  # pyright: ignore[reportUnknownMemberType]  # as above
 
-    def _answered(self, answer: object, public_key: str, address: str) -> Identity | None:
+    def _is_newest(self, public_key: str, number: int) -> bool:
+        """Whether an answer is the newest so far; those to older questions count no more."""
+        numbers = self._asked.get(public_key, [])
+        if number not in numbers:
+            return False
+        del numbers[: numbers.index(number) + 1]
+        if not numbers:
+            del self._asked[public_key]
+        return True
+
+    def _answered(
+        self, answer: object, public_key: str, address: str, number: int
+    ) -> Identity | Failure | None:
+        if not self._is_newest(public_key, number):
+            # Or who was revoked meanwhile would get in by an answer from before.
+            return self._known.get(public_key)
+        if isinstance(answer, Failure):
+            return answer
         if answer is None:
             self._forget(public_key)
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import Final, Protocol
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import zmq
 from twisted.internet.defer import Deferred
@@ -84,8 +85,9 @@ class Authenticator(ZmqConnection):
 
     def __init__(self, factory: Factory) -> None:
         """:raises RuntimeError: if something else decides in this context already."""
-        self._domains: dict[bytes, Domain] = {}
-        self._names: dict[int, bytes] = {}
+        # As long as a connection, or somebody else, has the credentials.
+        self._domains: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()
+        self._names: WeakKeyDictionary[Domain, bytes] = WeakKeyDictionary()
         self._waiting: dict[_Question, Deferred[None]] = {}
         try:
             super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
@@ -102,9 +104,9 @@ class Authenticator(ZmqConnection):
 
     def domain_of(self, domain: Domain) -> bytes:
         """The name by which libzmq asks for a server's credentials."""
-        name = self._names.get(id(domain))
+        name = self._names.get(domain)
         if name is None:
-            name = self._names[id(domain)] = b"txzmq.%d" % next(_numbers)
+            name = self._names[domain] = b"txzmq.%d" % next(_numbers)
             self._domains[name] = domain
         return name
 

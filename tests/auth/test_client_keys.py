@@ -160,6 +160,45 @@ def test_a_function_may_answer_later() -> None:
     assert name_of(keys, ALICE) == "alice"
 
 
+def test_an_answer_to_an_older_question_lets_nobody_in_who_was_revoked_since() -> None:
+    first: Deferred[Identity | None] = Deferred()
+    second: Deferred[Identity | None] = Deferred()
+    third: Deferred[Identity | None] = Deferred()
+    answers = iter([first, second, third])
+    keys = ClientKeys(lambda key, address: next(answers))
+    got: list[Identity | None] = []
+    for _ in range(3):
+        keys.look_up(ALICE.public_key, "10.0.0.1").addCallback(got.append)
+    second.callback(None)
+    first.callback(Identity("alice"))
+    assert got == [None, None]
+    assert keys.get(ALICE.public_key) is None
+    third.callback(Identity("alice"))
+    assert str(got[-1]) == str(keys.get(ALICE.public_key)) == "alice"
+    assert not keys._asked  # pyright: ignore[reportPrivateUsage]  # what would be kept
+
+
+def test_a_newer_failure_counts_more_than_an_older_answer() -> None:
+    first: Deferred[Identity | None] = Deferred()
+    answers: Any = iter([first, ZeroDivisionError()])
+
+    def rule(key: str, address: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    keys = ClientKeys(rule)
+    got: list[Any] = []
+    keys.look_up(ALICE.public_key, "").addBoth(got.append)
+    keys.look_up(ALICE.public_key, "").addBoth(got.append)
+    first.callback(Identity("alice"))
+    assert got[0].check(ZeroDivisionError)
+    assert got[1] is None
+    assert keys.get(ALICE.public_key) is None
+    assert not keys._asked  # pyright: ignore[reportPrivateUsage]  # what would be kept
+
+
 def test_a_function_may_be_a_coroutine() -> None:
     later: Deferred[str] = Deferred()
 

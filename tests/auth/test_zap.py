@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,11 +26,14 @@ class Asking:
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
+        #: What keeps all credentials.
+        self.kept: list[Any] = []
         self.socket: Any = None  # Any: pyzmq's types of sockets are wide
 
     def domain(self, clients: Any = CLIENTS, **options: Any) -> bytes:
         """Credentials; libzmq asks for them by this name."""
         self.credentials = serving(clients, **options)
+        self.kept.append(self.credentials)
         return self.turns.factory.domainOf(self.credentials)
 
     def ask(
@@ -312,6 +316,18 @@ def test_two_factories_have_a_handler_each() -> None:
             asking = Asking(turns)
             domain = turns.factory.domainOf(credentials)
             assert asking.decide(domain, key(ALICE))[0] == b"200"
+
+
+def test_credentials_that_nobody_has_any_more_are_forgotten(asking: Asking) -> None:
+    names = {asking.domain() for _ in range(20)}
+    assert len(names) == 20
+    del asking.kept[:-1]
+    gc.collect()  # on PyPy
+    authenticator: Any = asking.turns.factory
+    assert len(authenticator._authenticator._domains) == 1
+    assert len(authenticator._authenticator._names) == 1
+    old = min(names, key=lambda name: int(name.partition(b".")[2]))
+    assert asking.decide(old, key(ALICE)) == [b"400", b"no such domain", b""]
 
 
 def test_where_somebody_else_decides_there_is_an_error() -> None:
