@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,11 @@ from tests.support import Logged, examples
 from txzmq.auth import Identity
 from txzmq.rpc import (
     Channel,
+    Code,
+    Method,
     PermissionDenied,
     ReplyCacheLimits,
+    ResourceExhausted,
     Server,
     ServerLimits,
     Unauthenticated,
@@ -104,6 +108,73 @@ def test_an_error_that_a_rule_raises_is_the_answer() -> None:
     with pytest.raises(PermissionDenied, match="not on a Sunday"):
         world.call()
     world.close()
+
+
+def test_what_an_error_carries_goes_along_within_the_limits() -> None:
+    errors = iter(
+        [
+            PermissionDenied("no", details=[text("why")], metadata={"retry": "never"}),
+            PermissionDenied("no", metadata={"much": "x" * 10_000}),
+        ]
+    )
+
+    def authorize(identity: Identity | None, method: str, metadata: Any) -> bool:
+        raise next(errors)
+
+    world = Denying(authorize)
+    with pytest.raises(PermissionDenied) as raised:
+        world.call()
+    assert raised.value.detail(StringValue) == text("why")
+    assert dict(raised.value.metadata) == {"retry": "never"}
+    with pytest.raises(ResourceExhausted, match=r"ServerLimits\.metadata_size"):
+        world.call()
+    world.close()
+    assert not world.service.seen
+
+
+def test_an_error_that_says_ok_is_no_leave(logged: Logged) -> None:
+    def authorize(identity: Identity | None, method: str, metadata: Any) -> bool:
+        error = PermissionDenied("no")
+        error.code = Code.OK
+        raise error
+
+    world = Denying(authorize)
+    with pytest.raises(Unauthenticated):
+        world.call()
+    world.close()
+    assert not world.service.seen
+
+
+@pytest.mark.parametrize("answer", [ZeroDivisionError("user"), None])
+def test_the_log_is_not_filled_by_those_who_call(logged: Logged, answer: Any) -> None:
+    def authorize(identity: Identity | None, method: str, metadata: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    world = Denying(authorize)
+    for _ in range(50):
+        with pytest.raises(Unauthenticated):
+            world.call()
+    world.close()
+    told = [event for event in logged if event["log_format"].startswith("authorize ")]
+    assert 1 <= len(told) < 10
+
+
+@pytest.mark.parametrize("path", ["/txzmq.rpc.v1.Control/Nothing", "/txzmq.rpc.v1.Mine/Ping"])
+def test_what_only_looks_like_a_control_call_is_asked_for(path: str) -> None:
+    asked: list[str] = []
+
+    def authorize(identity: Identity | None, method: str, metadata: Any) -> bool:
+        asked.append(method)
+        return False
+
+    world = Denying(authorize)
+    method = Method(path, "ping", StringValue, StringValue)
+    with pytest.raises(Unauthenticated):
+        world.network.result(world.channel.unary_unary(method, text("x"), timeout=5))
+    world.close()
+    assert asked == [path]
 
 
 def test_an_async_rule_is_refused() -> None:

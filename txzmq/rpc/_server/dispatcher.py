@@ -118,7 +118,7 @@ class Dispatcher:
         self._watch = watch
         self._guard = guard
         self._by_path = methods
-        self._access = Access(authorize, self.count)
+        self._access = Access(authorize, self.count, clock, limits.metadata_size)
         self.is_guarded = authorize is not None
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)

@@ -33,6 +33,7 @@ __all__ = [
     "Handlers",
     "Named",
     "WrongResult",
+    "chosen_status",
     "encode_reply",
     "is_source",
     "tell_end",
@@ -359,10 +360,7 @@ def _chosen(error: BaseException, context: Context) -> ResponseHead | None:
     if not isinstance(error, RpcError):
         return None
     if not error.method:
-        code = to_code(error.code)
-        if code is Code.OK:
-            return None  # set by hand: no error can be made with it
-        return ResponseHead(code, error.message, error.details, (), error.metadata)
+        return chosen_status(error)
     left = context.time_remaining()
     if isinstance(error, DeadlineExceeded) and left is not None and left <= _SAME_TIME:
         # The call took its deadline from this one, and was the first to notice.
@@ -371,6 +369,14 @@ def _chosen(error: BaseException, context: Context) -> ResponseHead | None:
             "the call's time was up on the server; it may have been executed",
         )
     return None
+
+
+def chosen_status(error: RpcError) -> ResponseHead | None:
+    """The status of an error that is no other call's; None if its code was set to OK by hand."""
+    code = to_code(error.code)
+    if code is Code.OK:
+        return None  # no error can be made with it
+    return ResponseHead(code, error.message, error.details, (), error.metadata)
 
 
 def _text_of(error: BaseException) -> str:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACKNOWLEDGE", "CANCEL", "CANCEL_STREAMS", "LEAVE", "PING", "REPLAY", "SEND"]
+__all__ = [
+    "ACKNOWLEDGE",
+    "CANCEL",
+    "CANCEL_STREAMS",
+    "CONTROL_PATHS",
+    "LEAVE",
+    "PING",
+    "REPLAY",
+    "SEND",
+]
 
 #: End calls.
 CANCEL: Final = "/txzmq.rpc.v1.Control/Cancel"
@@ -24,3 +33,6 @@ REPLAY: Final = "/txzmq.rpc.v1.Streams/Replay"
 CANCEL_STREAMS: Final = "/txzmq.rpc.v1.Streams/Cancel"
 #: Take items of a stream of requests.
 SEND: Final = "/txzmq.rpc.v1.Streams/Send"
+
+#: All of them: by these, a client reaches nothing but its own calls and streams.
+CONTROL_PATHS: Final = frozenset({CANCEL, PING, LEAVE, ACKNOWLEDGE, REPLAY, CANCEL_STREAMS, SEND})
