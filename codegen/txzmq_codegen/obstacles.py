@@ -58,19 +58,14 @@ class Obstacles:
     def _folder_uncached(self, name: str) -> Problem | None:
         if not name:
             return None
-        around = self._folder(name.rpartition("/")[0])
-        if around is not None:
-            return around
-        path = self._out / name
-        kind = _kind(path)
-        if kind == stat.S_IFLNK:
-            return in_the_way(path, "this is a link, and links in the output are not followed")
-        if kind not in (0, stat.S_IFDIR):
-            return in_the_way(path, "this is no folder, and the output needs one here")
-        return None
+        return self._other_than(stat.S_IFDIR, "folder", name)
 
     def file(self, name: str) -> Problem | None:
         """What keeps file *name* from being read and written."""
+        return self._other_than(stat.S_IFREG, "ordinary file", name)
+
+    def _other_than(self, wanted: int, what: str, name: str) -> Problem | None:
+        """The first on the way to *name* that is no folder, or itself if it is not as wanted."""
         around = self._folder(name.rpartition("/")[0])
         if around is not None:
             return around
@@ -78,8 +73,8 @@ class Obstacles:
         kind = _kind(path)
         if kind == stat.S_IFLNK:
             return in_the_way(path, "this is a link, and links in the output are not followed")
-        if kind not in (0, stat.S_IFREG):
-            return in_the_way(path, "this is no ordinary file, and the output needs one here")
+        if kind not in (0, wanted):
+            return in_the_way(path, f"this is no {what}, and the output needs one here")
         return None
 
     def check(self, path: Path) -> None:
