@@ -174,6 +174,10 @@ bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzm
 bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes pages of docs/performance/
 	$(BIN)/python -m benchmarks.streams --write
 
+.PHONY: bench-secure
+bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grpc.aio with mutual TLS
+	$(BIN)/python -m benchmarks.secure
+
 .PHONY: bench-field
 bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in network namespaces (root)
 	$(BIN)/python -m tests.field.measure

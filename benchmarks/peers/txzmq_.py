@@ -31,6 +31,10 @@ class Txzmq(Peer):
     def make_channel(self, factory: ZmqFactory | Network, address: str) -> Channel:
         return Channel(factory, address)
 
+    def address_for_clients(self, address: str) -> str:
+        """What clients are told: where the server listens, and what else they need."""
+        return address
+
     # Any: the client's module is generated when the benchmarks run, and the clock is the reactor.
     def caller(self, client: Any, clock: Any) -> Callable[[EchoRequest], Deferred[EchoReply]]:
         echo = client.echo
@@ -46,7 +50,7 @@ class Txzmq(Peer):
 
         def main(reactor: object) -> Deferred[None]:
             server = self.make_server(make_factory(reactor), service)
-            announce(server.listen("tcp://127.0.0.1:*"))
+            announce(self.address_for_clients(server.listen("tcp://127.0.0.1:*")))
             return Deferred()  # never fires
 
         react(main)

@@ -1,4 +1,4 @@
-"""grpc.aio: ``python -m benchmarks.streams.grpc_aio serve``, or ``drive ADDRESS``."""
+"""grpc.aio: ``python -m benchmarks.streams.grpc_aio serve [secured]``, or ``drive ADDRESS``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 
-from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, ticks, trips
+from benchmarks.peers.grpc_aio import listen, open_channel
+from benchmarks.streams.loads import CHATS, SECURED, SERVICE, Figures, Order, item, ticks, trips
 
 # Any: grpcio has no types, and half of what a checker infers is unknown.
 grpc: Any = import_module("grpc")
@@ -74,15 +75,15 @@ async def serve() -> None:
     limits = ("grpc.server.max_pending_requests", "grpc.server.max_pending_requests_hard_limit")
     server = aio.server(options=[(limit, 16_384) for limit in limits])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = listen(server, secured=SECURED in sys.argv)
     await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
+    print(address, flush=True)
     await server.wait_for_termination()
 
 
 async def drive(address: str) -> None:
     """Follow the orders that come, line by line."""
-    async with aio.insecure_channel(address) as channel:
+    async with open_channel(address) as channel:
         while line := await asyncio.to_thread(sys.stdin.readline):
             order: Order = json.loads(line)
             if order["load"] == "audience":
@@ -173,7 +174,7 @@ class _Audience:
         request = ticks(order["burst"], order["pause"])
         while len(_others) < self._silent:
             options = [("grpc.use_local_subchannel_pool", 1)]
-            _others.append(aio.insecure_channel(sys.argv[2], options=options))
+            _others.append(open_channel(sys.argv[2], options))
         self._calls = [
             other.unary_stream(f"/{SERVICE}/Ticks", **_CODING)(request)
             for other in _others[: self._silent]
@@ -222,7 +223,7 @@ async def _audience(order: Order) -> None:
 async def _openings(address: str, order: Order) -> None:
     """Say when all have begun; end them at the next line."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with aio.insecure_channel(address, options=options) as channel:
+    async with open_channel(address, options) as channel:
         rest = channel.unary_stream(f"/{SERVICE}/Rest", **_CODING)
         await rest(item()).read()  # connects
         started, cpu = time.perf_counter(), time.process_time()

@@ -12,6 +12,7 @@ __all__ = [
     "ITEM",
     "LOADS",
     "PAUSE",
+    "SECURED",
     "SERVICE",
     "SUBSCRIBERS",
     "Figures",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 SERVICE: Final = "txzmq.benchmarks.v1.Streams"
+#: What a server is told that is to ask for credentials.
+SECURED: Final = "secured"
 #: Bytes of an item's payload.
 ITEM: Final = 100
 #: Streams both ways at once.

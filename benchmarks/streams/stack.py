@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.streams.loads import BURST, PAUSE, SUBSCRIBERS, Figures, order
+from benchmarks.streams.loads import BURST, PAUSE, SECURED, SUBSCRIBERS, Figures, order
 
 __all__ = ["BARE", "BARE_LOAD", "STACKS", "THEIRS", "Stack"]
 
@@ -28,10 +28,13 @@ _IDLE: Final = 0.005
 class Stack:
     """A server and clients."""
 
-    def __init__(self, name: str, ends: ExitStack, clients: int = 1) -> None:
+    def __init__(
+        self, name: str, ends: ExitStack, clients: int = 1, *, secured: bool = False
+    ) -> None:
+        """:param secured: whether with keys, or mutual TLS."""
         self.name = name
         self._ends = ends
-        self._server = self._start("serve")
+        self._server = self._start("serve", *([SECURED] if secured else []))
         address = _read(self._server)
         self._clients = [self._start("drive", address) for _ in range(clients)]
 

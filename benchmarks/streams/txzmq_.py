@@ -1,4 +1,4 @@
-"""txzmq: ``python -m benchmarks.streams.txzmq_ serve``, or ``drive ADDRESS``."""
+"""txzmq: ``python -m benchmarks.streams.txzmq_ serve [secured]``, or ``drive ADDRESS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from google.protobuf.wrappers_pb2 import BytesValue, UInt64Value
 from twisted.internet import epollreactor
 
-from benchmarks.streams.loads import CHATS, SERVICE, Figures, Order, item, ticks, trips
+from benchmarks.streams.loads import CHATS, SECURED, SERVICE, Figures, Order, item, ticks, trips
 
 epollreactor.install()  # type: ignore[no-untyped-call]  # Twisted's
 
@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred  # noqa: E402 - after the reactor wa
 from twisted.internet.task import react  # noqa: E402
 from twisted.internet.threads import deferToThread  # noqa: E402
 
+from benchmarks.trust import curve_client, curve_server, new_curve  # noqa: E402
 from txzmq import ZmqFactory  # noqa: E402
 from txzmq.rpc import (  # noqa: E402
     Channel,
@@ -99,15 +100,32 @@ def _factory(reactor: Any) -> ZmqFactory:
 def serve(reactor: Any) -> Deferred[None]:
     """Serve until killed."""
     limits = ServerLimits(streams_per_peer=16_384)
-    server = Server(_factory(reactor), [Streams(reactor)], limits=limits)
-    print(server.listen("tcp://127.0.0.1:*"), flush=True)
+    keys = new_curve() if SECURED in sys.argv else ""
+    server = Server(
+        _factory(reactor),
+        [Streams(reactor)],
+        limits=limits,
+        credentials=curve_server(keys) if keys else None,
+    )
+    print(server.listen("tcp://127.0.0.1:*") + keys, flush=True)
     return Deferred()
+
+
+def _open_channel(timeout: float = 60, socket_options: SocketOptions | None = None) -> Channel:
+    address, credentials = curve_client(sys.argv[2])
+    return Channel(
+        _factories[-1],
+        address,
+        timeout=timeout,
+        socket_options=socket_options,
+        credentials=credentials,
+    )
 
 
 async def drive(reactor: Any) -> None:
     """Follow the orders that come, line by line."""
     _factories.append(_factory(reactor))
-    channel = Channel(_factories[0], sys.argv[2])
+    channel = _open_channel()
     while line := await deferToThread(sys.stdin.readline):
         order: Order = json.loads(line)
         if order["load"] == "audience":
@@ -265,7 +283,7 @@ async def _openings(order: Order) -> None:
     """Say when all have begun; end them at the next line."""
     high_water_mark = order["high_water_mark"]
     options = SocketOptions(send_high_water_mark=high_water_mark) if high_water_mark else None
-    channel = Channel(_factories[0], sys.argv[2], timeout=100, socket_options=options)
+    channel = _open_channel(timeout=100, socket_options=options)
     await _Openings(channel, 1).complete  # connects
     started, cpu = time.perf_counter(), time.process_time()
     openings = _Openings(channel, order["subscribers"])
@@ -292,7 +310,7 @@ def _channels(count: int) -> list[Channel]:
         # A context has 1,023 sockets at most.
         if len(_others) % 50 == 49:
             _factories.append(_factory(_factories[0].reactor))
-        _others.append(Channel(_factories[-1], sys.argv[2]))
+        _others.append(_open_channel())
     return _others[:count]
 
 

@@ -1,0 +1,1 @@
+"""What trust costs: txzmq with keys beside none, and beside grpc.aio with mutual TLS."""
