@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
@@ -98,11 +98,16 @@ class Both:
             await proxy.close()
 
 
+#: A server gives a client as long for its streams as the test has: a machine that does ten other
+#: things may need more than the defaults, and that is not what is tested.
+PATIENT: Final[dict[str, Any]] = {"stream_grace": PATIENCE, "stream_silence": PATIENCE}
+
+
 def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
     async def main() -> int:
-        both = Both(one_loop, Waiting())
+        both = Both(one_loop, Waiting(), **PATIENT)
         readers = [both.read() for _ in range(4_000)]
-        await one_loop.until(lambda: all(reader.items for reader in readers))
+        await one_loop.until(lambda: all_have(readers, ["0"]))
         begun = len(readers)
         await both.close()
         return begun
@@ -111,13 +116,18 @@ def test_many_streams_that_are_opened_at_once_all_begin(one_loop: Loop) -> None:
 
 
 def all_have(readers: list[Reader], items: list[str]) -> bool:
-    return all(reader.items == items for reader in readers)
+    """Whether all have read these items; none may have ended."""
+    for reader in readers:
+        assert not reader.has_ended, reader.ended
+        if reader.items != items:
+            return False
+    return True
 
 
 def test_many_streams_all_go_on_after_the_publishers_connection_was_cut(one_loop: Loop) -> None:
     async def main() -> None:
         handler = OnDemand()
-        both = Both(one_loop, handler)
+        both = Both(one_loop, handler, **PATIENT)
         readers = [both.read() for _ in range(1_500)]
         await one_loop.until(lambda: len(handler.waiting) == 1_500)
         for expected in (["0"], ["0", "1"], ["0", "1", "2"]):
