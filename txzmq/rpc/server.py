@@ -86,8 +86,9 @@ class Server:
         :param credentials: the server's key, and who may connect; None for no security, as on
             loopback. See :mod:`txzmq.auth`.
         :param authorize: says who may call what; see :mod:`txzmq.rpc.authorization`. None for
-            everybody who can connect.
-        :raises ValueError: if two of them implement one service.
+            everybody who can connect, where no method requires anything.
+        :raises ValueError: if two of them implement one service; if a method requires a word by its
+            proto, and there is no *authorize*, or it is a table without that word.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         :raises zmq.ZMQError: if the factory was shut down.

@@ -106,6 +106,7 @@ class Dispatcher:
         :param settled: called when a call has ended, or a listener has sent what it had.
         :param closed: called when a listener's socket was closed by somebody else.
         :param authorize: says who may call what; None for everybody.
+        :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
         self.limits = limits
@@ -118,7 +119,13 @@ class Dispatcher:
         self._watch = watch
         self._guard = guard
         self._by_path = methods
-        self._access = Access(authorize, self.count, clock, limits.metadata_size)
+        self._access = Access(
+            authorize,
+            [served.method for served in methods.values()],
+            self.count,
+            clock,
+            limits.metadata_size,
+        )
         self.is_guarded = authorize is not None
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)
