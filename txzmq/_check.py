@@ -12,6 +12,7 @@ import difflib
 import inspect
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any, cast
@@ -29,12 +30,16 @@ __all__ = [
     "number",
     "shown",
     "text",
+    "word",
     "wrong_type",
 ]
 
 #: Values that are shown as they are; of any other, which may be long or secret, the type is.
 _PLAIN = (str, bytes, int, float, type(None))
 _MOST_SHOWN = 60
+#: OAuth's scope tokens (RFC 6749, 3.3) without / and *, by which tables of permissions tell paths
+#: from words. The generator has the same.
+_WORD = re.compile(r"[!#-)+-.0-\[\]-~]+")
 
 
 def shown(value: object) -> str:
@@ -138,6 +143,15 @@ def text(name: str, value: object, what: str = "str", *, empty: bool = False) ->
         raise wrong_type(name, value, what)
     if not value and not empty:
         raise ValueError(f"{name} must be {what}, and is empty")
+
+
+def word(name: str, value: str) -> None:
+    """Check a word that methods may require of their callers."""
+    if not _WORD.fullmatch(value):
+        raise ValueError(
+            f"{name}: {shown(value)} is no word that a method may require, such as orders.write: "
+            "printable ASCII without space, quote, \\, / and *"
+        )
 
 
 def instance(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from txzmq import _check
 
-__all__ = ["Identity", "key_of", "user_of"]
+__all__ = ["ANYBODY", "AUTHENTICATED", "Identity", "is_among", "key_of", "user_of"]
+
+#: In tables of permissions, in place of groups: whoever has authenticated; and everybody.
+AUTHENTICATED: Final = "*"
+ANYBODY: Final = "anybody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +67,12 @@ def user_of(identity: Identity | None) -> str:
 def key_of(identity: Identity | None) -> str:
     """The key that somebody has authenticated with; empty where nobody has."""
     return "" if identity is None else identity.public_key
+
+
+def is_among(identity: Identity | None, groups: frozenset[str]) -> bool:
+    """Whether somebody is in one of the groups of a table of permissions."""
+    if identity is None:
+        return ANYBODY in groups
+    if AUTHENTICATED in groups or ANYBODY in groups:
+        return True
+    return not groups.isdisjoint(identity.groups)

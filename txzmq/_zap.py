@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import zmq
@@ -14,12 +15,13 @@ from zmq.utils import z85
 
 from txzmq._client_keys import ClientKeys
 from txzmq._escape import escaped
-from txzmq._identity import Identity
-from txzmq._rate_limit import RateLimit
+from txzmq._identity import Identity, user_of
+from txzmq._ordered_set import OrderedSet
+from txzmq._rate_limit import KindLimits, RateLimit
 from txzmq._reactor import Timer, monotonic
 from txzmq.connection import Factory, ZmqConnection, ZmqEndpoint, ZmqEndpointType
 
-__all__ = ["ADDRESS", "Authenticator", "Domain"]
+__all__ = ["ADDRESS", "Authenticator", "Decision", "Domain"]
 
 _log = Logger()
 
@@ -31,6 +33,10 @@ _KEY_SIZE: Final = 32
 _PARTS: Final = 9
 #: Requests that wait for a function's answer; more are told to come again later.
 _MOST_WAITING: Final = 4_096
+#: Characters of a mechanism's name: RFC 23 has 20.
+_LONGEST_MECHANISM: Final = 20
+_LET_IN: Final = "let {identity} in from {address} ({public_key}){more}"
+_REFUSED: Final = "refused a client from {address}: {reason} ({public_key}){more}"
 _numbers = itertools.count(1)
 
 
@@ -46,6 +52,23 @@ class Domain(Protocol):
     def policy_timeout(self) -> float:
         """Seconds that a function may take to decide."""
         ...
+
+
+class Decision(NamedTuple):
+    """What was decided about a client that wanted to connect.
+
+    :ivar identity: who was let in; None if it was refused.
+    :ivar public_key: the client's CURVE key; empty if it has shown none.
+    :ivar address: where it connects from, an IP address; empty for ipc.
+    :ivar mechanism: the one that it wanted, such as ``CURVE``.
+    :ivar reason: why it was refused; empty if it was not.
+    """
+
+    identity: Identity | None
+    public_key: str
+    address: str
+    mechanism: str
+    reason: str
 
 
 class _Question:
@@ -89,6 +112,10 @@ class Authenticator(ZmqConnection):
         self._domains: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()
         self._names: WeakKeyDictionary[Domain, bytes] = WeakKeyDictionary()
         self._waiting: dict[_Question, Deferred[None]] = {}
+        # Who is told of decisions.
+        self._watchers: WeakKeyDictionary[Domain, OrderedSet[Callable[[Decision], None]]] = (
+            WeakKeyDictionary()
+        )
         try:
             super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
         except zmq.ZMQError as error:
@@ -100,7 +127,7 @@ class Authenticator(ZmqConnection):
             ) from None
         factory.connections.discard(self)  # it goes last
         clock = monotonic(factory.reactor)
-        self._strangers, self._failures = RateLimit(clock), RateLimit(clock)
+        self._lines, self._failures = KindLimits(clock), RateLimit(clock)
 
     def domain_of(self, domain: Domain) -> bytes:
         """The name by which libzmq asks for a server's credentials."""
@@ -110,6 +137,15 @@ class Authenticator(ZmqConnection):
             self._domains[name] = domain
         return name
 
+    def watch(self, domain: Domain, callback: Callable[[Decision], None]) -> Callable[[], None]:
+        """Have *callback* called with each decision about clients of *domain*.
+
+        :return: a function that takes this back.
+        """
+        watchers = self._watchers.setdefault(domain, OrderedSet())
+        watchers.add(callback)
+        return lambda: watchers.discard(callback)
+
     def messageReceived(self, message: list[bytes]) -> None:
         """Decide, now or later; or say at once what is no question."""
         if len(message) < _PARTS - 1 or message[1] or message[2] != _VERSION:
@@ -118,23 +154,29 @@ class Authenticator(ZmqConnection):
         way = message[:2]
         request_id, name, address, _, mechanism = message[3:8]
         domain = self._domains.get(name)
-        if domain is None or mechanism != b"CURVE":
-            what = "no such domain" if domain is None else "only CURVE is allowed here"
-            self._answer(way, request_id, b"400", what)
+        if domain is None:
+            self._answer(way, request_id, b"400", "no such domain")
             return
+        place = escaped(address.decode("ascii", "replace"))
         key = message[8] if len(message) == _PARTS else b""
-        if len(key) != _KEY_SIZE:
-            self._answer(way, request_id, b"400", "malformed credentials")
-            return
-        if len(self._waiting) >= _MOST_WAITING:
-            self._answer(way, request_id, b"300", "too many clients wait for a decision")
-            return
-        self._decide(domain, z85.encode(key).decode(), address, way, request_id)
+        if mechanism == b"CURVE" and len(key) == _KEY_SIZE:
+            shown, code = z85.encode(key).decode(), b"300"
+            if len(self._waiting) < _MOST_WAITING:
+                self._decide(domain, shown, place, way, request_id)
+                return
+            reason = "too many clients wait for a decision"
+        else:
+            # What is in place of the key is not looked at: it may be a password.
+            shown, code = "", b"400"
+            is_curve = mechanism == b"CURVE"
+            reason = "malformed credentials" if is_curve else "only CURVE is allowed here"
+        self._answer(way, request_id, code, reason)
+        wanted = escaped(mechanism[:_LONGEST_MECHANISM].decode("ascii", "replace"))
+        self._tell(domain, Decision(None, shown, place, wanted, reason))
 
     def _decide(
-        self, domain: Domain, key: str, address: bytes, way: list[bytes], request_id: bytes
+        self, domain: Domain, key: str, place: str, way: list[bytes], request_id: bytes
     ) -> None:
-        place = escaped(address.decode("ascii", "replace"))
         question = _Question(way, request_id, domain, key, place)
         asked = domain.clients.look_up(key, place).addBoth(self._decided, question)
         if not question.is_answered:
@@ -151,15 +193,17 @@ class Authenticator(ZmqConnection):
         self._waiting.pop(question, None)
         if question.timer is not None and question.timer.active():
             question.timer.cancel()
-        way, number, _, key, place = question.content
+        way, number, domain, key, place = question.content
         if isinstance(result, Identity):
             self._answer(way, number, b"200", "OK", key)
+            self._tell(domain, Decision(result, key, place, "CURVE", ""))
         elif isinstance(result, Failure):
+            reason = "that could not be decided"
             self._answer(way, number, b"500", "the server cannot decide")
-            self._say(self._failures, "that could not be decided", key, place, result)
+            self._tell(domain, Decision(None, key, place, "CURVE", reason), result)
         else:
             self._answer(way, number, b"400", "unknown key")
-            self._say(self._strangers, "the key is unknown", key, place)
+            self._tell(domain, Decision(None, key, place, "CURVE", "the key is unknown"))
 
     def _too_late(self, question: _Question) -> None:
         """The time is over, also for what does not end when it is cancelled."""
@@ -169,20 +213,43 @@ class Authenticator(ZmqConnection):
         self._decided(Failure(error), question)  # type: ignore[no-untyped-call]  # Twisted's
         _cancel(asked)
 
-    def _say(
-        self, limit: RateLimit, why: str, key: str, place: str, failure: Failure | None = None
-    ) -> None:
-        """Log that a client was refused, unless there are too many such lines."""
-        if not limit.take():
-            limit.suppress()
+    def _tell(self, domain: Domain, decision: Decision, failure: Failure | None = None) -> None:
+        """Tell those who watch the domain, and the log unless there are too many such lines."""
+        self._say(decision, failure)
+        for watcher in list(self._watchers.get(domain, ())):
+            try:
+                watcher(decision)
+            except Exception:  # noqa: BLE001 - a user's own; the others must be told too
+                _log.failure("a callback of watchClients() raised an exception")
+
+    def _say(self, decision: Decision, failure: Failure | None) -> None:
+        identity, key, address, mechanism, reason = decision
+        if failure is None:
+            left_out = self._lines.take((user_of(identity), key, mechanism, reason))
+        elif self._failures.take():
+            left_out = self._failures.take_suppressed()
+        else:
+            self._failures.suppress()
+            left_out = None
+        if left_out is None:
             return
-        text = "refused a client from {place}: {why} ({key}){more}"
-        left_out = limit.take_suppressed()
+        # Any: what a Logger takes besides has other types.
+        values: dict[str, Any] = {
+            "identity": escaped(user_of(identity)),
+            "public_key": key,
+            "address": address,
+            "mechanism": mechanism,
+            "reason": reason,
+        }
+        if identity is not None:
+            more = f"; {left_out} more times since the last line" if left_out else ""
+            _log.info(_LET_IN, more=more, **values)
+            return
         more = f"; {left_out} more were refused since the last line" if left_out else ""
         if failure is None:
-            _log.warn(text, place=place, why=why, key=key, more=more)
+            _log.warn(_REFUSED, more=more, **values)
         else:
-            _log.failure(text, failure, place=place, why=why, key=key, more=more)
+            _log.failure(_REFUSED, failure, more=more, **values)
 
     def _answer(
         self, way: list[bytes], request_id: bytes, code: bytes, text: str, user: str = ""
@@ -202,3 +269,4 @@ class Authenticator(ZmqConnection):
             _cancel(asked)
         self._domains.clear()
         self._names.clear()
+        self._watchers.clear()

@@ -20,7 +20,7 @@ from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Reactor, default_reactor
-from txzmq._zap import Authenticator
+from txzmq._zap import Authenticator, Decision
 from txzmq.auth import CurveServerCredentials
 from txzmq.connection import ZmqConnection
 
@@ -201,6 +201,20 @@ class ZmqFactory:
         if self._authenticator is None or self._authenticator.socket is None:
             self._authenticator = Authenticator(self)
         return self._authenticator.domain_of(credentials)
+
+    def watchClients(
+        self, credentials: CurveServerCredentials, callback: Callable[[Decision], None]
+    ) -> Callable[[], None]:
+        """Have *callback* called with what is decided about clients of a server's credentials.
+
+        Of this factory's sockets only. What it raises is logged.
+
+        :return: a function that takes this back.
+        :raises RuntimeError: as :meth:`domainOf`.
+        """
+        self.domainOf(credentials)
+        assert self._authenticator is not None, "it has just been made"
+        return self._authenticator.watch(credentials, callback)
 
     def registerForShutdown(self) -> None:
         """Have :meth:`shutdown` called when the reactor stops; recommended for every factory."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from benchmarks.peers import txzmq_, txzmq_dressed
+from benchmarks.peers import txzmq_, txzmq_dressed, txzmq_permitted
 from benchmarks.peers.txzmq_ import Txzmq, bench_client, bench_service
 from benchmarks.workload import SERVICE, TIMEOUT, Messages
 from txzmq.rpc import Channel, Context, Kind, Method, RequestStream, ServerLimits, Service
@@ -183,6 +183,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "single calls": Calls(1),
     "batches of 100": Calls(100),
     "dressed, batches of 100": Calls(100, peer=txzmq_dressed.PEER),
+    "by a table, batches of 100": Calls(100, peer=txzmq_permitted.PEER),
     "items of response streams": Downloads(1_000),
     "items of request streams": Uploads(1_000),
 }

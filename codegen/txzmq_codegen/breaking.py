@@ -1,9 +1,10 @@
 """Compares two states of the protos, and reports the changes that break callers.
 
 The rules, their names and their categories are buf's (https://buf.build/docs/breaking/rules/),
-as far as they concern messages and rpcs, so that buf's documentation holds for them. One rule is
+as far as they concern messages and rpcs, so that buf's documentation holds for them. Two rules are
 txzmq's own: TXZMQ_RPC_SAME_PYTHON_NAME, for an rpc whose Python name changes because a new rpc of
-its service would have the same one.
+its service would have the same one; and TXZMQ_RPC_SAME_REQUIRES, for an rpc that requires another
+word, its own or its service's, so that servers' tables of permissions let other callers in.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from google.protobuf.descriptor_pb2 import (
 
 from txzmq_codegen.layout import is_below
 from txzmq_codegen.names import method_names
+from txzmq_codegen.options import required_words
 from txzmq_codegen.problems import Problem
 from txzmq_codegen.source_info import position
+from txzmq_codegen.text import literal
 
 __all__ = ["breaking_changes"]
 
@@ -336,6 +339,7 @@ class _Comparison:
         rpcs = {method.name: index for index, method in enumerate(after.method)}
         python_before = method_names([method.name for method in before.method])
         python_after = method_names(list(rpcs))
+        words_before, words_after = required_words(before), required_words(after)
         for method in before.method:
             name = f"rpc {new.full_name}.{method.name}"
             if method.name not in rpcs:
@@ -351,6 +355,15 @@ class _Comparison:
                 if was != now:
                     message = f"{name} changed its {what} from {was} to {now}"
                     self._report(rule, new.file, path, message, "add an rpc with a new name")
+            was, now = words_before[method.name], words_after[method.name]
+            if was != now:
+                message = (
+                    f"{name} changed the word that it requires from {_word(was)} to {_word(now)}"
+                )
+                advice = (
+                    "keep the word: who may call is changed in the servers' tables of permissions"
+                )
+                self._report("TXZMQ_RPC_SAME_REQUIRES", new.file, path, message, advice)
             was, now = python_before[method.name], python_after[method.name]
             if self._strict and was != now:
                 message = f"{name} changed its Python name from {was} to {now}"
@@ -457,6 +470,10 @@ def _covered(wanted: tuple[int, int], ranges: Sequence[tuple[int, int]]) -> bool
         if low <= start < high:
             start = high
     return start >= end
+
+
+def _word(word: str) -> str:
+    return literal(word) if word else "none"
 
 
 def _rpc_properties(method: Any) -> list[tuple[str, str, str]]:

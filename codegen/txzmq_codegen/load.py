@@ -29,6 +29,7 @@ _METHOD: Final = ServiceDescriptorProto.METHOD_FIELD_NUMBER
 _INPUT: Final = MethodDescriptorProto.INPUT_TYPE_FIELD_NUMBER
 _OUTPUT: Final = MethodDescriptorProto.OUTPUT_TYPE_FIELD_NUMBER
 _OPTIONS: Final = MethodDescriptorProto.OPTIONS_FIELD_NUMBER
+_SERVICE_OPTIONS: Final = ServiceDescriptorProto.OPTIONS_FIELD_NUMBER
 
 _Path = tuple[int, ...]
 
@@ -162,6 +163,8 @@ class _Loader:
         deprecated = service.options.deprecated or self._proto.options.deprecated
         python_names = names.method_names([method.name for method in service.method])
         self._check_names(index, service, python_names)
+        self._check_requires((_SERVICE, index, _SERVICE_OPTIONS), service)
+        words = options.required_words(service)
         return Service(
             full_name=full_name,
             methods_class=classes.methods,
@@ -170,7 +173,12 @@ class _Loader:
             unimplemented_class=classes.unimplemented,
             fake_class=classes.fake,
             methods=tuple(
-                self._method((_SERVICE, index, _METHOD, number), method, python_names[method.name])
+                self._method(
+                    (_SERVICE, index, _METHOD, number),
+                    method,
+                    python_names[method.name],
+                    words[method.name],
+                )
                 for number, method in enumerate(service.method)
             ),
             comment=self._comment(_SERVICE, index),
@@ -196,8 +204,20 @@ class _Loader:
                     )
                 )
 
-    def _method(self, path: _Path, method: MethodDescriptorProto, name: str) -> Method:
+    def _check_requires(
+        self, path: _Path, element: MethodDescriptorProto | ServiceDescriptorProto
+    ) -> None:
+        """Report a word that is none; *path* is that of the element's options."""
+        _, complaint = options.requires(element)
+        if complaint is not None:
+            position = self._position(*path, options.REQUIRES_FIELD)
+            self.problems.append(Problem(position, *complaint))
+
+    def _method(
+        self, path: _Path, method: MethodDescriptorProto, name: str, requires: str
+    ) -> Method:
         level = method.options.idempotency_level
+        self._check_requires((*path, _OPTIONS), method)
         return Method(
             proto_name=method.name,
             name=name,
@@ -209,6 +229,7 @@ class _Loader:
             deprecated=method.options.deprecated,
             idempotency_level=MethodOptions.IdempotencyLevel.Name(level),
             stream=self._stream_options(path, method),
+            requires=requires,
         )
 
     def _message(self, path: _Path, type_name: str) -> Message:

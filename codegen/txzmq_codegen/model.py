@@ -54,6 +54,8 @@ class Method(NamedTuple):
     #: The name of the ``google.protobuf.MethodOptions.IdempotencyLevel``.
     idempotency_level: str
     stream: StreamOptions | None
+    #: The word that permissions name it by, of its own or its service's; empty for none.
+    requires: str
 
 
 class Service(NamedTuple):

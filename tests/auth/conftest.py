@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.auth.asking import Asking
+from tests.sockets.support import fresh_turns
 from tests.support import Loop
 from txzmq import ZmqFactory
 
@@ -16,3 +18,9 @@ def factory(one_loop: Loop) -> Iterator[ZmqFactory]:
     factory = ZmqFactory(one_loop.reactor)
     yield factory
     factory.shutdown()
+
+
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    with fresh_turns() as turns:
+        yield Asking(turns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,76 +14,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zmq.utils import z85
 
-from tests.auth.support import ALICE, CLIENTS, STRANGER, serving
-from tests.sockets.support import Turns, bind, fresh_turns
+from tests.auth.asking import Asking, key
+from tests.auth.support import ALICE, STRANGER, serving
+from tests.sockets.support import bind, fresh_turns
 from tests.support import Logged, examples
 from txzmq import ZmqFactory, ZmqPullConnection, _zap
 from txzmq.auth import CurveServerCredentials, Identity
-
-
-class Asking:
-    """Asks a factory's handler as libzmq does."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-        #: What keeps all credentials.
-        self.kept: list[Any] = []
-        self.socket: Any = None  # Any: pyzmq's types of sockets are wide
-
-    def domain(self, clients: Any = CLIENTS, **options: Any) -> bytes:
-        """Credentials; libzmq asks for them by this name."""
-        self.credentials = serving(clients, **options)
-        self.kept.append(self.credentials)
-        return self.turns.factory.domainOf(self.credentials)
-
-    def ask(
-        self,
-        domain: bytes,
-        *credentials: bytes,
-        number: bytes = b"1",
-        mechanism: bytes = b"CURVE",
-        version: bytes = b"1.0",
-    ) -> None:
-        parts = (version, number, domain, b"10.0.0.1", b"", mechanism, *credentials)
-        self.send(b"", *parts)
-
-    def send(self, *parts: bytes) -> None:
-        if self.socket is None:
-            self.socket = self.turns.raw(zmq.DEALER, _zap.ADDRESS)
-        self.socket.send_multipart(parts)
-        self.settle()
-
-    def settle(self) -> None:
-        """Have the handler read."""
-        authenticator: Any = self.turns.factory
-        authenticator._authenticator.doRead()
-        self.turns.settle()
-
-    def answers(self) -> list[tuple[bytes, ...]]:
-        """Number, code, text and user of each answer since the last time."""
-        found: list[tuple[bytes, ...]] = []
-        while self.socket.poll(0):
-            empty, version, *rest, metadata = self.socket.recv_multipart()
-            assert (empty, version, metadata) == (b"", b"1.0", b"")
-            found.append(tuple(rest))
-        return found
-
-    def decide(self, domain: bytes, *credentials: bytes, **options: bytes) -> list[bytes]:
-        """Code, text and user of the answer; empty if there is none."""
-        self.ask(domain, *credentials, **options)
-        answers = self.answers()
-        assert len(answers) < 2
-        return list(answers[0][1:]) if answers else []
-
-
-def key(pair: Any) -> bytes:
-    return bytes(z85.decode(pair.public_key.encode()))
-
-
-@pytest.fixture
-def asking() -> Iterator[Asking]:
-    with fresh_turns() as turns:
-        yield Asking(turns)
 
 
 def codes(asking: Asking) -> list[bytes]:
@@ -99,8 +35,8 @@ def test_who_has_another_key_is_not(asking: Asking, logged: Logged) -> None:
     domain = asking.domain()
     assert asking.decide(domain, key(STRANGER)) == [b"400", b"unknown key", b""]
     (warning,) = logged.warnings()
-    assert warning["key"] == STRANGER.public_key
-    assert warning["place"] == "10.0.0.1"
+    assert warning["public_key"] == STRANGER.public_key
+    assert warning["address"] == "10.0.0.1"
 
 
 @pytest.mark.parametrize(

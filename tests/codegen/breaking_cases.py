@@ -7,6 +7,7 @@ from typing import NamedTuple
 HEAD = 'syntax = "proto3";\npackage acme;\n'
 HEAD2 = 'syntax = "proto2";\npackage acme;\n'
 EDITION = 'edition = "2023";\npackage acme;\n'
+OPTIONS = HEAD + 'import "txzmq/rpc/v1/options.proto";\n'
 EXPLICIT = "'optional with explicit presence'"
 IMPLICIT = "'optional with implicit presence'"
 #: What protoc makes of map<string, int32> m.
@@ -28,6 +29,13 @@ class Change(NamedTuple):
 
 def service(rpc: str) -> str:
     return QA + f"service S {{\n  {rpc}\n}}\n"
+
+
+def guarded(word: str = "", of_service: str = "") -> str:
+    """A service that requires a word of its own, of its rpc, or of both."""
+    of_all = f'option (txzmq.rpc.v1.service_requires) = "{of_service}";' if of_service else ""
+    own = f'option (txzmq.rpc.v1.requires) = "{word}";' if word else ""
+    return service(f"{of_all}\n  rpc Do(Q) returns (A) {{ {own} }}")
 
 
 CHANGES = {
@@ -73,6 +81,35 @@ CHANGES = {
         service("rpc Do(Q) returns (A);"),
         "RPC_SAME_IDEMPOTENCY_LEVEL",
         "RPC_SAME_IDEMPOTENCY_LEVEL",
+    ),
+    "another word is required": Change(
+        guarded("orders.read"),
+        guarded("orders.write"),
+        "TXZMQ_RPC_SAME_REQUIRES",
+        "TXZMQ_RPC_SAME_REQUIRES",
+        head=OPTIONS,
+        said=(
+            'rpc acme.S.Do changed the word that it requires from "orders.read" to "orders.write"',
+        ),
+    ),
+    "a word is required": Change(
+        guarded(),
+        guarded("orders.read"),
+        "TXZMQ_RPC_SAME_REQUIRES",
+        "TXZMQ_RPC_SAME_REQUIRES",
+        head=OPTIONS,
+        said=('rpc acme.S.Do changed the word that it requires from none to "orders.read"',),
+    ),
+    "no word is required any more": Change(
+        guarded(of_service="orders"),
+        guarded(),
+        "TXZMQ_RPC_SAME_REQUIRES",
+        "TXZMQ_RPC_SAME_REQUIRES",
+        head=OPTIONS,
+        said=('rpc acme.S.Do changed the word that it requires from "orders" to none',),
+    ),
+    "the same word, said of the method in place of its service": Change(
+        guarded(of_service="orders"), guarded("orders", of_service="other"), head=OPTIONS
     ),
     "python name": Change(
         service("rpc GetFoo(Q) returns (A);"),

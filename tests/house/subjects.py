@@ -312,8 +312,8 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing".split(), _ENUM
     ),
     **dict.fromkeys(
-        "CallRecord ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall "
-        "Context ServiceConfigError".split(),
+        "Authentication CallRecord Carried ClientCall ClientLoss Context Denial EndpointChange "
+        "EndpointStatus RecordedCall Refusal ServiceConfigError".split(),
         _TOLD,
     ),
     "InsecureBindError": "an exception that txzmq raises",

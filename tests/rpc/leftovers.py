@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 #: more.
 _KEPT = {
     "_addresses",
+    "_allowed",
     "_by_name",
     "_by_path",
     "_counters",
@@ -22,6 +23,7 @@ _KEPT = {
     "_logs",
     "_noticed",
     "_options",
+    "_paths",
     "_subchannels",
     "_ranks",
     "_ticks",

@@ -68,12 +68,15 @@ if TYPE_CHECKING:
     from txzmq.rpc.socket_options import SocketOptions
     from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult, StreamWriter
     from txzmq.rpc.watching import (
+        Authentication,
         ClientLoss,
         ConnectivityState,
         Count,
+        Denial,
         EndpointChange,
         EndpointStatus,
         Observer,
+        Refusal,
         Watched,
     )
 else:
@@ -116,7 +119,8 @@ else:
             "txzmq.rpc.socket_options": "SocketOptions",
             "txzmq.rpc.streams": "RequestStream ResponseStream StreamResult StreamWriter",
             "txzmq.rpc.watching": (
-                "ClientLoss ConnectivityState Count EndpointChange EndpointStatus Observer Watched"
+                "Authentication ClientLoss ConnectivityState Count Denial EndpointChange "
+                "EndpointStatus Observer Refusal Watched"
             ),
         },
     )
@@ -124,6 +128,7 @@ else:
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "Authentication",
     "BalancingPolicy",
     "Blocking",
     "CallRecord",
@@ -141,6 +146,7 @@ __all__ = [
     "Count",
     "DataLoss",
     "DeadlineExceeded",
+    "Denial",
     "DnsClient",
     "DnsResolver",
     "Endpoint",
@@ -163,6 +169,7 @@ __all__ = [
     "PermissionDenied",
     "PickFirst",
     "Picker",
+    "Refusal",
     "ReplyCacheLimits",
     "RequestStream",
     "ResolvedAddress",

@@ -43,7 +43,7 @@ _PATH: Final = re.compile(r"/[^/]+/[^/]+")
 
 #: The level of the interface between generated code and runtime that this runtime has. It grows
 #: by one when generated code needs something that an older runtime lacks.
-GENERATED_LEVEL: Final = 2
+GENERATED_LEVEL: Final = 3
 #: The oldest level that this runtime still serves.
 OLDEST_GENERATED_LEVEL: Final = 1
 
@@ -225,6 +225,10 @@ class Method(Generic[Req, Res]):
     deprecated: bool = False
     #: None where the proto says nothing, which means ``StreamOptions()``.
     stream: StreamOptions | None = None
+    #: ``option (txzmq.rpc.v1.requires)`` of the method, or ``service_requires`` of its service: the
+    #: word by which tables of permissions name it; empty where the proto says nothing. See
+    #: :mod:`txzmq.rpc.authorization`.
+    requires: str = ""
 
     def __post_init__(self) -> None:
         """:raises ValueError: for a value out of range, and so TypeError."""
@@ -240,6 +244,9 @@ class Method(Generic[Req, Res]):
         _check.boolean("deprecated", self.deprecated)
         if self.stream is not None:
             _check.instance("stream", self.stream, StreamOptions, "a StreamOptions or None")
+        _check.text("requires", self.requires, empty=True)
+        if self.requires:
+            _check.word("requires", self.requires)
 
     def __repr__(self) -> str:
         return f"<Method {self.path} {self.kind.name}>"

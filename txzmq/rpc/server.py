@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from txzmq import _check
 from txzmq._timer import ResettableTimer
+from txzmq._zap import Decision
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.notifier import Notifier
@@ -38,7 +39,7 @@ from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import ServiceHandler
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import StreamResult
-from txzmq.rpc.watching import Observer
+from txzmq.rpc.watching import Authentication, Observer, Refusal
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
@@ -86,8 +87,9 @@ class Server:
         :param credentials: the server's key, and who may connect; None for no security, as on
             loopback. See :mod:`txzmq.auth`.
         :param authorize: says who may call what; see :mod:`txzmq.rpc.authorization`. None for
-            everybody who can connect.
-        :raises ValueError: if two of them implement one service.
+            everybody who can connect, where no method requires anything.
+        :raises ValueError: if two of them implement one service; if a method requires a word by its
+            proto, and there is no *authorize*, or it is a table without that word.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         :raises zmq.ZMQError: if the factory was shut down.
@@ -126,6 +128,8 @@ class Server:
             authorize=authorize,
         )
         self._forget_keys: Callable[[], None] | None = None
+        # Set once it listens: there is nobody to decide about before.
+        self._forget_clients: Callable[[], None] | None = None
         if credentials is not None:
             self._forget_keys = credentials.clients.when_revoked(self._revoked)
         self._listeners: list[Listener] = []
@@ -203,6 +207,7 @@ class Server:
                 raise
         self._listeners.append(listener)
         self._dispatcher.watch(listener)
+        self._watch_clients()
         streams = "" if listener.publisher is None else listener.publisher.endpoint
         _log.info(
             "the server listens at {endpoint}{streams}",
@@ -288,6 +293,25 @@ class Server:
         self._listeners.append(worker)
         self._dispatcher.watch(worker)
         _log.info("the server serves the proxy at {address}", address=address)
+
+    def _watch_clients(self) -> None:
+        """Be told of the clients that are let in and refused, for the observer."""
+        if self._forget_clients is None and self._credentials is not None:
+            assert isinstance(self._factory, ZmqFactory), "there are credentials"
+            self._forget_clients = self._factory.watchClients(self._credentials, self._decided)
+
+    def _decided(self, decision: Decision) -> None:
+        identity, public_key, address, mechanism, reason = decision
+        if identity is None:
+            self._watch.refused(
+                Refusal(public_key=public_key, address=address, mechanism=mechanism, reason=reason)
+            )
+        else:
+            self._watch.authenticated(
+                Authentication(
+                    user=identity.name, public_key=public_key, address=address, mechanism=mechanism
+                )
+            )
 
     def _revoked(self, keys: Collection[str]) -> None:
         self._dispatcher.revoke(keys, "the client's key was revoked")
@@ -398,8 +422,9 @@ class Server:
             listener.close()
         self._dispatcher.close()
         self._watch.stop()
-        if self._forget_keys is not None:
-            self._forget_keys()
+        for forget in (self._forget_keys, self._forget_clients):
+            if forget is not None:
+                forget()
         _log.info("the server has stopped")
         self._stopping.callback(None)
 

@@ -29,13 +29,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+from txzmq.rpc.errors import Code
+
 __all__ = [
+    "Authentication",
     "ClientLoss",
     "ConnectivityState",
     "Count",
+    "Denial",
     "EndpointChange",
     "EndpointStatus",
     "Observer",
+    "Refusal",
     "Watched",
 ]
 
@@ -205,6 +210,63 @@ class ClientLoss:
     calls: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Authentication:
+    """A client has shown a key that the server knows, and was let in.
+
+    :ivar user: who has the key, the name of the :class:`~txzmq.auth.Identity`.
+    :ivar public_key: the key, 40 characters of Z85.
+    :ivar address: where the client connects from, an IP address; empty for ipc.
+    :ivar mechanism: ``CURVE``.
+    """
+
+    user: str
+    public_key: str
+    address: str
+    mechanism: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A connection was refused in its handshake.
+
+    To a server's observer: a client was not let in. To a channel's: it was not let in, or the
+    server is not the one that it should be.
+
+    :ivar public_key: the client's key; empty if it has shown none, and on channels.
+    :ivar address: where the client connects from, an IP address, and empty for ipc; on channels
+        that of the endpoint.
+    :ivar mechanism: the security mechanism that the client wanted, such as ``CURVE``; empty on
+        channels.
+    :ivar reason: why.
+    """
+
+    public_key: str
+    address: str
+    mechanism: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Denial:
+    """A call was denied: the server does not know who calls, or they may not.
+
+    :ivar user: who calls; empty if that is not known.
+    :ivar public_key: the key that they have authenticated with; empty if there is none.
+    :ivar address: where the client connected from; empty if that is not known.
+    :ivar method: the path of the method.
+    :ivar code: what the client is told: mostly PERMISSION_DENIED or UNAUTHENTICATED.
+    :ivar reason: the same in words.
+    """
+
+    user: str
+    public_key: str
+    address: str
+    method: str
+    code: Code
+    reason: str
+
+
 class Observer:
     """Is told of the events of channels and servers; one may serve any number of them.
 
@@ -229,3 +291,18 @@ class Observer:
 
     def client_lost(self, source: Watched, loss: ClientLoss) -> None:
         """A server lost a client; not told of clients by ``inproc://``."""
+
+    def authenticated(self, source: Watched, authentication: Authentication) -> None:
+        """A server with credentials has let a client in.
+
+        Once for each connection: a client that has streams makes a second one.
+        """
+
+    def refused(self, source: Watched, refusal: Refusal) -> None:
+        """A server with credentials has refused a client, or a server a channel.
+
+        Once for each attempt to connect.
+        """
+
+    def denied(self, source: Watched, denial: Denial) -> None:
+        """A server has denied a call, or a control call; once for each."""

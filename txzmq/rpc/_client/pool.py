@@ -22,7 +22,7 @@ from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved, unresolved
-from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
+from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus, Refusal
 
 __all__ = ["SubchannelPool"]
 
@@ -275,6 +275,12 @@ class SubchannelPool:
     def count(self, event: str) -> None:
         """Count an event."""
         self.counters[event] += 1
+
+    def refused(self, address: str, reason: str) -> None:
+        """A server has refused a connection, or is not the one that it should be."""
+        self.count("refused")
+        refusal = Refusal(public_key="", address=address, mechanism="", reason=reason)
+        self._notifier.refused(refusal)
 
     def noticed(self, event: str, subchannel: Subchannel) -> None:
         """A connection has counted something."""

@@ -55,6 +55,10 @@ class SubchannelOwner(Protocol):
         """Count an event."""
         ...
 
+    def refused(self, address: str, reason: str) -> None:
+        """A server has refused a connection, or is not the one that it should be."""
+        ...
+
     def publisher_for(self, publisher: str, server: str, /) -> str:
         """Where to subscribe to a publisher that *server* has told.
 
@@ -491,7 +495,7 @@ class Subchannel:
 
     def refused(self, reason: str, *, is_last: bool) -> None:
         """The server does not let this client in, or is not the one that it should be."""
-        self._owner.count("refused")
+        self._owner.refused(self.address, reason)
         if is_last:
             self._start_anew(_FAILED, f"{self.address}: {reason}", is_refused=True)
         else:

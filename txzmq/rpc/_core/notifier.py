@@ -8,15 +8,18 @@ from typing import Final
 from twisted.logger import Logger
 
 from txzmq._escape import escaped
-from txzmq._rate_limit import RateLimit
+from txzmq._rate_limit import KindLimits, RateLimit
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc.watching import (
+    Authentication,
     ClientLoss,
     ConnectivityState,
     Count,
+    Denial,
     EndpointChange,
     Observer,
+    Refusal,
     Watched,
 )
 
@@ -27,14 +30,12 @@ _log = Logger()
 _NOTEWORTHY: Final = frozenset(
     {
         Count.BACKLOG,
-        Count.DENIED,
         Count.DUPLICATE_REPLY,
         Count.MALFORMED,
         Count.REPLY_TO_NOBODY,
         Count.SHED_REQUEST,
         Count.SLOW_SUBSCRIBER,
         Count.STRAY_SUBSCRIPTIONS,
-        Count.UNAUTHENTICATED,
         Count.UNKNOWN_REPLY,
     }
 )
@@ -95,6 +96,8 @@ class Notifier:
         self._logs: dict[str, _EndpointLog] = {}
         # By the name of the count.
         self._limits: dict[str, RateLimit] = {}
+        # By user and method.
+        self._denials = KindLimits(clock)
 
     def start(self, source: Watched) -> None:
         """Tell that the channel or server is made, and of its changes from now on."""
@@ -140,6 +143,42 @@ class Notifier:
         if observer is not None and source is not None:
             loss = ClientLoss(address=address, calls=calls)
             self._tell(lambda: observer.client_lost(source, loss))
+
+    def authenticated(self, authentication: Authentication) -> None:
+        """Tell that a client was let in; who has let it in has logged it."""
+        observer, source = self._observer, self._source
+        if observer is not None and source is not None:
+            self._tell(lambda: observer.authenticated(source, authentication))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell that a client or a channel was refused; that is logged elsewhere."""
+        observer, source = self._observer, self._source
+        if observer is not None and source is not None:
+            self._tell(lambda: observer.refused(source, refusal))
+
+    def denied(self, denial: Denial, *, is_served: bool) -> None:
+        """Tell that a call was denied, and log it if that is the first one of a minute.
+
+        :param is_served: whether the server has the method; all others are of one kind, since who
+            calls can think up any number of them.
+        """
+        left_out = self._denials.take((denial.user, denial.method if is_served else ""))
+        if left_out is not None:
+            _log.warn(
+                "denied {who} a call of {method} ({code}{where}){more}",
+                who=escaped(denial.user) or "somebody unknown",
+                where=f", from {escaped(denial.address)}" if denial.address else "",
+                identity=escaped(denial.user),
+                public_key=denial.public_key,
+                address=escaped(denial.address),
+                method=escaped(denial.method),
+                code=denial.code.name,
+                reason=escaped(denial.reason),
+                more=f"; {left_out} more since the last such line" if left_out else "",
+            )
+        observer, source = self._observer, self._source
+        if observer is not None and source is not None:
+            self._tell(lambda: observer.denied(source, denial))
 
     def counted(self, name: str, where: str = "") -> None:
         """Log that something was counted, if it is noteworthy and the rate limit allows it."""

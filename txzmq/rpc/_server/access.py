@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
 
 from twisted.logger import Logger
 
 from txzmq import _check
-from txzmq._identity import Identity
+from txzmq._identity import ANYBODY, AUTHENTICATED, Identity
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc._server.status import chosen_status, too_much_metadata
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
-from txzmq.rpc.authorization import Authorize
+from txzmq.rpc.authorization import Authorize, MethodPath, Permissions
 from txzmq.rpc.errors import Code, RpcError
 from txzmq.rpc.metadata import check_size
+from txzmq.rpc.method import Method
 
 __all__ = ["Access", "Caller"]
 
@@ -45,20 +46,26 @@ class Caller(Protocol):
 class Access:
     """Decides about requests."""
 
-    __slots__ = ("_authorize", "_count", "_limit", "_metadata_size")
+    __slots__ = ("_allowed", "_authorize", "_count", "_limit", "_metadata_size", "_paths")
 
     def __init__(
         self,
         authorize: Authorize | None,
+        methods: Sequence[Method[Any, Any]],
         count: Callable[[str], None],
         clock: Clock,
         metadata_size: int,
     ) -> None:
         """
+        :param methods: those that are served.
         :param count: counts a request that was refused.
         :param metadata_size: bytes of metadata that an answer may have.
+        :raises ValueError: if *authorize* does not know what they require.
         """
         self._authorize = authorize
+        # Who may call what is served, by a table.
+        self._allowed = _allowed(authorize, methods)
+        self._paths = {method.path: MethodPath(method.path, method.requires) for method in methods}
         self._count = count
         self._metadata_size = metadata_size
         self._limit = RateLimit(clock)
@@ -73,11 +80,26 @@ class Access:
         if identity is None and caller.authenticates:
             self._count("request of somebody unknown")
             return _NOBODY
-        if self._authorize is None or head.path in CONTROL_PATHS:
+        path = head.path
+        allowed = self._allowed.get(path)
+        if allowed is not None:
+            # As is_among() does it; written out, since each call comes this way.
+            if identity is None:
+                if ANYBODY in allowed:
+                    return None
+            elif (
+                AUTHENTICATED in allowed
+                or ANYBODY in allowed
+                or not allowed.isdisjoint(identity.groups)
+            ):
+                return None
+            answer: ResponseHead | bool = False
+        elif self._authorize is None or path in CONTROL_PATHS:
             return None
-        answer = self._ask(self._authorize, identity, head)
-        if answer is True:
-            return None
+        else:
+            answer = self._ask(self._authorize, identity, head)
+            if answer is True:
+                return None
         self._count("request denied")
         if isinstance(answer, ResponseHead):
             return answer
@@ -95,7 +117,8 @@ class Access:
     ) -> ResponseHead | bool:
         """Whether a user's function allows a call, or the answer that it has chosen."""
         try:
-            allowed = cast("object", authorize(identity, head.path, head.metadata))
+            path = self._paths.get(head.path) or MethodPath(head.path)
+            allowed = cast("object", authorize(identity, path, head.metadata))
         except RpcError as error:
             chosen = chosen_status(error)
             if chosen is not None:
@@ -123,3 +146,29 @@ class Access:
     def _may_log(self) -> bool:
         """Whether there is a line left for this: a peer may cause it with each call."""
         return self._limit.take()
+
+
+def _allowed(
+    authorize: Authorize | None, methods: Sequence[Method[Any, Any]]
+) -> dict[str, frozenset[str]]:
+    """The groups that may call what is served, by its path; empty if no table says so.
+
+    :raises ValueError: if there is no rule where a method requires a word, or a table lacks one.
+    """
+    required = [method for method in methods if method.requires]
+    if authorize is None and required:
+        first = required[0]
+        raise ValueError(
+            f"authorize: {first.path} requires {first.requires!r}, and the server has no rule of "
+            f"who may call what: authorize=permissions({{{first.requires!r}: {{'staff'}}}}), or "
+            "{'anybody'} for everybody"
+        )
+    if not isinstance(authorize, Permissions):
+        return {}
+    unused = authorize.words.difference(method.requires for method in required)
+    if unused:  # no error: servers may share a table
+        _log.info(
+            "authorize has words that no method of this server requires: {words}",
+            words=", ".join(sorted(unused)),
+        )
+    return authorize.for_methods(methods)

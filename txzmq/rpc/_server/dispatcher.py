@@ -47,6 +47,7 @@ from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
+from txzmq.rpc.watching import Denial
 
 __all__ = ["Dispatcher"]
 
@@ -106,6 +107,7 @@ class Dispatcher:
         :param settled: called when a call has ended, or a listener has sent what it had.
         :param closed: called when a listener's socket was closed by somebody else.
         :param authorize: says who may call what; None for everybody.
+        :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
         self.limits = limits
@@ -118,7 +120,13 @@ class Dispatcher:
         self._watch = watch
         self._guard = guard
         self._by_path = methods
-        self._access = Access(authorize, self.count, clock, limits.metadata_size)
+        self._access = Access(
+            authorize,
+            [served.method for served in methods.values()],
+            self.count,
+            clock,
+            limits.metadata_size,
+        )
         self.is_guarded = authorize is not None
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)
@@ -171,7 +179,7 @@ class Dispatcher:
         if listener.is_guarded:
             denied = self._access.refusal(listener, head)
             if denied is not None:
-                listener.answer(key, denied)
+                self._deny(listener, request, identity, denied)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -215,6 +223,26 @@ class Dispatcher:
             self._run(call)
         else:
             self._queue(call, head.timeout_us, arrived)
+
+    def _deny(
+        self,
+        listener: Listener,
+        request: Request,
+        identity: Identity | None,
+        status: ResponseHead,
+    ) -> None:
+        """Answer a call that may not be made, and tell of it."""
+        key, head, _ = request
+        listener.answer(key, status)
+        denial = Denial(
+            user=user_of(identity),
+            public_key=key_of(identity),
+            address=listener.peer_address(key[0]),
+            method=head.path,
+            code=status.code,
+            reason=status.message,
+        )
+        self._watch.denied(denial, is_served=head.path in self._by_path)
 
     def _accept_stream(
         self,

@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/options.proto\x12\x0ctxzmq.rpc.v1\x1a google/protobuf/descriptor.proto\"\xa5\x01\n\rStreamOptions\x12\x34\n\x07sharing\x18\x01 \x01(\x0e\x32#.txzmq.rpc.v1.StreamOptions.Sharing\x12\x0e\n\x06replay\x18\x02 \x01(\r\x12\x11\n\tresumable\x18\x03 \x01(\x08\";\n\x07Sharing\x12\x17\n\x13SHARING_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRIVATE\x10\x01\x12\n\n\x06SHARED\x10\x02:M\n\x06stream\x12\x1e.google.protobuf.MethodOptions\x18\x8f\x94\x03 \x01(\x0b\x32\x1b.txzmq.rpc.v1.StreamOptionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atxzmq/rpc/v1/options.proto\x12\x0ctxzmq.rpc.v1\x1a google/protobuf/descriptor.proto\"\xa5\x01\n\rStreamOptions\x12\x34\n\x07sharing\x18\x01 \x01(\x0e\x32#.txzmq.rpc.v1.StreamOptions.Sharing\x12\x0e\n\x06replay\x18\x02 \x01(\r\x12\x11\n\tresumable\x18\x03 \x01(\x08\";\n\x07Sharing\x12\x17\n\x13SHARING_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRIVATE\x10\x01\x12\n\n\x06SHARED\x10\x02:M\n\x06stream\x12\x1e.google.protobuf.MethodOptions\x18\x8f\x94\x03 \x01(\x0b\x32\x1b.txzmq.rpc.v1.StreamOptions:2\n\x08requires\x12\x1e.google.protobuf.MethodOptions\x18\x90\x94\x03 \x01(\t:;\n\x10service_requires\x12\x1f.google.protobuf.ServiceOptions\x18\x90\x94\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

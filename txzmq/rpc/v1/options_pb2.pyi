@@ -85,5 +85,14 @@ class StreamOptions(_message.Message):
 Global___StreamOptions: _TypeAlias = StreamOptions  # noqa: Y015
 
 STREAM_FIELD_NUMBER: _builtins.int
+REQUIRES_FIELD_NUMBER: _builtins.int
+SERVICE_REQUIRES_FIELD_NUMBER: _builtins.int
 stream: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___StreamOptions]
 """Of a method that returns a stream."""
+requires: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""What a caller must be allowed, such as "orders.write": a word that the server's table of
+permissions maps to groups. A word is printable ASCII without space, quote (U+0022), backslash,
+slash and star. It goes before the word of the service.
+"""
+service_requires: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, _builtins.str]
+"""The same for all methods of a service that have no word of their own."""
