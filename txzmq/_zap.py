@@ -15,6 +15,7 @@ from zmq.utils import z85
 from txzmq._client_keys import ClientKeys
 from txzmq._escape import escaped
 from txzmq._identity import Identity
+from txzmq._ordered_set import OrderedSet
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Timer, monotonic
 from txzmq.connection import Factory, ZmqConnection, ZmqEndpoint, ZmqEndpointType
@@ -29,7 +30,8 @@ _VERSION: Final = b"1.0"
 _KEY_SIZE: Final = 32
 #: Parts of a request: the way back, an empty one, and six and the key.
 _PARTS: Final = 9
-#: Requests that wait for a function's answer; more are told to come again later.
+#: Requests that wait for a function's answer. For one more, one is told to come again later: the
+#: oldest from the address from which the most wait, so that a flood keeps out itself.
 _MOST_WAITING: Final = 4_096
 _numbers = itertools.count(1)
 
@@ -89,6 +91,8 @@ class Authenticator(ZmqConnection):
         self._domains: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()
         self._names: WeakKeyDictionary[Domain, bytes] = WeakKeyDictionary()
         self._waiting: dict[_Question, Deferred[None]] = {}
+        # The same by address, the oldest first.
+        self._places: dict[str, OrderedSet[_Question]] = {}
         try:
             super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
         except zmq.ZMQError as error:
@@ -126,9 +130,6 @@ class Authenticator(ZmqConnection):
         if len(key) != _KEY_SIZE:
             self._answer(way, request_id, b"400", "malformed credentials")
             return
-        if len(self._waiting) >= _MOST_WAITING:
-            self._answer(way, request_id, b"300", "too many clients wait for a decision")
-            return
         self._decide(domain, z85.encode(key).decode(), address, way, request_id)
 
     def _decide(
@@ -140,17 +141,39 @@ class Authenticator(ZmqConnection):
         if not question.is_answered:
             assert self.factory is not None, "it has just received something"
             self._waiting[question] = asked
+            self._places.setdefault(place, OrderedSet()).add(question)
             question.timer = self.factory.reactor.callLater(
                 domain.policy_timeout, self._too_late, question
             )
+            if len(self._waiting) > _MOST_WAITING:
+                self._send_one_away()
+
+    def _send_one_away(self) -> None:
+        """There is no room for all: one has to come again."""
+        question = max(self._places.values(), key=len).first()
+        asked = self._waiting[question]
+        self._forget(question)
+        way, number, *_ = question.content
+        self._answer(way, number, b"300", "too many clients wait for a decision")
+        _cancel(asked)
+
+    def _forget(self, question: _Question) -> None:
+        """A question is answered, or is about to be."""
+        question.is_answered = True
+        if self._waiting.pop(question, None) is None:
+            return
+        place = question.content[4]
+        here = self._places[place]
+        here.discard(question)
+        if not here:
+            del self._places[place]
+        if question.timer is not None and question.timer.active():
+            question.timer.cancel()
 
     def _decided(self, result: Identity | Failure | None, question: _Question) -> None:
         if question.is_answered:
             return  # nobody waits for it any more
-        question.is_answered = True
-        self._waiting.pop(question, None)
-        if question.timer is not None and question.timer.active():
-            question.timer.cancel()
+        self._forget(question)
         way, number, _, key, place = question.content
         if isinstance(result, Identity):
             self._answer(way, number, b"200", "OK", key)
@@ -193,12 +216,9 @@ class Authenticator(ZmqConnection):
 
     def shutdown(self) -> None:
         """Let nobody in any more."""
-        waiting, self._waiting = self._waiting, {}
         super().shutdown()
-        for question, asked in waiting.items():
-            question.is_answered = True
-            if question.timer is not None:
-                question.timer.cancel()
+        for question, asked in list(self._waiting.items()):
+            self._forget(question)
             _cancel(asked)
         self._domains.clear()
         self._names.clear()
