@@ -233,7 +233,7 @@ LONG = "9" * 5_000
 @pytest.mark.parametrize(
     "address",
     [
-        f"x{LONG}://x",
+        f"http{LONG}//x",
         f"{LONG}:1",
         f"tcp:{LONG}",
         f"/{LONG}",
