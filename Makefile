@@ -88,7 +88,7 @@ mutants: $(DEVELOPS)  ## break the core in 100 small ways, and tell which of the
 	$(BIN)/python -m tools.mutants $(MUTANTS)
 
 # libFuzzer and its Python, in an environment of its own. What it finds lies in build/fuzz; try it
-# again with: .venv-fuzz/bin/python -m tests.codegen.fuzz set build/fuzz/set/crash-...
+# again with: .venv-fuzz/bin/python -m tests.fuzz set build/fuzz/set/crash-...
 .venv-fuzz/.installed: pyproject.toml tools/make-venv
 	@echo "== setting up .venv-fuzz"
 	@tools/make-venv $(PYTHON) .venv-fuzz
@@ -96,11 +96,13 @@ mutants: $(DEVELOPS)  ## break the core in 100 small ways, and tell which of the
 	@touch $@
 
 FUZZ_SECONDS := 60
+# All that there are, unless they are named: make fuzz TARGETS='server client'.
+TARGETS :=
 .PHONY: fuzz
-fuzz: .venv-fuzz/.installed  ## give the generator broken requests, sets and protos; make fuzz FUZZ_SECONDS=600 for longer
-	@for target in request set text; do \
+fuzz: .venv-fuzz/.installed  ## give every parser of foreign bytes broken ones; make fuzz FUZZ_SECONDS=600 for longer
+	@for target in $(or $(TARGETS),$$(.venv-fuzz/bin/python -m tests.fuzz --list)); do \
 		echo "== $$target"; \
-		.venv-fuzz/bin/python -m tests.codegen.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+		.venv-fuzz/bin/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
 
 .PHONY: format

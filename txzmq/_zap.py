@@ -31,7 +31,8 @@ _VERSION: Final = b"1.0"
 _KEY_SIZE: Final = 32
 #: Parts of a request: the way back, an empty one, and six and the key.
 _PARTS: Final = 9
-#: Requests that wait for a function's answer; more are told to come again later.
+#: Requests that wait for a function's answer. For one more, one is told to come again later: the
+#: oldest from the address from which the most wait, so that a flood keeps out itself.
 _MOST_WAITING: Final = 4_096
 #: Characters of a mechanism's name: RFC 23 has 20.
 _LONGEST_MECHANISM: Final = 20
@@ -116,6 +117,8 @@ class Authenticator(ZmqConnection):
         self._watchers: WeakKeyDictionary[Domain, OrderedSet[Callable[[Decision], None]]] = (
             WeakKeyDictionary()
         )
+        # The same by address, the oldest first.
+        self._places: dict[str, OrderedSet[_Question]] = {}
         try:
             super().__init__(factory, ZmqEndpoint(ZmqEndpointType.bind, ADDRESS))
         except zmq.ZMQError as error:
@@ -160,19 +163,14 @@ class Authenticator(ZmqConnection):
         place = escaped(address.decode("ascii", "replace"))
         key = message[8] if len(message) == _PARTS else b""
         if mechanism == b"CURVE" and len(key) == _KEY_SIZE:
-            shown, code = z85.encode(key).decode(), b"300"
-            if len(self._waiting) < _MOST_WAITING:
-                self._decide(domain, shown, place, way, request_id)
-                return
-            reason = "too many clients wait for a decision"
-        else:
-            # What is in place of the key is not looked at: it may be a password.
-            shown, code = "", b"400"
-            is_curve = mechanism == b"CURVE"
-            reason = "malformed credentials" if is_curve else "only CURVE is allowed here"
-        self._answer(way, request_id, code, reason)
+            self._decide(domain, z85.encode(key).decode(), place, way, request_id)
+            return
+        # What is in place of the key is not looked at: it may be a password.
+        is_curve = mechanism == b"CURVE"
+        reason = "malformed credentials" if is_curve else "only CURVE is allowed here"
+        self._answer(way, request_id, b"400", reason)
         wanted = escaped(mechanism[:_LONGEST_MECHANISM].decode("ascii", "replace"))
-        self._tell(domain, Decision(None, shown, place, wanted, reason))
+        self._tell(domain, Decision(None, "", place, wanted, reason))
 
     def _decide(
         self, domain: Domain, key: str, place: str, way: list[bytes], request_id: bytes
@@ -182,17 +180,41 @@ class Authenticator(ZmqConnection):
         if not question.is_answered:
             assert self.factory is not None, "it has just received something"
             self._waiting[question] = asked
+            self._places.setdefault(place, OrderedSet()).add(question)
             question.timer = self.factory.reactor.callLater(
                 domain.policy_timeout, self._too_late, question
             )
+            if len(self._waiting) > _MOST_WAITING:
+                self._send_one_away()
+
+    def _send_one_away(self) -> None:
+        """There is no room for all: one has to come again."""
+        question = max(self._places.values(), key=len).first()
+        asked = self._waiting[question]
+        self._forget(question)
+        way, number, domain, key, place = question.content
+        reason = "too many clients wait for a decision"
+        self._answer(way, number, b"300", reason)
+        self._tell(domain, Decision(None, key, place, "CURVE", reason))
+        _cancel(asked)
+
+    def _forget(self, question: _Question) -> None:
+        """A question is answered, or is about to be."""
+        question.is_answered = True
+        if self._waiting.pop(question, None) is None:
+            return
+        place = question.content[4]
+        here = self._places[place]
+        here.discard(question)
+        if not here:
+            del self._places[place]
+        if question.timer is not None and question.timer.active():
+            question.timer.cancel()
 
     def _decided(self, result: Identity | Failure | None, question: _Question) -> None:
         if question.is_answered:
             return  # nobody waits for it any more
-        question.is_answered = True
-        self._waiting.pop(question, None)
-        if question.timer is not None and question.timer.active():
-            question.timer.cancel()
+        self._forget(question)
         way, number, domain, key, place = question.content
         if isinstance(result, Identity):
             self._answer(way, number, b"200", "OK", key)
@@ -260,12 +282,9 @@ class Authenticator(ZmqConnection):
 
     def shutdown(self) -> None:
         """Let nobody in any more."""
-        waiting, self._waiting = self._waiting, {}
         super().shutdown()
-        for question, asked in waiting.items():
-            question.is_answered = True
-            if question.timer is not None:
-                question.timer.cancel()
+        for question, asked in list(self._waiting.items()):
+            self._forget(question)
             _cancel(asked)
         self._domains.clear()
         self._names.clear()

@@ -31,6 +31,9 @@ CONNECTION_EVENTS: Final[int] = int(
 #: Also that an attempt to connect has begun, and waits for an answer.
 ATTEMPT_EVENTS: Final[int] = CONNECTION_EVENTS | int(zmq.EVENT_CONNECT_DELAYED)
 
+# An unsigned number of 16 bits and a signed one of 32, in the machine's byte order.
+_EVENT: Final = struct.Struct("=Hi")
+
 # Of zmq.Socket, as that of the connection's own class checks the thread and schedules a read.
 _monitor = zmq.Socket[bytes].monitor
 
@@ -132,7 +135,9 @@ class ZmqMonitor(ZmqConnection):
             pass
 
     def messageReceived(self, message: list[bytes]) -> None:
-        """Parse an event and pass it on."""
-        # An unsigned number of 16 bits and a signed one of 32, in the machine's byte order.
-        event, value = struct.unpack("=Hi", message[0])
+        """Parse an event and pass it on; what is none is dropped and counted."""
+        if len(message) != 2 or len(message[0]) != _EVENT.size:
+            self.discard("malformed")
+            return
+        event, value = _EVENT.unpack(message[0])
         self._handler(SocketEvent(zmq.Event(event), value, message[1].decode(errors="replace")))

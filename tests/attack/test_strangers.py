@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.auth.support import ALICE, SERVER, STRANGER
-from tests.rpc.service import ECHO, Echo, text
+from tests.auth.support import ALICE, BOB, SERVER, STRANGER
+from tests.rpc.service import ECHO, Echo, Waiting, text
 from tests.rpc.streaming import COUNT, TICKS, Endless, Reader, Streaming
-from tests.rpc.trusted import Trusted
+from tests.rpc.trusted import Raw, Trusted
 from tests.sockets.support import raw_sockets
 from tests.support import Logged, Loop
 from txzmq._ids import new_epoch, request_id
 from txzmq.auth import CurveKeyPair
+from txzmq.rpc import Code
+from txzmq.rpc._wire.control import CANCEL
 from txzmq.rpc._wire.headers import RequestHead, encode_request
 from txzmq.rpc._wire.streams import SEPARATOR
+from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 #: ZMTP 3.1's signature and version, with which a handshake begins.
 GREETING = b"\xff" + b"\0" * 8 + b"\x7f\x03\x01"
@@ -109,6 +112,66 @@ def test_who_was_revoked_gets_nothing_with_the_connections_that_there_are(
 
     world.run(main)
     assert len(echo.seen) == 1
+
+
+def test_whoever_takes_anothers_routing_id_gets_no_reply_of_his(
+    one_loop: Loop, logged: Logged, attack: Any
+) -> None:
+    """Not before the other has a call, not meanwhile, and the other notices nothing."""
+    echo = Waiting()
+    world = Trusted(one_loop, [echo])
+
+    async def main() -> None:
+        channel = world.channel()
+        call = channel.unary_unary(ECHO, text("alice's"), timeout=5)
+        await one_loop.until(lambda: echo.results)
+        server: Any = world.server
+        (routing_id,) = server._listeners[0].wire.peers
+        thief = attack(zmq.DEALER, world.endpoint, ROUTING_ID=routing_id, **curve(BOB))
+        for number in range(1, 20):
+            thief.send_multipart(request(new_epoch(), number))
+        await one_loop.sleep(0.2)
+        for result in echo.results:
+            result.callback(text("for alice"))
+        assert (await call).value == "for alice"
+        again = channel.unary_unary(ECHO, text("again"), timeout=5)
+        await one_loop.until(lambda: echo.seen[-1] == "again")
+        echo.results[-1].callback(text("again"))
+        assert (await again).value == "again"
+        while thief.poll(0):
+            assert b"alice" not in b"".join(thief.recv_multipart())
+
+    world.run(main)
+
+
+def test_whoever_knows_anothers_request_id_cannot_end_the_call_nor_answer_for_it(
+    one_loop: Loop, logged: Logged
+) -> None:
+    echo = Waiting()
+    world = Trusted(one_loop, [echo])
+
+    async def main() -> None:
+        channel = world.channel()
+        call = channel.unary_unary(ECHO, text("alice's"), timeout=5)
+        await one_loop.until(lambda: echo.results)
+        server: Any = world.server
+        ((_, victim),) = [call.key for call in server._listeners[0].wire.calls()]
+        bob = Raw(world, BOB)
+        await bob.ready()
+        head, _ = await bob.ask(CANCEL, CancelRequest(request_ids=[victim] * 3))
+        assert head.code is Code.OK  # as for a call that there is not
+        epoch, number = victim[:8], int.from_bytes(victim[8:], "big")
+        bob.client.transport.send_message(request(epoch, number))
+        await one_loop.until(lambda: len(echo.results) == 2)
+        echo.results[1].callback(text("bob's"))
+        await one_loop.until(lambda: bob.client.messages[-1][0] == victim)
+        assert b"bob's" in bob.client.messages[-1][3]
+        assert not call.called
+        echo.results[0].callback(text("alice's"))
+        assert (await call).value == "alice's"
+        bob.close()
+
+    world.run(main)
 
 
 @pytest.mark.parametrize("first", [b"", GREETING, b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64])

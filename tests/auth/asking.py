@@ -34,8 +34,9 @@ class Asking:
         number: bytes = b"1",
         mechanism: bytes = b"CURVE",
         version: bytes = b"1.0",
+        place: bytes = b"10.0.0.1",
     ) -> None:
-        parts = (version, number, domain, b"10.0.0.1", b"", mechanism, *credentials)
+        parts = (version, number, domain, place, b"", mechanism, *credentials)
         self.send(b"", *parts)
 
     def send(self, *parts: bytes) -> None:

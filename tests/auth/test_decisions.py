@@ -94,8 +94,8 @@ def test_what_goes_wrong_is_told(
     asking.turns.reactor.advance(3)
     assert raised == [refused("that could not be decided", ALICE.public_key)]
     assert hung == [
-        refused("too many clients wait for a decision", STRANGER.public_key),
-        refused("that could not be decided", ALICE.public_key),
+        refused("too many clients wait for a decision", ALICE.public_key),  # the one before
+        refused("that could not be decided", STRANGER.public_key),
     ]
 
 

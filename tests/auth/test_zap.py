@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from zmq.utils import z85
 
 from tests.auth.asking import Asking, key
-from tests.auth.support import ALICE, STRANGER, serving
+from tests.auth.support import ALICE, BOB, STRANGER, serving
 from tests.sockets.support import bind, fresh_turns
 from tests.support import Logged, examples
 from txzmq import ZmqFactory, ZmqPullConnection, _zap
@@ -226,10 +226,40 @@ def test_so_many_wait_at_most(
     for number in range(5):
         asking.ask(domain, bytes([number]) * 32, number=b"%d" % number)
     refused = (b"300", b"too many clients wait for a decision", b"")
-    assert asking.answers() == [(b"3", *refused), (b"4", *refused)]
+    assert asking.answers() == [(b"0", *refused), (b"1", *refused)]  # who has waited longest
     asking.turns.reactor.advance(3)
     assert codes(asking) == [b"500"] * 3
     assert asking.decide(domain, key(ALICE)) == []  # there is room again
+
+
+def test_a_flood_of_strangers_keeps_nobody_out_who_is_decided_about(
+    asking: Asking, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_zap, "_MOST_WAITING", 20)
+    later: Deferred[Identity | None] = Deferred()
+
+    def rule(public_key: str, address: str) -> Any:
+        if public_key == ALICE.public_key:
+            return Identity("alice")
+        return later if public_key == BOB.public_key else hanging(public_key, address)
+
+    domain = asking.domain(rule)
+    asking.ask(domain, key(BOB), number=b"bob", place=b"10.0.0.2")
+    for number in range(100):
+        asking.ask(domain, number.to_bytes(32, "big"), place=b"10.0.0.%d" % (3 + number % 2))
+    asking.ask(domain, key(ALICE), number=b"alice")
+    later.callback(Identity("bob"))
+    answers = asking.answers()
+    assert [answer[:2] for answer in answers if answer[1] != b"300"] == [
+        (b"alice", b"200"),
+        (b"bob", b"200"),  # where the fewest wait from one place, they wait on
+    ]
+    assert len(answers) == 2 + 81
+    asking.turns.reactor.advance(3)
+    assert codes(asking) == [b"500"] * 19
+    authenticator: Any = asking.turns.factory
+    assert not authenticator._authenticator._waiting
+    assert not authenticator._authenticator._places
 
 
 def test_who_waits_when_the_factory_is_shut_down_is_refused(logged: Logged) -> None:

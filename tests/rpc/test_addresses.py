@@ -15,7 +15,7 @@ from tests.rpc.service import Echo
 from tests.support import Loop, examples
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Server, StaticResolver, resolver_for
-from txzmq.rpc._net.endpoints import static_addresses
+from txzmq.rpc._net.endpoints import checked_target, static_addresses
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc.transport import ZmqNetwork
 from txzmq.testing import MemoryNetwork
@@ -225,6 +225,40 @@ def test_what_is_no_group(given: Any, why: str) -> None:
     error = ValueError if isinstance(given, str) else TypeError
     with pytest.raises(error, match=f"^multicast.*{why}.* Use epgm://INTERFACE;GROUP:PORT"):
         parse_group(given, "multicast")
+
+
+LONG = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http{LONG}//x",
+        f"{LONG}:1",
+        f"tcp:{LONG}",
+        f"/{LONG}",
+        f"tcp://{LONG}",
+        f"tcp://{LONG}:1",
+        f"tcp://x{LONG}:1",
+        f"tcp://\xe9{LONG}:1",
+        f"tcp://[{LONG}]:1",
+        f"tcp://h:{LONG}",
+        f"tcp://h:{LONG}-1",
+        f"tcp://h:2{LONG}-1{LONG}",
+        f"tcp://h:{'0' * 5_000}2-1",
+        f"tcp://{LONG}:0;h:1",
+        f"ipc://~{LONG}",
+        f"ipc:///{LONG}",
+        f"dns:///{LONG}:1",
+        f"dns://{LONG}/h:1",
+        f"dns+srv:{LONG}",
+    ],
+    ids=lambda address: address.replace(LONG, "9s")[:30],
+)
+def test_what_is_said_of_a_long_one_is_short(address: str) -> None:
+    with pytest.raises(ValueError, match=r"characters\).* Use ") as caught:
+        checked_target(address, "endpoint")
+    assert len(str(caught.value)) < 1_500
 
 
 # -- any text ------------------------------------------------------------------------------------

@@ -73,6 +73,25 @@ def test_any_other_is_refused(publisher: str, server: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "publisher",
+    [
+        f"inproc://{'x' * 60_000}",
+        f"ipc:///{'x' * 60_000}",
+        f"tcp://10.0.0.8:{'1' * 60_000}",
+        f"epgm://{'x' * 60_000}",
+        "\0" * 60_000,
+    ],
+    ids=lambda publisher: publisher[:8],
+)
+def test_what_is_said_of_a_long_one_is_short(publisher: str, logged: Logged) -> None:
+    with pytest.raises(ValueError, match="does not connect there") as caught:
+        publisher_for(publisher, "tcp://10.0.0.7:5000", lambda publisher, server: 1 / 0 > 0)
+    assert len(str(caught.value)) < 1_500
+    assert all(len(formatEvent(event)) < 1_500 for event in logged)
+    assert all(isinstance(error, ZeroDivisionError) for error in logged.failures())
+
+
+@pytest.mark.parametrize(
     ("publishers", "allowed", "refused"),
     [
         ("tcp://10.0.0.8", "tcp://10.0.0.8:5001", "tcp://10.0.0.9:5001"),

@@ -68,6 +68,28 @@ class Table:
             self.table.remove(connection, b"%d" % number)
 
 
+def test_a_long_topic_counts_as_several() -> None:
+    """Libzmq needs memory for each of its bytes."""
+    table, connection = Table(), Connection()
+    table.table.add(connection, b"t" * 17 * 10)
+    table.table.remove(connection, b"t" * 17 * 10)
+    table.table.add(connection, b"t" * 17 * 10)
+    assert table.counted == []
+    table.table.add(connection, b"t")
+    assert connection.was_ended
+    assert table.counted == [Count.STRAY_SUBSCRIPTIONS]
+    assert len(table.table) == 0
+
+
+def test_long_topics_of_many_connections_count_as_several() -> None:
+    table = Table(100, 50)
+    connections = [Connection() for _ in range(20)]
+    for number, connection in enumerate(connections):
+        table.table.add(connection, b"%03d" % number * 170)
+        table.table.remove(connection, b"nothing")
+    assert 15 <= sum(connection.was_ended for connection in connections) <= 18
+
+
 def test_a_connection_with_too_many_strays_is_ended() -> None:
     table, connection, other = Table(), Connection(), Connection()
     table.add(other, 1)

@@ -73,6 +73,18 @@ def test_a_monitor_ends_though_the_socket_is_closed_already(turns: Turns) -> Non
     assert [connection.fileno() for connection in (pull, monitor)] == [-1, -1]
 
 
+@pytest.mark.parametrize(
+    "message", [[b""], [b"\1\0"], [b"\1\0\7\0\0\0"], [b"\1\0\7\0\0\0\0", b"tcp://x"], [b""] * 3]
+)
+def test_what_is_no_event_is_dropped(turns: Turns, message: list[bytes]) -> None:
+    events: list[SocketEvent] = []
+    monitor = ZmqMonitor(Pull(turns.factory), events.append)
+    monitor.messageReceived(message)
+    monitor.messageReceived([b"\1\0\7\0\0\0", b"tcp://x"])
+    assert events == [SocketEvent(zmq.EVENT_CONNECTED, 7, "tcp://x")]
+    assert monitor.discarded == {"malformed": 1}
+
+
 def test_a_handler_that_fails_gets_the_next_event_all_the_same(
     one_loop: Loop, logged: Logged
 ) -> None:

@@ -119,8 +119,8 @@ def publisher_for(publisher: str, server: str, allowed: PublisherRule) -> str:
     if named_host(address) is not None:
         raise _refusal(publisher, server, "its host is a name, where an IP address is needed")
     if not _allows(allowed, address, server):
-        why = f"it is not at the server's own host; publishers=[{address!r}] would allow it"
-        raise _refusal(publisher, server, why)
+        hint = f"publishers=[{printable(address)}] would allow it"
+        raise _refusal(publisher, server, f"it is not at the server's own host; {hint}")
     return address
 
 
@@ -152,23 +152,24 @@ def _allows(allowed: PublisherRule, publisher: str, server: str) -> bool:
         # Any: the function is a user's, and need not keep to its type.
         answer: Any = allowed(publisher, server)
     except BaseException:  # noqa: BLE001 - the rule is a user's: only the stream ends
-        _log.failure("{rule} of publishers= failed: {address!r}", rule=allowed, address=publisher)
+        text = "{rule} of publishers= failed: {address}"
+        _log.failure(text, rule=allowed, address=printable(publisher))
         return False
     if isinstance(answer, bool):
         return answer
     if inspect.iscoroutine(answer):
         answer.close()  # or it would be said that nobody awaits it
     _log.error(
-        "{rule} of publishers= must return True or False, not {answer}: {address!r} is not allowed",
+        "{rule} of publishers= must return True or False, not {answer}: {address} is not allowed",
         rule=allowed,
         answer=shown(answer),
-        address=publisher,
+        address=printable(publisher),
     )
     return False
 
 
 def _refusal(publisher: str, server: str, why: str) -> ValueError:
     return ValueError(
-        f"{server} says that its streams are at {publisher!r}, and the channel does not "
+        f"{server} says that its streams are at {printable(publisher)}, and the channel does not "
         f"connect there: {why} (see Channel's publishers=)"
     )

@@ -81,6 +81,8 @@ class Reading:
 
         :raises ValueError: always.
         """
+        if len(reason) > 2 * _SHOWN:  # it shows a long part of the text, and says more behind it
+            reason = f"{reason[:_SHOWN]}...{reason[-_SHOWN:]}"
         raise ValueError(f"{self._parameter}={printable(self.text)}: {reason}. Use {self._right}")
 
     # -- hosts ---------------------------------------------------------------------------------

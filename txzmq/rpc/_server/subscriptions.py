@@ -7,25 +7,53 @@ one whose stream has ended; it needs some 50 bytes for each byte of a topic.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Final
 
 from txzmq.rpc._core.transport import SubscriberConnection
+from txzmq.rpc._wire.headers import TOPIC_SIZE
+from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["Subscriptions"]
+
+#: Bytes of a topic, with what stands behind it. A longer one, to which no client of ours
+#: subscribes, counts as so many as it has room for: with credentials, a publisher takes it.
+_TAG_SIZE: Final = TOPIC_SIZE + len(SEPARATOR)
+
+
+def _weight(tag: bytes) -> int:
+    """As how many topics a subscription counts."""
+    return -(-len(tag) // _TAG_SIZE) or 1
 
 
 class _Subscriber:
     """The topics of one connection.
 
+    :ivar size: how many they are; long ones count as several.
     :ivar next_check: with so many, those are counted that are of no use.
     """
 
-    __slots__ = ("key", "next_check", "tags")
+    __slots__ = ("key", "next_check", "size", "tags")
 
     def __init__(self, next_check: int, key: str) -> None:
         self.key = key
         self.tags: set[bytes] = set()
+        self.size = 0
         self.next_check = next_check
+
+    def add(self, tag: bytes) -> int:
+        """Note a topic; returns as how many it counts."""
+        self.tags.add(tag)
+        weight = _weight(tag)
+        self.size += weight
+        return weight
+
+    def remove(self, tag: bytes) -> int:
+        """Forget a topic that was noted; returns likewise."""
+        self.tags.remove(tag)
+        weight = _weight(tag)
+        self.size -= weight
+        return weight
 
 
 class Subscriptions:
@@ -56,7 +84,10 @@ class Subscriptions:
         self._undone = 0
 
     def __len__(self) -> int:
-        """How many subscriptions there are, with some of connections that have ended."""
+        """How many subscriptions there are, with some of connections that have ended.
+
+        Long ones count as several.
+        """
         return self._size
 
     def add(self, connection: SubscriberConnection, tag: bytes, key: str = "") -> None:
@@ -68,9 +99,8 @@ class Subscriptions:
             subscriber = self._subscribers[connection] = _Subscriber(self._most_of_one, key)
         elif tag in subscriber.tags:
             return
-        subscriber.tags.add(tag)
-        self._size += 1
-        if len(subscriber.tags) > subscriber.next_check:
+        self._size += subscriber.add(tag)
+        if subscriber.size > subscriber.next_check:
             self._check(connection, subscriber)
         if self._size > self._next_check:
             self._check_all()
@@ -79,8 +109,7 @@ class Subscriptions:
         """A connection has unsubscribed."""
         subscriber = self._subscribers.get(connection)
         if subscriber is not None and tag in subscriber.tags:
-            subscriber.tags.remove(tag)
-            self._size -= 1
+            self._size -= subscriber.remove(tag)
             if not subscriber.tags:
                 del self._subscribers[connection]
 
@@ -113,7 +142,7 @@ class Subscriptions:
             self._ended = {each for each in self._ended if each.is_open()}
 
     def _forget(self, connection: SubscriberConnection) -> None:
-        self._size -= len(self._subscribers.pop(connection).tags)
+        self._size -= self._subscribers.pop(connection).size
 
     def _end(self, connection: SubscriberConnection) -> None:
         self._forget(connection)
@@ -122,7 +151,7 @@ class Subscriptions:
         connection.end()
 
     def _strays(self, subscriber: _Subscriber) -> int:
-        return sum(not self._is_used(tag) for tag in subscriber.tags)
+        return sum(_weight(tag) for tag in subscriber.tags if not self._is_used(tag))
 
     def _check(self, connection: SubscriberConnection, subscriber: _Subscriber) -> None:
         strays, most = self._strays(subscriber), self._most_of_one
@@ -130,7 +159,7 @@ class Subscriptions:
             self._end(connection)
         else:
             # Or each further one would have all of them counted.
-            subscriber.next_check = len(subscriber.tags) + max(most - strays, most // 8)
+            subscriber.next_check = subscriber.size + max(most - strays, most // 8)
 
     def _check_all(self) -> None:
         self._forget_ended()

@@ -1,31 +1,26 @@
-"""Broken requests, sets and texts for the generator: ``make fuzz``.
-
-Each kind of input has seeds (the golden protos), a mutator that knows its structure, and a check
-that says what must hold whatever comes. With atheris, libFuzzer chooses by the code that an input
-reaches; ``test_fuzz.py`` runs some of each without it.
-"""
+"""Broken requests, sets and texts for the generator; the golden protos are the seeds."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib
 import random
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError, Message
 
-HERE: Final = Path(__file__).parent
+from tests.fuzz.harness import ROOT, Broken, Target
+
+#: Where the protos are.
+_CASES: Final = ROOT / "tests" / "codegen"
 #: What is put in place of names and texts.
 TEXTS: Final = (
     *("", "M", "self", "None", "class", "_", "__x", "__init__", "a.b", ".acme.M", "x.proto", "1"),
@@ -50,19 +45,15 @@ TOKENS: Final = (
 _TOKEN: Final = re.compile(r"\s+|\w+|\"(?:\\.|[^\"\\\n])*\"|.", re.DOTALL)
 
 
-class Broken(AssertionError):
-    """What must hold of every input does not."""
-
-
 @cache
 def seed_descriptors() -> FileDescriptorSet:
     """The golden protos, compiled."""
-    folder = HERE / "golden"
+    folder = _CASES / "golden"
     protos = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.proto"))]
     protos = [proto for proto in protos if not proto.startswith("edition_2024")]
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary, "set")
-        include = HERE.parents[1] / "protos"
+        include = ROOT / "protos"
         options = ("--include_imports", "--include_source_info", f"-I{folder}", f"-I{include}")
         command = [sys.executable, "-m", "grpc_tools.protoc", *options, f"-o{out}"]
         arguments = [str(folder / proto) for proto in protos]
@@ -101,7 +92,7 @@ def _text(number: int) -> bytes:
 def _texts() -> list[bytes]:
     """The protos of the cases, those with errors too."""
     found = sorted(
-        path for name in ("golden", "errors") for path in HERE.glob(f"{name}/*/**/*.proto")
+        path for name in ("golden", "errors") for path in _CASES.glob(f"{name}/*/**/*.proto")
     )
     return [path.read_bytes() for path in found if path.is_file()]
 
@@ -244,67 +235,10 @@ def _check_command(data: bytes, name: str) -> None:
             _compile(path.read_bytes().decode("utf-8"), path.name)
 
 
-class Target(NamedTuple):
-    """One kind of input."""
-
-    seed: Callable[[int], bytes]
-    mutate: Callable[[bytes, random.Random], bytes]
-    check: Callable[[bytes], None]
-    #: With how many seeds a run begins, which tries them all first.
-    seeds: int
-
+_FOLLOWS: Final = ("txzmq_codegen.cli", "txzmq_codegen.plugin")
 
 TARGETS: Final = {
-    "request": Target(_request, mutate_request, check_request, 200),
-    "set": Target(_set, mutate_set, check_set, 20),
-    "text": Target(_text, mutate_text, check_text, 20),
+    "request": Target(_request, mutate_request, check_request, 200, _FOLLOWS, any_bytes=False),
+    "set": Target(_set, mutate_set, check_set, 20, _FOLLOWS, any_bytes=False),
+    "text": Target(_text, mutate_text, check_text, 20, _FOLLOWS, any_bytes=False),
 }
-
-
-def _fuzz(name: str, seconds: int, seed: int) -> None:
-    """Let libFuzzer try; does not return."""
-    # No import at the top: only ``make fuzz`` installs it.
-    atheris: Any = importlib.import_module("atheris")
-    target = TARGETS[name]
-    with atheris.instrument_imports(include=["txzmq_codegen"]):
-        importlib.import_module("txzmq_codegen.cli")
-        importlib.import_module("txzmq_codegen.plugin")
-    build = HERE.parents[1] / "build" / "fuzz" / name
-    seeds = build / "seeds"
-    seeds.mkdir(parents=True, exist_ok=True)
-    for number in random.Random(seed or None).sample(range(10_000), target.seeds):
-        (seeds / str(number)).write_bytes(target.seed(number))
-
-    def mutate(data: bytes, most: int, number: int) -> bytes:
-        return target.mutate(data, random.Random(number))[:most]
-
-    options = [
-        f"-max_total_time={seconds}",
-        *([f"-seed={seed}"] if seed else []),
-        "-max_len=100000",
-        "-verbosity=0",
-        "-timeout=60",
-        f"-artifact_prefix={build}/",
-        "-print_final_stats=1",
-    ]
-    atheris.Setup([sys.argv[0], *options, str(seeds)], target.check, custom_mutator=mutate)
-    with contextlib.chdir(HERE.parents[1]):
-        atheris.Fuzz()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.codegen.fuzz", description=__doc__)
-    parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("files", nargs="*", type=Path, help="try these, such as crash-*, and end")
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0, help="0: another each time")
-    given = parser.parse_args(arguments)
-    for file in given.files:
-        TARGETS[given.target].check(file.read_bytes())
-    if not given.files:
-        _fuzz(given.target, given.seconds, given.seed)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
