@@ -22,8 +22,8 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authorization balancing client context errors interceptors limits liveness metadata "
-        "method records resolvers service_config socket_options status streams watching"
+        "authentication authorization balancing client context errors interceptors limits liveness "
+        "metadata method records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.
@@ -33,6 +33,7 @@ GROUND = {
     "txzmq._guard",
     "txzmq._identity",
     "txzmq._ids",
+    "txzmq._jwt",
     "txzmq._lazy_exports",
     "txzmq._ordered_set",
     "txzmq._rate_limit",
