@@ -73,6 +73,8 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
+    "_tokens": {"ground", "words"},
+    "tokens": {"ground", "words", "_tokens"},
     "validation": {"ground", "words", "_core"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
@@ -99,6 +101,8 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "testing": {"zmq"},
+    "_tokens": {"zmq"},
+    "tokens": {"zmq"},
     "validation": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
@@ -250,6 +254,7 @@ print([name for name in {engines!r} if name in sys.modules])
     ("module", "rooms"),
     [
         ("txzmq.rpc.status", {"ground", "words", "names"}),
+        ("txzmq.rpc.tokens", {"ground", "words", "names", "_tokens"}),
         ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
     ],
 )

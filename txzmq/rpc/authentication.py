@@ -42,7 +42,8 @@ _Who: TypeAlias = Identity | None
 #: raises is the answer; anything else that it raises refuses the call. It may return a Deferred of
 #: its own, or be a coroutine: the call waits, for 10 seconds at most.
 Authenticate: TypeAlias = Callable[
-    [Identity | None, str, Metadata], _Who | Deferred[_Who] | Coroutine[Deferred[Any], Any, _Who]
+    [Identity | None, str, Metadata],
+    _Who | Deferred[_Who] | Deferred[Identity] | Coroutine[Deferred[Any], Any, _Who],
 ]
 
 
