@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from tests.rpc.identified import Identified, bearer
 from tests.rpc.service import ADDRESS, ECHO, made, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, RESUME, TICKS, Network, Reader, Streaming
-from tests.support import examples
-from txzmq._jwt import expiry_of
 from txzmq.auth import Identity
 from txzmq.rpc import (
     Channel,
@@ -543,47 +537,3 @@ def test_no_token_is_shown() -> None:
     first.addCallback(shown.append)
     assert (shown, credentials.token(Clock())) == (["s3cr3t"], "s3cr3t")
     assert "s3cr3t" not in repr(credentials)
-
-
-# -- what a token says of itself ----------------------------------------------------------------
-
-
-def token_of(payload: Any) -> str:
-    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return f"e30.{base64.urlsafe_b64encode(data).rstrip(b'=').decode()}.c2ln"
-
-
-@pytest.mark.parametrize(
-    ("payload", "expires"),
-    [
-        ({"exp": 5}, 5.0),
-        ({"exp": 1.5}, 1.5),
-        ({}, math.inf),
-        ({"exp": "5"}, math.inf),
-        ({"exp": True}, math.inf),
-        ({"exp": None}, math.inf),
-        ({"exp": 10**400}, math.inf),
-        (b'{"exp": NaN}', math.inf),
-        (b'{"exp": 1e999}', math.inf),
-        ([1], math.inf),
-        ("exp", math.inf),
-        (b"\xff", math.inf),
-        (b"[" * 100_000, math.inf),
-    ],
-)
-def test_a_json_web_token_says_when_it_expires(payload: Any, expires: float) -> None:
-    assert expiry_of(token_of(payload)) == expires
-
-
-@given(st.text(alphabet="abcxyzAZ019-_.=/+~", max_size=60) | st.text(max_size=20))
-@settings(max_examples=examples(200))
-def test_any_text_has_an_expiry_and_none_raises(text: str) -> None:
-    assert isinstance(expiry_of(text), float)
-    assert isinstance(expiry_of(f"a.{text}.b"), float)
-
-
-@given(st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.lists(st.none()))
-@settings(max_examples=examples(100))
-def test_any_claim_has_an_expiry_and_none_raises(exp: Any) -> None:
-    expires = expiry_of(token_of({"exp": exp}))
-    assert expires == expires
