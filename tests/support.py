@@ -18,11 +18,16 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-#: Modules that cannot be imported here: protovalidate, which one needs, has no wheel for PyPy.
+#: What some modules need that may not be there: of protovalidate there is no wheel for PyPy.
+_EXTRAS = {
+    "txzmq.rpc.validation": "protovalidate",
+    **dict.fromkeys(
+        ["txzmq.rpc.tokens", "txzmq.rpc._tokens.jwks", "txzmq.rpc._tokens.keys"], "jwt"
+    ),
+}
+#: Modules that cannot be imported here.
 WITHOUT_EXTRA = {
-    module
-    for module, needed in {"txzmq.rpc.validation": "protovalidate"}.items()
-    if importlib.util.find_spec(needed) is None
+    module for module, needed in _EXTRAS.items() if importlib.util.find_spec(needed) is None
 }
 
 #: What a test may wait for at most; a failing test ends by it, a passing one never comes near.

@@ -45,6 +45,7 @@ def main() -> None:
         check_runtime_only(folder / "runtime", wheel)
         check_service(folder / "service", wheel)
         check_validation(folder / "validation", wheel)
+        check_tokens(folder / "tokens", wheel)
 
 
 def build(output: Path) -> Path:
@@ -96,6 +97,34 @@ def check_validation(folder: Path, wheel: Path) -> None:
     printed = run(python, "-W", "error", "-m", "examples.validation", cwd=folder)
     print(printed)
     check(printed.count("email: string.email") == 2, "server and client did not both refuse")
+
+
+# A token that is verified, and keys that could be fetched by https.
+TOKENS = """
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor
+from txzmq.rpc.tokens import BearerTokens, JwksKeys
+
+private = ec.generate_private_key(ec.SECP256R1())
+public = private.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+token = jwt.encode({"sub": "alice", "exp": 4_000_000_000}, private, "ES256")
+tokens = BearerTokens(public, audience=None, issuer=None)
+print(tokens(None, "/a.B/C", (("authorization", f"Bearer {token}"),)))
+print(JwksKeys("https://login.example.org/keys", reactor))
+"""
+
+
+def check_tokens(folder: Path, wheel: Path) -> None:
+    """The extra brings all that verifies tokens."""
+    title("verifying tokens")
+    python = environment(folder, f"{wheel}[jwt]")
+    printed = run(python, "-W", "error", "-c", TOKENS)
+    print(printed)
+    check("alice" in printed, "the token was not verified")
 
 
 def check_service(folder: Path, wheel: Path) -> None:

@@ -40,6 +40,7 @@ from txzmq.rpc import (
     resolver_for,
     runtime_path,
 )
+from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.authorization import permissions
 from txzmq.rpc.method import StreamOptions
 from txzmq.rpc.service_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
@@ -174,6 +175,9 @@ CALLS: Final[dict[str, Subject]] = {
 }
 
 SUBJECTS: Final[dict[str, Subject]] = {
+    "BearerCredentials": Subject(
+        always(BearerCredentials), options={"get_token": lambda: "a.token"}
+    ),
     "Blocking": Subject(always(Blocking), (channel(),), names=("owner",)),
     "Blocking()": Subject(lambda: Blocking(channel()), (len,), names=("function",)),
     "Channel": Subject(always(Channel), options={"factory": network(), "endpoint": ADDRESS}),

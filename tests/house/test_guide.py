@@ -31,7 +31,7 @@ PAGES = [
     "proxies",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "security"]
+READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -170,6 +170,27 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 
+# The functions of the page on tokens that need no identity provider.
+API_KEYS = """
+import tokens
+from generated.hello.v1.hello_pb2 import SayHelloRequest
+from generated.hello.v1.hello_txzmq import HelloClient
+from txzmq.rpc import Channel, Server, Unauthenticated
+from txzmq.testing import MemoryNetwork
+
+network = MemoryNetwork()
+server = Server(network, [tokens.Hello()], authenticate=tokens.by_api_key)
+hello = HelloClient(Channel(network, server.listen("inproc://hello")))
+call = hello.say_hello(SayHelloRequest(), metadata={"x-api-key": "s3cr3t"})
+print(network.result(call).text)
+try:
+    network.result(hello.say_hello(SayHelloRequest(), metadata={"x-api-key": "guessed"}))
+except Unauthenticated as error:
+    print(error.message)
+print(set(tokens.roles({"realm_access": {"roles": ["admin"]}})))
+"""
+
+
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -251,8 +272,16 @@ def test_two_machines_have_keys_as_the_page_says(
     assert "does not know who calls, or not any more" in revoked
 
 
+def test_other_tokens_than_json_web_tokens_work_as_the_page_says(folder: Path) -> None:
+    pytest.importorskip("jwt", reason="PyJWT and cryptography are not installed here")
+    said = succeeds(["-c", API_KEYS], cwd=folder).splitlines()
+    assert said == ["Hello, backup!", "a valid x-api-key is needed", "{'admin'}"]
+
+
 @pytest.mark.parametrize("page", READ)
 def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
+    if page == "tokens":
+        pytest.importorskip("jwt", reason="PyJWT and cryptography are not installed here")
     succeeds(["-c", f"import {page}"], cwd=folder)
 
 

@@ -22,8 +22,8 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authorization balancing client context errors interceptors limits liveness metadata "
-        "method records resolvers service_config socket_options status streams watching"
+        "authentication authorization balancing client context errors interceptors limits liveness "
+        "metadata method records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.
@@ -33,6 +33,7 @@ GROUND = {
     "txzmq._guard",
     "txzmq._identity",
     "txzmq._ids",
+    "txzmq._jwt",
     "txzmq._lazy_exports",
     "txzmq._ordered_set",
     "txzmq._rate_limit",
@@ -72,6 +73,8 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
+    "_tokens": {"ground", "words"},
+    "tokens": {"ground", "words", "_tokens"},
     "validation": {"ground", "words", "_core"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
@@ -98,6 +101,8 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "testing": {"zmq"},
+    "_tokens": {"zmq"},
+    "tokens": {"zmq"},
     "validation": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
@@ -249,6 +254,7 @@ print([name for name in {engines!r} if name in sys.modules])
     ("module", "rooms"),
     [
         ("txzmq.rpc.status", {"ground", "words", "names"}),
+        ("txzmq.rpc.tokens", {"ground", "words", "names", "_tokens"}),
         ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
     ],
 )

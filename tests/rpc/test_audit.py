@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 
 from tests.auth.support import ALICE, BOB, SERVER, STRANGER, knowing, serving
@@ -28,10 +29,13 @@ from txzmq.rpc import (
     Refusal,
     RpcError,
     Server,
+    Unauthenticated,
+    Unavailable,
     Watched,
 )
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._wire.headers import RequestHead
+from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import MethodPath, permissions
 from txzmq.rpc.metadata import Metadata
 from txzmq.testing import MemoryNetwork
@@ -80,13 +84,19 @@ def lines_of(logged: Logged, beginning: str) -> list[str]:
 class World:
     """In memory: a server that denies all but what a rule allows, and is watched."""
 
-    def __init__(self, authorize: Any = None, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        authorize: Any = None,
+        observer: Observer | None = None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         self.network = MemoryNetwork()
         self.auditor = Auditor()
         self.server = Server(
             self.network,
             [Echo()],
             authorize=authorize or permissions({}),
+            authenticate=authenticate,
             observer=observer or self.auditor,
         )
         self.server.listen(ADDRESS)
@@ -120,6 +130,51 @@ def test_each_denied_call_is_told_and_counted_and_few_are_logged(logged: Logged)
         f"{line.format('Echo')}; 49 more since the last such line"
     ]
     assert len(logged.warnings()) == 3
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "count"),
+    [
+        (Unauthenticated("the token has expired"), Count.UNAUTHENTICATED),
+        (PermissionDenied("the token has expired"), Count.DENIED),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_a_call_is_denied_whose_token_is_refused(
+    error: RpcError, count: Count, *, later: bool, logged: Logged
+) -> None:
+    def authenticate(
+        identity: Identity | None, method: str, metadata: Metadata
+    ) -> Deferred[Identity | None]:
+        if not later:
+            raise error
+        found: Deferred[Identity | None] = Deferred()
+        world.network.clock.callLater(1, found.errback, error)
+        return found
+
+    world = World(authenticate=authenticate)
+    call = world.channel.unary_unary(ECHO, text("x"), timeout=5)
+    world.network.advance(2)
+    with pytest.raises(type(error)):
+        world.network.result(call)
+    told = denial(code=error.code, reason="the token has expired")
+    assert world.auditor.of(world.server) == [told]
+    assert world.server.counters[count] == 1
+    assert len(lines_of(logged, "denied")) == len(logged.warnings()) == 1
+    world.close()
+
+
+@pytest.mark.parametrize("error", [Unavailable, ZeroDivisionError])
+def test_a_call_is_not_denied_that_cannot_be_decided_about(
+    error: type[Exception], logged: Logged
+) -> None:
+    def authenticate(identity: Identity | None, method: str, metadata: Metadata) -> Identity:
+        raise error("user")
+
+    world = World(authenticate=authenticate)
+    world.call()
+    assert world.auditor.of(world.server) == []
     world.close()
 
 

@@ -59,11 +59,17 @@ class Trusted:
         )
         return self._servers[-1]
 
-    def channel(self, keys: CurveKeyPair | None = ALICE, *servers: CurveKeyPair) -> Channel:
-        """A channel of who has these keys; None for no credentials."""
+    def channel(
+        self, keys: CurveKeyPair | None = ALICE, *servers: CurveKeyPair, **options: Any
+    ) -> Channel:
+        """A channel of who has these keys; None for no credentials.
+
+        :param options: of the channel.
+        """
         credentials = None if keys is None else knowing(keys, *servers)
-        self.opened.append(Channel(self.factory, self.endpoint, credentials=credentials))
-        return self.opened[-1]
+        channel = Channel(self.factory, self.endpoint, credentials=credentials, **options)
+        self.opened.append(channel)
+        return channel
 
     @property
     def publisher(self) -> str:

@@ -14,6 +14,7 @@ from txzmq import _check
 from txzmq.auth import CurveClientCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._client.call import CallRegistry
+from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions, Calls
 from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
@@ -23,7 +24,9 @@ from txzmq.rpc._net.endpoints import checked_target
 from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.publishers import Publishers, publisher_for, publisher_rule
+from txzmq.rpc._net.secure_bind import why_secrets_are_read
 from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import StreamInput
 from txzmq.rpc.interceptors import ClientInterceptor
@@ -87,6 +90,7 @@ class Channel:
         socket_options: SocketOptions | None = None,
         publishers: Publishers = (),
         credentials: CurveClientCredentials | None = None,
+        call_credentials: BearerCredentials | None = None,
     ) -> None:
         """Begin to connect; nothing is blocked.
 
@@ -124,6 +128,9 @@ class Channel:
             are never accepted here.
         :param credentials: the client's key, and those that its servers may have; None for servers
             without. See :mod:`txzmq.auth`.
+        :param call_credentials: what each call proves besides who makes it, such as a token; see
+            :mod:`txzmq.rpc.authentication`. They need *credentials*, which encrypt them, unless all
+            endpoints are inproc or a private ipc path, or they are told ``insecure=True``.
         :raises ValueError: if there is no endpoint, or one of them, the service config or one of
             *publishers* is malformed, or a value is out of range. The message says what is wrong
             with it.
@@ -154,7 +161,13 @@ class Channel:
         if service_config is not None:
             throttling = service_config.retry_throttling
             policy = policy or service_config.new_policy()
-        resolver = resolver_for(checked_target(endpoint, "endpoint"))
+        target = checked_target(endpoint, "endpoint")
+        if call_credentials is not None:
+            what = "a BearerCredentials or None"
+            _check.instance("call_credentials", call_credentials, BearerCredentials, what)
+            if credentials is None and not call_credentials.insecure:
+                _check_private(target)
+        resolver = resolver_for(target)
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard
@@ -171,12 +184,17 @@ class Channel:
             publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
         )
+        self._call_credentials: CallCredentials | None = None
+        if call_credentials is not None:
+            self._call_credentials = CallCredentials(
+                call_credentials, network.clock, network.guard, metadata_size, self._pool.start
+            )
         self._registry = CallRegistry(
             network.clock,
             network.guard,
             network.random,
             Throttle(throttling),
-            self._pool.start,
+            self._pool.start if self._call_credentials is None else self._call_credentials.start,
             self._pool.count,
         )
         self._calls = Calls(self._registry, options, service_config, interceptors)
@@ -253,6 +271,8 @@ class Channel:
         error = CancelledError("the channel was closed")
         self._registry.refuse()
         self._pool.close(error)
+        if self._call_credentials is not None:
+            self._call_credentials.close(error)
         self._registry.close(error)
 
     @property
@@ -297,6 +317,30 @@ def _check_policy(policy: object) -> None:
         raise _check.wrong_type("policy", policy, expected, hint)
     picker = getattr(policy, "picker")  # noqa: B009  # checkers know no object's attribute
     _check.function("policy.picker", picker, ("endpoints", "ready"), awaited=False)
+
+
+def _check_private(target: object) -> None:
+    """Check that nobody else can read what is sent to the endpoints, though nothing encrypts it.
+
+    :raises ValueError: if somebody may, or nobody knows.
+    """
+    if isinstance(target, str):
+        addresses: Iterable[object] = (target,)
+    elif isinstance(target, Iterable):
+        addresses = cast("Iterable[object]", target)
+    else:
+        addresses = (target,)
+    for address in addresses:
+        reason = "it is not known where they lead"
+        if isinstance(address, str):
+            reason = why_secrets_are_read(address)
+        if reason:
+            which = f"{address} is" if isinstance(address, str) else "the resolver's endpoints are"
+            raise ValueError(
+                f"call_credentials: {which} not encrypted, so that others may read tokens: "
+                f"{reason}. Pass credentials= (see txzmq.auth), or "
+                "BearerCredentials(insecure=True) to send them all the same"
+            )
 
 
 def _check_publishers(publishers: object) -> None:

@@ -25,6 +25,11 @@ class Context:
         not 1 where the stream goes on after another server was lost, see the guide on streams.
     :ivar peer: where the client connected from, for logs: an address, or nothing. It proves
         nothing about who the client is.
+    :ivar identity: who calls; None where nobody has authenticated. On a server with
+        ``authenticate=`` it is what that has found, such as the user that a token names.
+    :ivar peer_identity: whose the connection is, by its key; None on a server without
+        ``credentials``. Mostly the same as *identity*: they differ on a server with
+        ``authenticate=``.
     """
 
     __slots__ = (
@@ -41,6 +46,7 @@ class Context:
         "metadata",
         "method",
         "peer",
+        "peer_identity",
         "trailing_metadata",
     )
 
@@ -55,6 +61,7 @@ class Context:
         first_item: int = 1,
         arrived: float = 0.0,
         identity: Identity | None = None,
+        peer_identity: Identity | None = None,
     ) -> None:
         """
         :param clock: tells the time.
@@ -62,6 +69,7 @@ class Context:
         :param first_item: the number of the first item of a stream of responses.
         :param arrived: when the request arrived, in the clock's seconds.
         :param identity: who calls; None where nobody has authenticated.
+        :param peer_identity: whose the connection is.
         """
         self.method = method
         self.metadata = metadata
@@ -69,6 +77,7 @@ class Context:
         self.first_item = first_item
         self.arrived = arrived
         self.identity = identity
+        self.peer_identity = peer_identity
         # Where the end of the call is told; None as long as nobody has asked.
         self.end: CallEnd | None = None
         #: What goes back with the response, before it and after it.

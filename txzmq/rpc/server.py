@@ -33,6 +33,7 @@ from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import served_methods
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.worker import Worker
+from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
@@ -71,6 +72,7 @@ class Server:
         socket_options: SocketOptions | None = None,
         credentials: CurveServerCredentials | None = None,
         authorize: Authorize | None = None,
+        authenticate: Authenticate | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -88,6 +90,10 @@ class Server:
             loopback. See :mod:`txzmq.auth`.
         :param authorize: says who may call what; see :mod:`txzmq.rpc.authorization`. None for
             everybody who can connect, where no method requires anything.
+        :param authenticate: finds out who calls by the metadata of each call, such as
+            :class:`txzmq.rpc.tokens.BearerTokens`; see :mod:`txzmq.rpc.authentication`. None for
+            whose the connection is. Streams, and limits of each client, go by the connection all
+            the same.
         :raises ValueError: if two of them implement one service; if a method requires a word by its
             proto, and there is no *authorize*, or it is a table without that word.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
@@ -115,6 +121,9 @@ class Server:
         if authorize is not None:
             parameters = ("identity", "method", "metadata")
             _check.function("authorize", authorize, parameters, awaited=False)
+        if authenticate is not None:
+            _check.function("authenticate", authenticate, ("identity", "method", "metadata"))
+        self._reads_secrets = authenticate is not None
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -126,6 +135,7 @@ class Server:
             closed=self._closed,
             watch=self._watch,
             authorize=authorize,
+            authenticate=authenticate,
         )
         self._forget_keys: Callable[[], None] | None = None
         # Set once it listens: there is nobody to decide about before.
@@ -157,7 +167,9 @@ class Server:
         own, which the clients are told when they open a stream.
 
         :param address: such as ``tcp://127.0.0.1:*`` (any free port), ``ipc:///run/user/1/greeter``.
-        :param insecure: listen even where strangers can reach it.
+        :param insecure: listen even where strangers can reach it; and for a server with
+            ``authenticate=``, also at loopback, where others can read the calls' tokens if they
+            listen there before it does.
         :param publisher: where to publish streams; None for the same host and any free port, or for
             another name beside that of *address*.
         :param advertise: the address that clients are told for it, where it is another: behind a
@@ -186,7 +198,7 @@ class Server:
         if self._credentials is not None:
             _check_secure(address, publisher)
         elif not insecure:
-            check_endpoint(address, foreign=self._is_foreign)
+            check_endpoint(address, foreign=self._is_foreign, secrets=self._reads_secrets)
             if publisher is not None:
                 check_endpoint(publisher, foreign=self._is_foreign)
         if multicast is not None and not insecure:
@@ -283,7 +295,7 @@ class Server:
             raise RuntimeError("the server is stopped")
         parse_address(address, Use.CONNECT, "address", foreign=self._is_foreign)
         if not insecure and credentials is None:
-            check_endpoint(address, listens=False)
+            check_endpoint(address, listens=False, secrets=self._reads_secrets)
         network = self._network
         if credentials is not None or self._credentials is not None:
             network = network_for(

@@ -18,6 +18,7 @@ from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._wire.headers import OK, RequestHead, ResponseHead, to_us
 from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
+from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.method import Method
 
 __all__ = [
@@ -169,6 +170,7 @@ class Call:
 
     __slots__ = (
         "_attempts",
+        "_rejected",
         "body",
         "counter",
         "deferred",
@@ -212,6 +214,8 @@ class Call:
         self.counter = 0
         # Made when a server refuses it for the first time.
         self._attempts: Attempts | None = None
+        # Asked when a server does not take its credentials, once.
+        self._rejected: Callable[[Call], bool] | None = None
 
     # -- on its way --------------------------------------------------------------------------
 
@@ -222,6 +226,15 @@ class Call:
     def queued(self, queue: Route) -> None:
         """It waits for a connection."""
         self.route = queue
+
+    def carry(self, metadata: Metadata, rejected: Callable[[Call], bool]) -> None:
+        """Send other metadata, in which there are credentials.
+
+        :param rejected: whether to make the call again, with others, after a server has refused
+            these.
+        """
+        self.head = self.head._replace(metadata=metadata)
+        self._rejected = rejected if self._rejected is None else _no_more
 
     def sent(self, counter: int) -> None:
         """It was sent, as the connection's request of that number."""
@@ -248,6 +261,9 @@ class Call:
         if spec.response_metadata is not None:
             spec.response_metadata.received(head.initial, head.trailing)
         if head is not OK and head.code is not Code.OK:
+            if self._is_rejected(head):
+                self.attempt(1, self.used)
+                return
             self.refused(
                 head,
                 RpcError(head.code, head.message, details=head.details, metadata=head.trailing),
@@ -263,6 +279,15 @@ class Call:
             return
         self._end()
         self.deferred.callback(response)
+
+    def _is_rejected(self, head: ResponseHead) -> bool:
+        """Whether the reply is that its credentials are no good, and others are to be tried."""
+        return (
+            self._rejected is not None
+            and head.code is Code.UNAUTHENTICATED
+            and head.not_executed
+            and self._rejected(self)
+        )
 
     def refused(self, head: ResponseHead, error: RpcError) -> None:
         """The reply is an error."""
@@ -313,6 +338,11 @@ class Call:
         parent = self.spec.parent
         if parent is not None:
             parent.release(self.deferred)
+
+
+def _no_more(call: Call) -> bool:
+    """The answer for a call that was made again already."""
+    return False
 
 
 def too_large(what: str, size: int, limit: int) -> ResourceExhausted:

@@ -11,7 +11,7 @@ from pathlib import Path
 from txzmq._listening import CannotListen, no_folder, no_interface
 from txzmq.rpc._net.addresses import ANY_IPC, WILDCARDS, ip_of, split_scheme, split_tcp
 
-__all__ = ["InsecureBindError", "check_endpoint"]
+__all__ = ["InsecureBindError", "check_endpoint", "why_secrets_are_read"]
 
 
 class InsecureBindError(ValueError):
@@ -22,13 +22,17 @@ class InsecureBindError(ValueError):
     """
 
 
-def check_endpoint(address: str, *, listens: bool = True, foreign: bool = False) -> None:
+def check_endpoint(
+    address: str, *, listens: bool = True, foreign: bool = False, secrets: bool = False
+) -> None:
     """Check that only this machine, or only this user, can reach *address*.
 
     Accepted are loopback TCP, inproc, and ipc below a folder that only this user can enter.
 
     :param listens: whether the server listens there, or connects to a proxy that does.
     :param foreign: whether it is for a network that is not ZeroMQ's, which has hosts of its own.
+    :param secrets: whether calls carry what only the server may read, such as tokens: then
+        loopback TCP is not accepted.
     :raises CannotListenError: if it cannot listen there at all, as there is no such folder or
         interface: that it would be secure with an argument more is no help then.
     :raises InsecureBindError: for any other address; the message says why.
@@ -41,12 +45,25 @@ def check_endpoint(address: str, *, listens: bool = True, foreign: bool = False)
     if listens and scheme == "tcp" and not foreign:
         _check_interface(address)
     reason = _why_strangers_reach(address)
+    if secrets and not reason:
+        reason = why_secrets_are_read(address)
     if reason:
         what = "listen at" if listens else "connect to"
         raise InsecureBindError(
             f"refusing to {what} {address} without authentication: {reason}. "
             "Pass credentials= (see txzmq.auth), or insecure=True to do it all the same"
         )
+
+
+def why_secrets_are_read(address: str) -> str:
+    """Why others could read what is sent to *address* without encryption; empty if they cannot."""
+    scheme, _ = split_scheme(address)
+    if scheme == "tcp":
+        host = _host(address)
+        if not _is_loopback(host):
+            return f"{host!r} is not a loopback address"
+        return "any user of this machine can listen at a loopback port, and read tokens"
+    return _why_strangers_reach(address)
 
 
 def _why_strangers_reach(address: str) -> str:

@@ -111,8 +111,8 @@ class ServedCall:
         self.body = body
         self.cache_key = cache_key
         self.place: Place = (key[0], method.path)
-        if context.identity is not None:
-            self.place = (counted_as(context.identity.name, key[0]), method.path)
+        if context.peer_identity is not None:
+            self.place = (counted_as(context.peer_identity.name, key[0]), method.path)
         #: The handler's result, while it is awaited.
         self.deferred: Deferred[Any] | None = None
         #: Whether it is answered, or nobody waits for its answer any more.
@@ -133,8 +133,13 @@ class ServedCall:
 
     @property
     def user(self) -> str:
-        """Whose it is; empty where nobody has authenticated."""
-        return user_of(self.context.identity)
+        """Whose it is: the connection's user; empty where none has authenticated."""
+        return user_of(self.context.peer_identity)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether its handler was called, as far as its client is to know."""
+        return not self.queued
 
     def wait_in_queue(self, calls: OpenCalls) -> None:
         """It waits for a place."""

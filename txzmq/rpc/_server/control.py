@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from txzmq._reactor import Clock
 from txzmq.rpc._server.call import ServedCall
 from txzmq.rpc._server.listener import Listener
+from txzmq.rpc._server.request_stream import NOT_IN_ORDER
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._wire.control import (
     ACKNOWLEDGE,
@@ -61,6 +62,10 @@ class CallOwner(Protocol):
 
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
         """End calls whose result nobody wants."""
+        ...
+
+    def awaits(self, requests: bytes) -> bool:
+        """Whether a stream of requests is that of a call of which nobody knows yet whose it is."""
         ...
 
     def count(self, reason: str) -> None:
@@ -182,7 +187,9 @@ class ControlServices:
         if requests is not None:
             requests.receive(listener, key, request)  # it answers when they have been read
         elif request.acknowledge:
-            listener.answer(key, _NO_STREAM)
+            # Its client sends it again.
+            is_early = self._calls.awaits(request.requests)
+            listener.answer(key, NOT_IN_ORDER if is_early else _NO_STREAM)
 
 
 def _unread(body: bytes) -> None:

@@ -19,6 +19,7 @@ from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
+from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
 from txzmq.rpc._server.listener import BacklogBytes, Listener
@@ -33,6 +34,7 @@ from txzmq.rpc._server.status import (
 )
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._server.watchdog import Watchdog
+from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
     OK,
     OpenStream,
@@ -42,6 +44,7 @@ from txzmq.rpc._wire.headers import (
     from_us,
 )
 from txzmq.rpc._wire.server import Request
+from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
@@ -102,11 +105,13 @@ class Dispatcher:
         closed: Callable[[], None],
         watch: Notifier,
         authorize: Authorize | None,
+        authenticate: Authenticate | None,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
         :param closed: called when a listener's socket was closed by somebody else.
         :param authorize: says who may call what; None for everybody.
+        :param authenticate: says who calls; None for whose the connection is.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -127,7 +132,7 @@ class Dispatcher:
             clock,
             limits.metadata_size,
         )
-        self.is_guarded = authorize is not None
+        self.is_guarded = authorize is not None or authenticate is not None
         self.backlog = BacklogBytes(limits)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
@@ -142,6 +147,12 @@ class Dispatcher:
         )
         self.peer_lost = self.streams.peer_lost
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
+        self._authentication: Authentication | None = None
+        if authenticate is not None:
+            authorizes = authorize is not None
+            self._authentication = Authentication(
+                authenticate, self, guard, self._open_calls, authorizes=authorizes
+            )
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
         self._listeners: list[Listener] = []
@@ -155,6 +166,10 @@ class Dispatcher:
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
         self._keeps_replies = limits.reply_cache is not None
 
+    def awaits(self, requests: bytes) -> bool:
+        """Whether a stream of requests is that of a call of which nobody knows yet whose it is."""
+        return self._authentication is not None and self._authentication.awaits(requests)
+
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
         self.counters[reason] += 1
@@ -167,19 +182,34 @@ class Dispatcher:
 
     @property
     def queued(self) -> int:
-        """How many calls wait for a place."""
-        return self._admission.queued
+        """How many calls wait for a place, or until it is known who makes them."""
+        unknown = 0 if self._authentication is None else self._authentication.waiting
+        return self._admission.queued + unknown
 
     # -- a call's life: accept, run, finish --------------------------------------------------
 
-    def accept(self, listener: Listener, request: Request, arrived: float) -> None:
-        """Take a request on that arrived at a time by the clock, or refuse it."""
+    def accept(
+        self,
+        listener: Listener,
+        request: Request,
+        arrived: float,
+        caller: Identified | None = None,
+    ) -> None:
+        """Take a request on that arrived at a time by the clock, or refuse it.
+
+        :param caller: who has sent it, where :class:`Authentication` has found that out.
+        """
         key, head, body = request
-        identity = listener.identity
+        identity = peer = listener.identity
         if listener.is_guarded:
-            denied = self._access.refusal(listener, head)
+            if caller is not None:
+                _, identity, peer = caller
+            elif self._authentication is not None and head.path not in CONTROL_PATHS:
+                self._authentication.begin(listener, request, arrived)
+                return
+            denied = self._access.refusal(caller or listener, head)
             if denied is not None:
-                self._deny(listener, request, identity, denied)
+                self.deny(listener, request, identity, denied)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -190,12 +220,14 @@ class Dispatcher:
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
             if identity is not None:
-                # Who guesses another one's key gets nothing.
-                cache_key = (identity.name, *cache_key, hashlib.sha256(body).digest())
+                # Who guesses another one's key gets nothing. Users of one name may be known by
+                # their keys, and others by what their calls carry.
+                user = ("",) if identity is peer else (identity.name,)
+                cache_key = (user_of(peer), *user, *cache_key, hashlib.sha256(body).digest())
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
-        refusal = None if is_repeat else self._refusal(method, request, arrived, identity)
+        refusal = None if is_repeat else self._refusal(method, request, arrived, peer)
         if method is None or refusal is not None:
             if refusal is _MAY_BE_LATE:
                 listener.hold(key, _MAY_BE_LATE)
@@ -203,7 +235,9 @@ class Dispatcher:
             listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
             return
         if head.open_stream is not None:
-            self._accept_stream(listener, request, method, head.open_stream, arrived)
+            self._accept_stream(
+                listener, request, method, head.open_stream, arrived, identity, peer
+            )
             return
         deadline = self._deadline(head.timeout_us, arrived)
         address = listener.peer_address(key[0])
@@ -215,6 +249,7 @@ class Dispatcher:
             deadline=deadline,
             arrived=arrived,
             identity=identity,
+            peer_identity=peer,
         )
         call = ServedCall(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
@@ -224,7 +259,7 @@ class Dispatcher:
         else:
             self._queue(call, head.timeout_us, arrived)
 
-    def _deny(
+    def deny(
         self,
         listener: Listener,
         request: Request,
@@ -251,6 +286,8 @@ class Dispatcher:
         method: ServedMethod,
         open_stream: OpenStream,
         arrived: float,
+        identity: Identity | None,
+        peer: Identity | None,
     ) -> None:
         """Take a call on in which requests or responses stream."""
         key, head, body = request
@@ -269,11 +306,12 @@ class Dispatcher:
             deadline=deadline,
             first_item=open_stream.sequence or 1,
             arrived=arrived,
-            identity=listener.identity,
+            identity=identity,
+            peer_identity=peer,
         )
         requests = None
         if method.request_streaming:
-            requests = self.streams.receive(method, open_stream.requests, listener.user)
+            requests = self.streams.receive(method, open_stream.requests, user_of(peer))
         call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
         if requests is not None:
             requests.count_by(self._request_bytes, call.place[0])
@@ -338,7 +376,7 @@ class Dispatcher:
         method: ServedMethod | None,
         request: Request,
         arrived: float,
-        identity: Identity | None,
+        peer: Identity | None,
     ) -> ResponseHead | None:
         """Why a request is not taken on; None if it is."""
         head = request.head
@@ -356,8 +394,8 @@ class Dispatcher:
             if late is not None:
                 return late
         if len(request.body) > self._request_bytes.room:
-            who = counted_as(user_of(identity), request.key[0])
-            too_much = self._too_much(who, len(request.body))
+            who = counted_as(user_of(peer), request.key[0])
+            too_much = self.too_much(who, len(request.body))
             if too_much is not None:
                 return too_much
         if head.metadata and not check_size(head.metadata, self.limits.metadata_size):
@@ -384,7 +422,7 @@ class Dispatcher:
         self.count("request that may be late")
         return _MAY_BE_LATE
 
-    def _too_much(self, peer: bytes, size: int) -> ResponseHead | None:
+    def too_much(self, peer: bytes, size: int) -> ResponseHead | None:
         """Why a request of so many bytes is not taken on; None if it is."""
         if size > self.limits.message_size:
             return _too_large("request", size, self.limits.message_size)
@@ -571,7 +609,7 @@ class Dispatcher:
         status = ResponseHead(Code.UNAUTHENTICATED, reason)
         for listener in self._listeners:
             for call in _waiting_first(listener.wire.calls()):
-                if key_of(call.context.identity) not in keys:
+                if key_of(call.context.peer_identity) not in keys:
                     continue
                 if not call.settled and not call.detached:
                     self._answer(call, status)
@@ -659,7 +697,7 @@ class Dispatcher:
         calls = [call for listener in listeners for call in listener.wire.calls()]
         for call in _waiting_first(calls):
             if not call.settled:
-                self._answer(call, _shut_down(executed=not call.queued))
+                self._answer(call, _shut_down(executed=call.may_have_run))
             self._interrupt(call, "the server shuts down")
         self.streams.end()
 

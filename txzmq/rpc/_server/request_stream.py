@@ -22,7 +22,8 @@ from txzmq.rpc.v1 import streams_pb2
 __all__ = ["ReceivedRequests", "Replies"]
 
 T = TypeVar("T")
-_NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "earlier items of the stream are missing")
+#: The answer to items that come too early.
+NOT_IN_ORDER: Final = ResponseHead(Code.OUT_OF_RANGE, "earlier items of the stream are missing")
 
 
 #: Bytes that an item takes besides its own.
@@ -126,7 +127,7 @@ class ReceivedRequests(RequestStream[Any]):
         known = self._next - request.sequence
         if known < 0:
             if request.acknowledge:
-                replies.answer(key, _NOT_IN_ORDER)
+                replies.answer(key, NOT_IN_ORDER)
             return
         items = request.items[known:]
         if self._end is None:

@@ -127,7 +127,7 @@ class StreamRegistry:
     def is_for(self, stream: ServedStream, user: str) -> bool:
         """Whether a stream is a user's; a shared one is everybody's who has joined it."""
         if stream.shared is None:
-            return user_of(stream.context.identity) == user
+            return user_of(stream.context.peer_identity) == user
         users = self._users.get(stream)
         return users is None or user in users
 
@@ -138,7 +138,7 @@ class StreamRegistry:
     def revoke(self, keys: Collection[str], reason: str) -> None:
         """End the private streams of those who have one of these keys."""
         for stream in list(self._streams.values()):
-            if key_of(stream.context.identity) in keys:
+            if key_of(stream.context.peer_identity) in keys:
                 stream.cancel(reason)
 
     # -- streams of requests -----------------------------------------------------------------
@@ -278,7 +278,7 @@ class StreamRegistry:
         if run is None:
             run = self._begin_run(publisher, wanted)
             self._hold(run, opener, call.size)
-        if call.context.identity is not None:
+        if call.context.peer_identity is not None:
             self._users.setdefault(run, set()).add(call.user)
         left = self._end_of_shared(call, run)
         self.shared.join(run, call.key, self.clock.seconds(), left, opener)
