@@ -124,6 +124,7 @@ class Server:
             closed=self._closed,
             watch=self._watch,
             authorize=authorize,
+            random=self._network.random,
         )
         self._forget_keys: Callable[[], None] | None = None
         if credentials is not None:
@@ -244,6 +245,7 @@ class Server:
             self._dispatcher.count,
             advertised,
             multicast=multicast,
+            ages=self._dispatcher.ages,
         )
         publisher.opened(self._network.publish(address, publisher, {}))
         listener.publish_by(publisher)
