@@ -135,7 +135,6 @@ async def loaded(loop: Loop, channels: list[Channel], service: Counting, server:
     loads = [Load(loop, channel, str(number)) for number, channel in enumerate(channels)]
     runs = gatherResults([run for load in loads for run in load.run()], consumeErrors=True)
     ended: list[object] = []
-    runs.addErrback(lambda failure: failure.value.subFailure)  # the first that has failed
     runs.addBoth(ended.append)
 
     def is_enough() -> bool:
@@ -143,7 +142,8 @@ async def loaded(loop: Loop, channels: list[Channel], service: Counting, server:
         return renewed >= 6 and sum(len(load.made) for load in loads) >= 2_000
 
     await loop.until(lambda: ended or is_enough())
-    assert not ended, repr(cast("Any", ended[0]).value)
+    # Any: a FirstError, whose failure is the one that says what is wrong.
+    assert not ended, repr(cast("Any", ended[0]).value.subFailure.value)
     for load in loads:
         load.enough = True
     await loop.until(lambda: ended)
