@@ -178,12 +178,32 @@ class _Client(_Socket[ClientHandler]):
         super().close()
 
 
+class _ClientConnection(NamedTuple):
+    """One of a client's connections to a server (a :class:`PeerConnection`)."""
+
+    listener: _Listener
+    client: _Client
+    peer: bytes
+
+    def is_open(self) -> bool:
+        return self.listener.is_connected(self.peer)
+
+    def end(self) -> None:
+        # Later, as libzmq's own thread breaks it.
+        self.listener.clock.callLater(0, self._break)
+
+    def _break(self) -> None:
+        if self.is_open():
+            self.client.cut()
+
+
 class _Listener(_Socket[ServerHandler]):
     """A server's socket."""
 
     def __init__(self, network: MemoryNetwork, address: str, handler: ServerHandler) -> None:
         super().__init__(network, handler)
         self.endpoint = address
+        self.clock = network.clock
         self.tells_of_loss = network.tells_of_loss
         self.authenticates = False
         # By routing id.
@@ -227,6 +247,14 @@ class _Listener(_Socket[ServerHandler]):
 
     def peer_address(self, peer: bytes) -> str:
         return "memory"
+
+    def is_connected(self, peer: bytes) -> bool:
+        return self._open and peer in self._clients
+
+    def connection_of(self, peer: bytes) -> _ClientConnection | None:
+        client = self._clients.get(peer)
+        known = client is not None and self.tells_of_loss
+        return _ClientConnection(self, client, peer) if known and client is not None else None
 
     def close(self) -> None:
         self._network.forget(self)

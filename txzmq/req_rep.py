@@ -468,6 +468,14 @@ class ZmqREPConnection(ZmqConnection):
         peer = self._peers.get(peerId)
         return "" if peer is None else peer.address
 
+    def peerDescriptor(self, peerId: bytes) -> int | None:
+        """The descriptor of a peer's connection, which is libzmq's; None if it is not known.
+
+        It is not known over inproc, and once the connection is lost.
+        """
+        peer = self._peers.get(peerId)
+        return None if peer is None else peer.fd
+
     def _gotEvent(self, event: SocketEvent) -> None:
         if event.event == zmq.EVENT_DISCONNECTED:
             self._endedFds.add(event.value)

@@ -111,6 +111,35 @@ def test_connecting_is_told_once(rig: Rig) -> None:
     rig.run(main)
 
 
+def test_one_connection_of_a_server_can_be_ended(rig: Rig) -> None:
+    """Over inproc there is none to know."""
+
+    async def main() -> None:
+        server = Server(rig)
+        one, two = (Client(rig, server.transport.endpoint) for _ in range(2))
+        first, second = await meet(rig, one, server), await meet(rig, two, server)
+        connection = server.transport.connection_of(first)
+        assert server.transport.connection_of(b"nobody") is None
+        if not rig.tells_of_loss:
+            assert connection is None
+            return
+        assert connection is not None
+        assert connection == server.transport.connection_of(first)
+        assert connection != server.transport.connection_of(second)
+        assert connection.is_open()
+        connection.end()
+        await rig.until(lambda: ("lost", first) in server)
+        await rig.until(lambda: "disconnected" in one)
+        assert not connection.is_open()
+        assert server.transport.connection_of(first) is None
+        connection.end()  # what has its descriptor now is none of its business
+        await sent(rig, two.transport, b"still there")
+        await rig.until(lambda: ("received", second, b"still there") in server)
+        assert ("lost", second) not in server
+
+    rig.run(main)
+
+
 def test_where_nobody_listens(rig: Rig) -> None:
     async def main() -> None:
         endpoint = await free_endpoint(rig)

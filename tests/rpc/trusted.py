@@ -40,7 +40,9 @@ class Trusted:
         self.services = services
         self.options = options
         self.clients: dict[str, Identity | str] = dict(CLIENTS)
-        self.credentials = CurveServerCredentials(SERVER, clients or self.clients)
+        self.credentials = CurveServerCredentials(
+            SERVER, self.clients if clients is None else clients
+        )
         #: The channels.
         self.opened: list[Channel] = []
         self._servers: list[Server] = []

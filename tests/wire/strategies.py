@@ -83,11 +83,16 @@ errors = st.builds(
     not_executed=st.booleans(),
     draining=st.booleans(),
     stream=st.none(),
+    reconnect=st.booleans(),
 )
 # No message and no details; builds() would infer them from the annotations.
-successes = st.tuples(metadata, metadata, st.booleans(), opened_streams).map(
+successes = st.tuples(metadata, metadata, st.booleans(), opened_streams, st.booleans()).map(
     lambda parts: ResponseHead(
-        initial=parts[0], trailing=parts[1], draining=parts[2], stream=parts[3]
+        initial=parts[0],
+        trailing=parts[1],
+        draining=parts[2],
+        stream=parts[3],
+        reconnect=parts[4],
     )
 )
 response_heads = errors | successes

@@ -178,3 +178,17 @@ def test_replies_in_any_order_find_their_calls(order: list[int], heads: list[Res
         reply = wire.receive([ids[call], b"", encode_response(heads[call]), body])
         assert reply == Reply(call, heads[call], body)
     assert len(wire) == 0
+
+
+def test_a_notice_tells_a_server_that_shuts_down_from_a_connection_that_is_old() -> None:
+    wire: ClientWire[str] = ClientWire()
+    for head, told in (
+        (ResponseHead(reconnect=True), (False, False)),  # means nothing without draining
+        (ResponseHead(draining=True, reconnect=True), (False, True)),
+        (ResponseHead(draining=True), (True, True)),
+    ):
+        assert wire.receive([wire.id_of(0), b"", encode_response(head), b""]) is None
+        assert (wire.draining, wire.reconnect) == told
+    assert wire.dropped == {"unknown reply": 1}
+    wire.forget_notice()
+    assert (wire.draining, wire.reconnect) == (False, False)

@@ -81,6 +81,7 @@ def head_of(vector: Vector) -> ResponseHead:
         vector.get("accepts_batches", False),
         vector.get("not_executed", False),
         vector.get("draining", False),
+        reconnect=vector.get("reconnect", False),
     )
 
 

@@ -142,6 +142,13 @@ class ServerLimits:
     #: items are unacknowledged; or all are acknowledged, and it answers no heartbeat (then up to a
     #: quarter longer). Use 2 or more: the first heartbeat comes after 1 s.
     stream_silence: float = 20.0
+    #: Seconds that a client's connection may last, from its first message; a tenth more or less,
+    #: drawn for each, so that those which have come together do not leave together. Then the client
+    #: is told to connect anew, and no call is lost. None for no limit.
+    connection_age: float | None = None
+    #: Seconds that such a client has to leave the old connection. All goes on meanwhile; what is
+    #: left then ends with UNAVAILABLE, and the connection is ended. None for any time.
+    connection_age_grace: float | None = 60.0
 
     def __post_init__(self) -> None:
         """:raises ValueError: for a value out of range, and so TypeError."""
@@ -151,7 +158,7 @@ class ServerLimits:
             _check.integer(name, getattr(self, name), 1)
         for name in ("running_per_method", "queued_per_method"):
             _check_by_method(name, getattr(self, name))
-        for name in ("default_timeout", "max_timeout", "stream_timeout"):
+        for name in _TIMES:
             if getattr(self, name) is not None:
                 _check.number(name, getattr(self, name), above=True, endless="None")
         if self.blocked_after is not None:
@@ -181,6 +188,14 @@ _COUNTS: Final = (
     "streams_per_peer",
     "subscribers",
     "streams_bytes",
+)
+#: Those in seconds that need not be limited.
+_TIMES: Final = (
+    "default_timeout",
+    "max_timeout",
+    "stream_timeout",
+    "connection_age",
+    "connection_age_grace",
 )
 #: Those without which nothing would go on.
 _SIZES: Final = ("message_size", "stream_window", "stream_window_bytes")

@@ -136,6 +136,7 @@ class Server:
             watch=self._watch,
             authorize=authorize,
             authenticate=authenticate,
+            random=self._network.random,
         )
         self._forget_keys: Callable[[], None] | None = None
         # Set once it listens: there is nobody to decide about before.
@@ -261,6 +262,7 @@ class Server:
             self._dispatcher.count,
             advertised,
             multicast=multicast,
+            ages=self._dispatcher.ages,
         )
         publisher.opened(self._network.publish(address, publisher, {}))
         listener.publish_by(publisher)

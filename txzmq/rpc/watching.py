@@ -141,6 +141,14 @@ class Count(enum.StrEnum):
     DENIED = "request denied"
     #: A server refused a channel's connection, or is not the one that it should be.
     REFUSED = "refused"
+    #: A channel's connection was made anew, since the server had asked for it
+    #: (``ServerLimits.connection_age``).
+    CONNECTION_RENEWED = "connection made anew"
+    #: A server has told a client to connect anew: its connection has lasted for ``connection_age``.
+    CONNECTION_AGED = "connection told to be made anew"
+    #: A server has ended a connection that has lasted for ``connection_age``: its client has said
+    #: that it has left it, or has not done so within ``connection_age_grace``.
+    CONNECTION_ENDED = "connection ended for its age"
     #: A client missed items of a stream, and got them again.
     REPLAY = "replay"
     #: A server lost its connection to a proxy, or could not connect to it.

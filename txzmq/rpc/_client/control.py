@@ -6,7 +6,10 @@ They are calls of the services in ``protos/txzmq/rpc/v1/``. No user waits for th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
+
+from google.protobuf.message import DecodeError
 
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import Deadlines
@@ -14,6 +17,7 @@ from txzmq.rpc._wire import control as paths
 from txzmq.rpc._wire.batches import MAX_BATCH, MAX_BATCH_SIZE
 from txzmq.rpc._wire.client import ClientWire
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request, to_us
+from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import MAX_CANCELLED
 from txzmq.rpc.v1 import streams_pb2
 from txzmq.rpc.v1.control_pb2 import CancelRequest
@@ -152,6 +156,21 @@ class ControlClient:
         for topic, sequence in positions:
             request.positions.add(topic=topic, sequence=sequence)
         return self._call(_ACKNOWLEDGE, request.SerializeToString(), answered)
+
+    def ask_epoch(self, answered: Callable[[bytes], None]) -> bool:
+        """Ask which server this is, by acknowledging nothing.
+
+        :param answered: called with the epoch of the server; empty if it does not say so.
+        """
+
+        def told(head: ResponseHead | None, body: bytes) -> None:
+            epoch = b""
+            if head is not None and head.code is Code.OK:
+                with suppress(DecodeError, UnicodeDecodeError):  # the latter on PyPy
+                    epoch = streams_pb2.AcknowledgeResponse.FromString(body).epoch
+            answered(epoch)
+
+        return self._call(_ACKNOWLEDGE, b"", told)
 
     def replay(self, topic: bytes, sequence: int, answered: Answered) -> bool:
         """Ask for the items of a stream from a number on."""

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
+from txzmq.rpc._client.renewal import Renewals
 from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
@@ -87,6 +88,8 @@ class SubchannelPool:
         self._addresses: Sequence[ResolvedAddress] = ()
         # Those of addresses that are no more; they close when their calls have ended.
         self._leaving: dict[str, Subchannel] = {}
+        # Connections that take the place of others, and those whose place is taken.
+        self._renewals = Renewals(self)
         # What calls fail with that come back from a connection after all was closed.
         self._end: Exception | None = None
         # Why there is no endpoint at all; empty while that is not known.
@@ -215,6 +218,8 @@ class SubchannelPool:
                 subchannel.set_weight(resolved.weight)
                 self._subchannels[address] = subchannel
         self._leaving.update(before)
+        for subchannel in before.values():
+            self._renewals.drop(subchannel)  # before it is told to leave
         # Only now, when all is in order: an observer may close the channel.
         for subchannel in new:
             self._tell(subchannel, ConnectivityState.IDLE)
@@ -255,6 +260,8 @@ class SubchannelPool:
 
     def changed(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection's state is another now."""
+        if self._renewals.changed(subchannel):
+            return
         self._tell(subchannel, previous)
         if subchannel.state is ConnectivityState.TRANSIENT_FAILURE:
             self._ask_resolver(self._resolver.resolve_now)
@@ -268,9 +275,39 @@ class SubchannelPool:
 
     def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A connection has ended that was asked to."""
-        self._leaving.pop(subchannel.address, None)
         self._dropped += subchannel.wire.dropped
-        self._tell(subchannel, previous)
+        if not self._renewals.left(subchannel):
+            self._leaving.pop(subchannel.address, None)
+            self._tell(subchannel, previous)
+
+    def renew(self, subchannel: Subchannel) -> bool:
+        """A server asks for another connection; names are looked up again, so that load spreads.
+
+        :return: False where calls are not given to it: not yet, or not any more.
+        """
+        if self._subchannels.get(subchannel.address) is not subchannel:
+            return False
+        self._ask_resolver(self._resolver.resolve_now)
+        is_in_use = self._subchannels.get(subchannel.address) is subchannel
+        if is_in_use:
+            self._renewals.begin(subchannel)
+        return is_in_use
+
+    def connect_anew(self, address: str) -> Subchannel:
+        """Another connection to an address, to take the place of the one that there is.
+
+        :raises Exception: if there is no room for a socket, for instance.
+        """
+        return Subchannel(self, self._network, address)
+
+    def replace(self, subchannel: Subchannel, successor: Subchannel) -> None:
+        """Give calls to the one that takes the other's place."""
+        self.count("connection made anew")
+        successor.set_weight(subchannel.weight)
+        self._subchannels[subchannel.address] = successor
+        if successor.state is not subchannel.state:
+            self._tell(successor, subchannel.state)
+        self._settle()
 
     def count(self, event: str) -> None:
         """Count an event."""
@@ -359,12 +396,16 @@ class SubchannelPool:
         self._forget_network()
         self._ask_resolver(self._resolver.close)
         subchannels = [*self._subchannels.values(), *self._leaving.values()]
+        hidden = list(self._renewals)
+        self._renewals.clear()
         calls = list(self._queue)
         self._queue.clear()
-        for subchannel in self._leaving.values():
+        for subchannel in (*self._leaving.values(), *hidden):
             self._dropped += subchannel.wire.dropped
         self._leaving.clear()
-        waiting = [call for sub in subchannels for call in sub.calls()]
+        waiting = [call for sub in (*subchannels, *hidden) for call in sub.calls()]
+        for subchannel in hidden:
+            subchannel.close()
         for subchannel in subchannels:
             self._tell(subchannel, subchannel.close())
         self._set_state(ConnectivityState.SHUTDOWN)
@@ -375,5 +416,5 @@ class SubchannelPool:
     @property
     def dropped(self) -> Counter[str]:
         """What was dropped of incoming messages, by reason, over all connections."""
-        live = (*self._subchannels.values(), *self._leaving.values())
+        live = (*self._subchannels.values(), *self._leaving.values(), *self._renewals)
         return sum((sub.wire.dropped for sub in live), self._dropped)

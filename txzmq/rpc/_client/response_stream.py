@@ -254,6 +254,8 @@ class ClientStream(StreamLife):
         self._control = control
         self._enter(OPEN)
         control.open(self, stream)
+        if self.requests is not None:
+            control.requests_answered(self.requests)
         self._tell_opened()
         self._tell_milestones()
 

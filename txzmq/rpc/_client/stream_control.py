@@ -163,7 +163,7 @@ class StreamControl:
         """:param message_size: bytes that an item may have."""
         self._owner = owner
         self._control = control
-        self._subscriber = Subscriber(network, self, owner.publisher_for, message_size)
+        self._subscriber = Subscriber(network, self, self._publisher_for, message_size)
         self._streams: dict[bytes, ControlledStream] = {}
         # Of shared streams, those that have a topic besides the one above.
         self._others: dict[bytes, list[ControlledStream]] = {}
@@ -186,6 +186,10 @@ class StreamControl:
         # Streams of requests, and whether something was sent of them; those that have something to
         # send, and those that have to send all once more.
         self._requests: dict[ControlledRequests, bool] = {}
+        # Those whose opening calls are answered; and those that go by an earlier connection still,
+        # on which their opening calls may not have arrived yet.
+        self._answered: OrderedSet[ControlledRequests] = OrderedSet()
+        self._bound: dict[ControlledRequests, ControlClient] = {}
         self._fresh: OrderedSet[ControlledRequests] = OrderedSet()
         self._again: OrderedSet[ControlledRequests] = OrderedSet()
         # Until a lost connection is given up, and why it was lost.
@@ -243,6 +247,9 @@ class StreamControl:
             reason = subscriber.reason and f": {subscriber.reason}"
             return f"the publisher at {subscriber.endpoint} is not connected{reason}"
         return ""
+
+    def _publisher_for(self, publisher: str) -> str:
+        return self._owner.publisher_for(publisher)
 
     def topics(self) -> list[bytes]:
         """The topics of all open streams, each once."""
@@ -324,9 +331,21 @@ class StreamControl:
     def requests_ended(self, requests: ControlledRequests) -> None:
         """The call has ended, or is made on another connection."""
         self._requests.pop(requests, None)
+        self._answered.discard(requests)
+        self._bound.pop(requests, None)
         self._fresh.discard(requests)
         self._again.discard(requests)
         self._stop_timers_if_idle()
+
+    def requests_answered(self, requests: ControlledRequests) -> None:
+        """The opening call is answered: the server has it, whichever connection is used."""
+        if requests in self._requests:
+            self._answered.add(requests)
+            if self._bound.pop(requests, None) is not None:
+                self.send_requests_again(requests)
+
+    def _control_of(self, requests: ControlledRequests) -> ControlClient:
+        return self._bound.get(requests, self._control)
 
     def send_requests_soon(self, requests: ControlledRequests) -> None:
         """Send what there is when the turn ends, or there is enough."""
@@ -341,7 +360,7 @@ class StreamControl:
         """Send what there is now, unless the call itself is still to be sent."""
         if not self._requests.get(requests) or self._again or not self._owner.is_ready:
             self.send_requests_soon(requests)
-        elif not requests.send(self._control.send_requests):
+        elif not requests.send(self._control_of(requests).send_requests):
             self.send_requests_again(requests)
 
     def send_requests_again(self, requests: ControlledRequests) -> None:
@@ -351,12 +370,13 @@ class StreamControl:
             self._flush_soon()
 
     def _send_requests(self) -> None:
-        while self._again:
-            requests = self._again.first()
+        for requests in list(self._again):
+            control = self._control_of(requests)
             self._requests[requests] = True
-            if not requests.send_again(self._control.send_requests):
+            if requests.send_again(control.send_requests):
+                self._again.discard(requests)
+            elif control is self._control:
                 return
-            self._again.discard(requests)
         self._send_fresh_requests()
 
     def _send_fresh_requests(self) -> None:
@@ -372,12 +392,18 @@ class StreamControl:
 
         while self._fresh:
             requests = self._fresh.first()
+            if requests in self._again:  # behind what is to be sent once more, with that
+                self._fresh.discard(requests)
+                continue
             self._requests[requests] = True
-            if not requests.send(call):
+            bound = self._bound.get(requests)
+            if not requests.send(call if bound is None else bound.send_requests):
                 self._again.add(requests)
-                break
+                if bound is None:
+                    break
             self._fresh.discard(requests)
-            together.append(requests)
+            if bound is None:
+                together.append(requests)
         if bodies and not self._control.send_several(bodies):
             # Some of them may have been sent; the server drops what comes twice.
             for requests in together:
@@ -552,6 +578,15 @@ class StreamControl:
         """All that had arrived is dispatched: send the control calls that follow from it."""
         self._owner.flush()
 
+    def has_received(self, topic: bytes, sequence: int) -> bool:
+        """Whether a stream has all before an item; True where nobody has it any more."""
+        stream = self._streams.get(topic)
+        return stream is None or stream.receiver.sequence >= sequence
+
+    def flush_soon(self) -> None:
+        """What had arrived is dispatched, and no socket of the publisher's tells when."""
+        self._owner.flush_soon()
+
     def _flush_soon(self) -> None:
         """Have :meth:`send` called when the turn ends, which is that of what is being received."""
         if not self._subscriber.flush_soon():
@@ -577,6 +612,33 @@ class StreamControl:
         self._reason = reason
         if self._streams and not self._patience.is_running:
             self._patience.start(self._grace)
+
+    def give_up(self, reason: str) -> None:
+        """The connection to the server was lost, and no other is tried for: end the streams."""
+        self._reason = reason
+        self._out_of_patience()
+
+    def move(self, owner: StreamControlOwner, control: ControlClient) -> None:
+        """Another connection to the same server takes the place of the one that there was.
+
+        A stream of requests goes on by that until its opening call is answered: by the other one,
+        its items could come before the call. So does one with a single response, to its end.
+        """
+        before, self._control, self._owner = self._control, control, owner
+        for requests in self._requests:
+            if requests in self._answered:
+                self.send_requests_again(requests)
+            else:
+                self._bound.setdefault(requests, before)
+        self._subscriber.renew()
+        self._ask_for_all()
+        self._flush_soon()
+
+    def let_go_of(self, control: ControlClient) -> None:
+        """An earlier connection is closed; what still went by it has ended, or goes by this one."""
+        for requests in [each for each, bound in self._bound.items() if bound is control]:
+            del self._bound[requests]
+            self.send_requests_again(requests)
 
     def ready(self) -> None:
         """There is a connection (again): ask whether the server still has the streams."""
@@ -675,5 +737,7 @@ class StreamControl:
         self._unheard.clear()
         self._long_unheard.clear()
         self._requests.clear()
+        self._answered.clear()
+        self._bound.clear()
         self._fresh.clear()
         self._again.clear()

@@ -17,7 +17,7 @@ from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._core.transport import ClientTransport, Network, SendResult
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
-from txzmq.rpc._wire.headers import encode_request
+from txzmq.rpc._wire.headers import ResponseHead, encode_request
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.liveness import Liveness
@@ -49,6 +49,13 @@ class SubchannelOwner(Protocol):
 
     def left(self, subchannel: Subchannel, previous: ConnectivityState) -> None:
         """A subchannel that was asked to :meth:`Subchannel.leave` has closed."""
+        ...
+
+    def renew(self, subchannel: Subchannel) -> bool:
+        """The server asks for another connection in place of a subchannel's.
+
+        :return: False where calls are not given to it: not yet, or not any more.
+        """
         ...
 
     def count(self, event: str) -> None:
@@ -138,6 +145,12 @@ class Subchannel:
         self.accepts_batches = False
         # Whether it is to close when its calls have ended.
         self._leaving = False
+        # Whether another connection has taken its place, which has its streams, if they are with
+        # this one.
+        self._retired = False
+        self._moved: StreamControl | None = None
+        # Whether the server has asked for another connection in its place.
+        self._aged = False
         # Whether the server has said that it takes no more calls on this connection, and whether it
         # was told that it need not wait.
         self._draining = False
@@ -174,6 +187,8 @@ class Subchannel:
     def waits(self) -> bool:
         """Whether calls are in flight, control calls aside, or streams open."""
         streams = self._stream_control
+        if self._retired and self.wire:
+            return True  # whatever it is: nobody asks again by another connection
         return (
             bool(self._outgoing)
             or (streams is not None and streams.is_busy)
@@ -276,6 +291,10 @@ class Subchannel:
             self._send_cancellations()
         if self._stream_control is not None:
             self._stream_control.send()
+        elif self._moved is not None:
+            # What goes by this connection still. Not at once: the other one may have calls that are
+            # to be sent before what it has of their streams.
+            self._moved.flush_soon()
         if self._keepalive.idle and (self.wire or self.waits):
             self._keepalive.start()
         self._leave_if_idle()
@@ -381,7 +400,41 @@ class Subchannel:
 
     def stay(self) -> None:
         """Do not leave after all."""
-        self._leaving = False
+        self._leaving = self._aged = False
+
+    def hand_over(self, successor: Subchannel) -> None:
+        """Give the streams to another connection, which reaches the same server."""
+        if self._stream_control is not None:
+            self._moved, self._stream_control = self._stream_control, None
+            successor.adopt(self._moved)
+
+    def is_in_use(self) -> None:
+        """Calls are given to it from now on: what it was told before counts now."""
+        if self.wire.reconnect:
+            self._renew()
+
+    def retire(self) -> None:
+        """Another connection has taken its place: close when all has been answered."""
+        self._leaving = self._retired = True
+        self._pass_on()
+        self._transport.flush_soon()
+
+    def adopt(self, streams: StreamControl) -> None:
+        """Take over the streams of a connection whose place this one takes."""
+        self._stream_control = streams
+        streams.move(self, self._control)
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether streams were opened on it."""
+        return self._stream_control is not None
+
+    def ask_epoch(self, answered: Callable[[bytes], None]) -> bool:
+        """Ask which server this is; whether there was room to.
+
+        :param answered: called with the epoch of the server; empty if it does not say so.
+        """
+        return self._control.ask_epoch(answered)
 
     def _leave_if_idle(self) -> None:
         if self._leaving and not self.waits:
@@ -405,6 +458,9 @@ class Subchannel:
         transport.close()
         if self._stream_control is not None:
             self._stream_control.close()
+        if self._moved is not None:
+            self._moved.let_go_of(self._control)
+            self._moved = None
         return previous
 
     def calls(self) -> list[WaitsForReply]:
@@ -422,7 +478,7 @@ class Subchannel:
             self.accepts_batches = True
             for call, head, body in self.wire.receive_batch(message):
                 if head.draining:
-                    self._drain()  # first: a call that was refused is to go elsewhere
+                    self._told(head)  # first: a call that was refused is to go elsewhere
                 call.finish(head, body)
         else:
             reply = self.wire.receive(message)
@@ -430,10 +486,12 @@ class Subchannel:
                 if reply.head.accepts_batches:
                     self.accepts_batches = self._owner.batching
                 if reply.head.draining:
-                    self._drain()
+                    self._told(reply.head)
                 reply.call.finish(reply.head, reply.body)
         if self.wire.draining:
             self._drain()
+        elif self.wire.reconnect:
+            self._renew()
         if self._leaving or self._draining:
             self._transport.flush_soon()
         if self.wire.drops != self._drops:
@@ -552,7 +610,9 @@ class Subchannel:
         else:
             self._reconnect.start(self._backoff.next())
         self._change(state, reason)
-        if self._stream_control is not None:
+        if self._stream_control is not None and self._leaving:
+            self._stream_control.give_up(reason)
+        elif self._stream_control is not None:
             self._stream_control.lost(reason)
         for waiting in self.wire.forget_all():
             waiting.fail(Unavailable(f"{reason}; the call may have been executed"))
@@ -577,7 +637,20 @@ class Subchannel:
         except Exception as error:  # noqa: BLE001 - whatever a socket lacks, it may have later
             self._start_anew(_FAILED, f"{self.address}: {error}")
 
-    # -- a server that shuts down ------------------------------------------------------------
+    # -- a server that shuts down, or wants another connection -------------------------------
+
+    def _told(self, head: ResponseHead) -> None:
+        """A reply says that the server takes no more calls on this connection."""
+        if head.reconnect:
+            self._renew()
+        else:
+            self._drain()
+
+    def _renew(self) -> None:
+        """Have another connection made; until it is there, all goes on with this one."""
+        if not (self._aged or self._draining or self._retired) and self.state is not _SHUTDOWN:
+            self._aged = True  # before: what follows may tell it of its end
+            self._aged = self._owner.renew(self)
 
     def _drain(self) -> None:
         """Take no more calls until the server has gone; those that it has go on."""
@@ -603,7 +676,7 @@ class Subchannel:
 
     def _drained(self) -> None:
         """The server has gone; another one may come."""
-        self._draining = self._has_left = False
+        self._draining = self._has_left = self._aged = False
         self.wire.forget_notice()
 
     # -- signs of life -----------------------------------------------------------------------

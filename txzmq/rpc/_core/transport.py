@@ -20,6 +20,7 @@ __all__ = [
     "ClientTransport",
     "Handler",
     "Network",
+    "PeerConnection",
     "PublisherHandler",
     "PublisherTransport",
     "SendResult",
@@ -112,6 +113,20 @@ class ClientHandler(Handler, Protocol):
         ...
 
 
+class PeerConnection(Protocol):
+    """A client's connection to a server's socket; hashable, and equal while it is the same."""
+
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+    def end(self) -> None:
+        """Break it, soon. The client may connect again."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
 class ServerTransport(Transport, Protocol):
     """A server's socket."""
 
@@ -135,6 +150,10 @@ class ServerTransport(Transport, Protocol):
 
     def peer_address(self, peer: bytes) -> str:
         """The address that a peer connected from, for logs; empty if it is not known."""
+        ...
+
+    def connection_of(self, peer: bytes) -> PeerConnection | None:
+        """The connection of a peer that has sent something; None where it is not known."""
         ...
 
     @property
@@ -177,19 +196,11 @@ class PublisherTransport(Transport, Protocol):
         ...
 
 
-class SubscriberConnection(Protocol):
-    """A subscriber's connection to a publisher; hashable, and equal while it is the same."""
-
-    def is_open(self) -> bool:
-        """Whether it has not ended."""
-        ...
+class SubscriberConnection(PeerConnection, Protocol):
+    """A subscriber's connection to a publisher."""
 
     def taken(self) -> int | None:
         """How many bytes its host has taken; None where it has ended, or nobody knows."""
-        ...
-
-    def end(self) -> None:
-        """Break it, soon. The subscriber may connect again."""
         ...
 
     def __hash__(self) -> int: ...

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from txzmq._identity import Identity
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
-from txzmq.rpc._core.transport import Network, ServerTransport, WorkerHandler
+from txzmq.rpc._core.transport import Network, PeerConnection, ServerTransport, WorkerHandler
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.resolvers import DnsResolver, ResolvedAddress
 
@@ -85,6 +85,9 @@ class NamedWorker:
 
     def peer_address(self, peer: bytes) -> str:
         return "" if self._transport is None else self._transport.peer_address(peer)
+
+    def connection_of(self, peer: bytes) -> PeerConnection | None:
+        return None  # it is this side's own
 
     def flush_soon(self) -> None:
         if self._transport is not None:

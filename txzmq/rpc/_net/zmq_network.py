@@ -24,6 +24,7 @@ from txzmq.rpc._core.transport import (
     ClientHandler,
     ClientTransport,
     Handler,
+    PeerConnection,
     PublisherHandler,
     PublisherTransport,
     ServerHandler,
@@ -323,6 +324,9 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
 
     def peer_address(self, peer: bytes) -> str:
         return self.peerAddress(peer)
+
+    def connection_of(self, peer: bytes) -> PeerConnection | None:
+        return accepted(self.peerDescriptor(peer), self.endpoint)
 
     @property
     def authenticates(self) -> bool:

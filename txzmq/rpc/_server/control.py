@@ -152,7 +152,7 @@ class ControlServices:
         return True
 
     def _leave(self, listener: Listener, key: CallKey, _: None) -> None:
-        listener.wire.leave(key)
+        listener.left(key)
         listener.answer(key, OK)
 
     # -- txzmq.rpc.v1.Streams ----------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from random import Random
 from types import CoroutineType
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
+from txzmq.rpc._server.ages import ConnectionAges
 from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
@@ -106,12 +108,14 @@ class Dispatcher:
         watch: Notifier,
         authorize: Authorize | None,
         authenticate: Authenticate | None,
+        random: Random,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
         :param closed: called when a listener's socket was closed by somebody else.
         :param authorize: says who may call what; None for everybody.
         :param authenticate: says who calls; None for whose the connection is.
+        :param random: for the ages of connections.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -134,6 +138,9 @@ class Dispatcher:
         )
         self.is_guarded = authorize is not None or authenticate is not None
         self.backlog = BacklogBytes(limits)
+        age, grace = limits.connection_age, limits.connection_age_grace
+        #: Counts the time of connections; None where they may last for any time.
+        self.ages = None if age is None else ConnectionAges(clock, random, age, grace, self.count)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
@@ -634,6 +641,19 @@ class Dispatcher:
                 call.settle(self._open_calls)
             self._leave(call, reason)
 
+    def end_calls(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """Answer calls with UNAVAILABLE, and cancel their handlers."""
+        for call in _waiting_first(calls):
+            if call.settled or call.detached:
+                continue
+            head = _cut_short(reason, executed=call.may_have_run)
+            if call.cache_key is None:
+                self._answer(call, head)
+                self._interrupt(call, reason)
+            else:  # others may wait for its reply, by other connections
+                call.listener.answer(call.key, head._replace(not_executed=False))
+                self.abandon([call], reason)
+
     def _interrupt(self, call: ServedCall, reason: str) -> None:
         """Have a call end that is settled."""
         if call.queued:
@@ -691,13 +711,15 @@ class Dispatcher:
         """Take no more requests on."""
         self._draining = True
         self.watchdog.catch_up_now()
+        if self.ages is not None:
+            self.ages.close()
 
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
         for call in _waiting_first(calls):
             if not call.settled:
-                self._answer(call, _shut_down(executed=call.may_have_run))
+                self._answer(call, _cut_short("the server shut down", executed=call.may_have_run))
             self._interrupt(call, "the server shuts down")
         self.streams.end()
 
@@ -705,6 +727,8 @@ class Dispatcher:
         """Leave nothing behind, in the reactor or here."""
         self._open_calls.deadlines.close()
         self.watchdog.stop()
+        if self.ages is not None:
+            self.ages.close()
         self._listeners.clear()
         self._control.close()
         self.streams.close()
@@ -730,12 +754,10 @@ def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
     return sorted(calls, key=lambda call: not call.queued)
 
 
-def _shut_down(*, executed: bool) -> ResponseHead:
+def _cut_short(reason: str, *, executed: bool) -> ResponseHead:
     what = "may have been" if executed else "was not"
     return ResponseHead(
-        Code.UNAVAILABLE,
-        f"the server shut down; the call {what} executed",
-        not_executed=not executed,
+        Code.UNAVAILABLE, f"{reason}; the call {what} executed", not_executed=not executed
     )
 
 

@@ -12,11 +12,13 @@ from txzmq._identity import Identity, user_of
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
+from txzmq.rpc._server.ages import ConnectionAges, PeerAge
 from txzmq.rpc._server.call import ServedCall
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.status import encode_reply
 from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
+from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import OK, ResponseHead, encode_response
 from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
@@ -32,6 +34,13 @@ _OVERHEAD: Final = 256
 _BATCH_PARTS: Final = 4
 #: Bytes of a message that a backlog has room for while it is not full: most errors have fewer.
 _SHORT: Final = 512
+#: To a request that comes when the grace of an aged connection is over.
+_TOO_OLD: Final = ResponseHead(
+    Code.UNAVAILABLE,
+    "the connection has lasted for its age and grace (ServerLimits.connection_age), and the server "
+    "takes no more calls on it; the call was not executed",
+    not_executed=True,
+)
 
 
 class ListenerOwner(Protocol):
@@ -67,6 +76,11 @@ class ListenerOwner(Protocol):
         """Notices that the reactor stood still."""
         ...
 
+    @property
+    def ages(self) -> ConnectionAges | None:
+        """Counts the time of connections; None where they may last for any time."""
+        ...
+
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
         ...
@@ -81,6 +95,10 @@ class ListenerOwner(Protocol):
 
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
         """End calls whose result nobody wants."""
+        ...
+
+    def end_calls(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """Answer calls with UNAVAILABLE, and cancel their handlers."""
         ...
 
     def count(self, reason: str) -> None:
@@ -188,6 +206,14 @@ class Listener:
         self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
         # Whether clients are to be told to go elsewhere.
         self._draining = False
+        # The time of each client's connection; those that were told to connect anew, and those
+        # whose grace is over.
+        self._ages: dict[bytes, PeerAge] = {}
+        self._aged: set[bytes] = set()
+        self._expired: set[bytes] = set()
+        # Whether replies may have to tell their clients to go elsewhere, or to connect anew.
+        self._tells = False
+        self._accept = owner.accept
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
@@ -216,6 +242,9 @@ class Listener:
         self.transport = transport
         self.authenticates = transport.authenticates
         self.is_guarded = self.authenticates or self.owner.is_guarded
+        # A proxy gives requests of many clients, and inproc has no connections that end.
+        if self.owner.ages is not None and transport.tells_of_loss and not self.for_proxy:
+            self.wire.when_new(self._appeared)
 
     def publish_by(self, publisher: Publisher) -> None:
         """Have a publisher publish the streams that are opened here; closed with the listener."""
@@ -238,7 +267,7 @@ class Listener:
         if self._backlogs and self._takes_nothing(message):
             return
         if self.wire.is_batch(message):
-            accept = owner.accept
+            accept = self._accept
             for event in self.wire.receive_batch(message):
                 if isinstance(event, Request):
                     accept(self, event, arrived)
@@ -247,7 +276,7 @@ class Listener:
         else:
             single = self.wire.receive(message)
             if isinstance(single, Request):
-                owner.accept(self, single, arrived)
+                self._accept(self, single, arrived)
             elif single is not None:
                 self._refuse(single)
         now = self._seconds()
@@ -315,6 +344,10 @@ class Listener:
         backlog = self._backlogs.pop(peer, None)
         if backlog is not None:
             backlog.drop()
+        age = self._ages.pop(peer, None)
+        if age is not None:
+            age.stop()
+            self._renewed(peer)
         calls = self.wire.lost(peer)
         self.owner.abandon(calls, "the client has gone")
         self.owner.peer_lost(peer)
@@ -322,14 +355,63 @@ class Listener:
         if self._draining:
             self.owner.settled()
 
+    # -- connections that have lasted long enough --------------------------------------------
+
+    def _appeared(self, peer: bytes) -> None:
+        """A client has sent its first message."""
+        ages, transport = self.owner.ages, self.transport
+        if ages is not None and transport is not None and peer not in self._ages:
+            self._ages[peer] = ages.begin(self, peer, transport.connection_of(peer))
+
+    def tell_to_reconnect(self, peer: bytes) -> bool:
+        """Tell a client that it is to connect anew; False if it cannot be told: it is a proxy."""
+        notices = self.wire.notices(peer)
+        if notices:
+            self._aged.add(peer)
+            self._tells = True
+        for key in notices:
+            self.answer(key, OK)
+        return bool(notices)
+
+    def grace_is_over(self, peer: bytes) -> None:
+        """End the calls of a client that was told, and refuse further ones."""
+        self._expired.add(peer)
+        self._accept = self._accept_unless_expired
+        reason = "its connection has lasted for its age and grace (ServerLimits.connection_age)"
+        self.owner.end_calls(self.wire.calls_of(peer), reason)
+
+    def _accept_unless_expired(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on, unless its connection is about to be ended."""
+        key, head = request.key, request.head
+        # A request with a key may repeat one that was executed, and nobody may say that it was not.
+        if key[0] in self._expired and head.path not in CONTROL_PATHS and not head.request_key:
+            self.answer(key, _TOO_OLD)
+        else:
+            self.owner.accept(listener, request, arrived)
+
+    def left(self, key: CallKey) -> None:
+        """A client sends no more calls on its connection."""
+        self.wire.leave(key)
+        age = self._ages.get(key[0])
+        if age is not None and key[0] in self._aged:
+            age.left()
+
+    def _renewed(self, peer: bytes) -> None:
+        """A client that was told has gone."""
+        self._aged.discard(peer)
+        self._expired.discard(peer)
+        self._tells = self._draining or bool(self._aged)
+        if not self._expired:
+            self._accept = self.owner.accept
+
     # -- replies -----------------------------------------------------------------------------
 
     def answer(self, key: CallKey, head: ResponseHead, body: bytes = b"") -> None:
         """Reply to a request, when the turn ends at the latest; later, if its peer has no room."""
         if self.wire.asks(key) and self.owner.batching:
             head = head._replace(accepts_batches=True)
-        if self._draining and len(key) == 2:
-            head = head._replace(draining=True)
+        if self._tells and len(key) == 2:
+            head = self._told(key[0], head)
         header = b""
         if head is not OK:
             header, body = encode_reply(head, body)
@@ -343,6 +425,14 @@ class Listener:
             if len(replies) >= EARLY_BATCH:
                 del self._outgoing[key[0]]
                 self._send_or_keep(key[0], replies)
+
+    def _told(self, peer: bytes, head: ResponseHead) -> ResponseHead:
+        """The header of a reply that tells its client to send no more calls by this connection."""
+        if self._draining:
+            return head._replace(draining=True)
+        if peer in self._aged:
+            return head._replace(draining=True, reconnect=True)
+        return head
 
     def flush_soon(self) -> None:
         """Have :meth:`flush` called when the turn ends."""
@@ -450,7 +540,7 @@ class Listener:
 
     def drain(self) -> None:
         """Tell the clients to send no more calls."""
-        self._draining = True
+        self._draining = self._tells = True
         for key in self.wire.drain():
             self.answer(key, OK)
 

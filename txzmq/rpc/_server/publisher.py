@@ -10,6 +10,7 @@ from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.stream_state import ENDED
 from txzmq.rpc._core.transport import PublisherTransport, SubscriberConnection
+from txzmq.rpc._server.ages import ConnectionAges
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.response_stream import ServedStream
 from txzmq.rpc._server.slow_subscribers import SlowSubscribers
@@ -47,6 +48,7 @@ class Publisher:
         endpoint: str = "",
         *,
         multicast: bool = False,
+        ages: ConnectionAges | None = None,
     ) -> None:
         """
         :param clock: tells the time and calls later.
@@ -54,6 +56,7 @@ class Publisher:
         :param count: counts something that was refused or dropped.
         :param endpoint: what clients are told to connect to; empty for where it listens.
         :param multicast: whether it reaches all at once, and is not told of subscriptions.
+        :param ages: counts the time of connections; None where they may last for any time.
         """
         self.multicast = multicast
         self._streams = streams
@@ -69,6 +72,7 @@ class Publisher:
         self._filled: OrderedSet[Bundle] = OrderedSet()
         self._subscriptions = Subscriptions(self._is_used, limits, count)
         self._slow = SlowSubscribers(clock, limits, count)
+        self._ages = ages
 
     def opened(self, transport: PublisherTransport) -> None:
         """It has a socket."""
@@ -94,6 +98,8 @@ class Publisher:
         user = user_of(identity)
         if connection is not None:
             self._subscriptions.add(connection, tag, key_of(identity))
+            if self._ages is not None:
+                self._ages.subscribed(connection)
         stream = self._streams.find(tag)
         if stream is None:
             bundle = self._find_bundle(tag)

@@ -43,12 +43,13 @@ class ClientWire(Generic[C]):
         ``unknown reply`` (there was no such call), ``malformed``.
     :ivar drops: the sum of them.
     :ivar draining: whether the server has sent a notice that it shuts down.
+    :ivar reconnect: whether it has sent one that the client is to connect anew.
     """
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
         self.drops = 0
-        self.draining = False
+        self.draining = self.reconnect = False
         self._epoch = new_epoch()
         self._latest = 0
         self._waiting: dict[int, C] = {}
@@ -212,12 +213,15 @@ class ClientWire(Generic[C]):
         """Take a header under the counter 0; returns whether it is a notice."""
         if isinstance(head, BadHeader) or not head.draining:
             return False
-        self.draining = True
+        if head.reconnect:
+            self.reconnect = True
+        else:
+            self.draining = True
         return True
 
     def forget_notice(self) -> None:
-        """The server that shut down has gone; another one may come."""
-        self.draining = False
+        """The connection that it was about is no more."""
+        self.draining = self.reconnect = False
 
     def _malformed(self, call: C, reason: str) -> Reply[C]:
         """The reply that ends a call whose own reply is malformed: no other will come."""

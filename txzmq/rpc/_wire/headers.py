@@ -148,6 +148,8 @@ class ResponseHead(NamedTuple):
     :ivar not_executed: of an error: whether the server knows that no handler saw the call.
     :ivar draining: whether the server takes no more calls on this connection.
     :ivar stream: the stream of responses that the call has opened.
+    :ivar reconnect: with *draining*: whether it takes them on another connection, which the client
+        is to make.
     """
 
     code: Code = Code.OK
@@ -159,6 +161,7 @@ class ResponseHead(NamedTuple):
     not_executed: bool = False
     draining: bool = False
     stream: OpenedStream | None = None
+    reconnect: bool = False
 
 
 #: A plain success, whose header is empty.
@@ -291,12 +294,15 @@ def encode_response(head: ResponseHead) -> bytes:
             accepts_batches=head.accepts_batches,
             not_executed=head.not_executed,
             draining=head.draining,
+            reconnect=head.reconnect,
         )
     )
 
 
 def _encode_response(head: ResponseHead) -> bytes:
-    message = ResponseHeader(accepts_batches=head.accepts_batches, draining=head.draining)
+    message = ResponseHeader(
+        accepts_batches=head.accepts_batches, draining=head.draining, reconnect=head.reconnect
+    )
     add_to(message.initial_metadata, normalise(head.initial))
     add_to(message.trailing_metadata, normalise(head.trailing))
     stream = head.stream
@@ -345,6 +351,7 @@ def decode_response(header: bytes) -> ResponseHead:
             accepts_batches=message.accepts_batches,
             draining=message.draining,
             stream=_stream_from_wire(message),
+            reconnect=message.reconnect,
         )
     return ResponseHead(
         code,
@@ -355,6 +362,7 @@ def decode_response(header: bytes) -> ResponseHead:
         message.accepts_batches,
         message.not_executed,
         message.draining,
+        reconnect=message.reconnect,
     )
 
 

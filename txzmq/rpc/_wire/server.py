@@ -86,6 +86,11 @@ class ServerWire(Generic[C]):
         # The clients that may still send calls; None until the server drains.
         self._staying: set[bytes] | None = None
         self._most_peers = _MAX_IDLE_PEERS
+        self._appeared: Callable[[bytes], None] | None = None
+
+    def when_new(self, appeared: Callable[[bytes], None]) -> None:
+        """Call *appeared* with each peer that sends its first message."""
+        self._appeared = appeared
 
     def __len__(self) -> int:
         return sum(len(peer.calls) for peer in self._peers.values())
@@ -206,6 +211,8 @@ class ServerWire(Generic[C]):
             self._peers = {key: peer for key, peer in self._peers.items() if peer.calls}
             self._most_peers = 2 * len(self._peers) + _MAX_IDLE_PEERS
         peer = self._peers[peer_id] = _Peer()
+        if self._appeared is not None:
+            self._appeared(peer_id)
         return peer
 
     def accepts_batches(self, peer_id: bytes) -> bool:
@@ -266,6 +273,11 @@ class ServerWire(Generic[C]):
         """The routing ids of all peers that are known."""
         return list(self._peers)
 
+    def calls_of(self, peer_id: bytes) -> list[C]:
+        """The calls that run of one peer, oldest first."""
+        peer = self._peers.get(peer_id)
+        return [] if peer is None else list(peer.calls.values())
+
     def calls(self) -> list[C]:
         """All calls that run, oldest first within one peer."""
         return [call for peer in self._peers.values() for call in peer.calls.values()]
@@ -275,14 +287,18 @@ class ServerWire(Generic[C]):
 
         None for clients behind a proxy, which has other servers for them.
         """
-        keys = [
-            (peer_id, request_id(source, 0))
-            for peer_id, peer in self._peers.items()
-            for source in peer.latest
-            if isinstance(source, bytes)
-        ]
+        keys = [key for peer_id in self._peers for key in self.notices(peer_id)]
         self._staying = {key[0] for key in keys}
-        return list(keys)
+        return keys
+
+    def notices(self, peer_id: bytes) -> list[CallKey]:
+        """The keys under which to send a client notices; none if it is behind a proxy."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return []
+        return [
+            (peer_id, request_id(source, 0)) for source in peer.latest if isinstance(source, bytes)
+        ]
 
     def leave(self, key: CallKey) -> None:
         """Note that a client sends no more calls on its connection."""

@@ -120,12 +120,17 @@ class ResponseHeader(_message.Message):
     NOT_EXECUTED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
+    RECONNECT_FIELD_NUMBER: _builtins.int
     accepts_batches: _builtins.bool
     """Whether the server understands batches; said in reply to a request that says so of its client."""
     not_executed: _builtins.bool
     """With an error: no handler saw the call, so that it may be made again, there or elsewhere."""
     draining: _builtins.bool
     """The server shuts down, and takes no more calls on this connection."""
+    reconnect: _builtins.bool
+    """Only with draining: the server goes on, and takes calls on another connection to it. This one
+    has lasted for as long as the server allows.
+    """
     @_builtins.property
     def status(self) -> Global___Status:
         """Absent: success."""
@@ -148,10 +153,11 @@ class ResponseHeader(_message.Message):
         not_executed: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         stream: Global___OpenedStream | None = ...,
+        reconnect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "draining", b"draining", "initial_metadata", b"initial_metadata", "not_executed", b"not_executed", "status", b"status", "stream", b"stream", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "draining", b"draining", "initial_metadata", b"initial_metadata", "not_executed", b"not_executed", "reconnect", b"reconnect", "status", b"status", "stream", b"stream", "trailing_metadata", b"trailing_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ResponseHeader: _TypeAlias = ResponseHeader  # noqa: Y015
