@@ -27,6 +27,7 @@ PAGES = [
     "metadata",
     "interceptors",
     "limits",
+    "health",
     "shutdown",
     "proxies",
 ]

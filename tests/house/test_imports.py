@@ -75,6 +75,7 @@ PLAN: dict[str, set[str]] = {
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
     "validation": {"ground", "words", "_core"},
+    "health": {"ground", "words", "_core", "_services", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},

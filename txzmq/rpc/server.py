@@ -13,6 +13,7 @@ from txzmq import _check
 from txzmq._timer import ResettableTimer
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._core.hosting import Hosted
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.addresses import (
@@ -29,7 +30,7 @@ from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
 from txzmq.rpc._server.listener import Listener
-from txzmq.rpc._server.methods import served_methods
+from txzmq.rpc._server.methods import served_methods, services_of
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.worker import Worker
 from txzmq.rpc.authorization import Authorize
@@ -87,7 +88,7 @@ class Server:
             loopback. See :mod:`txzmq.auth`.
         :param authorize: says who may call what; see :mod:`txzmq.rpc.authorization`. None for
             everybody who can connect.
-        :raises ValueError: if two of them implement one service.
+        :raises ValueError: if two of them implement one service, or one is about another server.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         :raises zmq.ZMQError: if the factory was shut down.
@@ -113,6 +114,10 @@ class Server:
         if authorize is not None:
             parameters = ("identity", "method", "metadata")
             _check.function("authorize", authorize, parameters, awaited=False)
+        self._hosted = [service for service in services if isinstance(service, Hosted)]
+        served = [one for service in services for one in services_of(service).values()]
+        for hosted in self._hosted:
+            hosted.__txzmq_served__(served, self.limits)
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -344,6 +349,8 @@ class Server:
                 queued=self.queued,
                 grace=grace,
             )
+            for hosted in self._hosted:  # first: those who watch are told what comes
+                hosted.__txzmq_stopping__()
             self._dispatcher.drain()
             self._stop_in(grace)
             for listener in self._listeners:
