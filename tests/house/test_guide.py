@@ -28,6 +28,7 @@ PAGES = [
     "interceptors",
     "limits",
     "health",
+    "reflection",
     "shutdown",
     "proxies",
 ]

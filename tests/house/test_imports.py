@@ -76,6 +76,7 @@ PLAN: dict[str, set[str]] = {
     "blocking": {"ground", "sockets", "words", "channel"},
     "validation": {"ground", "words", "_core"},
     "health": {"ground", "words", "_core", "_services", "generated"},
+    "reflection": {"ground", "words", "_core", "_services", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
