@@ -69,7 +69,7 @@ PLAN: dict[str, set[str]] = {
     "_wire": {"ground", "words"},
     "_core": {"ground", "words"},
     "_net": {"ground", "sockets", "words", "_core"},
-    "_client": {"ground", "words", "_wire", "_core"},
+    "_client": {"ground", "words", "_wire", "_core", "_services"},
     "_server": {"ground", "words", "_wire", "_core"},
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},

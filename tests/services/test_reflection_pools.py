@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 

@@ -150,9 +150,10 @@ class Channel:
             _check_policy(policy)
         _check_publishers(publishers)
         service_config = _config_of(service_config)
-        throttling = None
+        throttling = health_check_service = None
         if service_config is not None:
             throttling = service_config.retry_throttling
+            health_check_service = service_config.health_check_service
             policy = policy or service_config.new_policy()
         resolver = resolver_for(checked_target(endpoint, "endpoint"))
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
@@ -170,6 +171,7 @@ class Channel:
             batching=batching,
             publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
+            health_check_service=health_check_service,
         )
         self._registry = CallRegistry(
             network.clock,

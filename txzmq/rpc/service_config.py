@@ -181,11 +181,20 @@ class ServiceConfig:
     """A valid service config.
 
     :ivar retry_throttling: None if the config has none.
+    :ivar health_check_service: of which service each server is asked whether it serves it, an empty
+        name for the server as a whole; None if it is not asked.
     :ivar policy_name: the balancing policy; None if the config has none.
     :ivar ignored: the places of unknown keys, which are ignored: a later version's, or gRPC's own.
     """
 
-    __slots__ = ("_by_path", "_new_policy", "ignored", "policy_name", "retry_throttling")
+    __slots__ = (
+        "_by_path",
+        "_new_policy",
+        "health_check_service",
+        "ignored",
+        "policy_name",
+        "retry_throttling",
+    )
 
     def __init__(
         self,
@@ -194,6 +203,7 @@ class ServiceConfig:
         retry_throttling: RetryThrottling | None = None,
         policy_name: str | None = None,
         new_policy: Callable[[], BalancingPolicy] | None = None,
+        health_check_service: str | None = None,
         ignored: tuple[str, ...] = (),
     ) -> None:
         """
@@ -212,11 +222,15 @@ class ServiceConfig:
             _check.text("policy_name", policy_name)
         if new_policy is not None:
             _check.function("new_policy", new_policy, ())
+        if health_check_service is not None:
+            what = "the full name of a service, or an empty one"
+            _check.text("health_check_service", health_check_service, what, empty=True)
         _check.instance("ignored", ignored, tuple, "a tuple of str")
         self._by_path = _ByPath(dict(by_name or {}))
         self._new_policy = new_policy
         self.retry_throttling = retry_throttling
         self.policy_name = policy_name
+        self.health_check_service = health_check_service
         self.ignored = ignored
 
     @classmethod
@@ -336,6 +350,7 @@ class _Reader:
         root = _Place("", self._loaded(source))
         fields = self._fields(
             root,
+            "healthCheckConfig",
             "loadBalancingConfig",
             "loadBalancingPolicy",
             "methodConfig",
@@ -346,6 +361,7 @@ class _Reader:
             names, config = self._method_config(item)
             by_name.update(dict.fromkeys(names, config))
         throttling = self._read(fields.get("retryThrottling"), self._retry_throttling)
+        health_check = self._read(fields.get("healthCheckConfig"), self._health_check)
         policy = self._read(fields.get("loadBalancingConfig"), self._balancing)
         if policy is None:  # the older key counts only without the newer one
             policy = self._read(fields.get("loadBalancingPolicy"), self._balancing_by_name)
@@ -357,6 +373,7 @@ class _Reader:
             retry_throttling=throttling,
             policy_name=name,
             new_policy=new_policy,
+            health_check_service=health_check,
             ignored=tuple(self._ignored),
         )
 
@@ -457,6 +474,10 @@ class _Reader:
             hedging_delay=delay or 0.0,
             non_fatal_status_codes=codes or frozenset(),
         )
+
+    def _health_check(self, place: _Place) -> str | None:
+        # Without a name nothing is asked (gRFC A17); an empty one is a name.
+        return self._read(self._fields(place, "serviceName").get("serviceName"), self._string)
 
     def _retry_throttling(self, place: _Place) -> RetryThrottling | None:
         if not self._is_object(place):

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
+from txzmq.rpc._client.health_check import HealthCheck, HealthCheckOwner
 from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
@@ -59,6 +60,7 @@ class SubchannelPool:
         batching: bool,
         publisher_for: Callable[[str, str], str],
         closed: Callable[[], None],
+        health_check_service: str | None = None,
     ) -> None:
         """Begin to connect.
 
@@ -66,6 +68,8 @@ class SubchannelPool:
         :param publisher_for: where to subscribe to a publisher, by its address and the server's;
             ValueError for one that is refused.
         :param closed: called when the sockets were closed with their factory.
+        :param health_check_service: of which the servers say whether they serve it; None if they
+            are not asked.
         """
         self.message_size = message_size
         self.batching = batching
@@ -73,6 +77,7 @@ class SubchannelPool:
         self.publisher_for = publisher_for
         self.liveness = liveness
         self.random = random
+        self._health_check_service = health_check_service
         self.state = ConnectivityState.IDLE
         self.counters: Counter[str] = Counter()
         self._notifier = notifier
@@ -240,6 +245,19 @@ class SubchannelPool:
             _log.failure("cannot connect to {address}, which was resolved", address=address)
             self._no_endpoint = f"{address} is no address"
             return None
+
+    def health_check(self, subchannel: HealthCheckOwner) -> HealthCheck | None:
+        """What watches the health of a subchannel's server."""
+        if self._health_check_service is None:
+            return None
+        return HealthCheck(
+            subchannel,
+            self._health_check_service,
+            clock=self._clock,
+            guard=self._network.guard,
+            random=self.random,
+            liveness=self.liveness,
+        )
 
     def not_resolved(self, error: Unavailable) -> None:
         """Nothing is known to connect to; it is tried again.
