@@ -22,8 +22,9 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authorization balancing client context errors interceptors limits liveness metadata "
-        "method records resolvers service_config socket_options status streams watching"
+        "_json_values authorization balancing client context errors interceptors limits liveness "
+        "metadata method outlier_detection records resolvers service_config socket_options "
+        "status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.

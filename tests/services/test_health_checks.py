@@ -17,8 +17,6 @@ from txzmq.rpc import (
     ConnectivityState,
     Context,
     Server,
-    ServiceConfig,
-    ServiceConfigError,
     Unavailable,
 )
 from txzmq.rpc._services.grpc.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -416,45 +414,3 @@ def test_an_endpoint_that_leaves_the_channel_is_watched_no_more(world: World) ->
     world.network.advance(1)
     assert states(channel) == [READY, READY]
     assert world.servers[TWO].running == 1
-
-
-# -- the words of the config ----------------------------------------------------------------------
-
-
-def test_the_config_names_a_service() -> None:
-    assert ServiceConfig.parse(CONFIG).health_check_service == NAME
-    whole = ServiceConfig.parse({"healthCheckConfig": {"serviceName": ""}})
-    assert whole.health_check_service == ""
-    nothings: list[dict[str, Any]] = [{}, {"healthCheckConfig": {}}, {"healthCheckConfig": None}]
-    for nothing in nothings:
-        assert ServiceConfig.parse(nothing).health_check_service is None
-    assert ServiceConfig(health_check_service="a").health_check_service == "a"
-
-
-@pytest.mark.parametrize(
-    ("config", "errors"),
-    [
-        ({"healthCheckConfig": NAME}, ("healthCheckConfig: must be an object",)),
-        (
-            {"healthCheckConfig": {"serviceName": 1}},
-            ("healthCheckConfig.serviceName: must be a string",),
-        ),
-        (
-            {"healthCheckConfig": {"servicename": NAME}},
-            ("healthCheckConfig.servicename: is not known; did you mean serviceName?",),
-        ),
-        (
-            {"healthcheckConfig": {}},
-            ("healthcheckConfig: is not known; did you mean healthCheckConfig?",),
-        ),
-    ],
-)
-def test_what_is_wrong_with_it_is_told(config: dict[str, Any], errors: tuple[str, ...]) -> None:
-    with pytest.raises(ServiceConfigError) as caught:
-        ServiceConfig.parse(config)
-    assert caught.value.errors == errors
-
-
-def test_a_wrong_name_is_told() -> None:
-    with pytest.raises(TypeError, match="health_check_service must be the full name of a service"):
-        ServiceConfig(health_check_service=1)  # type: ignore[arg-type]  # what is tried

@@ -150,10 +150,11 @@ class Channel:
             _check_policy(policy)
         _check_publishers(publishers)
         service_config = _config_of(service_config)
-        throttling = health_check_service = None
+        throttling = health_check_service = outlier_detection = None
         if service_config is not None:
             throttling = service_config.retry_throttling
             health_check_service = service_config.health_check_service
+            outlier_detection = service_config.outlier_detection
             policy = policy or service_config.new_policy()
         resolver = resolver_for(checked_target(endpoint, "endpoint"))
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
@@ -172,6 +173,7 @@ class Channel:
             publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
             health_check_service=health_check_service,
+            outlier_detection=outlier_detection,
         )
         self._registry = CallRegistry(
             network.clock,

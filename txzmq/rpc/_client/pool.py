@@ -14,6 +14,7 @@ from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.health_check import HealthCheck, HealthCheckOwner
+from txzmq.rpc._client.outlier_detector import OutlierDetector
 from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
@@ -22,6 +23,7 @@ from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.outlier_detection import OutlierDetection
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved, unresolved
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus
 
@@ -61,6 +63,7 @@ class SubchannelPool:
         publisher_for: Callable[[str, str], str],
         closed: Callable[[], None],
         health_check_service: str | None = None,
+        outlier_detection: OutlierDetection | None = None,
     ) -> None:
         """Begin to connect.
 
@@ -70,6 +73,7 @@ class SubchannelPool:
         :param closed: called when the sockets were closed with their factory.
         :param health_check_service: of which the servers say whether they serve it; None if they
             are not asked.
+        :param outlier_detection: when endpoints are ejected; None for never.
         """
         self.message_size = message_size
         self.batching = batching
@@ -99,6 +103,9 @@ class SubchannelPool:
         self._waiters: list[Deferred[ConnectivityState]] = []
         # What was dropped on connections that have gone.
         self._dropped: Counter[str] = Counter()
+        self._outliers: OutlierDetector | None = None
+        if outlier_detection is not None:
+            self._outliers = OutlierDetector(outlier_detection, self._clock, random, self.count)
         # A Picker of subchannels.
         self._pick: Callable[[str, Metadata, Collection[Subchannel]], Subchannel | None]
         self._pick = self._first_pick
@@ -127,6 +134,8 @@ class SubchannelPool:
             call.fail(ending_error(error, "the balancing policy"))
             return
         if isinstance(picked, Subchannel):
+            if self._outliers is not None:
+                self._outliers.picked(call, picked)
             picked.send(call)
         elif picked is not None:
             what = _check.shown(picked)
@@ -220,6 +229,8 @@ class SubchannelPool:
                 subchannel.set_weight(resolved.weight)
                 self._subchannels[address] = subchannel
         self._leaving.update(before)
+        if self._outliers is not None:
+            self._outliers.endpoints(self._subchannels.values())
         # Only now, when all is in order: an observer may close the channel.
         for subchannel in new:
             self._tell(subchannel, ConnectivityState.IDLE)
@@ -245,6 +256,11 @@ class SubchannelPool:
             _log.failure("cannot connect to {address}, which was resolved", address=address)
             self._no_endpoint = f"{address} is no address"
             return None
+
+    def stream_ended(self, subchannel: Subchannel, outcome: BaseException) -> None:
+        """A stream has ended on a connection, or could not be opened."""
+        if self._outliers is not None:
+            self._outliers.stream_ended(subchannel, outcome)
 
     def health_check(self, subchannel: HealthCheckOwner) -> HealthCheck | None:
         """What watches the health of a subchannel's server."""
@@ -373,6 +389,8 @@ class SubchannelPool:
         subchannels = [*self._subchannels.values(), *self._leaving.values()]
         calls = list(self._queue)
         self._queue.clear()
+        if self._outliers is not None:
+            self._outliers.close()
         for subchannel in self._leaving.values():
             self._dropped += subchannel.wire.dropped
         self._leaving.clear()

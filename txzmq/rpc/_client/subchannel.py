@@ -71,6 +71,10 @@ class SubchannelOwner(Protocol):
         """A socket was closed with its factory."""
         ...
 
+    def stream_ended(self, subchannel: Subchannel, outcome: BaseException) -> None:
+        """A stream has ended on the subchannel, or could not be opened."""
+        ...
+
     def health_check(self, subchannel: HealthCheckOwner) -> HealthCheck | None:
         """What watches the health of the subchannel's server; None if nothing does."""
         ...
@@ -162,6 +166,8 @@ class Subchannel:
         self._stream_control: StreamControl | None = None
         self._transport: ClientTransport = _NO_TRANSPORT
         self._health = owner.health_check(self)
+        # Why it gets no calls though it is up; empty if it may.
+        self._ejected = ""
         self._connect()
         self.state = _CONNECTING
 
@@ -371,6 +377,10 @@ class Subchannel:
         """Count an event of a stream."""
         self._owner.count(event)
 
+    def stream_ended(self, outcome: BaseException) -> None:
+        """A stream has ended here, or could not be opened."""
+        self._owner.stream_ended(self, outcome)
+
     def heard(self) -> None:
         """The server has published something: it lives."""
         self.messages += 1
@@ -476,16 +486,30 @@ class Subchannel:
 
     def _show(self) -> None:
         """It is up: tell, unless its server says that it does not serve."""
-        if self._health is None:
-            self._change(_READY, "")
-        else:
+        if self._health is not None and not self._leaving:
             self._health.start()
-            self.health_changed()
+        self.health_changed()
 
     def health_changed(self) -> None:
-        """The server has said how it does."""
-        if self._health is not None and self._is_up and not self._leaving:
+        """The server has said how it does, or its calls have."""
+        if not self._is_up:
+            return
+        if self._ejected:
+            self._change(_FAILED, self._ejected)
+        elif self._health is None or self._leaving:
+            self._change(_READY, "")
+        else:
             self._change(self._health.state, self._health.reason)
+
+    def eject(self, why: str) -> None:
+        """Give it no calls for a while; those that it has go on."""
+        self._ejected = f"{self.address}: {why}"
+        self.health_changed()
+
+    def readmit(self) -> None:
+        """Give it calls again."""
+        self._ejected = ""
+        self.health_changed()
 
     def disconnected(self) -> None:
         """Fail the calls that were on their way; those that were not sent go elsewhere."""
