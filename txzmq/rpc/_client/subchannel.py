@@ -113,6 +113,43 @@ class Subchannel:
     :ivar messages: how many have arrived.
     """
 
+    # More of them than CPython keeps fast in an instance without.
+    __slots__ = (
+        "_accepted",
+        "_backoff",
+        "_blocked",
+        "_clock",
+        "_connected_at",
+        "_control",
+        "_draining",
+        "_drops",
+        "_ejected",
+        "_has_left",
+        "_health",
+        "_is_up",
+        "_keepalive",
+        "_leaving",
+        "_messages_at_connect",
+        "_network",
+        "_noticed",
+        "_outgoing",
+        "_owner",
+        "_probe",
+        "_reconnect",
+        "_shut_down",
+        "_stream_control",
+        "_to_cancel",
+        "_transport",
+        "accepts_batches",
+        "address",
+        "is_refused",
+        "messages",
+        "reason",
+        "state",
+        "weight",
+        "wire",
+    )
+
     def __init__(self, owner: SubchannelOwner, network: Network, address: str) -> None:
         """Begin to connect.
 
