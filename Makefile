@@ -146,16 +146,21 @@ types: $(DEVELOPS) generated $(VALIDATION)/generated  ## mypy --strict and pyrig
 		--constraint .venv-protos/constraints.txt
 	@touch $@
 
-GENERATE := PYTHONPATH=codegen .venv-protos/bin/python -m txzmq_codegen protos/txzmq/rpc/v1 \
-	--include protos --output . --imports absolute
+GENERATE := PYTHONPATH=codegen .venv-protos/bin/python -m txzmq_codegen
+GENERATE_OWN := $(GENERATE) protos/txzmq/rpc/v1 --include protos --output . --imports absolute
+# The standard services, in a descriptor pool of their own.
+GENERATE_GRPC := $(GENERATE) third_party --output txzmq/rpc/_services \
+	--pool txzmq.rpc._services.pool
 
 .PHONY: generate
-generate: .venv-protos/.installed  ## generate the checked-in code anew, from protos/
-	$(GENERATE) --prune
+generate: .venv-protos/.installed  ## generate the checked-in code anew, from protos/ and third_party/
+	$(GENERATE_OWN) --prune
+	$(GENERATE_GRPC) --prune
 
 .PHONY: check-generated
-check-generated: .venv-protos/.installed  ## fail where the checked-in code is not what protos/ generates
-	$(GENERATE) --check --diff
+check-generated: .venv-protos/.installed  ## fail where the checked-in code is not what the protos generate
+	$(GENERATE_OWN) --check --diff
+	$(GENERATE_GRPC) --check --diff
 
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error

@@ -73,12 +73,33 @@ def check_runtime_only(folder: Path, wheel: Path) -> None:
     check(installed - TOOLS <= RUNTIME, f"installed besides: {sorted(installed - TOOLS - RUNTIME)}")
     print("installed:", *sorted(installed - TOOLS))
     run(python, "-W", "error", "-c", "import txzmq, txzmq.rpc, txzmq.testing")
+    printed = run(python, "-W", "error", "-c", _STANDARD_SERVICES)
+    check(printed == "1 3\n", f"health and reflection answered {printed!r}")
     refused = subprocess.run(
         [python, "-m", "txzmq.codegen", ROOT / "protos"], cwd=folder, capture_output=True, text=True
     )
     check(refused.returncode != 0, "the generator ran without its dependencies")
     check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
     check("txzmq[codegen]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+
+
+#: gRPC's services, for which nothing else is installed.
+_STANDARD_SERVICES = """
+from twisted.internet.defer import Deferred
+from txzmq.rpc import Channel, Server
+from txzmq.rpc.health import Health, HealthCheckRequest, HealthClient
+from txzmq.rpc.reflection import Reflection, ServerReflectionClient, ServerReflectionRequest
+from txzmq.testing import MemoryNetwork
+
+network = MemoryNetwork()
+server = Server(network, [Health(), Reflection()])
+channel = Channel(network, server.listen("inproc://services"), wait_for_ready=True)
+checked = network.result(HealthClient(channel).check(HealthCheckRequest()))
+listing = ServerReflectionRequest(list_services="")
+stream = ServerReflectionClient(channel).server_reflection_info([listing])
+listed = network.result(Deferred.fromCoroutine(anext(stream)))
+print(checked.status, len(listed.list_services_response.service))
+"""
 
 
 def check_validation(folder: Path, wheel: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from txzmq_codegen.layout import Imports
+from txzmq_codegen.layout import Imports, is_importable
 from txzmq_codegen.problems import UsageError
 from txzmq_codegen.report import ErrorFormat
 
@@ -37,6 +37,8 @@ class Config(NamedTuple):
     descriptor_set: Path | None
     error_format: ErrorFormat
     print_include: bool
+    #: The module whose descriptor pool the messages are in; None for protobuf's default pool.
+    pool: str | None
 
 
 _DESCRIPTION: Final = """\
@@ -56,6 +58,12 @@ def _given_path(value: str) -> Path:
     if not value:
         raise argparse.ArgumentTypeError("a path must not be empty")
     return Path(value)
+
+
+def _module(value: str) -> str:
+    if not is_importable(tuple(value.split("."))):
+        raise argparse.ArgumentTypeError(f"{value!r} is no name of a module")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the folder that holds txzmq/rpc/v1/options.proto",
     )
+    # For txzmq's own code; docs/decisions/0009-standard-services.md says why.
+    add("--pool", type=_module, help=argparse.SUPPRESS)
     return parser
 
 
@@ -161,6 +171,7 @@ def _config(values: Mapping[str, Any]) -> Config:
         descriptor_set=values.get("descriptor_set"),
         error_format=values.get("error_format", "text"),
         print_include=values.get("print_include", False),
+        pool=values.get("pool"),
     )
     if config.against == "":
         raise UsageError("--against must not be empty", "name a commit, or a descriptor set")

@@ -18,7 +18,7 @@ from txzmq_codegen.problems import Problem
 from txzmq_codegen.render import MARKER, NO_TOOLS
 from txzmq_codegen.source_info import position
 
-__all__ = ["UnexpectedText", "moved_messages", "unnameable"]
+__all__ = ["UnexpectedText", "moved_messages", "strangers", "unnameable"]
 
 #: Where protoc's import section begins and ends.
 _IMPORTS_BEGIN: Final = "_sym_db = _symbol_database.Default()\n"
@@ -26,6 +26,9 @@ _IMPORTS_END: Final = "\nDESCRIPTOR = "
 #: Before the place where protoc's module says its own name.
 _BUILD: Final = "_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "
 
+#: The pool that protoc's modules are in, and the database of the classes in it.
+_DEFAULT_POOL: Final = "_descriptor_pool.Default()."
+_SYMBOLS: Final = "from google.protobuf import symbol_database as _symbol_database\n"
 #: The same, of generic services.
 _SERVICES: Final = "_builder.BuildServices(DESCRIPTOR, "
 #: What it is given has the type that the function needs, and its stub says another.
@@ -46,8 +49,14 @@ class UnexpectedText(Exception):
     """A tool's output does not have the shape that this generator knows: a bug in the generator."""
 
 
-def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str:
-    """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable."""
+def moved_messages(
+    text: str, proto: FileDescriptorProto, layout: Layout, pool: str | None = None
+) -> str:
+    """The ``_pb2.py`` that protoc wrote of *proto*, in its place in the layout and picklable.
+
+    :param pool: the module that has the messages' descriptor pool, ``POOL``, and ``build_messages``
+        to make their classes; None for protobuf's default pool.
+    """
     head, begin, rest = text.partition(_IMPORTS_BEGIN)
     _, end, body = rest.partition(_IMPORTS_END)
     body, build, tail = body.partition(f"{_BUILD}'{protoc_module(proto.name)}'")
@@ -62,7 +71,28 @@ def moved_messages(text: str, proto: FileDescriptorProto, layout: Layout) -> str
     marked = "\n".join((first_line, MARKER, *NO_TOOLS, _PYRIGHT_MESSAGES))
     # protoc puts the name between quotes, whatever is in it.
     head = head.replace(f"    '{proto.name}'\n", f"    {proto.name!r}\n")
-    return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{_BUILD}__name__{tail}"
+    if pool is None:
+        return f"{marked}\n{head}{begin}\n\n{imports}\n{end}{body}{_BUILD}__name__{tail}"
+    before, default, body = body.partition(_DEFAULT_POOL)
+    if before or not default:
+        raise UnexpectedText(f"protoc's module of {proto.name} has an unknown shape")
+    base, _, name = pool.rpartition(".")
+    imports = "\n".join(filter(None, (import_statement(base, name, "_pool"), imports)))
+    # Without the symbol database, which is one of messages in the default pool.
+    head, begin = head.replace(_SYMBOLS, ""), ""
+    body = f"_pool.POOL.{body}_pool.build_messages(DESCRIPTOR, "
+    return f"{marked}\n{head}{begin}{imports}\n{end}{body}__name__{tail}"
+
+
+def strangers(proto: FileDescriptorProto, layout: Layout) -> Iterator[Problem]:
+    """The imports of *proto* that are not in a pool of ours: of files not generated along."""
+    for index, dependency in enumerate(proto.dependency):
+        if dependency not in layout.ours:
+            yield Problem(
+                position(proto, (FileDescriptorProto.DEPENDENCY_FIELD_NUMBER, index)),
+                f"{dependency} is in protobuf's default pool, and this file is to be in another",
+                "generate that file along, or leave out --pool",
+            )
 
 
 def _message_imports(proto: FileDescriptorProto, layout: Layout) -> Iterator[str]:

@@ -13,7 +13,7 @@ from txzmq_codegen.forbidden import forbidden_names
 from txzmq_codegen.generate import services
 from txzmq_codegen.imports import imported, missing_modules
 from txzmq_codegen.layout import Imports, Layout, collisions
-from txzmq_codegen.messages import moved_messages, unnameable
+from txzmq_codegen.messages import moved_messages, strangers, unnameable
 from txzmq_codegen.output import package_files
 from txzmq_codegen.problems import Problem, Problems
 from txzmq_codegen.progress import files
@@ -60,7 +60,7 @@ def plan(config: Config, progress: Progress) -> Plan:
         if more.files:
             sources, layout, compiled = _included(sources, more, compiled, config.imports)
     try:
-        texts = _texts(compiled, list(sources.files), layout, progress)
+        texts = _texts(compiled, list(sources.files), layout, progress, config.pool)
     except Problems as problems:
         raise Problems(map(sources.place, problems.problems)) from None
     missing = missing_modules(by_name, sources.files, layout, config.output)
@@ -96,10 +96,16 @@ def _others(sources: Sources, fine: Sequence[str], layout: Layout) -> Sequence[P
 
 
 def _texts(
-    compiled: Compiled, protos: Sequence[str], layout: Layout, progress: Progress
+    compiled: Compiled,
+    protos: Sequence[str],
+    layout: Layout,
+    progress: Progress,
+    pool: str | None,
 ) -> dict[str, str]:
     by_name = {file.name: file for file in compiled.descriptors.file}
     problems = list(_problems(by_name, protos, layout))
+    if pool is not None:
+        problems += [it for proto in protos for it in strangers(by_name[proto], layout)]
     if problems:
         raise Problems(sorted((*problems, *_of_services(by_name, protos, layout))))
     sizes = {proto: by_name[proto].ByteSize() for proto in protos}
@@ -109,7 +115,7 @@ def _texts(
         progress("generating messages", 0.6)
         for proto, text in compiled.messages.items():
             name = "/".join(layout.module(proto).parts)
-            texts[f"{name}.py"] = moved_messages(text, by_name[proto], layout)
+            texts[f"{name}.py"] = moved_messages(text, by_name[proto], layout, pool)
         progress("generating stubs", 0.7)
         for proto, text in stubs.result():
             name = "/".join(layout.module(proto).parts)

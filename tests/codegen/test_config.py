@@ -90,7 +90,7 @@ def refused(folder: Path, *arguments: str) -> list[str]:
 
 def test_every_key_is_tested_here() -> None:
     assert KEYS.keys() == WRONG.keys() == MUST_BE.keys()
-    commands = {"check", "diff", "watch", "print_include"}
+    commands = {"check", "diff", "watch", "print_include", "pool"}
     assert {key.replace("-", "_") for key in KEYS} | commands == set(Config._fields)
 
 
@@ -132,6 +132,7 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
         descriptor_set=None,
         error_format="text",
         print_include=False,
+        pool=None,
     )
 
 

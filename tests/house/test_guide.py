@@ -27,6 +27,8 @@ PAGES = [
     "metadata",
     "interceptors",
     "limits",
+    "health",
+    "reflection",
     "shutdown",
     "proxies",
 ]

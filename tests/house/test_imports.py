@@ -22,8 +22,9 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "authentication authorization balancing client context errors interceptors limits liveness "
-        "metadata method records resolvers service_config socket_options status streams watching"
+        "_json_values authentication authorization balancing client context errors interceptors "
+        "limits liveness metadata method outlier_detection records resolvers service_config "
+        "socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.
@@ -47,6 +48,8 @@ def room_of(module: str) -> str:
     """In which room of the house a module stands."""
     if module in GROUND:
         return "ground"
+    if module.startswith("txzmq.rpc._services") and not module.endswith("_txzmq"):
+        return "_services"
     if module.endswith("_txzmq"):
         return "generated"
     if module in WORDS or module.startswith("txzmq.rpc.v1"):
@@ -68,7 +71,7 @@ PLAN: dict[str, set[str]] = {
     "_wire": {"ground", "words"},
     "_core": {"ground", "words"},
     "_net": {"ground", "sockets", "words", "_core"},
-    "_client": {"ground", "words", "_wire", "_core"},
+    "_client": {"ground", "words", "_wire", "_core", "_services"},
     "_server": {"ground", "words", "_wire", "_core"},
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
@@ -76,10 +79,14 @@ PLAN: dict[str, set[str]] = {
     "_tokens": {"ground", "words"},
     "tokens": {"ground", "words", "_tokens"},
     "validation": {"ground", "words", "_core"},
+    "health": {"ground", "words", "_core", "_services", "generated"},
+    "reflection": {"ground", "words", "_core", "_services", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
-    "generated": {"words", "names", "testing"},
+    # The messages of the standard services, in a pool of their own.
+    "_services": set(),
+    "generated": {"words", "names", "testing", "_services"},
     "codegen": {"generator"},
     "generator": set(),
 }
@@ -106,6 +113,7 @@ NEVER = {
     "validation": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
+    "_services": {"zmq", "twisted", "grpc"},
 }
 #: Who imports zmq itself.
 USES_ZMQ = {"sockets"}
@@ -137,11 +145,15 @@ def _imports(module: str, source: bytes) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None, f"{module} has a relative import"
-            assert not node.level, f"{module} has a relative import"
+            base = node.module
+            if node.level:
+                assert module.endswith("_txzmq"), f"{module} has a relative import"
+                package = module.split(".")[: -node.level]
+                base = ".".join([*package, *filter(None, [node.module])])
+            assert base is not None, f"{module} has an import that this test cannot read"
             for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if name in SOURCES else node.module
+                name = f"{base}.{alias.name}"
+                yield name if name in SOURCES else base
 
 
 def ours(modules: Iterable[str]) -> set[str]:

@@ -50,7 +50,8 @@ EVERYTHING: dict[str, Any] = {
         {"timeout": "7s"},
     ],
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.25},
-    "healthCheckConfig": {},
+    "healthCheckConfig": {"serviceName": "a.S"},
+    "newerConfig": {},
 }
 
 
@@ -85,7 +86,8 @@ def test_a_config_with_everything(source: str | dict[str, Any]) -> None:
     first, second = config.new_policy(), config.new_policy()
     assert isinstance(first, RoundRobin)
     assert first is not second, "a policy serves one channel"
-    assert config.ignored == ("healthCheckConfig",)
+    assert config.health_check_service == "a.S"
+    assert config.ignored == ("newerConfig",)
 
 
 @pytest.mark.parametrize("source", ["{}", {}, {"methodConfig": None, "loadBalancingConfig": []}])

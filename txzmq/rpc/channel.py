@@ -157,9 +157,11 @@ class Channel:
             _check_policy(policy)
         _check_publishers(publishers)
         service_config = _config_of(service_config)
-        throttling = None
+        throttling = health_check_service = outlier_detection = None
         if service_config is not None:
             throttling = service_config.retry_throttling
+            health_check_service = service_config.health_check_service
+            outlier_detection = service_config.outlier_detection
             policy = policy or service_config.new_policy()
         target = checked_target(endpoint, "endpoint")
         if call_credentials is not None:
@@ -183,6 +185,8 @@ class Channel:
             batching=batching,
             publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
+            health_check_service=health_check_service,
+            outlier_detection=outlier_detection,
         )
         self._call_credentials: CallCredentials | None = None
         if call_credentials is not None:

@@ -14,6 +14,7 @@ from txzmq._timer import ResettableTimer
 from txzmq._zap import Decision
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._core.hosting import Hosted
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.addresses import (
@@ -30,7 +31,7 @@ from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.dispatcher import Dispatcher
 from txzmq.rpc._server.listener import Listener
-from txzmq.rpc._server.methods import served_methods
+from txzmq.rpc._server.methods import served_methods, services_of
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.worker import Worker
 from txzmq.rpc.authentication import Authenticate
@@ -94,8 +95,9 @@ class Server:
             :class:`txzmq.rpc.tokens.BearerTokens`; see :mod:`txzmq.rpc.authentication`. None for
             whose the connection is. Streams, and limits of each client, go by the connection all
             the same.
-        :raises ValueError: if two of them implement one service; if a method requires a word by its
-            proto, and there is no *authorize*, or it is a table without that word.
+        :raises ValueError: if two of them implement one service, or one is about another
+            server; if a method requires a word by its proto, and there is no *authorize*, or it
+            is a table without that word.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         :raises zmq.ZMQError: if the factory was shut down.
@@ -124,6 +126,10 @@ class Server:
         if authenticate is not None:
             _check.function("authenticate", authenticate, ("identity", "method", "metadata"))
         self._reads_secrets = authenticate is not None
+        self._hosted = [service for service in services if isinstance(service, Hosted)]
+        served = [one for service in services for one in services_of(service).values()]
+        for hosted in self._hosted:
+            hosted.__txzmq_served__(served, self.limits)
         self._dispatcher = Dispatcher(
             self._clock,
             self._guard,
@@ -382,6 +388,8 @@ class Server:
                 queued=self.queued,
                 grace=grace,
             )
+            for hosted in self._hosted:  # first: those who watch are told what comes
+                hosted.__txzmq_stopping__()
             self._dispatcher.drain()
             self._stop_in(grace)
             for listener in self._listeners:

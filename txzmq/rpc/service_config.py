@@ -9,15 +9,19 @@ almost a known one, since it is misspelt.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast, final
+from typing import Any, Final, cast, final
 
 from txzmq import _check
+from txzmq.rpc._json_values import NotJsonError, Place, ValueReader, join
 from txzmq.rpc.balancing import POLICIES, BalancingPolicy, PolicyBuilder
 from txzmq.rpc.errors import Code
+from txzmq.rpc.outlier_detection import (
+    FailurePercentageEjection,
+    OutlierDetection,
+    SuccessRateEjection,
+)
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -181,11 +185,22 @@ class ServiceConfig:
     """A valid service config.
 
     :ivar retry_throttling: None if the config has none.
+    :ivar health_check_service: of which service each server is asked whether it serves it, an empty
+        name for the server as a whole; None if it is not asked.
+    :ivar outlier_detection: None if no endpoint is ejected.
     :ivar policy_name: the balancing policy; None if the config has none.
     :ivar ignored: the places of unknown keys, which are ignored: a later version's, or gRPC's own.
     """
 
-    __slots__ = ("_by_path", "_new_policy", "ignored", "policy_name", "retry_throttling")
+    __slots__ = (
+        "_by_path",
+        "_new_policy",
+        "health_check_service",
+        "ignored",
+        "outlier_detection",
+        "policy_name",
+        "retry_throttling",
+    )
 
     def __init__(
         self,
@@ -194,6 +209,8 @@ class ServiceConfig:
         retry_throttling: RetryThrottling | None = None,
         policy_name: str | None = None,
         new_policy: Callable[[], BalancingPolicy] | None = None,
+        health_check_service: str | None = None,
+        outlier_detection: OutlierDetection | None = None,
         ignored: tuple[str, ...] = (),
     ) -> None:
         """
@@ -212,11 +229,19 @@ class ServiceConfig:
             _check.text("policy_name", policy_name)
         if new_policy is not None:
             _check.function("new_policy", new_policy, ())
+        if health_check_service is not None:
+            what = "the full name of a service, or an empty one"
+            _check.text("health_check_service", health_check_service, what, empty=True)
+        if outlier_detection is not None:
+            what = "an OutlierDetection or None"
+            _check.instance("outlier_detection", outlier_detection, OutlierDetection, what)
         _check.instance("ignored", ignored, tuple, "a tuple of str")
         self._by_path = _ByPath(dict(by_name or {}))
         self._new_policy = new_policy
         self.retry_throttling = retry_throttling
         self.policy_name = policy_name
+        self.health_check_service = health_check_service
+        self.outlier_detection = outlier_detection
         self.ignored = ignored
 
     @classmethod
@@ -272,73 +297,40 @@ def _check_by_name(by_name: object) -> None:
 
 # -- reading -----------------------------------------------------------------------------------
 
-T = TypeVar("T")
 
-_DURATION: Final = re.compile(r"(-?)(\d*)(?:\.(\d{0,9}))?s", re.ASCII)
-#: As in google/protobuf/duration.proto: 10,000 years.
-_MAX_SECONDS: Final = 315_576_000_000
-_MAX_UINT32: Final = 2**32 - 1
+#: The policy of gRPC's that is another one with outlier detection.
+_OUTLIERS: Final = "outlier_detection_experimental"
 
 
-class _Object(dict[str, Any]):
-    """A JSON object, and the keys that it has more than once."""
-
-    repeated: tuple[str, ...] = ()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    result = _Object(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        result.repeated = tuple(key for key in result if keys.count(key) > 1)
-    return result
+# Any: of whatever types.
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that the config has; the others have defaults."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _repeated(value: object, path: str) -> Iterator[str]:
-    """The places of keys that occur more than once in their object."""
-    if isinstance(value, _Object):
-        yield from (_join(path, key) for key in value.repeated)
-        for key, item in value.items():
-            yield from _repeated(item, _join(path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(cast("list[object]", value)):
-            yield from _repeated(item, f"{path}[{index}]")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-class _Place:
-    """A value in the config, and where it stands."""
-
-    __slots__ = ("path", "value")
-
-    def __init__(self, path: str, value: object) -> None:
-        self.path = path
-        self.value = value
-
-
-class _Reader:
-    """Collects all errors instead of stopping at the first.
-
-    Its methods return None for a wrong value, so results count only if there are no errors.
-    """
+class _Reader(ValueReader):
+    """Reads a service config."""
 
     def __init__(self, policies: Mapping[str, PolicyBuilder], max_attempts: int) -> None:
+        super().__init__()
         self._policies = policies
         self._max_attempts = max_attempts
-        self._errors: list[str] = []
-        self._ignored: list[str] = []
+        # What a balancing policy of gRPC's has besides another policy.
+        self._outliers: OutlierDetection | None = None
         self._name_places: dict[tuple[str, str], str] = {}
 
     def config(self, source: str | Mapping[str, Any]) -> ServiceConfig:
-        root = _Place("", self._loaded(source))
+        try:
+            root = Place("", self._loaded(source))
+        except NotJsonError as error:
+            raise ServiceConfigError((str(error),)) from None
         fields = self._fields(
             root,
+            "healthCheckConfig",
             "loadBalancingConfig",
             "loadBalancingPolicy",
             "methodConfig",
+            "outlierDetection",
             "retryThrottling",
         )
         by_name: dict[tuple[str, str], MethodConfig] = {}
@@ -346,6 +338,8 @@ class _Reader:
             names, config = self._method_config(item)
             by_name.update(dict.fromkeys(names, config))
         throttling = self._read(fields.get("retryThrottling"), self._retry_throttling)
+        health_check = self._read(fields.get("healthCheckConfig"), self._health_check)
+        outliers = self._read(fields.get("outlierDetection"), self._outlier_detection)
         policy = self._read(fields.get("loadBalancingConfig"), self._balancing)
         if policy is None:  # the older key counts only without the newer one
             policy = self._read(fields.get("loadBalancingPolicy"), self._balancing_by_name)
@@ -357,22 +351,14 @@ class _Reader:
             retry_throttling=throttling,
             policy_name=name,
             new_policy=new_policy,
+            health_check_service=health_check,
+            outlier_detection=outliers or self._outliers,
             ignored=tuple(self._ignored),
         )
 
-    def _loaded(self, source: str | Mapping[str, Any]) -> object:
-        if not isinstance(source, str):
-            return source
-        try:
-            value = json.loads(source, object_pairs_hook=_object, parse_constant=_refuse_constant)
-            self._errors += [f"{path}: occurs twice" for path in _repeated(value, "")]
-        except (ValueError, RecursionError) as error:
-            raise ServiceConfigError((f"the config is not JSON: {error}",)) from None
-        return value
-
     # -- the parts of a config ---------------------------------------------------------------
 
-    def _method_config(self, place: _Place) -> tuple[list[tuple[str, str]], MethodConfig]:
+    def _method_config(self, place: Place) -> tuple[list[tuple[str, str]], MethodConfig]:
         fields = self._fields(
             place,
             "name",
@@ -400,7 +386,7 @@ class _Reader:
         )
         return [name for name in names if name is not None], config
 
-    def _name(self, place: _Place) -> tuple[str, str] | None:
+    def _name(self, place: Place) -> tuple[str, str] | None:
         if not self._is_object(place):
             return None
         fields = self._fields(place, "service", "method")
@@ -411,13 +397,13 @@ class _Reader:
             return None
         for key, value in (("service", service), ("method", method)):
             if "/" in value:
-                self._wrong(_Place(f"{place.path}.{key}", value), "must not contain /")
+                self._wrong(Place(f"{place.path}.{key}", value), "must not contain /")
         earlier = self._name_places.setdefault((service, method), place.path)
         if earlier != place.path:
             self._wrong(place, f"is the same as {earlier}")
         return service, method
 
-    def _retry_policy(self, place: _Place) -> RetryPolicy | None:
+    def _retry_policy(self, place: Place) -> RetryPolicy | None:
         if not self._is_object(place):
             return None
         fields = self._fields(
@@ -443,7 +429,7 @@ class _Reader:
             retryable_status_codes=cast("frozenset[Code]", codes),
         )
 
-    def _hedging_policy(self, place: _Place) -> HedgingPolicy | None:
+    def _hedging_policy(self, place: Place) -> HedgingPolicy | None:
         if not self._is_object(place):
             return None
         fields = self._fields(place, "maxAttempts", "hedgingDelay", "nonFatalStatusCodes")
@@ -458,7 +444,11 @@ class _Reader:
             non_fatal_status_codes=codes or frozenset(),
         )
 
-    def _retry_throttling(self, place: _Place) -> RetryThrottling | None:
+    def _health_check(self, place: Place) -> str | None:
+        # Without a name nothing is asked (gRFC A17); an empty one is a name.
+        return self._read(self._fields(place, "serviceName").get("serviceName"), self._string)
+
+    def _retry_throttling(self, place: Place) -> RetryThrottling | None:
         if not self._is_object(place):
             return None
         fields = self._fields(place, "maxTokens", "tokenRatio")
@@ -470,7 +460,83 @@ class _Reader:
             return None
         return RetryThrottling(max_tokens=tokens, token_ratio=ratio)
 
-    def _balancing(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+    def _outlier_detection(self, place: Place) -> OutlierDetection | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(
+            place,
+            "interval",
+            "baseEjectionTime",
+            "maxEjectionTime",
+            "maxEjectionPercent",
+            "consecutiveErrors",
+            "successRateEjection",
+            "failurePercentageEjection",
+        )
+        read = self._read
+        return OutlierDetection(
+            **_given(
+                interval=read(fields.get("interval"), self._positive_duration),
+                base_ejection_time=read(fields.get("baseEjectionTime"), self._positive_duration),
+                max_ejection_time=read(fields.get("maxEjectionTime"), self._positive_duration),
+                max_ejection_percent=read(fields.get("maxEjectionPercent"), self._percent),
+                consecutive_errors=read(fields.get("consecutiveErrors"), self._integer),
+                success_rate=read(fields.get("successRateEjection"), self._success_rate),
+                failure_percentage=read(
+                    fields.get("failurePercentageEjection"), self._failure_percentage
+                ),
+            )
+        )
+
+    def _success_rate(self, place: Place) -> SuccessRateEjection | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(
+            place, "stdevFactor", "enforcementPercentage", "minimumHosts", "requestVolume"
+        )
+        read = self._read
+        return SuccessRateEjection(
+            **_given(
+                stdev_factor=read(fields.get("stdevFactor"), self._integer),
+                enforcement_percentage=read(fields.get("enforcementPercentage"), self._percent),
+                minimum_hosts=read(fields.get("minimumHosts"), self._integer),
+                request_volume=read(fields.get("requestVolume"), self._integer),
+            )
+        )
+
+    def _failure_percentage(self, place: Place) -> FailurePercentageEjection | None:
+        if not self._is_object(place):
+            return None
+        fields = self._fields(
+            place, "threshold", "enforcementPercentage", "minimumHosts", "requestVolume"
+        )
+        read = self._read
+        return FailurePercentageEjection(
+            **_given(
+                threshold=read(fields.get("threshold"), self._percent),
+                enforcement_percentage=read(fields.get("enforcementPercentage"), self._percent),
+                minimum_hosts=read(fields.get("minimumHosts"), self._integer),
+                request_volume=read(fields.get("requestVolume"), self._integer),
+            )
+        )
+
+    def _with_outliers(self, place: Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+        """GRPC's form of outlier detection: a policy around another one."""
+        if not self._is_object(place):
+            return None
+        settings = dict(cast("Mapping[str, object]", place.value))
+        child = settings.pop("childPolicy", None)
+        # gRPC has no rule of errors in a row, and another share.
+        settings = {"consecutiveErrors": 0, "maxEjectionPercent": 10, **settings}
+        self._outliers = self._outlier_detection(Place(place.path, settings))
+        return self._required(
+            place,
+            {} if child is None else {"childPolicy": Place(join(place.path, "childPolicy"), child)},
+            "childPolicy",
+            self._balancing,
+        )
+
+    def _balancing(self, place: Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
         """The first policy in the list that is known."""
         items = list(self._items(place))
         for item in items:
@@ -481,15 +547,17 @@ class _Reader:
                 self._wrong(item, f"must name one policy, not {len(entry)}")
                 return None
             ((name, settings),) = entry.items()
+            if name == _OUTLIERS:
+                return self._with_outliers(Place(join(item.path, name), settings))
             if name in self._policies:
-                return self._policy(name, _Place(_join(item.path, name), settings))
+                return self._policy(name, Place(join(item.path, name), settings))
         if items:
             names = [next(iter(cast("Mapping[str, object]", item.value))) for item in items]
             near = next(filter(None, (_check.near(name, self._policies) for name in names)), "")
             self._wrong(place, f"names none of the policies {', '.join(self._policies)}{near}")
         return None
 
-    def _balancing_by_name(self, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+    def _balancing_by_name(self, place: Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
         name = self._string(place)
         if name is None:
             return None
@@ -497,9 +565,9 @@ class _Reader:
             near = _check.near(name, self._policies)
             self._wrong(place, f"names none of the policies {', '.join(self._policies)}{near}")
             return None
-        return self._policy(name.lower(), _Place(place.path, {}))
+        return self._policy(name.lower(), Place(place.path, {}))
 
-    def _policy(self, name: str, place: _Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
+    def _policy(self, name: str, place: Place) -> tuple[str, Callable[[], BalancingPolicy]] | None:
         if not self._is_object(place):
             return None
         build = self._policies[name]
@@ -507,165 +575,9 @@ class _Reader:
         try:
             build(settings)
         except ValueError as error:
-            self._errors.append(_join(place.path, str(error)))
+            self._errors.append(join(place.path, str(error)))
         return name, lambda: build(settings)
 
-    # -- values ------------------------------------------------------------------------------
-
-    def _wrong(self, place: _Place, what: str) -> None:
-        self._errors.append(f"{place.path}: {what}" if place.path else f"the config {what}")
-
-    def _read(self, place: _Place | None, read: Callable[[_Place], T | None]) -> T | None:
-        return None if place is None else read(place)
-
-    def _required(
-        self,
-        parent: _Place,
-        fields: Mapping[str, _Place],
-        key: str,
-        read: Callable[[_Place], T | None],
-    ) -> T | None:
-        # A missing value is reported like null.
-        return read(fields.get(key) or _Place(_join(parent.path, key), None))
-
-    def _fields(self, place: _Place, *known: str) -> dict[str, _Place]:
-        """The known keys of an object that have a value; null counts as none, as in protobuf."""
-        if not self._is_object(place):
-            return {}
-        value = cast("Mapping[str, object]", place.value)
-        for key in value:
-            if key not in known:
-                self._unknown(_join(place.path, key), _check.near(key, known))
-        return {
-            key: _Place(_join(place.path, key), value[key])
-            for key in known
-            if value.get(key) is not None
-        }
-
-    def _unknown(self, path: str, near: str) -> None:
-        """Ignore a key that is not known, unless it is a known one misspelt."""
-        if near:
-            self._errors.append(f"{path}: is not known{near}")
-        else:
-            self._ignored.append(path)
-
-    def _items(self, place: _Place | None) -> Iterator[_Place]:
-        if place is None or not self._is_list(place):
-            if place is not None:
-                self._wrong(place, "must be a list")
-            return
-        for index, item in enumerate(cast("list[object]", place.value)):
-            yield _Place(f"{place.path}[{index}]", item)
-
-    def _is_object(self, place: _Place) -> bool:
-        if isinstance(place.value, Mapping):
-            return True
-        self._wrong(place, "must be an object")
-        return False
-
-    def _is_list(self, place: _Place) -> bool:
-        return isinstance(place.value, list | tuple)
-
-    def _string(self, place: _Place) -> str | None:
-        if isinstance(place.value, str):
-            return place.value
-        self._wrong(place, "must be a string")
-        return None
-
-    def _bool(self, place: _Place) -> bool | None:
-        if isinstance(place.value, bool):
-            return place.value
-        self._wrong(place, "must be true or false")
-        return None
-
-    def _integer(self, place: _Place, least: int = 0) -> int | None:
-        number = _whole_number(place.value)
-        if number is not None and least <= number <= _MAX_UINT32:
-            return number
-        self._wrong(place, f"must be an integer of {least} or more")
-        return None
-
-    def _positive_integer(self, place: _Place) -> int | None:
-        return self._integer(place, 1)
-
-    def _attempts(self, place: _Place) -> int | None:
+    def _attempts(self, place: Place) -> int | None:
         number = self._integer(place, 2)
         return None if number is None else min(number, self._max_attempts)
-
-    def _positive(self, place: _Place) -> float | None:
-        value = place.value
-        # The upper bound refuses infinity and NaN too.
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9:
-            return float(value)
-        self._wrong(place, "must be a number above 0")
-        return None
-
-    def _duration(self, place: _Place) -> float | None:
-        seconds = _seconds(place.value)
-        if seconds is None:
-            self._wrong(place, 'must be a duration such as "1.5s"')
-        elif seconds < 0:
-            self._wrong(place, "must not be below 0s")
-            return None
-        return seconds
-
-    def _positive_duration(self, place: _Place) -> float | None:
-        seconds = _seconds(place.value)
-        if seconds is None:
-            self._wrong(place, 'must be a duration such as "1.5s"')
-        elif seconds <= 0:
-            self._wrong(place, "must be above 0s")
-            return None
-        return seconds
-
-    def _codes(self, place: _Place) -> frozenset[Code]:
-        codes: set[Code] = set()
-        for item in self._items(place):
-            code = _code(item.value)
-            if code is None:
-                self._wrong(item, f"must be a status code such as UNAVAILABLE, not {item.value!r}")
-            elif code is Code.OK:
-                self._wrong(item, "must be a status code of a failure, not OK")
-            else:
-                codes.add(code)
-        return frozenset(codes)
-
-    def _some_codes(self, place: _Place) -> frozenset[Code]:
-        if place.value in ([], ()):
-            self._wrong(place, "must name a status code")
-        return self._codes(place)
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _whole_number(value: object) -> int | None:
-    """An integer as protobuf reads JSON: a number without a fraction, or a string of digits."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,20}", value, re.ASCII):
-        return int(value)
-    return None
-
-
-def _seconds(value: object) -> float | None:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not (match[2] or match[3]) or len(match[2]) > 12:
-        return None
-    seconds = float(f"{match[2] or 0}.{match[3] or 0}")
-    if seconds > _MAX_SECONDS:
-        return None
-    return -seconds if match[1] else seconds
-
-
-def _code(value: object) -> Code | None:
-    if isinstance(value, str):
-        return Code.__members__.get(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= max(Code):
-        return Code(value)
-    return None

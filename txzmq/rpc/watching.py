@@ -87,6 +87,8 @@ class Count(enum.StrEnum):
     SUSPECTED = "suspected"
     #: A connection was given up, because its server did not answer.
     STOPPED_ANSWERING = "stopped answering"
+    #: An endpoint gets no calls for a while, because too many failed (``outlierDetection``).
+    EJECTED = "ejected"
 
     # -- of a channel's calls
 

@@ -13,6 +13,8 @@ from twisted.logger import Logger
 from txzmq import _check
 from txzmq._ordered_set import OrderedSet
 from txzmq.rpc._client.call import Call
+from txzmq.rpc._client.health_check import HealthCheck, HealthCheckOwner
+from txzmq.rpc._client.outlier_detector import OutlierDetector
 from txzmq.rpc._client.renewal import Renewals
 from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.coroutines import ending_error
@@ -22,6 +24,7 @@ from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.outlier_detection import OutlierDetection
 from txzmq.rpc.resolvers import ResolvedAddress, Resolver, check_resolved, unresolved
 from txzmq.rpc.watching import ConnectivityState, EndpointChange, EndpointStatus, Refusal
 
@@ -60,6 +63,8 @@ class SubchannelPool:
         batching: bool,
         publisher_for: Callable[[str, str], str],
         closed: Callable[[], None],
+        health_check_service: str | None = None,
+        outlier_detection: OutlierDetection | None = None,
     ) -> None:
         """Begin to connect.
 
@@ -67,6 +72,9 @@ class SubchannelPool:
         :param publisher_for: where to subscribe to a publisher, by its address and the server's;
             ValueError for one that is refused.
         :param closed: called when the sockets were closed with their factory.
+        :param health_check_service: of which the servers say whether they serve it; None if they
+            are not asked.
+        :param outlier_detection: when endpoints are ejected; None for never.
         """
         self.message_size = message_size
         self.batching = batching
@@ -74,6 +82,7 @@ class SubchannelPool:
         self.publisher_for = publisher_for
         self.liveness = liveness
         self.random = random
+        self._health_check_service = health_check_service
         self.state = ConnectivityState.IDLE
         self.counters: Counter[str] = Counter()
         self._notifier = notifier
@@ -97,6 +106,9 @@ class SubchannelPool:
         self._waiters: list[Deferred[ConnectivityState]] = []
         # What was dropped on connections that have gone.
         self._dropped: Counter[str] = Counter()
+        self._outliers: OutlierDetector | None = None
+        if outlier_detection is not None:
+            self._outliers = OutlierDetector(outlier_detection, self._clock, random, self.count)
         # A Picker of subchannels.
         self._pick: Callable[[str, Metadata, Collection[Subchannel]], Subchannel | None]
         self._pick = self._first_pick
@@ -125,6 +137,8 @@ class SubchannelPool:
             call.fail(ending_error(error, "the balancing policy"))
             return
         if isinstance(picked, Subchannel):
+            if self._outliers is not None:
+                self._outliers.picked(call, picked)
             picked.send(call)
         elif picked is not None:
             what = _check.shown(picked)
@@ -220,6 +234,8 @@ class SubchannelPool:
         self._leaving.update(before)
         for subchannel in before.values():
             self._renewals.drop(subchannel)  # before it is told to leave
+        if self._outliers is not None:
+            self._outliers.endpoints(self._subchannels.values())
         # Only now, when all is in order: an observer may close the channel.
         for subchannel in new:
             self._tell(subchannel, ConnectivityState.IDLE)
@@ -245,6 +261,24 @@ class SubchannelPool:
             _log.failure("cannot connect to {address}, which was resolved", address=address)
             self._no_endpoint = f"{address} is no address"
             return None
+
+    def stream_ended(self, subchannel: Subchannel, outcome: BaseException) -> None:
+        """A stream has ended on a connection, or could not be opened."""
+        if self._outliers is not None:
+            self._outliers.stream_ended(subchannel, outcome)
+
+    def health_check(self, subchannel: HealthCheckOwner) -> HealthCheck | None:
+        """What watches the health of a subchannel's server."""
+        if self._health_check_service is None:
+            return None
+        return HealthCheck(
+            subchannel,
+            self._health_check_service,
+            clock=self._clock,
+            guard=self._network.guard,
+            random=self.random,
+            liveness=self.liveness,
+        )
 
     def not_resolved(self, error: Unavailable) -> None:
         """Nothing is known to connect to; it is tried again.
@@ -305,6 +339,8 @@ class SubchannelPool:
         self.count("connection made anew")
         successor.set_weight(subchannel.weight)
         self._subchannels[subchannel.address] = successor
+        if self._outliers is not None:
+            self._outliers.replaced(subchannel, successor)
         if successor.state is not subchannel.state:
             self._tell(successor, subchannel.state)
         self._settle()
@@ -400,6 +436,8 @@ class SubchannelPool:
         self._renewals.clear()
         calls = list(self._queue)
         self._queue.clear()
+        if self._outliers is not None:
+            self._outliers.close()
         for subchannel in (*self._leaving.values(), *hidden):
             self._dropped += subchannel.wire.dropped
         self._leaving.clear()

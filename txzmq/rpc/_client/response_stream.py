@@ -268,9 +268,11 @@ class ClientStream(StreamLife):
     # Any: pyright knows a Failure in parts only.
     def _not_opened(self, failure: Any, call: OpeningCall) -> None:
         self._opening = None
+        error = failure.value
+        if call.control is not None:
+            call.control.not_opened(error)
         if self.is_over:
             return
-        error = failure.value
         if call.is_to_be_resumed and isinstance(error, Unavailable):
             self._resume()
         elif not self._retry(error, call.progress, call):
@@ -288,7 +290,7 @@ class ClientStream(StreamLife):
             if not requests.are_held:
                 return False
             requests.rewind()
-        self._open_anew()
+        self._open_anew(error)
         self._joined = self._heard = False
         if call is None:
             self._opened_by = None
@@ -430,7 +432,8 @@ class ClientStream(StreamLife):
         before = self.trailing
         self._set_trailing(head.trailing)
         if self._is_resumable and head.code is Code.UNAVAILABLE and head.draining:
-            self._open_anew()  # which acknowledges the end
+            # Which acknowledges the end; that the server shuts down is no fault of its.
+            self._open_anew(StopAsyncIteration())
             self.receiver.take_back_end()
             self._resume()
         elif failure is None:
@@ -576,7 +579,7 @@ class ClientStream(StreamLife):
         if self.is_over:
             return
         if self.state is OPEN and self._is_resumable and isinstance(error, Unavailable):
-            self._open_anew()
+            self._open_anew(error)
             self._resume()
         elif not self._retry(error, Progress.UNKNOWN):
             self._finish(error)
@@ -628,7 +631,7 @@ class ClientStream(StreamLife):
         parent = self._spec.parent
         if parent is not None and self._with_parent is not None:
             parent.release(self._with_parent)
-        self._leave_connection()
+        self._leave_connection(self.outcome)
         requests, self.requests = self.requests, None
         if requests is not None:
             requests.stop()
@@ -661,17 +664,17 @@ class ClientStream(StreamLife):
         receiver = self.receiver
         return receiver.sequence - self._first - self.lost - (receiver.end is not None)
 
-    def _open_anew(self) -> None:
+    def _open_anew(self, error: Exception) -> None:
         """It is opened once more, or waits for that."""
-        self._leave_connection()
+        self._leave_connection(error)
         if self.state is OPEN:
             self._enter(OPENING)
 
-    def _leave_connection(self) -> None:
+    def _leave_connection(self, outcome: BaseException) -> None:
         """No connection has it any more; the one that had it acknowledges an end."""
         control, self._control = self._control, None
         if control is not None:
-            control.ended(self)
+            control.ended(self, outcome)
 
 
 def _ignore(_: object) -> None:

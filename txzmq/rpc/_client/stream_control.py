@@ -149,6 +149,10 @@ class StreamControlOwner(Protocol):
         """Count an event."""
         ...
 
+    def stream_ended(self, outcome: BaseException) -> None:
+        """A stream has ended on it, or could not be opened."""
+        ...
+
 
 class StreamControl:
     """The table of a connection's streams, and what is to be said of them (a SubscriberOwner)."""
@@ -281,8 +285,16 @@ class StreamControl:
             self._others.pop(stream.topic, None)
         return True
 
-    def ended(self, stream: ControlledStream) -> None:
-        """A stream has ended, here or there: let go of it, and acknowledge its end."""
+    def not_opened(self, error: BaseException) -> None:
+        """A stream was to be opened here, and was not."""
+        self._owner.stream_ended(error)
+
+    def ended(self, stream: ControlledStream, outcome: BaseException) -> None:
+        """A stream has ended, here or there: let go of it, and acknowledge its end.
+
+        :param outcome: how it has ended on this connection; it may go on elsewhere.
+        """
+        self._owner.stream_ended(outcome)
         if not self._remove(stream) or self._closed:
             return
         self._to_replay.discard(stream)

@@ -11,6 +11,7 @@ from txzmq._ordered_set import OrderedSet
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.control import ControlClient, WaitsForReply
+from txzmq.rpc._client.health_check import HealthCheck, HealthCheckOwner
 from txzmq.rpc._client.keepalive import Keepalive, Probe
 from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._core.backoff import Backoff
@@ -81,6 +82,14 @@ class SubchannelOwner(Protocol):
         """A socket was closed with its factory."""
         ...
 
+    def stream_ended(self, subchannel: Subchannel, outcome: BaseException) -> None:
+        """A stream has ended on the subchannel, or could not be opened."""
+        ...
+
+    def health_check(self, subchannel: HealthCheckOwner) -> HealthCheck | None:
+        """What watches the health of the subchannel's server; None if nothing does."""
+        ...
+
 
 class _NoTransport:
     """Stands where there is no connection."""
@@ -115,6 +124,46 @@ class Subchannel:
     :ivar messages: how many have arrived.
     """
 
+    # More of them than CPython keeps fast in an instance without.
+    __slots__ = (
+        "_accepted",
+        "_aged",
+        "_backoff",
+        "_blocked",
+        "_clock",
+        "_connected_at",
+        "_control",
+        "_draining",
+        "_drops",
+        "_ejected",
+        "_has_left",
+        "_health",
+        "_is_up",
+        "_keepalive",
+        "_leaving",
+        "_messages_at_connect",
+        "_moved",
+        "_network",
+        "_noticed",
+        "_outgoing",
+        "_owner",
+        "_probe",
+        "_reconnect",
+        "_retired",
+        "_shut_down",
+        "_stream_control",
+        "_to_cancel",
+        "_transport",
+        "accepts_batches",
+        "address",
+        "is_refused",
+        "messages",
+        "reason",
+        "state",
+        "weight",
+        "wire",
+    )
+
     def __init__(self, owner: SubchannelOwner, network: Network, address: str) -> None:
         """Begin to connect.
 
@@ -127,6 +176,9 @@ class Subchannel:
         #: Whether that is that the two sides do not trust each other.
         self.is_refused = False
         self.messages = 0
+        # Whether calls can be sent: it is connected, not doubted, and the server takes them. What
+        # the server says of its health says only whether they should.
+        self._is_up = False
         self._owner = owner
         self._network = network
         self._clock = network.clock
@@ -170,6 +222,9 @@ class Subchannel:
         # Made when the first stream is opened on it.
         self._stream_control: StreamControl | None = None
         self._transport: ClientTransport = _NO_TRANSPORT
+        self._health = owner.health_check(self)
+        # Why it gets no calls though it is up; empty if it may.
+        self._ejected = ""
         self._connect()
         self.state = _CONNECTING
 
@@ -237,14 +292,15 @@ class Subchannel:
 
     @property
     def _may_flush_early(self) -> bool:
-        return self.accepts_batches and not self._blocked and self.state is _READY
+        return self.accepts_batches and not self._blocked and self._is_up
 
     def withdraw(self, call: Call) -> None:
         """A call's time is up: do not send it, or do not wait for its reply."""
         sent = call.counter
         self._forget(call)
-        if sent and self.state is _READY and self._probe.call_timed_out():
+        if sent and self._is_up and self._probe.call_timed_out():
             self._owner.count("suspected")
+            self._is_up = False
             self._change(_CONNECTING, self.reason)
             # Read anew: who was told of the change may have closed the channel.
             if self._transport is not _NO_TRANSPORT:
@@ -274,7 +330,7 @@ class Subchannel:
 
     def flush(self) -> None:
         """The reactor's turn ends, or the socket has room: send what there is."""
-        if self.state is not _READY:
+        if not self._is_up:
             if self._draining:
                 self._flush_while_draining()
             return  # becoming ready sends, or a loss finds another connection
@@ -366,7 +422,7 @@ class Subchannel:
     @property
     def is_ready(self) -> bool:
         """Whether control calls can be made."""
-        return self.state is _READY or self._draining
+        return self._is_up or self._draining
 
     @property
     def may_send_early(self) -> bool:
@@ -384,6 +440,10 @@ class Subchannel:
         """Count an event of a stream."""
         self._owner.count(event)
 
+    def stream_ended(self, outcome: BaseException) -> None:
+        """A stream has ended here, or could not be opened."""
+        self._owner.stream_ended(self, outcome)
+
     def heard(self) -> None:
         """The server has published something: it lives."""
         self.messages += 1
@@ -393,6 +453,8 @@ class Subchannel:
     def leave(self) -> None:
         """Close when the calls have ended; none are given to it any more."""
         self._leaving = True
+        if self._health is not None:
+            self._health.stop()
         if self.waits:
             self._transport.flush_soon()
         else:
@@ -401,6 +463,8 @@ class Subchannel:
     def stay(self) -> None:
         """Do not leave after all."""
         self._leaving = self._aged = False
+        if self._is_up:
+            self._show()
 
     def hand_over(self, successor: Subchannel) -> None:
         """Give the streams to another connection, which reaches the same server."""
@@ -445,10 +509,12 @@ class Subchannel:
 
         :return: the state until now.
         """
+        if self._health is not None:
+            self._health.close()
         if self._stream_control is not None:
             self._stream_control.say_goodbye()
         previous, self.state = self.state, _SHUTDOWN
-        self._draining = False
+        self._draining = self._is_up = False
         self._to_cancel.clear()
         self._control.close()
         self._keepalive.stop()
@@ -514,10 +580,38 @@ class Subchannel:
 
     def _ready(self) -> None:
         self._shut_down = self.is_refused = False
-        self._change(_READY, "")
+        self._is_up = True
+        self._show()
         if self._stream_control is not None:
             self._stream_control.ready()
         self.flush()
+
+    def _show(self) -> None:
+        """It is up: tell, unless its server says that it does not serve."""
+        if self._health is not None and not self._leaving:
+            self._health.start()
+        self.health_changed()
+
+    def health_changed(self) -> None:
+        """The server has said how it does, or its calls have."""
+        if not self._is_up:
+            return
+        if self._ejected:
+            self._change(_FAILED, self._ejected)
+        elif self._health is None or self._leaving:
+            self._change(_READY, "")
+        else:
+            self._change(self._health.state, self._health.reason)
+
+    def eject(self, why: str) -> None:
+        """Give it no calls for a while; those that it has go on."""
+        self._ejected = f"{self.address}: {why}"
+        self.health_changed()
+
+    def readmit(self) -> None:
+        """Give it calls again."""
+        self._ejected = ""
+        self.health_changed()
 
     def disconnected(self) -> None:
         """Fail the calls that were on their way; those that were not sent go elsewhere."""
@@ -600,6 +694,9 @@ class Subchannel:
         transport, self._transport = self._transport, _NO_TRANSPORT
         transport.close()
         self._accepted = ""
+        self._is_up = False
+        if self._health is not None:
+            self._health.stop()
         self._keepalive.stop()
         self._probe.stop()
         self.accepts_batches = self._blocked = False
@@ -657,6 +754,9 @@ class Subchannel:
         if self._draining or self.state is _SHUTDOWN:
             return
         self._draining = self._shut_down = True
+        self._is_up = False
+        if self._health is not None:
+            self._health.stop()
         if self._probe.is_wanted:  # the server lives, and that it drains says enough
             self._probe.dismiss()
         self._transport.flush_soon()
@@ -693,7 +793,7 @@ class Subchannel:
     @property
     def waits_for_probe(self) -> bool:
         """Whether the answer to a probe makes it ready."""
-        return self.state not in (_READY, _SHUTDOWN)
+        return not self._is_up and self.state is not _SHUTDOWN
 
     def send_probe(self, answered: Callable[[], None]) -> None:
         """Send a ping, and call *answered* with the answer."""

@@ -16,7 +16,7 @@ from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.method import Kind, Method, Service, ServiceHandler
 
-__all__ = ["ServedMethod", "served_methods"]
+__all__ = ["ServedMethod", "served_methods", "services_of"]
 
 
 class ServedMethod:
@@ -157,8 +157,8 @@ def _check_services(services: object) -> None:
             raise _check.wrong_type(name, service, "a service", hint)
 
 
-def _methods_of(service: ServiceHandler) -> Iterator[Method[Any, Any]]:
-    """The methods of all services that an object implements: of each base class that has one."""
+def services_of(service: ServiceHandler) -> dict[str, Service]:
+    """All services that an object implements, of each base class that has one, by their names."""
     found = [vars(cls).get("__txzmq_service__") for cls in type(service).__mro__]
     served: dict[str, Service] = {}
     for one in found:
@@ -166,8 +166,13 @@ def _methods_of(service: ServiceHandler) -> Iterator[Method[Any, Any]]:
             served.setdefault(one.name, one)  # a subclass may describe a service anew
     if not served:  # it is the object that has one
         served[service.__txzmq_service__.name] = service.__txzmq_service__
+    return served
+
+
+def _methods_of(service: ServiceHandler) -> Iterator[Method[Any, Any]]:
+    """The methods of all services that an object implements."""
     by_name: dict[str, Method[Any, Any]] = {}
-    for described in served.values():
+    for described in services_of(service).values():
         for method in described.methods:
             other = by_name.setdefault(method.name, method)
             if not _alike(other, method):
