@@ -19,7 +19,6 @@ from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.stream_opening import OpeningCall
 from txzmq.rpc.errors import Code, RpcError
 from txzmq.rpc.outlier_detection import OutlierDetection
-from txzmq.rpc.watching import Count
 
 __all__ = ["Ejectable", "OutlierDetector"]
 
@@ -244,7 +243,7 @@ class OutlierDetector:
         if not self._may_eject_another() or self._records.get(record.endpoint) is not record:
             return
         record.eject(self._clock.seconds())
-        self._count(Count.EJECTED)
+        self._count("ejected")
         seconds = self._seconds(record)
         record.says(f"it gets no calls for {seconds:g} s or more, since {why}")
         record.endpoint.eject(record.why)
