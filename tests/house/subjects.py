@@ -309,11 +309,11 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         _PROTOCOL,
     ),
     **dict.fromkeys(
-        "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing".split(), _ENUM
+        "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing Side".split(), _ENUM
     ),
     **dict.fromkeys(
         "CallRecord ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall "
-        "Context ServiceConfigError".split(),
+        "Context ServiceConfigError StartedCall".split(),
         _TOLD,
     ),
     "InsecureBindError": "an exception that txzmq raises",

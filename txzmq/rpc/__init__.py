@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
-    from txzmq.rpc.records import CallRecord
+    from txzmq.rpc.records import CallRecord, Side, StartedCall
     from txzmq.rpc.resolvers import (
         DnsClient,
         DnsResolver,
@@ -106,7 +106,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
-            "txzmq.rpc.records": "CallRecord",
+            "txzmq.rpc.records": "CallRecord Side StartedCall",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
                 "StaticResolver resolver_for"
@@ -181,7 +181,9 @@ __all__ = [
     "ServiceConfig",
     "ServiceConfigError",
     "ServiceHandler",
+    "Side",
     "SocketOptions",
+    "StartedCall",
     "StaticResolver",
     "StreamInput",
     "StreamResult",

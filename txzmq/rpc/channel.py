@@ -17,6 +17,7 @@ from txzmq.rpc._client.call import CallRegistry
 from txzmq.rpc._client.calls import CallOptions, Calls
 from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
+from txzmq.rpc._client.watched_calls import WatchedCalls
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.endpoints import checked_target
@@ -179,7 +180,11 @@ class Channel:
             self._pool.start,
             self._pool.count,
         )
-        self._calls = Calls(self._registry, options, service_config, interceptors)
+        watch = self._notifier.calls
+        if watch is None:
+            self._calls = Calls(self._registry, options, service_config, interceptors)
+        else:
+            self._calls = WatchedCalls(self._registry, options, service_config, interceptors, watch)
         self._notifier.start(self)
 
     # -- a Caller: the four kinds of call ----------------------------------------------------
@@ -254,6 +259,7 @@ class Channel:
         self._registry.refuse()
         self._pool.close(error)
         self._registry.close(error)
+        self._notifier.stop()  # last: calls have ended until now
 
     @property
     def state(self) -> ConnectivityState:

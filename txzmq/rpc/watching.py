@@ -29,6 +29,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+from txzmq.rpc.records import CallRecord, StartedCall
+
 __all__ = [
     "ClientLoss",
     "ConnectivityState",
@@ -229,3 +231,28 @@ class Observer:
 
     def client_lost(self, source: Watched, loss: ClientLoss) -> None:
         """A server lost a client; not told of clients by ``inproc://``."""
+
+    def call_started(self, source: Watched, call: StartedCall) -> None:
+        """A call begins: a channel is about to make it, or a server has got its request.
+
+        Calls of all four kinds, with and without interceptors, once each, however many attempts
+        follow. On a server also those that are refused before a handler runs: one that there is no
+        room for, that is too late, not allowed, or of a method that it does not have. Each request
+        that a server answers is a call of its own there, also one that it answers from its reply
+        cache. Control calls are no calls, nor is what is dropped without an answer.
+
+        On a channel, ``call.add_metadata()`` adds to what is sent. On a server this is called in
+        the :class:`contextvars.Context` in which the handler will run: what is set here, the
+        handler and its interceptors see, and the calls that they make.
+
+        Channels and servers look once, when they are made, whether an observer has this method or
+        :meth:`call_ended`: who has neither costs nothing per call.
+        """
+
+    def call_ended(self, source: Watched, record: CallRecord) -> None:
+        """A call has truly ended; *record* is the object that :meth:`call_started` was given.
+
+        A call with one response ends with that, or with its error. A stream of responses ends on
+        the server when its end is published, and on the client when that has arrived, long after
+        it was opened; on both sides when it is cancelled, or nobody wants it any more.
+        """

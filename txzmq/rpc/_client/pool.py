@@ -44,6 +44,7 @@ class SubchannelPool:
     :ivar batching: whether several requests may travel as one message.
     :ivar state: of the channel.
     :ivar counters: events on the connections.
+    :ivar address: none: calls that wait here have no server yet.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class SubchannelPool:
         """
         self.message_size = message_size
         self.batching = batching
+        self.address = ""
         self.closed = closed
         self.publisher_for = publisher_for
         self.liveness = liveness
@@ -103,6 +105,7 @@ class SubchannelPool:
             resolver.start(network.clock, self)
         except BaseException:
             self.close(Unavailable("the channel could not be made"))
+            notifier.stop()
             raise
         self._starting = False
         self._settle()
@@ -362,7 +365,6 @@ class SubchannelPool:
         for subchannel in subchannels:
             self._tell(subchannel, subchannel.close())
         self._set_state(ConnectivityState.SHUTDOWN)
-        self._notifier.stop()
         for call in (*waiting, *calls):
             call.fail(error)
 

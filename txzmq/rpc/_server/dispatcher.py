@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ from txzmq.rpc._server.status import (
 )
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._server.watchdog import Watchdog
+from txzmq.rpc._server.watched_calls import WatchedCall, WatchedRefusals, WatchedStreamCall
+from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
     OK,
     OpenStream,
@@ -41,7 +44,7 @@ from txzmq.rpc._wire.headers import (
     decode_response,
     from_us,
 )
-from txzmq.rpc._wire.server import Request
+from txzmq.rpc._wire.server import Refusal, Request
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
@@ -116,6 +119,14 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         self.client_lost = watch.client_lost
         self._watch = watch
+        # What a request becomes.
+        self._new_call: Callable[..., ServedCall] = ServedCall
+        self._new_stream_call: Callable[..., StreamCall] = StreamCall
+        self._refusals: WatchedRefusals | None = None
+        if watch.calls is not None:
+            self._new_call = partial(WatchedCall, watch.calls)
+            self._new_stream_call = partial(WatchedStreamCall, watch.calls)
+            self._refusals = WatchedRefusals(watch.calls, clock, methods)
         self._guard = guard
         self._by_path = methods
         self._access = Access(authorize, self.count, clock, limits.metadata_size)
@@ -172,6 +183,8 @@ class Dispatcher:
             denied = self._access.refusal(listener, head)
             if denied is not None:
                 listener.answer(key, denied)
+                if head.path not in CONTROL_PATHS:
+                    self._tell_refusal(listener, request, denied, arrived)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -189,10 +202,12 @@ class Dispatcher:
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(method, request, arrived, identity)
         if method is None or refusal is not None:
+            status = (refusal or _unknown_method(head))._replace(not_executed=True)
             if refusal is _MAY_BE_LATE:
                 listener.hold(key, _MAY_BE_LATE)
-                return
-            listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
+            else:
+                listener.answer(key, status)
+            self._tell_refusal(listener, request, status, arrived)
             return
         if head.open_stream is not None:
             self._accept_stream(listener, request, method, head.open_stream, arrived)
@@ -208,7 +223,7 @@ class Dispatcher:
             arrived=arrived,
             identity=identity,
         )
-        call = ServedCall(listener, key, method, context, deadline, body, cache_key)
+        call = self._new_call(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
             return
         if self._admission.may_run(call.place):
@@ -228,6 +243,7 @@ class Dispatcher:
         key, head, body = request
         if listener.for_proxy:
             listener.answer(key, _NOT_THROUGH_A_PROXY)
+            self._tell_refusal(listener, request, _NOT_THROUGH_A_PROXY, arrived)
             return
         if method.response_streaming:
             deadline = self._stream_deadline(head.timeout_us, arrived)
@@ -246,13 +262,27 @@ class Dispatcher:
         requests = None
         if method.request_streaming:
             requests = self.streams.receive(method, open_stream.requests, listener.user)
-        call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
+        call = self._new_stream_call(
+            listener, key, method, context, deadline, body, open_stream, requests
+        )
         if requests is not None:
             requests.count_by(self._request_bytes, call.place[0])
         if self._admission.may_run(call.place):
             self._run(call)
         else:
             self._queue(call, head.timeout_us, arrived)
+
+    def _tell_refusal(
+        self, listener: Listener, request: Request, status: ResponseHead, arrived: float
+    ) -> None:
+        """Tell the observer of a request that was not taken on."""
+        if self._refusals is not None:
+            self._refusals.tell(listener, request, status, arrived)
+
+    def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
+        """Tell the observer of a request that cannot be read."""
+        if self._refusals is not None:
+            self._refusals.tell_unreadable(listener, refusal, arrived)
 
     def _is_first(self, call: ServedCall) -> bool:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""
@@ -269,8 +299,11 @@ class Dispatcher:
                 "(ReplyCacheLimits.waiting)",
             )
             call.listener.answer(call.key, status)
+            self._tell_end(call, status)
         else:
-            call.listener.answer(call.key, decode_response(joined.header), joined.body)
+            head = decode_response(joined.header)
+            call.listener.answer(call.key, head, joined.body)
+            self._tell_end(call, head, len(joined.body))
         return False
 
     def _queue(self, call: ServedCall, timeout_us: int | None, arrived: float) -> None:
@@ -505,14 +538,18 @@ class Dispatcher:
             if context.end is None:
                 context.end_unasked()
             else:
-                self._tell_end(call, head)
+                self._tell_end(call, head, len(body))
 
-    def _tell_end(self, call: ServedCall, head: ResponseHead) -> None:
-        """A call that is no open stream has ended."""
+    def _tell_end(self, call: ServedCall, head: ResponseHead, size: int = 0) -> None:
+        """A call that is no open stream has ended.
+
+        :param size: bytes of the response.
+        """
         responses = int(head.code is Code.OK)
         kind = call.method.method.kind
         now = self.clock.seconds()
-        tell_end(call.context, kind, head, now, call.requests_taken, responses)
+        requests, bytes_taken = call.requests_taken, call.bytes_taken
+        tell_end(call.context, kind, head, now, requests, responses, bytes_taken, size)
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
         """Answer a request that has a key, and those with the same key that wait."""
@@ -527,6 +564,8 @@ class Dispatcher:
             if waiting is not call:
                 waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)
+            if waiting is not call:
+                self._tell_end(waiting, head, len(body))
 
     def _leave(self, call: ServedCall, reason: str) -> None:
         """A request with a key does not wait any more; the last one ends the handler."""
@@ -566,6 +605,7 @@ class Dispatcher:
                 continue
             if self._replies.runner(call.cache_key) is not call:
                 call.settle(self._open_calls)
+                self._tell_end(call, ResponseHead(Code.CANCELLED, reason))
             self._leave(call, reason)
 
     def _interrupt(self, call: ServedCall, reason: str) -> None:
