@@ -312,8 +312,8 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing Side".split(), _ENUM
     ),
     **dict.fromkeys(
-        "CallRecord ClientLoss EndpointChange EndpointStatus RecordedCall Carried ClientCall "
-        "Context ServiceConfigError StartedCall".split(),
+        "CallRecord ChannelStats ClientLoss EndpointChange EndpointStatus RecordedCall Carried "
+        "ClientCall Context ServerStats ServiceConfigError StartedCall".split(),
         _TOLD,
     ),
     "InsecureBindError": "an exception that txzmq raises",

@@ -23,7 +23,7 @@ WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
         "authorization balancing client context errors interceptors limits liveness metadata "
-        "method records resolvers service_config socket_options status streams watching"
+        "method metrics records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.

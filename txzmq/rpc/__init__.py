@@ -68,12 +68,14 @@ if TYPE_CHECKING:
     from txzmq.rpc.socket_options import SocketOptions
     from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult, StreamWriter
     from txzmq.rpc.watching import (
+        ChannelStats,
         ClientLoss,
         ConnectivityState,
         Count,
         EndpointChange,
         EndpointStatus,
         Observer,
+        ServerStats,
         Watched,
     )
 else:
@@ -116,7 +118,8 @@ else:
             "txzmq.rpc.socket_options": "SocketOptions",
             "txzmq.rpc.streams": "RequestStream ResponseStream StreamResult StreamWriter",
             "txzmq.rpc.watching": (
-                "ClientLoss ConnectivityState Count EndpointChange EndpointStatus Observer Watched"
+                "ChannelStats ClientLoss ConnectivityState Count EndpointChange EndpointStatus "
+                "Observer ServerStats Watched"
             ),
         },
     )
@@ -130,6 +133,7 @@ __all__ = [
     "Caller",
     "Cancelled",
     "Channel",
+    "ChannelStats",
     "ClientCall",
     "ClientInterceptor",
     "ClientLoss",
@@ -177,6 +181,7 @@ __all__ = [
     "ServerInterceptor",
     "ServerLimits",
     "ServerProceed",
+    "ServerStats",
     "Service",
     "ServiceConfig",
     "ServiceConfigError",

@@ -42,7 +42,7 @@ from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import ResponseStream
-from txzmq.rpc.watching import ConnectivityState, EndpointStatus, Observer
+from txzmq.rpc.watching import ChannelStats, ConnectivityState, EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -159,6 +159,7 @@ class Channel:
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard
+        self._backlog = backlog
         self._notifier = Notifier(network.clock, observer)
         self._pool = SubchannelPool(
             network,
@@ -284,6 +285,17 @@ class Channel:
     def endpoints(self) -> list[EndpointStatus]:
         """What each connection is doing, in the order of the addresses."""
         return self._pool.statuses
+
+    @property
+    def stats(self) -> ChannelStats:
+        """What it has at this moment, for metrics."""
+        return ChannelStats(
+            state=self.state,
+            endpoints=tuple(self.endpoints),
+            waiting=self._pool.waiting,
+            request_bytes=self._registry.size,
+            backlog=self._backlog,
+        )
 
     @property
     def counters(self) -> Counter[str]:

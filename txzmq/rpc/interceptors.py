@@ -79,8 +79,10 @@ class InterceptedPort(Protocol):
         """The interceptors went on with the call: this one is made for it."""
         ...
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response.
+    def went_on(
+        self, made: Tallied, deferred: Deferred[Any], spec: CallSpec, body: bytes | None
+    ) -> None:
+        """As :meth:`goes_by`, with the call as *spec*; *deferred* gives the response.
 
         :param body: the request, serialised; None where requests stream.
         """

@@ -116,10 +116,11 @@ class CallRecord(StartedCall):
     :ivar responses: on the server, how many the handler gave; on the client, how many arrived.
     :ivar request_bytes: of these requests, serialised, once however many attempts there were.
     :ivar response_bytes: of these responses, serialised.
+    :ivar sent: how often a client has sent the request; 0 for a call that never left it. On the
+        server 1.
     """
 
     __slots__ = (
-        "_attempts",
         "code",
         "message",
         "request_bytes",
@@ -127,6 +128,7 @@ class CallRecord(StartedCall):
         "response_bytes",
         "responses",
         "seconds",
+        "sent",
     )
 
     code: Code
@@ -136,7 +138,7 @@ class CallRecord(StartedCall):
     responses: int
     request_bytes: int
     response_bytes: int
-    _attempts: int
+    sent: int
 
     def complete(
         self,
@@ -147,12 +149,14 @@ class CallRecord(StartedCall):
         responses: int,
         request_bytes: int,
         response_bytes: int,
-        attempts: int = 0,
+        sent: int = 1,
+        peer: str | None = None,
     ) -> None:
         """The call has ended; txzmq calls this once.
 
         :param now: in the reactor's seconds.
-        :param attempts: of a client.
+        :param sent: by a client, how often.
+        :param peer: the server to which a client has sent it; None on the server.
         """
         self.code = code
         self.message = message
@@ -161,20 +165,18 @@ class CallRecord(StartedCall):
         self.responses = responses
         self.request_bytes = request_bytes
         self.response_bytes = response_bytes
-        self._attempts = attempts
-
-    def reached(self, peer: str) -> None:
-        """The request went to a server; txzmq calls this."""
-        self.peer = peer
+        self.sent = sent
+        if peer is not None:
+            self.peer = peer
 
     @property
     def attempts(self) -> int:
-        """How often a client has sent the request to a server; 0 for a call that never left it.
+        """On the client as :attr:`sent`; on the server, which attempt of its call this one is.
 
-        On the server, which attempt of its call this one is, from 1, as its client says.
+        From 1, as its client says.
         """
         if self.side is _CLIENT:
-            return self._attempts
+            return self.sent
         for key, value in self.metadata:
             if key == PREVIOUS_ATTEMPTS and isinstance(value, str) and len(value) <= _MOST_DIGITS:
                 return 1 + int(value) if value.isascii() and value.isdigit() else 1

@@ -29,15 +29,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.records import CallRecord, StartedCall
 
 __all__ = [
+    "ChannelStats",
     "ClientLoss",
     "ConnectivityState",
     "Count",
     "EndpointChange",
     "EndpointStatus",
     "Observer",
+    "ServerStats",
     "Watched",
 ]
 
@@ -98,6 +101,8 @@ class Count(enum.StrEnum):
 
     #: A stream went on after a loss, with the same server or another one.
     STREAM_RESUMED = "stream resumed"
+    #: Items of a stream were lost for good: the server did not have them any more.
+    STREAM_GAP = "gap in a stream"
     #: A publication came for a stream that has ended at the client.
     STRAY_PUBLICATION = "publication of no stream"
 
@@ -205,6 +210,55 @@ class ClientLoss:
 
     address: str
     calls: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerStats:
+    """What a server has at one moment.
+
+    :ivar running: handlers that have started and not ended.
+    :ivar queued: calls that wait for a place.
+    :ivar streams: streams of responses that have not come to their end on both sides; a run that
+        calls share is one.
+    :ivar subscribers: calls that share streams.
+    :ivar clients: connections of clients that are known.
+    :ivar request_bytes: of requests that wait or are being served.
+    :ivar unacknowledged_bytes: of streams' items that their clients have not acknowledged.
+    :ivar backlog_bytes: of replies that wait for clients which do not read them.
+    :ivar kept_replies: in the reply cache.
+    :ivar is_draining: whether it takes no more calls, since it is being stopped.
+    :ivar limits: the server's, to compare with.
+    """
+
+    running: int
+    queued: int
+    streams: int
+    subscribers: int
+    clients: int
+    request_bytes: int
+    unacknowledged_bytes: int
+    backlog_bytes: int
+    kept_replies: int
+    is_draining: bool
+    limits: ServerLimits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelStats:
+    """What a channel has at one moment.
+
+    :ivar state: as :attr:`Channel.state <txzmq.rpc.Channel.state>`.
+    :ivar endpoints: as :attr:`Channel.endpoints <txzmq.rpc.Channel.endpoints>`.
+    :ivar waiting: calls that wait for a connection.
+    :ivar request_bytes: of calls that wait for their replies, or to be sent.
+    :ivar backlog: the limit of these bytes (Channel's ``backlog``).
+    """
+
+    state: ConnectivityState
+    endpoints: tuple[EndpointStatus, ...]
+    waiting: int
+    request_bytes: int
+    backlog: int
 
 
 class Observer:

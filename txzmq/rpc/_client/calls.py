@@ -271,11 +271,11 @@ class Calls:
                 made = self._make_with_requests(spec)
         except _NOT_GONE_ON as error:
             return fail(error)
-        port.goes_by(made)
         if isinstance(made, RetriedCall):
+            port.goes_by(made)
             made.start()
         else:
-            port.went_on(made.deferred, spec, made.body if is_unary else None)
+            port.went_on(made, made.deferred, spec, made.body if is_unary else None)
             self._registry.start(made)
         return made.deferred
 

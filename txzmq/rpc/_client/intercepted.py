@@ -151,7 +151,6 @@ class InterceptedCall:
         else:
             tally = end.made.tally()
         code, message = status_of_end(outcome)
-        record.reached(tally.peer)
         record.complete(
             code,
             message,
@@ -161,6 +160,7 @@ class InterceptedCall:
             tally.request_bytes,
             tally.response_bytes,
             end.attempts + tally.attempts,
+            tally.peer,
         )
         end.reach(record)
 
@@ -177,9 +177,13 @@ class InterceptedCall:
             return stream
         return CountedStream(stream, self._tell_end, self._registry.soon)
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
+    def went_on(
+        self, made: Tallied, deferred: Deferred[Any], spec: CallSpec, body: bytes | None
+    ) -> None:
+        """As :meth:`goes_by`, with the call as *spec*; *deferred* gives the response."""
         mine = self._spec
+        if self._end_of_call is not None:
+            self._end_of_call.goes_by(made)
         if body is not None:
             self.taken = (spec.request, body)
         same = spec.deadline == mine.deadline and spec.parent is mine.parent

@@ -369,6 +369,11 @@ class SubchannelPool:
             call.fail(error)
 
     @property
+    def waiting(self) -> int:
+        """How many calls wait for a connection."""
+        return len(self._queue)
+
+    @property
     def dropped(self) -> Counter[str]:
         """What was dropped of incoming messages, by reason, over all connections."""
         live = (*self._subchannels.values(), *self._leaving.values())

@@ -408,6 +408,7 @@ class ClientStream(StreamLife):
             return
         if self._joined and not self._skips:
             lost = sequence - self.receiver.sequence
+            self._registry.count("gap in a stream")
             self.cancel(
                 DataLoss(
                     f"{lost} items of the stream were not received, and the server does not keep "
@@ -419,6 +420,7 @@ class ClientStream(StreamLife):
         lost = self.receiver.skip(sequence)
         if self._joined:
             self.lost += lost
+            self._registry.count("gap in a stream")
             self._tell_lost(lost)
         else:
             self._first += lost

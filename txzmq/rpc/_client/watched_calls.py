@@ -10,7 +10,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of
@@ -37,7 +37,57 @@ _OK: Final = Code.OK
 
 
 class WatchedCall(Call):
-    """A call with one request and one response, which knows how large the response was."""
+    """A call with one request and one response, which an observer is told of.
+
+    It tells its end where it ends, just before its Deferred fires: a callback of the Deferred would
+    take twice the time.
+    """
+
+    __slots__ = ("_error", "_record", "_response_bytes", "_watch")
+
+    def watch(self, watch: CallWatch, record: CallRecord) -> None:
+        """Have its end told; called as soon as it is made."""
+        self._watch = watch
+        self._record = record
+        self._response_bytes = 0
+        self._error: BaseException | None = None
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The reply has arrived."""
+        self._response_bytes = len(body)
+        super().finish(head, body)
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no reply; nothing happens if the call has ended."""
+        if not self.deferred.called:
+            self._error = error
+            super().fail(error)
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._error = CancelledError()
+        super()._cancelled(_)
+
+    def _end(self) -> None:
+        super()._end()
+        record, error, route = self._record, self._error, self.route
+        code, message = (_OK, "") if error is None else status_of_end(error)
+        again = 0 if self._attempts is None else self._attempts.made
+        record.complete(
+            code,
+            message,
+            self.registry.clock.seconds(),
+            1,
+            int(error is None),
+            len(self.body),
+            self._response_bytes,
+            again + bool(self.counter),
+            "" if route is None else route.address,
+        )
+        self._watch.ended(record)
+
+
+class SizedCall(Call):
+    """A call that is made for one which interceptors see; it knows how large the response was."""
 
     __slots__ = ("_response_bytes",)
 
@@ -65,7 +115,7 @@ class WatchedCalls(Calls):
     ) -> None:
         """:param watch: tells the observer."""
         super().__init__(registry, options, config, interceptors)
-        self._unary = WatchedCall
+        self._unary = WatchedCall if self._chain is None else SizedCall
         self._watch = watch
 
     def call(
@@ -102,6 +152,10 @@ class WatchedCalls(Calls):
         except BaseException as error:
             self._never_made(record, error, end)
             raise
+        if isinstance(made, WatchedCall):
+            made.watch(self._watch, record)
+            self._registry.start(made)
+            return made.deferred
         arguments = (record, made)
         made.deferred.addCallbacks(self._succeeded, self._failed, arguments, errbackArgs=arguments)
         if isinstance(made, RetriedCall):
@@ -174,11 +228,7 @@ class WatchedCalls(Calls):
 
     # Any: the response of whatever method.
     def _succeeded(self, response: Any, record: CallRecord, made: Call | RetriedCall) -> Any:
-        _, peer, requests, request_bytes, response_bytes = tally = made.tally()
-        record.reached(peer)
-        now = self._clock.seconds()
-        record.complete(_OK, "", now, requests, 1, request_bytes, response_bytes, tally.attempts)
-        self._watch.ended(record)
+        self._ended(record, None, 1, made.tally())
         return response
 
     def _failed(self, failure: Failure, record: CallRecord, made: Call | RetriedCall) -> Failure:
@@ -197,7 +247,6 @@ class WatchedCalls(Calls):
 
     def _complete(self, record: CallRecord, outcome: object, responses: int, tally: Tally) -> None:
         code, message = status_of_end(outcome)
-        record.reached(tally.peer)
         record.complete(
             code,
             message,
@@ -207,4 +256,5 @@ class WatchedCalls(Calls):
             tally.request_bytes,
             tally.response_bytes,
             tally.attempts,
+            tally.peer,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from types import CoroutineType
 from typing import Any, Final
 
@@ -34,7 +33,7 @@ from txzmq.rpc._server.status import (
 )
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._server.watchdog import Watchdog
-from txzmq.rpc._server.watched_calls import WatchedCall, WatchedRefusals, WatchedStreamCall
+from txzmq.rpc._server.watched_calls import WatchedCalls
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
     OK,
@@ -50,6 +49,7 @@ from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
+from txzmq.rpc.watching import ServerStats
 
 __all__ = ["Dispatcher"]
 
@@ -91,41 +91,6 @@ _KEPT: Final = frozenset(
 class Dispatcher:
     """Serves the requests of all listeners of a server (a :class:`ListenerOwner`)."""
 
-    # Dictionaries of more than 30 attributes are slower, and each call reads a dozen.
-    __slots__ = (
-        "_access",
-        "_admission",
-        "_began",
-        "_by_path",
-        "_control",
-        "_draining",
-        "_guard",
-        "_handling",
-        "_keeps_replies",
-        "_listeners",
-        "_log",
-        "_new_call",
-        "_new_stream_call",
-        "_open_calls",
-        "_refusals",
-        "_replies",
-        "_request_bytes",
-        "_serving",
-        "_watch",
-        "backlog",
-        "batching",
-        "client_lost",
-        "clock",
-        "closed",
-        "counters",
-        "is_guarded",
-        "limits",
-        "peer_lost",
-        "settled",
-        "streams",
-        "watchdog",
-    )
-
     def __init__(
         self,
         clock: Clock,
@@ -152,16 +117,14 @@ class Dispatcher:
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
-        self.client_lost = watch.client_lost
         self._watch = watch
-        # What a request becomes.
+        # What a request becomes. No more attributes than needed: a dictionary of more than 30 is
+        # slower, and each call reads a dozen.
         self._new_call: Callable[..., ServedCall] = ServedCall
-        self._new_stream_call: Callable[..., StreamCall] = StreamCall
-        self._refusals: WatchedRefusals | None = None
+        self._watched: WatchedCalls | None = None
         if watch.calls is not None:
-            self._new_call = partial(WatchedCall, watch.calls)
-            self._new_stream_call = partial(WatchedStreamCall, watch.calls)
-            self._refusals = WatchedRefusals(watch.calls, clock, methods)
+            self._watched = WatchedCalls(watch.calls, clock, methods)
+            self._new_call = self._watched.call
         self._guard = guard
         self._by_path = methods
         self._access = Access(authorize, self.count, clock, limits.metadata_size)
@@ -178,7 +141,6 @@ class Dispatcher:
             count=self.count,
             settled=settled,
         )
-        self.peer_lost = self.streams.peer_lost
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
@@ -198,6 +160,14 @@ class Dispatcher:
         self.counters[reason] += 1
         self._watch.counted(reason)
 
+    def client_lost(self, address: str, calls: int) -> None:
+        """A client has gone, and with it so many calls."""
+        self._watch.client_lost(address, calls)
+
+    def peer_lost(self, peer: bytes) -> None:
+        """A client's connection is gone."""
+        self.streams.peer_lost(peer)
+
     @property
     def running(self) -> int:
         """How many handlers have started and not ended."""
@@ -207,6 +177,23 @@ class Dispatcher:
     def queued(self) -> int:
         """How many calls wait for a place."""
         return self._admission.queued
+
+    def stats(self, clients: int, *, is_draining: bool) -> ServerStats:
+        """What there is at this moment."""
+        streams = self.streams
+        return ServerStats(
+            running=self.running,
+            queued=self.queued,
+            streams=len(streams),
+            subscribers=len(streams.shared),
+            clients=clients,
+            request_bytes=self._request_bytes.size,
+            unacknowledged_bytes=streams.kept.size,
+            backlog_bytes=self.backlog.size,
+            kept_replies=len(self._replies),
+            is_draining=is_draining,
+            limits=self.limits,
+        )
 
     # -- a call's life: accept, run, finish --------------------------------------------------
 
@@ -297,9 +284,8 @@ class Dispatcher:
         requests = None
         if method.request_streaming:
             requests = self.streams.receive(method, open_stream.requests, listener.user)
-        call = self._new_stream_call(
-            listener, key, method, context, deadline, body, open_stream, requests
-        )
+        new_call = StreamCall if self._watched is None else self._watched.stream_call
+        call = new_call(listener, key, method, context, deadline, body, open_stream, requests)
         if requests is not None:
             requests.count_by(self._request_bytes, call.place[0])
         if self._admission.may_run(call.place):
@@ -311,13 +297,13 @@ class Dispatcher:
         self, listener: Listener, request: Request, status: ResponseHead, arrived: float
     ) -> None:
         """Tell the observer of a request that was not taken on."""
-        if self._refusals is not None:
-            self._refusals.tell(listener, request, status, arrived)
+        if self._watched is not None:
+            self._watched.tell_refusal(listener, request, status, arrived)
 
     def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
         """Tell the observer of a request that cannot be read."""
-        if self._refusals is not None:
-            self._refusals.tell_unreadable(listener, refusal, arrived)
+        if self._watched is not None:
+            self._watched.tell_unreadable(listener, refusal, arrived)
 
     def _is_first(self, call: ServedCall) -> bool:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""

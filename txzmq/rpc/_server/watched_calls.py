@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from txzmq._identity import Identity
@@ -24,15 +25,15 @@ from txzmq.rpc.errors import to_code
 from txzmq.rpc.method import Kind
 from txzmq.rpc.records import CallEnd, CallRecord, Side
 
-__all__ = ["WatchedCall", "WatchedRefusals", "WatchedStreamCall"]
+__all__ = ["WatchedCalls"]
 
 _SERVER: Final = Side.SERVER
 
 
 def _begin(watch: CallWatch, context: Context, kind: Kind) -> contextvars.Context:
     """Tell that a call begins; what its handler is to run in."""
-    record = record_of(context, kind)
-    context.watch_end(CallEnd(context.arrived, record, watch.ended))
+    arrived, record = context.arrived, record_of(context, kind)
+    context.watch_end(CallEnd(arrived, record, watch.ended))
     surroundings = contextvars.copy_context()
     surroundings.run(watch.started, record)
     return surroundings
@@ -105,19 +106,25 @@ class WatchedStreamCall(StreamCall):
         self._surroundings = _begin(watch, context, method.method.kind)
 
 
-class WatchedRefusals:
-    """Tells of calls that were refused before they were any."""
+class WatchedCalls:
+    """Makes calls that an observer is told of, and tells of requests that do not become any.
+
+    :ivar call: makes one with one request and one response.
+    :ivar stream_call: makes one that streams.
+    """
 
     def __init__(self, watch: CallWatch, clock: Clock, methods: Mapping[str, ServedMethod]) -> None:
         """
         :param watch: tells the observer.
         :param methods: that the server has, by path.
         """
+        self.call = partial(WatchedCall, watch)
+        self.stream_call = partial(WatchedStreamCall, watch)
         self._watch = watch
         self._clock = clock
         self._by_path = methods
 
-    def tell(
+    def tell_refusal(
         self, listener: RefusingListener, request: Request, status: ResponseHead, arrived: float
     ) -> None:
         """A request was not taken on."""
