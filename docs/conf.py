@@ -34,8 +34,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
-    # Only the channel makes what takes these.
-    (r"py:.*", r"txzmq\.rpc\.(client\.CallSpec|interceptors\.InterceptedPort)"),
+    # Only channel and server make what takes these.
+    (r"py:.*", r"txzmq\.rpc\.(client\.CallSpec|interceptors\.InterceptedPort|records\.CallEnd)"),
     (
         r"py:.*",
         r"(Deferred|Message|Metadata|Reactor|Failure|optional|callable|object|ValueError|TypeError)",

@@ -313,11 +313,12 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         _PROTOCOL,
     ),
     **dict.fromkeys(
-        "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing".split(), _ENUM
+        "Code ConnectivityState Count IdempotencyLevel Kind MessageKind Sharing Side".split(), _ENUM
     ),
     **dict.fromkeys(
-        "Authentication CallRecord Carried ClientCall ClientLoss Context Denial EndpointChange "
-        "EndpointStatus RecordedCall Refusal ServiceConfigError".split(),
+        "Authentication CallRecord Carried ChannelStats ClientCall ClientLoss Context Denial "
+        "EndpointChange EndpointStatus RecordedCall Refusal ServerStats ServiceConfigError "
+        "StartedCall".split(),
         _TOLD,
     ),
     "InsecureBindError": "an exception that txzmq raises",

@@ -33,7 +33,7 @@ PAGES = [
     "proxies",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]
+READ = ["balancing", "retries", "failures", "watching", "metrics", "security", "tokens"]
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """

@@ -23,8 +23,8 @@ WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
         "_json_values authentication authorization balancing client context errors interceptors "
-        "limits liveness metadata method outlier_detection records resolvers service_config "
-        "socket_options status streams watching"
+        "limits liveness metadata method metrics outlier_detection records resolvers "
+        "service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.

@@ -69,7 +69,9 @@ def _walk(value: Any, path: str, seen: set[int], kept: set[str]) -> Iterator[str
 
 def _is_part(value: object) -> bool:
     module = type(value).__module__
-    return module.startswith("txzmq.rpc") and not module.endswith("_pb2")
+    # Metrics keep what they have counted.
+    kept = module.endswith("_pb2") or module == "txzmq.rpc.metrics"
+    return module.startswith("txzmq.rpc") and not kept
 
 
 def _attributes(value: object) -> Iterator[str]:

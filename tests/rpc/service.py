@@ -10,7 +10,17 @@ from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from txzmq.rpc import Caller, Channel, Context, Kind, Method, Server, Service, UnaryResult
+from txzmq.rpc import (
+    Caller,
+    Channel,
+    Context,
+    Kind,
+    Method,
+    Observer,
+    Server,
+    Service,
+    UnaryResult,
+)
 from txzmq.rpc.limits import ServerLimits
 from txzmq.testing import Faults, MemoryNetwork
 
@@ -94,15 +104,21 @@ class World:
         faults: Faults | None = None,
         serve: bool = True,
         batching: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         self.network = MemoryNetwork(faults)
         self.service = Echo() if service is None else service
         self.server = Server(
-            self.network, [self.service], limits=limits, debug=debug, batching=batching
+            self.network,
+            [self.service],
+            limits=limits,
+            debug=debug,
+            batching=batching,
+            observer=observer,
         )
         if serve:
             self.server.listen(ADDRESS)
-        self.channel = Channel(self.network, ADDRESS, batching=batching)
+        self.channel = Channel(self.network, ADDRESS, batching=batching, observer=observer)
 
     def call(
         self,

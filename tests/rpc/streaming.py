@@ -16,6 +16,7 @@ from txzmq.rpc import (
     Context,
     Kind,
     Method,
+    Observer,
     RequestStream,
     ResponseStream,
     Server,
@@ -146,15 +147,24 @@ class StreamWorld:
         interceptors: Sequence[ServerInterceptor] = (),
         debug: bool = False,
         client_interceptors: Sequence[ClientInterceptor] = (),
+        observer: Observer | None = None,
         **channel: Any,
     ) -> None:
         self.network = Network(faults)
         self.service = Streaming(handler)
         self.limits = limits
+        # Of both sides.
+        self.observer = observer
         # Which only the tests' clock knows of.
         self._dead: list[Server] = []
         self.server = self.serve(interceptors, debug=debug)
-        self.channel = Channel(self.network, ADDRESS, interceptors=client_interceptors, **channel)
+        self.channel = Channel(
+            self.network,
+            ADDRESS,
+            interceptors=client_interceptors,
+            observer=observer,
+            **channel,
+        )
 
     def serve(
         self, interceptors: Sequence[ServerInterceptor] = (), *, debug: bool = False
@@ -166,6 +176,7 @@ class StreamWorld:
             limits=self.limits,
             interceptors=interceptors,
             debug=debug,
+            observer=self.observer,
         )
         server.listen(ADDRESS, **self.listening)
         self.server = server

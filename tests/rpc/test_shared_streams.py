@@ -16,6 +16,7 @@ from tests.rpc.streaming import Reader, streams_of
 from tests.support import Logged
 from txzmq.rpc import (
     Context,
+    Count,
     DataLoss,
     Internal,
     NotFound,
@@ -225,6 +226,7 @@ def test_a_gap_that_cannot_be_closed_is_told(make: Worlds) -> None:
     leave_a_gap(world, ticker)
     assert reader.items == ["0"]
     assert isinstance(reader.ended, DataLoss)
+    assert world.channel.counters[Count.STREAM_GAP] == 1
     assert "20 items" in reader.ended.message
     assert other.items == [*numbers(0, 1), *numbers(21, 31)]
     assert told == [20]

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from tests.rpc.acting import LEAVES, NESTED, Actor, Crash, Job, answer
 from tests.rpc.leftovers import leftovers
+from tests.rpc.observing import Calls as Observed
 from tests.rpc.service import ECHO, text
 from tests.support import Logged, error_of, examples
 from txzmq.rpc import (
@@ -102,6 +103,8 @@ class Calls(RuleBasedStateMachine):
     #: For variants of the game: what channels and servers are made with besides.
     channel_options: ClassVar[dict[str, Any]] = {}
     server_options: ClassVar[dict[str, Any]] = {}
+    #: Whether an observer is told of calls, of all channels and servers.
+    observed: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,6 +122,7 @@ class Calls(RuleBasedStateMachine):
         self.all_servers: list[Server] = []
         self.closed: set[Channel] = set()
         self.problems: list[str] = []
+        self.observer = Observed() if self.observed else None
 
     @initialize(
         seed=st.integers(0, 2**16),
@@ -141,13 +145,16 @@ class Calls(RuleBasedStateMachine):
 
     def listen(self, address: str) -> None:
         actor = Actor(self)
-        server = Server(self.network, [actor], limits=LIMITS, **self.server_options)
+        observer = self.observer
+        options = self.server_options
+        server = Server(self.network, [actor], limits=LIMITS, observer=observer, **options)
         actor.server = self.servers[address] = server
         self.all_servers.append(server)
         server.listen(address)
 
     def connect(self, addresses: list[str]) -> Channel:
-        channel = Channel(self.network, addresses, **self.channel_options)
+        observer = self.observer
+        channel = Channel(self.network, addresses, observer=observer, **self.channel_options)
         self.all_channels.append(channel)
         return channel
 
@@ -358,6 +365,8 @@ class Calls(RuleBasedStateMachine):
         stopped = [server.stop(0.0) for server in self.all_servers]
         self.network.advance(1)
         assert all(deferred.called for deferred in stopped)
+        if self.observer is not None:
+            assert (self.observer.problems, self.observer.open) == ([], {})
         assert leftovers(*self.all_channels, *self.all_servers) == []
         assert not self.network.clock.getDelayedCalls()
 
@@ -404,13 +413,17 @@ class InterceptedCalls(Calls):
 
 
 class WatchedCalls(Calls):
-    """The same through interceptors that leave the outcome alone."""
+    """The same through interceptors that leave the outcome alone, and with an observer."""
+
+    observed: ClassVar[bool] = True
 
     channel_options: ClassVar[dict[str, Any]] = {"interceptors": [looking_interceptor] * 2}
 
 
 class SingleCalls(Calls):
-    """The same with a message for each request and reply."""
+    """The same with a message for each request and reply, and with an observer."""
+
+    observed: ClassVar[bool] = True
 
     channel_options: ClassVar[dict[str, Any]] = {"batching": False}
     server_options: ClassVar[dict[str, Any]] = {"batching": False}

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.leftovers import leftovers
+from tests.rpc.observing import Calls
 from tests.rpc.retried_streams import config
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.sharing import Group
@@ -95,13 +96,17 @@ class Game(RuleBasedStateMachine):
     world_type: ClassVar[type[StreamWorld]] = StreamWorld
     service_config: ClassVar[dict[str, Any] | None] = None
     level: ClassVar[IdempotencyLevel] = IdempotencyLevel.IDEMPOTENCY_UNKNOWN
+    #: Whether an observer is told of calls.
+    observed: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers = Handlers(None)
+        self.observer = Calls() if self.observed else None
         self.world = self.world_type(
             self.handlers,
             limits=LIMITS,
+            observer=self.observer,
             stream_window=WINDOW,
             stream_window_bytes=60,
             service_config=self.service_config,
@@ -248,13 +253,17 @@ class Game(RuleBasedStateMachine):
         for server in self.servers:
             server.stop(0)
         self.world.close()
+        if self.observer is not None:
+            assert (self.observer.problems, self.observer.open) == ([], {})
         assert leftovers(self.world.channel, self.world.server) == []
         self.log.__exit__(None, None, None)
         assert not self.logged.failures()
 
 
 class GameWithPolicies(Game):
-    """The same with calls that are made again."""
+    """The same with calls that are made again, and with an observer."""
+
+    observed = True
 
     service_config = config(["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
     level = IdempotencyLevel.IDEMPOTENT

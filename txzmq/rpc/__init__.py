@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
-    from txzmq.rpc.records import CallRecord
+    from txzmq.rpc.records import CallRecord, Side, StartedCall
     from txzmq.rpc.resolvers import (
         DnsClient,
         DnsResolver,
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.streams import RequestStream, ResponseStream, StreamResult, StreamWriter
     from txzmq.rpc.watching import (
         Authentication,
+        ChannelStats,
         ClientLoss,
         ConnectivityState,
         Count,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         EndpointStatus,
         Observer,
         Refusal,
+        ServerStats,
         Watched,
     )
 else:
@@ -109,7 +111,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
-            "txzmq.rpc.records": "CallRecord",
+            "txzmq.rpc.records": "CallRecord Side StartedCall",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
                 "StaticResolver resolver_for"
@@ -119,8 +121,8 @@ else:
             "txzmq.rpc.socket_options": "SocketOptions",
             "txzmq.rpc.streams": "RequestStream ResponseStream StreamResult StreamWriter",
             "txzmq.rpc.watching": (
-                "Authentication ClientLoss ConnectivityState Count Denial EndpointChange "
-                "EndpointStatus Observer Refusal Watched"
+                "Authentication ChannelStats ClientLoss ConnectivityState Count Denial "
+                "EndpointChange EndpointStatus Observer Refusal ServerStats Watched"
             ),
         },
     )
@@ -135,6 +137,7 @@ __all__ = [
     "Caller",
     "Cancelled",
     "Channel",
+    "ChannelStats",
     "ClientCall",
     "ClientInterceptor",
     "ClientLoss",
@@ -184,11 +187,14 @@ __all__ = [
     "ServerInterceptor",
     "ServerLimits",
     "ServerProceed",
+    "ServerStats",
     "Service",
     "ServiceConfig",
     "ServiceConfigError",
     "ServiceHandler",
+    "Side",
     "SocketOptions",
+    "StartedCall",
     "StaticResolver",
     "StreamInput",
     "StreamResult",

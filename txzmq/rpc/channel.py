@@ -18,6 +18,7 @@ from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions, Calls
 from txzmq.rpc._client.pool import SubchannelPool
 from txzmq.rpc._client.retry_policy import Throttle
+from txzmq.rpc._client.watched_calls import WatchedCalls
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.endpoints import checked_target
@@ -44,7 +45,7 @@ from txzmq.rpc.resolvers import Resolver, resolver_for
 from txzmq.rpc.service_config import ServiceConfig, ServiceConfigError
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import ResponseStream
-from txzmq.rpc.watching import ConnectivityState, EndpointStatus, Observer
+from txzmq.rpc.watching import ChannelStats, ConnectivityState, EndpointStatus, Observer
 
 __all__ = ["Channel", "ConnectivityState"]
 
@@ -173,6 +174,7 @@ class Channel:
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard
+        self._backlog = backlog
         self._notifier = Notifier(network.clock, observer)
         self._pool = SubchannelPool(
             network,
@@ -201,7 +203,11 @@ class Channel:
             self._pool.start if self._call_credentials is None else self._call_credentials.start,
             self._pool.count,
         )
-        self._calls = Calls(self._registry, options, service_config, interceptors)
+        watch = self._notifier.calls
+        if watch is None:
+            self._calls = Calls(self._registry, options, service_config, interceptors)
+        else:
+            self._calls = WatchedCalls(self._registry, options, service_config, interceptors, watch)
         self._notifier.start(self)
 
     # -- a Caller: the four kinds of call ----------------------------------------------------
@@ -278,6 +284,7 @@ class Channel:
         if self._call_credentials is not None:
             self._call_credentials.close(error)
         self._registry.close(error)
+        self._notifier.stop()  # last: calls have ended until now
 
     @property
     def state(self) -> ConnectivityState:
@@ -302,6 +309,17 @@ class Channel:
     def endpoints(self) -> list[EndpointStatus]:
         """What each connection is doing, in the order of the addresses."""
         return self._pool.statuses
+
+    @property
+    def stats(self) -> ChannelStats:
+        """What it has at this moment, for metrics."""
+        return ChannelStats(
+            state=self.state,
+            endpoints=tuple(self.endpoints),
+            waiting=self._pool.waiting,
+            request_bytes=self._registry.size,
+            backlog=self._backlog,
+        )
 
     @property
     def counters(self) -> Counter[str]:

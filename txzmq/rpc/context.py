@@ -137,6 +137,10 @@ class Context:
             self.end = CallEnd()
         return self.end.wait()
 
+    def watch_end(self, end: CallEnd) -> None:
+        """Somebody waits for the end of the call from its beginning; nobody has asked before."""
+        self.end = end
+
     def end_unasked(self) -> None:
         """The call has ended when nobody had asked for its end."""
         self.end = NOT_ASKED

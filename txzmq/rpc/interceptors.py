@@ -38,13 +38,12 @@ from txzmq.rpc.client import CallSpec, ResponseMetadata, check_timeout
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Method
-from txzmq.rpc.records import CallRecord
+from txzmq.rpc.records import CallRecord, Tallied
 
 __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "ClientProceed",
-    "CountedRequests",
     "InterceptedPort",
     "ServerInterceptor",
     "ServerProceed",
@@ -57,15 +56,6 @@ T = TypeVar("T")
 #: What a handler of a method with one response may return: the response, a Deferred of it, or a
 #: coroutine (an ``async def`` handler).
 UnaryResult: TypeAlias = T | Deferred[T] | Coroutine[Deferred[Any], Any, T]
-
-
-class CountedRequests(Protocol):
-    """The requests that a call streams."""
-
-    @property
-    def count(self) -> int:
-        """How many the caller has given."""
-        ...
 
 
 class InterceptedPort(Protocol):
@@ -85,12 +75,14 @@ class InterceptedPort(Protocol):
         """Fires when the call has ended."""
         ...
 
-    def sends(self, requests: CountedRequests) -> None:
-        """The interceptors went on with the call, and it sends these requests."""
+    def goes_by(self, made: Tallied) -> None:
+        """The interceptors went on with the call: this one is made for it."""
         ...
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response.
+    def went_on(
+        self, made: Tallied, deferred: Deferred[Any], spec: CallSpec, body: bytes | None
+    ) -> None:
+        """As :meth:`goes_by`, with the call as *spec*; *deferred* gives the response.
 
         :param body: the request, serialised; None where requests stream.
         """

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_KNOWN_KEY",
     "MAX_PAIRS",
     "PAIR_OVERHEAD",
+    "PREVIOUS_ATTEMPTS",
     "RESERVED_PREFIX",
     "Metadata",
     "MetadataInput",
@@ -34,6 +35,8 @@ MetadataInput: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str |
 
 #: The beginning of the keys that belong to the protocol itself.
 RESERVED_PREFIX: Final = "txzmq-"
+#: Metadata of a request that is not the first attempt: how many there were before.
+PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
 #: Pairs that the metadata of a call may have: parsing more would block the reactor for too long.
 MAX_PAIRS: Final = 1_024
 #: Characters of the longest key that :func:`known_key_takes_bytes` may be asked for.

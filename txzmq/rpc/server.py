@@ -41,7 +41,7 @@ from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import ServiceHandler
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import StreamResult
-from txzmq.rpc.watching import Authentication, Observer, Refusal
+from txzmq.rpc.watching import Authentication, Observer, Refusal, ServerStats
 
 __all__ = ["Server", "ServiceHandler", "StreamResult"]
 
@@ -349,6 +349,12 @@ class Server:
         """
         dropped = (listener.wire.dropped for listener in self._listeners)
         return sum(dropped, +self._dispatcher.counters)
+
+    @property
+    def stats(self) -> ServerStats:
+        """What it has at this moment, for metrics."""
+        clients = sum(len(listener.wire.peers) for listener in self._listeners)
+        return self._dispatcher.stats(clients, is_draining=self._stopping is not None)
 
     @property
     def running(self) -> int:

@@ -30,9 +30,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from txzmq.rpc.errors import Code
+from txzmq.rpc.limits import ServerLimits
+from txzmq.rpc.records import CallRecord, StartedCall
 
 __all__ = [
     "Authentication",
+    "ChannelStats",
     "ClientLoss",
     "ConnectivityState",
     "Count",
@@ -41,6 +44,7 @@ __all__ = [
     "EndpointStatus",
     "Observer",
     "Refusal",
+    "ServerStats",
     "Watched",
 ]
 
@@ -103,6 +107,8 @@ class Count(enum.StrEnum):
 
     #: A stream went on after a loss, with the same server or another one.
     STREAM_RESUMED = "stream resumed"
+    #: Items of a stream were lost for good: the server did not have them any more.
+    STREAM_GAP = "gap in a stream"
     #: A publication came for a stream that has ended at the client.
     STRAY_PUBLICATION = "publication of no stream"
 
@@ -277,6 +283,55 @@ class Denial:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerStats:
+    """What a server has at one moment.
+
+    :ivar running: handlers that have started and not ended.
+    :ivar queued: calls that wait for a place.
+    :ivar streams: streams of responses that have not come to their end on both sides; a run that
+        calls share is one.
+    :ivar subscribers: calls that share streams.
+    :ivar clients: connections of clients that are known.
+    :ivar request_bytes: of requests that wait or are being served.
+    :ivar unacknowledged_bytes: of streams' items that their clients have not acknowledged.
+    :ivar backlog_bytes: of replies that wait for clients which do not read them.
+    :ivar kept_replies: in the reply cache.
+    :ivar is_draining: whether it takes no more calls, since it is being stopped.
+    :ivar limits: the server's, to compare with.
+    """
+
+    running: int
+    queued: int
+    streams: int
+    subscribers: int
+    clients: int
+    request_bytes: int
+    unacknowledged_bytes: int
+    backlog_bytes: int
+    kept_replies: int
+    is_draining: bool
+    limits: ServerLimits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelStats:
+    """What a channel has at one moment.
+
+    :ivar state: as :attr:`Channel.state <txzmq.rpc.Channel.state>`.
+    :ivar endpoints: as :attr:`Channel.endpoints <txzmq.rpc.Channel.endpoints>`.
+    :ivar waiting: calls that wait for a connection.
+    :ivar request_bytes: of calls that wait for their replies, or to be sent.
+    :ivar backlog: the limit of these bytes (Channel's ``backlog``).
+    """
+
+    state: ConnectivityState
+    endpoints: tuple[EndpointStatus, ...]
+    waiting: int
+    request_bytes: int
+    backlog: int
+
+
 class Observer:
     """Is told of the events of channels and servers; one may serve any number of them.
 
@@ -316,3 +371,28 @@ class Observer:
 
     def denied(self, source: Watched, denial: Denial) -> None:
         """A server has denied a call, or a control call; once for each."""
+
+    def call_started(self, source: Watched, call: StartedCall) -> None:
+        """A call begins: a channel is about to make it, or a server has got its request.
+
+        Calls of all four kinds, with and without interceptors, once each, however many attempts
+        follow. On a server also those that are refused before a handler runs: one that there is no
+        room for, that is too late, not allowed, or of a method that it does not have. Each request
+        that a server answers is a call of its own there, also one that it answers from its reply
+        cache. Control calls are no calls, nor is what is dropped without an answer.
+
+        On a channel, ``call.add_metadata()`` adds to what is sent. On a server this is called in
+        the :class:`contextvars.Context` in which the handler will run: what is set here, the
+        handler and its interceptors see, and the calls that they make.
+
+        Channels and servers look once, when they are made, whether an observer has this method or
+        :meth:`call_ended`: who has neither costs nothing per call.
+        """
+
+    def call_ended(self, source: Watched, record: CallRecord) -> None:
+        """A call has truly ended; *record* is the object that :meth:`call_started` was given.
+
+        A call with one response ends with that, or with its error. A stream of responses ends on
+        the server when its end is published, and on the client when that has arrived, long after
+        it was opened; on both sides when it is cancelled, or nobody wants it any more.
+        """

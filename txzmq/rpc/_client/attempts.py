@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._client.retry_policy import (
-    PREVIOUS_ATTEMPTS,
     AttemptPlan,
     Decision,
     GiveUp,
@@ -21,7 +20,7 @@ from txzmq.rpc._client.retry_policy import (
 )
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc.errors import RpcError
-from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.metadata import PREVIOUS_ATTEMPTS, Metadata
 from txzmq.rpc.method import Method
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy
 
@@ -62,7 +61,7 @@ class Attempted(Protocol):
 class Attempts:
     """The attempts of one call: makes those that its plan wants, when it wants them."""
 
-    __slots__ = ("_call", "_hedges", "_owner", "_plan", "_timer", "_used")
+    __slots__ = ("_call", "_hedges", "_owner", "_plan", "_timer", "_used", "made")
 
     def __init__(
         self,
@@ -83,6 +82,8 @@ class Attempts:
         self._plan = AttemptPlan(policy, method.idempotency_level, owner.throttle, owner.random)
         self._timer: ResettableTimer | None = None
         self._used: list[Any] = []
+        #: How many attempts were made here; a first one that was made before is not among them.
+        self.made = 0
 
     def start(self) -> None:
         """Make the first attempt, and what the policy wants besides."""
@@ -156,6 +157,7 @@ class Attempts:
 
     def _attempt(self, number: int) -> None:
         if self._call is not None:
+            self.made += 1
             self._call.attempt(number, self._used)
 
     def _set_timer(self, delay: float | None) -> None:

@@ -20,6 +20,7 @@ from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, ResourceExhausted, RpcError
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.method import Method
+from txzmq.rpc.records import Tally
 
 __all__ = [
     "Call",
@@ -35,7 +36,12 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Route(Protocol):
-    """Where a call waits to be sent, or was sent: a subchannel, or the queue of the pool."""
+    """Where a call waits to be sent, or was sent: a subchannel, or the queue of the pool.
+
+    :ivar address: of the server; empty where that is not known.
+    """
+
+    address: str
 
     @property
     def obstacle(self) -> str:
@@ -137,6 +143,16 @@ class CallRegistry:
         tick = self._logical.pop(call, 0)
         if tick:
             self._deadlines.remove(call, tick)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have something called in the reactor's thread; may be called in any, at any moment."""
+        guard = self.guard
+        if guard.forked:
+            return
+        if guard.is_owner():
+            self.clock.callLater(0, call)
+        else:
+            guard.reactor().callFromThread(call)
 
     def refuse(self) -> None:
         """The channel is being closed: no call can be made any more."""
@@ -250,6 +266,12 @@ class Call:
     def progress(self) -> Progress:
         """How far it has come, as far as the client knows."""
         return Progress.UNKNOWN if self.counter else Progress.NOT_PICKED
+
+    def tally(self) -> Tally:
+        """What it has sent and received; of the response it knows nothing."""
+        again = 0 if self._attempts is None else self._attempts.made
+        peer = "" if self.route is None else self.route.address
+        return Tally(again + bool(self.counter), peer, 1, len(self.body), 0)
 
     # -- how it ends -------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class CallCredentials:
         self._waiting: dict[Call, Deferred[str]] = {}
 
     obstacle = "get_token has not answered yet"
+    #: No server is chosen yet.
+    address = ""
 
     def start(self, call: Call) -> None:
         """Give a call to a connection, with a token, as soon as there is one."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from txzmq import _check
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of, too_large
-from txzmq.rpc._client.intercepted import InterceptedCall, InterceptedStream
+from txzmq.rpc._client.intercepted import ClientCallEnd, InterceptedCall, InterceptedStream
 from txzmq.rpc._client.request_stream import Requests, RequestsCall
 from txzmq.rpc._client.response_stream import ClientStream
 from txzmq.rpc._client.retried_call import RetriedCall
@@ -39,7 +39,7 @@ from txzmq.rpc.method import Kind, Method
 from txzmq.rpc.service_config import RetryPolicy, ServiceConfig
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["CallOptions", "Calls"]
+__all__ = ["NOT_MADE", "CallOptions", "Calls"]
 
 #: Of most timeouts; others are looked at more closely.
 _NUMBERS: Final = frozenset({int, float})
@@ -52,9 +52,9 @@ _UNARY: Final = Kind.UNARY_UNARY
 _NO_TIME: Final = 0.5e-6
 #: What making a call raises where it cannot be made; the caller gets it by the call's Deferred.
 #: TypeError and ValueError it gets at once: they are mistakes in its code.
-_NOT_MADE: Final = (RpcError, CancelledError, EncodeError)
+NOT_MADE: Final = (RpcError, CancelledError, EncodeError)
 #: The same where interceptors go on with a call; their caller gets all by its Deferred.
-_NOT_GONE_ON: Final = (*_NOT_MADE, TypeError, ValueError)
+_NOT_GONE_ON: Final = (*NOT_MADE, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +100,8 @@ class Calls:
         self._options = options
         self._config = config
         self._window = OpenStream(options.stream_window, options.stream_window_bytes)
+        #: What a call with one request and one response becomes, unless a policy repeats it.
+        self._unary = Call
         self._chain = chain_client(interceptors, self._proceed) if interceptors else None
 
     # -- what callers ask for ----------------------------------------------------------------
@@ -130,7 +132,7 @@ class Calls:
             if self._chain is not None:
                 return self._intercept(self._chain, spec)
             call = self._make_with_requests(spec) if streams else self._make_unary(spec)
-        except _NOT_MADE as error:
+        except NOT_MADE as error:
             return fail(outcome_of(error, method))
         except AttributeError:
             check_method(method)
@@ -161,7 +163,7 @@ class Calls:
             if self._chain is not None:
                 return InterceptedStream(self._intercept(self._chain, spec))
             return OpenResponseStream(self._open(spec))
-        except _NOT_MADE as error:
+        except NOT_MADE as error:
             return InterceptedStream(fail(outcome_of(error, method)))
         except AttributeError:
             check_method(method)
@@ -229,7 +231,10 @@ class Calls:
 
     # -- interceptors ------------------------------------------------------------------------
 
-    def _intercept(self, chain: ClientProceed, spec: CallSpec) -> Deferred[Any]:
+    def _intercept(
+        self, chain: ClientProceed, spec: CallSpec, end: ClientCallEnd | None = None
+    ) -> Deferred[Any]:
+        """:param end: where the end of the call is told."""
         if self._registry.is_closing:
             raise Unavailable("the channel is closed")
         if spec.parent is not None:
@@ -237,7 +242,7 @@ class Calls:
         method = spec.method
         if method.kind is not _UNARY or not isinstance(spec.request, method.request_type):
             check_request(method, spec.request)
-        outer = InterceptedCall(self._registry, spec)
+        outer = InterceptedCall(self._registry, spec, end)
         streams = method.kind is not _UNARY and method.kind.response_streaming
         expected = ResponseStream if streams else method.response_type
         return outer.start(chain, ClientCall(outer, self._clock, spec), expected)
@@ -260,19 +265,17 @@ class Calls:
                 made = self._make_unary(spec)
             elif kind.response_streaming:
                 stream = self._open(spec)
-                if stream.requests is not None:
-                    port.sends(stream.requests)
+                port.goes_by(stream)
                 return opened(stream)
             else:
                 made = self._make_with_requests(spec)
-                assert made.requests is not None, "they stream"
-                port.sends(made.requests)
         except _NOT_GONE_ON as error:
             return fail(error)
         if isinstance(made, RetriedCall):
+            port.goes_by(made)
             made.start()
         else:
-            port.went_on(made.deferred, spec, made.body if is_unary else None)
+            port.went_on(made, made.deferred, spec, made.body if is_unary else None)
             self._registry.start(made)
         return made.deferred
 
@@ -298,7 +301,7 @@ class Calls:
             if policy is not None:
                 retried = RetriedCall(registry, policy, spec, head, body, response_size)
                 return self._begun(retried, spec)
-        call = Call(registry, spec, head, body, response_size)
+        call = self._unary(registry, spec, head, body, response_size)
         registry.begun(call)
         if spec.parent is not None:
             spec.parent.adopt(call.deferred)

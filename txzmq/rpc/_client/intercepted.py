@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Self, TypeVar, cast, final
 
 from google.protobuf.message import Message
@@ -17,12 +18,12 @@ from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import CallSpec, wanted_metadata
 from txzmq.rpc.errors import Code, DeadlineExceeded
-from txzmq.rpc.interceptors import ClientCall, ClientProceed, CountedRequests
+from txzmq.rpc.interceptors import ClientCall, ClientProceed
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.records import CallEnd, CallRecord, status_of_end
+from txzmq.rpc.records import CallEnd, CallRecord, Side, Tallied, Tally, status_of_end
 from txzmq.rpc.streams import ResponseStream, check_silence, check_told
 
-__all__ = ["InterceptedCall", "InterceptedStream"]
+__all__ = ["ClientCallEnd", "InterceptedCall", "InterceptedStream"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,16 +33,29 @@ R = TypeVar("R")
 class ClientCallEnd(CallEnd):
     """The end of a client's call.
 
-    :ivar requests: those of the call that the interceptors went on with last, if they stream.
+    :ivar made: the call that the interceptors went on with last; None if they did not.
+    :ivar attempts: of those before it.
     """
 
-    __slots__ = ("requests",)
+    __slots__ = ("attempts", "made")
 
-    requests: CountedRequests | None
+    def __init__(
+        self,
+        begun: float = 0.0,
+        record: CallRecord | None = None,
+        told: Callable[[CallRecord], object] | None = None,
+        *,
+        is_over: bool = False,
+    ) -> None:
+        super().__init__(begun, record, told, is_over=is_over)
+        self.made: Tallied | None = None
+        self.attempts = 0
 
-    def __init__(self, begun: float = 0.0, *, is_over: bool = False) -> None:
-        super().__init__(begun, is_over=is_over)
-        self.requests = None
+    def goes_by(self, made: Tallied) -> None:
+        """The interceptors went on with the call."""
+        if self.made is not None:
+            self.attempts += self.made.tally().attempts
+        self.made = made
 
 
 _NOT_ASKED: Final = ClientCallEnd(is_over=True)
@@ -70,11 +84,13 @@ class InterceptedCall:
     #: What the caller waits for if the interceptors do more than go on with the call.
     deferred: Deferred[Any]
 
-    def __init__(self, registry: CallRegistry, spec: CallSpec) -> None:
+    def __init__(
+        self, registry: CallRegistry, spec: CallSpec, end: ClientCallEnd | None = None
+    ) -> None:
+        """:param end: where the end of the call is told; None as long as nobody has asked."""
         self._registry = registry
         self._spec = spec
-        # Where the end of the call is told; None as long as nobody has asked.
-        self._end_of_call: ClientCallEnd | None = None
+        self._end_of_call = end
         self._expected: type[object] = object
         self._over = False
         #: A request and the value that it had when it was given: an interceptor that waits goes on
@@ -109,10 +125,10 @@ class InterceptedCall:
                 self._end_of_call = ClientCallEnd(self._registry.clock.seconds())
         return self._end_of_call.wait()
 
-    def sends(self, requests: CountedRequests) -> None:
-        """The interceptors went on with the call, and it sends these requests."""
+    def goes_by(self, made: Tallied) -> None:
+        """The interceptors went on with the call: this one is made for it."""
         if self._end_of_call is not None:
-            self._end_of_call.requests = requests
+            self._end_of_call.goes_by(made)
 
     def _tell_end(self, outcome: object, responses: int | None = None) -> None:
         """The call has ended.
@@ -124,20 +140,29 @@ class InterceptedCall:
         if end is None:
             self._end_of_call = _NOT_ASKED
             return
-        method, requests = self._spec.method, end.requests
+        if end.is_over:
+            return
+        method, metadata = self._spec.method, self._spec.metadata
+        record = end.record
+        if record is None:
+            record = CallRecord(Side.CLIENT, method.path, method.kind, end.begun, metadata)
+        if end.made is None:
+            tally = Tally(0, "", 0 if method.kind.request_streaming else 1, 0, 0)
+        else:
+            tally = end.made.tally()
         code, message = status_of_end(outcome)
-        sent = 0 if method.kind.request_streaming else 1
-        end.reach(
-            CallRecord(
-                method=method.path,
-                kind=method.kind,
-                code=code,
-                message=message,
-                seconds=self._registry.clock.seconds() - end.begun,
-                requests=sent if requests is None else requests.count,
-                responses=int(code is Code.OK) if responses is None else responses,
-            )
+        record.complete(
+            code,
+            message,
+            self._registry.clock.seconds(),
+            tally.requests,
+            int(code is Code.OK) if responses is None else responses,
+            tally.request_bytes,
+            tally.response_bytes,
+            end.attempts + tally.attempts,
+            tally.peer,
         )
+        end.reach(record)
 
     def _seen(self, result: T) -> T:
         """As a callback that changes nothing: the caller's Deferred has fired."""
@@ -150,11 +175,15 @@ class InterceptedCall:
         if isinstance(stream, OpenResponseStream):
             stream.when_ended(self._tell_end)
             return stream
-        return CountedStream(stream, self._tell_end)
+        return CountedStream(stream, self._tell_end, self._registry.soon)
 
-    def went_on(self, deferred: Deferred[Any], spec: CallSpec, body: bytes | None) -> None:
-        """The interceptors went on with the call, as *spec*; *deferred* gives the response."""
+    def went_on(
+        self, made: Tallied, deferred: Deferred[Any], spec: CallSpec, body: bytes | None
+    ) -> None:
+        """As :meth:`goes_by`, with the call as *spec*; *deferred* gives the response."""
         mine = self._spec
+        if self._end_of_call is not None:
+            self._end_of_call.goes_by(made)
         if body is not None:
             self.taken = (spec.request, body)
         same = spec.deadline == mine.deadline and spec.parent is mine.parent
@@ -269,15 +298,33 @@ def _has_callbacks(deferred: Deferred[Any]) -> bool:
 class CountedStream(ResponseStream[T]):
     """A stream of an interceptor's own making, whose end is told when its reader has it."""
 
-    __slots__ = ("_count", "_stream", "_tell")
+    __slots__ = ("_count", "_soon", "_stream", "_tell")
 
     def __init__(
-        self, stream: ResponseStream[T], tell: Callable[[BaseException, int], None]
+        self,
+        stream: ResponseStream[T],
+        tell: Callable[[BaseException, int], None],
+        soon: Callable[[Callable[[], object]], None],
     ) -> None:
-        """:param tell: called with how it ended, and how many items its reader has had."""
+        """
+        :param tell: called with how it ended, and how many items its reader has had.
+        :param soon: has something called in the reactor's thread.
+        """
         self._stream = stream
-        self._tell = tell
+        # None when it has been told.
+        self._tell: Callable[[BaseException, int], None] | None = tell
+        self._soon = soon
         self._count = 0
+
+    def _ended(self, outcome: BaseException) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(outcome, self._count)
+
+    def __del__(self) -> None:
+        tell = getattr(self, "_tell", None)
+        if tell is not None:
+            self._soon(partial(tell, CancelledError("its reader has forgotten it"), self._count))
 
     async def __anext__(self) -> T:
         try:
@@ -285,7 +332,7 @@ class CountedStream(ResponseStream[T]):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._tell(error, self._count)
+            self._ended(error)
             raise
         self._count += 1
         return item
@@ -293,7 +340,7 @@ class CountedStream(ResponseStream[T]):
     def cancel(self) -> None:
         """End the stream early."""
         self._stream.cancel()
-        self._tell(CancelledError("the caller cancelled it"), self._count)
+        self._ended(CancelledError("the caller cancelled it"))
 
     @property
     def initial_metadata(self) -> Metadata:

@@ -48,6 +48,7 @@ class SubchannelPool:
     :ivar batching: whether several requests may travel as one message.
     :ivar state: of the channel.
     :ivar counters: events on the connections.
+    :ivar address: none: calls that wait here have no server yet.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class SubchannelPool:
         """
         self.message_size = message_size
         self.batching = batching
+        self.address = ""
         self.closed = closed
         self.publisher_for = publisher_for
         self.liveness = liveness
@@ -118,6 +120,7 @@ class SubchannelPool:
             resolver.start(network.clock, self)
         except BaseException:
             self.close(Unavailable("the channel could not be made"))
+            notifier.stop()
             raise
         self._starting = False
         self._settle()
@@ -447,9 +450,13 @@ class SubchannelPool:
         for subchannel in subchannels:
             self._tell(subchannel, subchannel.close())
         self._set_state(ConnectivityState.SHUTDOWN)
-        self._notifier.stop()
         for call in (*waiting, *calls):
             call.fail(error)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a connection."""
+        return len(self._queue)
 
     @property
     def dropped(self) -> Counter[str]:

@@ -23,6 +23,7 @@ from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
 from txzmq.rpc.method import Method
+from txzmq.rpc.records import Tally
 from txzmq.rpc.v1 import streams_pb2
 
 __all__ = ["Requests", "RequestsCall"]
@@ -102,6 +103,11 @@ class Requests:
     def count(self) -> int:
         """How many items the caller has given."""
         return self._sender.count
+
+    @property
+    def size(self) -> int:
+        """Bytes of these items."""
+        return self._sender.given_bytes
 
     def when_failed(self, failed: Callable[[BaseException], None]) -> None:
         """Call *failed* with what asking for an item raises: the call cannot go on."""
@@ -329,17 +335,36 @@ class Requests:
 class RequestsCall(Call):
     """A call with a stream of requests and one response, which no policy repeats."""
 
-    __slots__ = ("requests",)
+    __slots__ = ("_response_bytes", "requests")
 
     def __init__(self, requests: Requests, *arguments: Any) -> None:
         """:param arguments: as a :class:`Call`'s."""
         super().__init__(*arguments)
         self.requests = requests
+        self._response_bytes = 0
 
     def picked(self, subchannel: SubchannelPort) -> None:
         """A connection has it: the requests go there, too."""
         super().picked(subchannel)
         self.requests.carried(subchannel.stream_control)
+
+    def finish(self, head: ResponseHead, body: bytes) -> None:
+        """The reply has arrived."""
+        self._response_bytes = len(body)
+        super().finish(head, body)
+
+    def tally(self) -> Tally:
+        """What it has sent and received."""
+        requests = self.requests
+        return (
+            super()
+            .tally()
+            ._replace(
+                requests=requests.count,
+                request_bytes=requests.size,
+                response_bytes=self._response_bytes,
+            )
+        )
 
     def requests_failed(self, error: BaseException) -> None:
         """The caller has no more items, because of an error."""

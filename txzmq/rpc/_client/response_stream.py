@@ -31,6 +31,7 @@ from txzmq.rpc._wire.streams import Publication, Receiver
 from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DataLoss, DeadlineExceeded, Internal, RpcError, Unavailable
 from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.records import Tally
 
 __all__ = ["ClientStream"]
 
@@ -86,8 +87,11 @@ class ClientStream(StreamLife):
         "_opened_by",
         "_opener",
         "_opening",
+        "_peer",
         "_registry",
+        "_request",
         "_response_size",
+        "_sent",
         "_silence",
         "_silence_timer",
         "_skips",
@@ -156,6 +160,10 @@ class ClientStream(StreamLife):
         self.requests: Requests | None = None
         self._on_opened: Callable[[BaseException | None], None] | None = None
         self._on_ended: Callable[[BaseException], None] | None = None
+        # How often it was asked for, and where last; how many requests, and bytes of them.
+        self._sent = 0
+        self._peer = ""
+        self._request = (1, 0)
         # The number of the first item that it has, or will have.
         self._first = self.receiver.sequence
         # Whether anything has arrived since it was opened: the server has the subscription.
@@ -189,6 +197,7 @@ class ClientStream(StreamLife):
         """Make the call that opens it."""
         registry, parent = self._registry, self._spec.parent
         self._opener = opener
+        self._request = (1, opener.size)
         self.requests = opener.requests
         if opener.policy is not None:
             self._attempts = Attempts(registry, self._spec.method, opener.policy, self)
@@ -229,8 +238,27 @@ class ClientStream(StreamLife):
         if told is not None:
             told(self.outcome)
 
+    def _note(self, call: OpeningCall) -> None:
+        """An opening call has ended: keep what is told of it."""
+        tally = call.tally()
+        if tally.attempts:
+            self._sent += tally.attempts
+            self._peer = tally.peer
+
+    def tally(self) -> Tally:
+        """What it has sent and received."""
+        opening, requests = self._opening, self.requests
+        attempts, peer = self._sent, self._peer
+        if opening is not None and not self.is_over:  # else it is among them
+            under_way = opening.tally()
+            attempts += under_way.attempts
+            peer = under_way.peer or peer
+        sent = self._request if requests is None else (requests.count, requests.size)
+        return Tally(attempts, peer, *sent, self.receiver.taken_bytes)
+
     def _opened(self, head: ResponseHead, call: OpeningCall) -> None:
         self._opening = None
+        self._note(call)
         stream, control = head.stream, call.control
         assert stream is not None, "OpeningCall looks"
         assert control is not None, "it was sent"
@@ -273,6 +301,7 @@ class ClientStream(StreamLife):
             call.control.not_opened(error)
         if self.is_over:
             return
+        self._note(call)
         if call.is_to_be_resumed and isinstance(error, Unavailable):
             self._resume()
         elif not self._retry(error, call.progress, call):
@@ -383,6 +412,7 @@ class ClientStream(StreamLife):
             return
         if self._joined and not self._skips:
             lost = sequence - self.receiver.sequence
+            self._registry.count("gap in a stream")
             self.cancel(
                 DataLoss(
                     f"{lost} items of the stream were not received, and the server does not keep "
@@ -394,6 +424,7 @@ class ClientStream(StreamLife):
         lost = self.receiver.skip(sequence)
         if self._joined:
             self.lost += lost
+            self._registry.count("gap in a stream")
             self._tell_lost(lost)
         else:
             self._first += lost
@@ -566,13 +597,7 @@ class ClientStream(StreamLife):
 
     def forgotten(self) -> None:
         """Its reader is garbage; called in any thread, at any moment."""
-        guard = self._registry.guard
-        if guard.forked:
-            return
-        if guard.is_owner():
-            self._registry.clock.callLater(0, self.cancel)
-        else:
-            guard.reactor().callFromThread(self.cancel)
+        self._registry.soon(self.cancel)
 
     def fail(self, error: Exception) -> None:
         """There is no more here; what has arrived may still be read."""
@@ -622,6 +647,8 @@ class ClientStream(StreamLife):
     def _finish(self, outcome: BaseException) -> None:
         self._enter(ENDING if self.items else ENDED)
         self.outcome = outcome_of(outcome, self._spec.method)
+        if self._opening is not None:
+            self._note(self._opening)
         self._opener = None
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
@@ -634,14 +661,16 @@ class ClientStream(StreamLife):
         self._leave_connection(self.outcome)
         requests, self.requests = self.requests, None
         if requests is not None:
+            self._request = (requests.count, requests.size)
             requests.stop()
         self._tell_opened()
         self._wake()
         self._silence_timer = None  # which has this stream, as this has it
         if self._milestones is not None:
             self._milestones.end(self.outcome, self.initial)
-        if self._on_ended is not None:
-            self._on_ended(self.outcome)
+        told, self._on_ended = self._on_ended, None
+        if told is not None:
+            told(self.outcome)
 
     def when_ended(self, told: Callable[[BaseException], None]) -> None:
         """Call *told* once with its outcome, when that is known."""

@@ -16,6 +16,7 @@ from txzmq.rpc._client.retry_policy import Progress, is_repeatable
 from txzmq.rpc._wire.headers import REQUEST_KEY_SIZE, OpenStream, RequestHead, ResponseHead
 from txzmq.rpc.client import CallSpec, ResponseMetadata
 from txzmq.rpc.errors import Code, RpcError
+from txzmq.rpc.records import Tally
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy
 
 __all__ = ["Attempt", "RetriedCall"]
@@ -24,7 +25,14 @@ __all__ = ["Attempt", "RetriedCall"]
 class Attempt(Call):
     """One attempt of a logical call, which alone decides whether there is another."""
 
-    __slots__ = ("_not_executed", "answered", "number", "requests", "succeeded")
+    __slots__ = (
+        "_not_executed",
+        "answered",
+        "number",
+        "requests",
+        "response_bytes",
+        "succeeded",
+    )
 
     def __init__(
         self,
@@ -47,6 +55,8 @@ class Attempt(Call):
         #: Whether a server has said why it failed, or that it did not.
         self.answered = False
         self.succeeded = False
+        #: Bytes of the response that has arrived.
+        self.response_bytes = 0
         self._not_executed = False
 
     def picked(self, subchannel: SubchannelPort) -> None:
@@ -58,6 +68,7 @@ class Attempt(Call):
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply has arrived."""
         self.succeeded = head.code is Code.OK
+        self.response_bytes = len(body)
         super().finish(head, body)
 
     def refused(self, head: ResponseHead, error: RpcError) -> None:
@@ -82,8 +93,11 @@ class RetriedCall:
         "_head",
         "_key",
         "_live",
+        "_peer",
         "_registry",
+        "_response_bytes",
         "_response_size",
+        "_sent",
         "_spec",
         "deferred",
         "over",
@@ -114,6 +128,10 @@ class RetriedCall:
         self._live: OrderedSet[Attempt] = OrderedSet()
         # By which a server tells that an attempt is another one of a call that it knows.
         self._key = b""
+        # How many attempts were sent, where the last one went, and bytes of the response.
+        self._sent = 0
+        self._peer = ""
+        self._response_bytes = 0
         self.over = False
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
 
@@ -162,6 +180,7 @@ class RetriedCall:
     def _succeeded(self, response: object, attempt: Attempt) -> None:
         self._attempts.succeeded()
         self._keep_metadata(attempt)
+        self._response_bytes = attempt.response_bytes
         if self._end(attempt):
             self.deferred.callback(response)
 
@@ -170,6 +189,7 @@ class RetriedCall:
         self._live.discard(attempt)
         if self.over:
             return
+        self._note(attempt)
         error: BaseException = failure.value
         self._keep_metadata(attempt)
         if not isinstance(error, RpcError) or not self._may_be_made_again(attempt):
@@ -208,6 +228,29 @@ class RetriedCall:
         """No attempt is made any more."""
         self.give_up(error)
 
+    def _note(self, attempt: Attempt) -> None:
+        """An attempt has ended, or is ended: keep what is told of it."""
+        tally = attempt.tally()
+        if tally.attempts:
+            self._sent += tally.attempts
+            self._peer = tally.peer
+
+    def tally(self) -> Tally:
+        """What its attempts have sent, and what has arrived."""
+        requests = self.requests
+        attempts, peer = self._sent, self._peer
+        for attempt in self._live:
+            under_way = attempt.tally()
+            attempts += under_way.attempts
+            peer = under_way.peer if under_way.attempts else peer
+        return Tally(
+            attempts,
+            peer,
+            1 if requests is None else requests.count,
+            len(self._body) if requests is None else requests.size,
+            self._response_bytes,
+        )
+
     # -- ends that come from outside ---------------------------------------------------------
 
     def requests_failed(self, error: BaseException) -> None:
@@ -238,7 +281,13 @@ class RetriedCall:
             parent.release(self.deferred)
         if self.requests is not None:
             self.requests.stop()
-        for attempt in list(self._live):
+        live = list(self._live)
+        for attempt in live:
+            if attempt is not winner:
+                self._note(attempt)
+        if winner is not None:
+            self._note(winner)  # last: the response is its server's
+        for attempt in live:
             if attempt is not winner:
                 attempt.deferred.cancel()
         self._live.clear()

@@ -24,7 +24,6 @@ from txzmq.rpc.method import IdempotencyLevel
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
 
 __all__ = [
-    "PREVIOUS_ATTEMPTS",
     "PUSHBACK",
     "AttemptPlan",
     "Decision",
@@ -41,8 +40,6 @@ __all__ = [
 #: Trailing metadata of a failure by which a server says when to try again, in milliseconds, or
 #: with a negative number that nobody shall.
 PUSHBACK: Final = "grpc-retry-pushback-ms"
-#: Metadata of a request that is not the first attempt: how many there were before.
-PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
 
 _MILLISECONDS: Final = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _MAX_INT32: Final = 2**31 - 1

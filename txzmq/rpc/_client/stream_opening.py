@@ -128,6 +128,11 @@ class StreamOpener:
         #: Whether another server may go on where one was lost.
         self.resumable = requests is None and options is not None and options.resumable
 
+    @property
+    def size(self) -> int:
+        """Bytes of the request; 0 where they stream."""
+        return len(self._body)
+
     def call(
         self,
         *,

@@ -11,6 +11,7 @@ from txzmq._escape import escaped
 from txzmq._rate_limit import KindLimits, RateLimit
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
+from txzmq.rpc._core.call_watch import CallWatch
 from txzmq.rpc.watching import (
     Authentication,
     ClientLoss,
@@ -85,11 +86,15 @@ class _EndpointLog:
 
 
 class Notifier:
-    """Tells an observer and the log of the changes of one channel or server."""
+    """Tells an observer and the log of the changes of one channel or server.
+
+    :ivar calls: tells the observer of calls; None where it does not want to know of them.
+    """
 
     def __init__(self, clock: Clock, observer: Observer | None) -> None:
         self._clock = clock
         self._observer = observer
+        self.calls = CallWatch.of(clock, observer)
         # None before the channel or server is made, and after it is closed.
         self._source: Watched | None = None
         # By the address of the endpoint.
@@ -104,6 +109,8 @@ class Notifier:
         observer = self._observer
         if observer is not None:
             self._source = source
+            if self.calls is not None:
+                self.calls.start(source)
             self._tell(lambda: observer.started(source))
 
     def stop(self) -> None:

@@ -95,10 +95,23 @@ class AuthenticationOwner(Protocol):
         """Count a request that was refused."""
         ...
 
+    def refuse(
+        self,
+        listener: Listener,
+        request: Request,
+        arrived: float,
+        identity: Identity | None,
+        status: ResponseHead,
+        /,
+    ) -> None:
+        """Answer a request that is not taken on."""
+        ...
+
     def deny(
         self,
         listener: Listener,
         request: Request,
+        arrived: float,
         identity: Identity | None,
         status: ResponseHead,
         /,
@@ -176,20 +189,21 @@ class Authentication:
 
     def begin(self, listener: Listener, request: Request, arrived: float) -> None:
         """Find out who has sent a request; it is handed back or answered, now or later."""
-        key, head, _ = request
+        _, head, _ = request
         peer = listener.identity
         if peer is None and listener.authenticates:
             self._hand_back(listener, request, arrived, None, None)
             return
         if head.metadata and not check_size(head.metadata, self._owner.limits.metadata_size):
             refused = too_much_metadata("request", self._owner.limits.metadata_size)
-            listener.answer(key, refused._replace(not_executed=True))
+            status = refused._replace(not_executed=True)
+            self._owner.refuse(listener, request, arrived, peer, status)
             return
         try:
             # Any: whatever a user's function returns.
             found: Any = self._authenticate(peer, head.path, head.metadata)
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises refuses
-            self._refuse(listener, request, peer, self._status_of(error))
+            self._refuse(listener, request, arrived, peer, self._status_of(error))
             return
         if isinstance(found, CoroutineType):
             found = Deferred.fromCoroutine(found)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # a user's
@@ -216,7 +230,7 @@ class Authentication:
                 answer=_check.shown(found),
                 path=request.head.path,
             )
-        self._refuse(listener, request, peer, _FAILED)
+        self._refuse(listener, request, arrived, peer, _FAILED)
 
     def _hand_back(
         self,
@@ -230,7 +244,12 @@ class Authentication:
         self._owner.accept(listener, request, arrived, caller)
 
     def _refuse(
-        self, listener: Listener, request: Request, peer: Identity | None, head: ResponseHead
+        self,
+        listener: Listener,
+        request: Request,
+        arrived: float,
+        peer: Identity | None,
+        head: ResponseHead,
     ) -> None:
         """Answer a call that cannot be told whose it is, or whose user is refused.
 
@@ -241,9 +260,9 @@ class Authentication:
         elif head.code is Code.PERMISSION_DENIED:
             self._owner.count("request denied")
         else:
-            listener.answer(request.key, head)
+            self._owner.refuse(listener, request, arrived, peer, head)
             return
-        self._owner.deny(listener, request, peer, head)
+        self._owner.deny(listener, request, arrived, peer, head)
 
     def _status_of(self, error: BaseException) -> ResponseHead:
         """The answer to a call that cannot be told whose it is."""
@@ -280,7 +299,7 @@ class Authentication:
         if refusal is not None:
             found.addErrback(_ignored)
             cancel(found, "authenticate")
-            listener.answer(key, refusal)
+            self._owner.refuse(listener, request, arrived, peer, refusal)
             return
         requests = b"" if head.open_stream is None else head.open_stream.requests
         self._change(call.place[0], requests, 1)
@@ -296,7 +315,7 @@ class Authentication:
                 return  # nobody waits for it any more
             if isinstance(result, Failure):
                 error = cast("BaseException", result.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-                self._refuse(listener, request, peer, self._status_of(error))
+                self._refuse(listener, request, arrived, peer, self._status_of(error))
             else:
                 self._found(listener, request, arrived, peer, result)
 

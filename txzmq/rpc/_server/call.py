@@ -234,8 +234,13 @@ class ServedCall:
 
     @property
     def requests_taken(self) -> int:
-        """How many requests the handler was given."""
+        """How many requests the handler was given; 1 where there is one."""
         return 1
+
+    @property
+    def bytes_taken(self) -> int:
+        """Bytes of these requests."""
+        return self._size
 
     def interrupt(self, reason: str, calls: OpenCalls) -> None:
         """Have the handler end; the call has been answered, or nobody wants its answer."""
@@ -279,6 +284,11 @@ class StreamCall(ServedCall):
     def requests_taken(self) -> int:
         """How many requests the handler was given."""
         return 1 if self._received is None else self._received.taken
+
+    @property
+    def bytes_taken(self) -> int:
+        """Bytes of these requests."""
+        return super().bytes_taken if self._received is None else self._received.taken_bytes
 
     def hand_over_requests(self) -> ReceivedRequests | None:
         """The stream of requests, which lives as long as the stream of responses from now on."""

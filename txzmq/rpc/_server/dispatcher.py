@@ -36,6 +36,7 @@ from txzmq.rpc._server.status import (
 )
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._server.watchdog import Watchdog
+from txzmq.rpc._server.watched_calls import WatchedCalls
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
     OK,
@@ -45,14 +46,14 @@ from txzmq.rpc._wire.headers import (
     decode_response,
     from_us,
 )
-from txzmq.rpc._wire.server import Request
+from txzmq.rpc._wire.server import Refusal, Request
 from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
-from txzmq.rpc.watching import Denial
+from txzmq.rpc.watching import Denial, ServerStats
 
 __all__ = ["Dispatcher"]
 
@@ -125,8 +126,14 @@ class Dispatcher:
         self.settled = settled
         self.closed = closed
         self.counters: Counter[str] = Counter()
-        self.client_lost = watch.client_lost
         self._watch = watch
+        # What a request becomes. No more attributes than needed: a dictionary of more than 30 is
+        # slower, and each call reads a dozen.
+        self._new_call: Callable[..., ServedCall] = ServedCall
+        self._watched: WatchedCalls | None = None
+        if watch.calls is not None:
+            self._watched = WatchedCalls(watch.calls, clock, methods)
+            self._new_call = self._watched.call
         self._guard = guard
         self._by_path = methods
         self._access = Access(
@@ -152,7 +159,6 @@ class Dispatcher:
             count=self.count,
             settled=settled,
         )
-        self.peer_lost = self.streams.peer_lost
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
         self._authentication: Authentication | None = None
         if authenticate is not None:
@@ -182,6 +188,14 @@ class Dispatcher:
         self.counters[reason] += 1
         self._watch.counted(reason)
 
+    def client_lost(self, address: str, calls: int) -> None:
+        """A client has gone, and with it so many calls."""
+        self._watch.client_lost(address, calls)
+
+    def peer_lost(self, peer: bytes) -> None:
+        """A client's connection is gone."""
+        self.streams.peer_lost(peer)
+
     @property
     def running(self) -> int:
         """How many handlers have started and not ended."""
@@ -192,6 +206,23 @@ class Dispatcher:
         """How many calls wait for a place, or until it is known who makes them."""
         unknown = 0 if self._authentication is None else self._authentication.waiting
         return self._admission.queued + unknown
+
+    def stats(self, clients: int, *, is_draining: bool) -> ServerStats:
+        """What there is at this moment."""
+        streams = self.streams
+        return ServerStats(
+            running=self.running,
+            queued=self.queued,
+            streams=len(streams),
+            subscribers=len(streams.shared),
+            clients=clients,
+            request_bytes=self._request_bytes.size,
+            unacknowledged_bytes=streams.kept.size,
+            backlog_bytes=self.backlog.size,
+            kept_replies=len(self._replies),
+            is_draining=is_draining,
+            limits=self.limits,
+        )
 
     # -- a call's life: accept, run, finish --------------------------------------------------
 
@@ -216,7 +247,7 @@ class Dispatcher:
                 return
             denied = self._access.refusal(caller or listener, head)
             if denied is not None:
-                self.deny(listener, request, identity, denied)
+                self.deny(listener, request, arrived, identity, denied)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -236,10 +267,12 @@ class Dispatcher:
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(method, request, arrived, peer)
         if method is None or refusal is not None:
+            status = (refusal or _unknown_method(head))._replace(not_executed=True)
             if refusal is _MAY_BE_LATE:
                 listener.hold(key, _MAY_BE_LATE)
-                return
-            listener.answer(key, (refusal or _unknown_method(head))._replace(not_executed=True))
+            else:
+                listener.answer(key, status)
+            self._tell_refusal(listener, request, status, arrived, identity)
             return
         if head.open_stream is not None:
             self._accept_stream(
@@ -258,7 +291,7 @@ class Dispatcher:
             identity=identity,
             peer_identity=peer,
         )
-        call = ServedCall(listener, key, method, context, deadline, body, cache_key)
+        call = self._new_call(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
             return
         if self._admission.may_run(call.place):
@@ -266,16 +299,30 @@ class Dispatcher:
         else:
             self._queue(call, head.timeout_us, arrived)
 
+    def refuse(
+        self,
+        listener: Listener,
+        request: Request,
+        arrived: float,
+        identity: Identity | None,
+        status: ResponseHead,
+    ) -> None:
+        """Answer a request that is not taken on, before anything was done for it."""
+        listener.answer(request.key, status)
+        if request.head.path not in CONTROL_PATHS:
+            self._tell_refusal(listener, request, status, arrived, identity)
+
     def deny(
         self,
         listener: Listener,
         request: Request,
+        arrived: float,
         identity: Identity | None,
         status: ResponseHead,
     ) -> None:
         """Answer a call that may not be made, and tell of it."""
+        self.refuse(listener, request, arrived, identity, status)
         key, head, _ = request
-        listener.answer(key, status)
         denial = Denial(
             user=user_of(identity),
             public_key=key_of(identity),
@@ -300,6 +347,7 @@ class Dispatcher:
         key, head, body = request
         if listener.for_proxy:
             listener.answer(key, _NOT_THROUGH_A_PROXY)
+            self._tell_refusal(listener, request, _NOT_THROUGH_A_PROXY, arrived, identity)
             return
         if method.response_streaming:
             deadline = self._stream_deadline(head.timeout_us, arrived)
@@ -319,13 +367,31 @@ class Dispatcher:
         requests = None
         if method.request_streaming:
             requests = self.streams.receive(method, open_stream.requests, user_of(peer))
-        call = StreamCall(listener, key, method, context, deadline, body, open_stream, requests)
+        new_call = StreamCall if self._watched is None else self._watched.stream_call
+        call = new_call(listener, key, method, context, deadline, body, open_stream, requests)
         if requests is not None:
             requests.count_by(self._request_bytes, call.place[0])
         if self._admission.may_run(call.place):
             self._run(call)
         else:
             self._queue(call, head.timeout_us, arrived)
+
+    def _tell_refusal(
+        self,
+        listener: Listener,
+        request: Request,
+        status: ResponseHead,
+        arrived: float,
+        identity: Identity | None,
+    ) -> None:
+        """Tell the observer of a request that was not taken on."""
+        if self._watched is not None:
+            self._watched.tell_refusal(listener, request, status, arrived, identity)
+
+    def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
+        """Tell the observer of a request that cannot be read."""
+        if self._watched is not None:
+            self._watched.tell_unreadable(listener, refusal, arrived)
 
     def _is_first(self, call: ServedCall) -> bool:
         """Whether to execute a request that has a key; if not, it gets the reply of another."""
@@ -342,8 +408,11 @@ class Dispatcher:
                 "(ReplyCacheLimits.waiting)",
             )
             call.listener.answer(call.key, status)
+            self._tell_end(call, status)
         else:
-            call.listener.answer(call.key, decode_response(joined.header), joined.body)
+            head = decode_response(joined.header)
+            call.listener.answer(call.key, head, joined.body)
+            self._tell_end(call, head, len(joined.body))
         return False
 
     def _queue(self, call: ServedCall, timeout_us: int | None, arrived: float) -> None:
@@ -578,14 +647,18 @@ class Dispatcher:
             if context.end is None:
                 context.end_unasked()
             else:
-                self._tell_end(call, head)
+                self._tell_end(call, head, len(body))
 
-    def _tell_end(self, call: ServedCall, head: ResponseHead) -> None:
-        """A call that is no open stream has ended."""
+    def _tell_end(self, call: ServedCall, head: ResponseHead, size: int = 0) -> None:
+        """A call that is no open stream has ended.
+
+        :param size: bytes of the response.
+        """
         responses = int(head.code is Code.OK)
         kind = call.method.method.kind
         now = self.clock.seconds()
-        tell_end(call.context, kind, head, now, call.requests_taken, responses)
+        requests, bytes_taken = call.requests_taken, call.bytes_taken
+        tell_end(call.context, kind, head, now, requests, responses, bytes_taken, size)
 
     def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
         """Answer a request that has a key, and those with the same key that wait."""
@@ -600,6 +673,8 @@ class Dispatcher:
             if waiting is not call:
                 waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)
+            if waiting is not call:
+                self._tell_end(waiting, head, len(body))
 
     def _leave(self, call: ServedCall, reason: str) -> None:
         """A request with a key does not wait any more; the last one ends the handler."""
@@ -639,6 +714,7 @@ class Dispatcher:
                 continue
             if self._replies.runner(call.cache_key) is not call:
                 call.settle(self._open_calls)
+                self._tell_end(call, ResponseHead(Code.CANCELLED, reason))
             self._leave(call, reason)
 
     def end_calls(self, calls: Iterable[ServedCall], reason: str) -> None:

@@ -93,6 +93,10 @@ class ListenerOwner(Protocol):
         """The watchdog's time is past, between two messages."""
         ...
 
+    def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
+        """A request was refused that cannot be read."""
+        ...
+
     def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
         """End calls whose result nobody wants."""
         ...
@@ -272,13 +276,13 @@ class Listener:
                 if isinstance(event, Request):
                     accept(self, event, arrived)
                 else:
-                    self._refuse(event)
+                    self._refuse(event, arrived)
         else:
             single = self.wire.receive(message)
             if isinstance(single, Request):
                 self._accept(self, single, arrived)
             elif single is not None:
-                self._refuse(single)
+                self._refuse(single, arrived)
         now = self._seconds()
         if now > self._watchdog.late_after:
             owner.stood_still(now)
@@ -299,9 +303,10 @@ class Listener:
         self.owner.count("request of a client whose backlog is full")
         return True
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, arrived: float) -> None:
         status = ResponseHead(refusal.code, refusal.reason, not_executed=True)
         self.answer(refusal.key, status)
+        self.owner.turned_away(self, refusal, arrived)
 
     def hold(self, key: CallKey, head: ResponseHead) -> None:
         """Refuse a request when :meth:`release` is called, so that it comes again after that.

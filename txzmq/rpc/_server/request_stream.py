@@ -43,6 +43,7 @@ class ReceivedRequests(RequestStream[Any]):
 
     __slots__ = (
         "_acknowledgements",
+        "_arrived_bytes",
         "_close",
         "_counted",
         "_end",
@@ -83,6 +84,8 @@ class ReceivedRequests(RequestStream[Any]):
         self._close = close
         self._items: deque[bytes] = deque()
         self._size = 0
+        # Bytes of all items that have arrived, but for those that were dropped.
+        self._arrived_bytes = 0
         # Where the items' bytes are counted, for whom, and how many were: often more than are left,
         # since the reader takes one at a time, or fewer by no more than the slack.
         self._request_bytes: RequestBytes | None = None
@@ -133,7 +136,9 @@ class ReceivedRequests(RequestStream[Any]):
         if self._end is None:
             self._items.extend(items)
             self._next += len(items)
-            self._size += sum(map(len, items))
+            size = sum(map(len, items))
+            self._size += size
+            self._arrived_bytes += size
             if request.end:
                 self._end = StopAsyncIteration()
             self._check(items)
@@ -172,9 +177,14 @@ class ReceivedRequests(RequestStream[Any]):
                 self._fail(ResourceExhausted(reason))
 
     def _fail(self, error: RpcError) -> None:
-        self._items.clear()
-        self._size = 0
+        self._drop()
         self._end = error
+
+    def _drop(self) -> None:
+        """Nobody will read what was not read."""
+        self._items.clear()
+        self._arrived_bytes -= self._size
+        self._size = 0
 
     def _acknowledge_at(self, taken: int, replies: Replies, key: CallKey) -> None:
         """Answer a request when so many items were taken; at most all that have been accepted.
@@ -207,6 +217,11 @@ class ReceivedRequests(RequestStream[Any]):
     def taken(self) -> int:
         """How many items the handler was given."""
         return self._taken
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of these items."""
+        return self._arrived_bytes - self._size
 
     # -- what the handler reads --------------------------------------------------------------
 
@@ -256,8 +271,7 @@ class ReceivedRequests(RequestStream[Any]):
         self._next_answer = 0
         for waiting in acknowledgements.values():
             self._acknowledge(*waiting)
-        self._items.clear()
-        self._size = 0
+        self._drop()
         self._count()
         if self._end is None:
             self._end = CancelledError("the call has ended")

@@ -220,6 +220,7 @@ class ServedStream(StreamLife):
         "_owner",
         "_pause",
         "_quiet",
+        "_request_bytes",
         "_requests",
         "_return_tick",
         "_room",
@@ -255,6 +256,7 @@ class ServedStream(StreamLife):
         requests: ReceivedRequests | None = None,
         bundle: Bundle | None = None,
         shared: SharedKey | None = None,
+        request_bytes: int = 0,
     ) -> None:
         """
         :param source: what the handler returned.
@@ -265,6 +267,7 @@ class ServedStream(StreamLife):
         :param requests: what the client streams.
         :param bundle: the streams of the client with which it may be published.
         :param shared: what calls with the same request have in common; None of a private stream.
+        :param request_bytes: of the request, if there is one.
         """
         super().__init__()
         self._owner = owner
@@ -284,6 +287,7 @@ class ServedStream(StreamLife):
         self.opener = opener
         self.peer = key[0] if key else b""
         self._requests = requests
+        self._request_bytes = request_bytes
         self.bundle = bundle
         self.shared = shared
         #: Whether the handler has not ended; also before it is asked for the first item.
@@ -610,10 +614,13 @@ class ServedStream(StreamLife):
 
     def _tell_end(self, head: ResponseHead) -> None:
         """Its end is known on this side: tell those who asked."""
-        requests = self._requests
-        kind = Kind.UNARY_STREAM if requests is None else Kind.STREAM_STREAM
-        taken = 1 if requests is None else requests.taken
-        tell_end(self.context, kind, head, self._owner.clock.seconds(), taken, self.sender.count)
+        requests, sender = self._requests, self.sender
+        if requests is None:
+            kind, taken, size = Kind.UNARY_STREAM, 1, self._request_bytes
+        else:
+            kind, taken, size = Kind.STREAM_STREAM, requests.taken, requests.taken_bytes
+        now = self._owner.clock.seconds()
+        tell_end(self.context, kind, head, now, taken, sender.count, size, sender.given_bytes)
         if self.shared is not None:
             self._owner.shared.tell()
 

@@ -26,7 +26,7 @@ from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, RpcError, to_code
 from txzmq.rpc.method import Kind
-from txzmq.rpc.records import CallRecord
+from txzmq.rpc.records import CallRecord, Side
 
 __all__ = [
     "HandlerLog",
@@ -36,11 +36,13 @@ __all__ = [
     "chosen_status",
     "encode_reply",
     "is_source",
+    "record_of",
     "tell_end",
     "too_much_metadata",
 ]
 
 _log = Logger()
+_SERVER: Final = Side.SERVER
 _CANNOT_BE_SENT: Final = ResponseHead(
     Code.INTERNAL, "the handler's status or metadata cannot be sent"
 )
@@ -303,7 +305,14 @@ class _Budget:
 
 
 def tell_end(
-    context: Context, kind: Kind, head: ResponseHead, now: float, requests: int, responses: int
+    context: Context,
+    kind: Kind,
+    head: ResponseHead,
+    now: float,
+    requests: int,
+    responses: int,
+    request_bytes: int,
+    response_bytes: int,
 ) -> None:
     """A call has ended: tell those who asked; does nothing if they know.
 
@@ -311,21 +320,32 @@ def tell_end(
     :param now: by the clock.
     :param requests: how many the handler was given.
     :param responses: how many it gave.
+    :param request_bytes: of these requests.
+    :param response_bytes: of these responses.
     """
-    if context.end is None:
+    end = context.end
+    if end is None:
         context.end_unasked()
-    elif not context.end.is_over:
-        context.end.reach(
-            CallRecord(
-                method=context.method,
-                kind=kind,
-                code=to_code(head.code),
-                message=head.message,
-                seconds=now - context.arrived,
-                requests=requests,
-                responses=responses,
-            )
-        )
+    elif not end.is_over:
+        record = end.record
+        if record is None:
+            record = record_of(context, kind)
+        code = to_code(head.code)
+        record.complete(code, head.message, now, requests, responses, request_bytes, response_bytes)
+        end.reach(record)
+
+
+def record_of(context: Context, kind: Kind) -> CallRecord:
+    """The record of a call that has begun."""
+    return CallRecord(
+        _SERVER,
+        context.method,
+        kind,
+        context.arrived,
+        context.metadata,
+        context.peer,
+        context.identity,
+    )
 
 
 def encode_reply(head: ResponseHead, body: bytes = b"") -> tuple[bytes, bytes]:

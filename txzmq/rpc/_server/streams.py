@@ -205,6 +205,7 @@ class StreamRegistry:
             opener=opener,
             requests=call.hand_over_requests(),
             bundle=publisher.bundle(call.key[:-1], call.user) if together else None,
+            request_bytes=call.size,
         )
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
@@ -291,11 +292,15 @@ class StreamRegistry:
             context.end_unasked()
             return None
         before = sender.count - len(sender)  # items that it does not get
+        bytes_before = sender.given_bytes - sender.size
+        request_bytes = call.size
 
         def left(head: ResponseHead | None) -> None:
             head = head or ResponseHead(Code.CANCELLED, "the call shares the stream no more")
             items = sender.count - before
-            tell_end(context, Kind.UNARY_STREAM, head, self.clock.seconds(), 1, items)
+            size = sender.given_bytes - bytes_before
+            now = self.clock.seconds()
+            tell_end(context, Kind.UNARY_STREAM, head, now, 1, items, request_bytes, size)
 
         return left
 

@@ -163,6 +163,7 @@ class Sender:
         "_fresh_size",
         "_kept",
         "_start",
+        "_taken_bytes",
         "acknowledged",
         "ended",
         "sequence",
@@ -189,6 +190,8 @@ class Sender:
         # Items that are not published yet, and their bytes.
         self._fresh: list[bytes] | None = None
         self._fresh_size = 0
+        # Bytes of all that was taken to be published.
+        self._taken_bytes = 0
 
     def __len__(self) -> int:
         """How many items are not acknowledged; the end counts, too."""
@@ -198,6 +201,11 @@ class Sender:
     def count(self) -> int:
         """How many items it was given; the end does not count."""
         return self.sequence - self._first - self.ended
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes of the items that it was given."""
+        return self._taken_bytes + self._fresh_size
 
     @property
     def is_full(self) -> bool:
@@ -244,6 +252,7 @@ class Sender:
         else:
             self._kept.extend(fresh)
         self._fresh = None
+        self._taken_bytes += self._fresh_size
         self._fresh_size = 0
         return self._publication(sequence, fresh)
 
@@ -364,6 +373,7 @@ class Receiver:
     :ivar early_items: how many items are kept that came too early.
     :ivar early_bytes: how many bytes of items.
     :ivar known: the highest number before which all items are known to be published.
+    :ivar taken_bytes: of all items that have arrived in order.
     """
 
     __slots__ = (
@@ -378,6 +388,7 @@ class Receiver:
         "known",
         "sequence",
         "start",
+        "taken_bytes",
         "window",
         "window_bytes",
     )
@@ -401,6 +412,7 @@ class Receiver:
         self._early: dict[int, Publication] = {}
         self._early_numbers: list[int] = []
         self.early_items = self.early_bytes = 0
+        self.taken_bytes = 0
 
     def begin(self, first: int) -> None:
         """Set the first number, before anything is received."""
@@ -500,6 +512,7 @@ class Receiver:
                     return False
                 size = len(b"".join(items))
         self._size += size
+        self.taken_bytes += size
         self.items.extend(items)
         self.sequence += len(items)
         if end is not None:
