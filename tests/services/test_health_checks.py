@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
+from tests.rpc.identified import by_name
 from tests.rpc.service import ECHO, Echo, Waiting, text
 from tests.rpc.streaming import Network
 from txzmq.rpc import (
@@ -21,6 +22,7 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._services.grpc.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from txzmq.rpc._services.grpc.health.v1.health_txzmq import UnimplementedHealthBase
+from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.authorization import permissions
 from txzmq.rpc.health import Health, ServingStatus
 from txzmq.rpc.resolvers import ResolvedAddress
@@ -414,3 +416,39 @@ def test_an_endpoint_that_leaves_the_channel_is_watched_no_more(world: World) ->
     world.network.advance(1)
     assert states(channel) == [READY, READY]
     assert world.servers[TWO].running == 1
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_who_is_asked_by_token_is_asked_about_health_by_token(world: World, *, later: bool) -> None:
+    def get_token() -> str | Deferred[str]:
+        if not later:
+            return "alice"
+        token: Deferred[str] = Deferred()
+        world.network.clock.callLater(1, token.callback, "alice")
+        return token
+
+    world.serve(ONE, authenticate=by_name)
+    credentials = BearerCredentials(get_token, insecure=True)
+    channel = world.connect(ONE, call_credentials=credentials)
+    world.network.advance(2)
+    assert states(channel) == [READY]
+    assert world.reached(channel) == {ONE: 10}
+    world.healths[ONE].set(NAME, NOT_SERVING)
+    world.network.run()
+    assert states(channel) == [FAILED]
+
+
+def test_a_channel_without_a_token_says_why_health_cannot_be_watched(world: World) -> None:
+    world.serve(ONE, authenticate=by_name)
+    channel = world.connect(ONE)
+    assert states(channel) == [FAILED]
+    assert "its health cannot be watched: UNAUTHENTICATED" in reasons(channel)[0]
+
+
+def test_a_channel_that_closes_while_it_waits_for_a_token_leaves_nothing(world: World) -> None:
+    cancelled: list[object] = []
+    credentials = BearerCredentials(lambda: Deferred(cancelled.append), insecure=True)
+    world.serve(ONE, authenticate=by_name)
+    world.connect(ONE, call_credentials=credentials).close()
+    world.network.run()
+    assert len(cancelled) == 1

@@ -189,6 +189,7 @@ class Channel:
             closed=self.close,
             health_check_service=health_check_service,
             outlier_detection=outlier_detection,
+            call_credentials=call_credentials,
         )
         self._call_credentials: CallCredentials | None = None
         if call_credentials is not None:

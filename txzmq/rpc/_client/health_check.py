@@ -17,10 +17,12 @@ from txzmq._guard import Guard
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._client.call import Call, CallRegistry, SubchannelPort
+from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions, Calls
 from txzmq.rpc._client.retry_policy import Throttle
 from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._services.grpc.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.errors import RpcError, Unavailable, Unimplemented
 from txzmq.rpc.limits import METADATA_SIZE
 from txzmq.rpc.liveness import Liveness
@@ -90,11 +92,21 @@ class HealthCheck:
         guard: Guard,
         random: Random,
         liveness: Liveness,
+        call_credentials: BearerCredentials | None = None,
     ) -> None:
-        """:param service: its full name; empty for the server as a whole."""
+        """
+        :param service: its full name; empty for the server as a whole.
+        :param call_credentials: what the calls carry; None for nothing.
+        """
         self._owner = owner
         self._service = service
-        self._registry = CallRegistry(clock, guard, random, Throttle(), self._send, owner.count)
+        start, self._call_credentials = self._send, None
+        if call_credentials is not None:
+            self._call_credentials = CallCredentials(
+                call_credentials, clock, guard, METADATA_SIZE, self._send
+            )
+            start = self._call_credentials.start
+        self._registry = CallRegistry(clock, guard, random, Throttle(), start, owner.count)
         self._calls = Calls(self._registry, _OPTIONS, None, ())
         self._backoff = Backoff(liveness.first_backoff, liveness.max_backoff, random)
         self._again = ResettableTimer(clock, self._open_afresh)
@@ -135,7 +147,10 @@ class HealthCheck:
         """Leave nothing in the reactor."""
         self.stop()
         self._registry.refuse()
-        self._registry.close(Unavailable("the channel is closed"))
+        error = Unavailable("the channel is closed")
+        if self._call_credentials is not None:
+            self._call_credentials.close(error)
+        self._registry.close(error)
 
     def _open_afresh(self) -> None:
         # Whoever has caused it, in a handler for instance: it is not part of their call.

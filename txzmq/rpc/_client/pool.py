@@ -20,6 +20,7 @@ from txzmq.rpc._client.subchannel import Subchannel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
+from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.errors import RpcError, Unauthenticated, Unavailable
 from txzmq.rpc.liveness import Liveness
@@ -66,6 +67,7 @@ class SubchannelPool:
         closed: Callable[[], None],
         health_check_service: str | None = None,
         outlier_detection: OutlierDetection | None = None,
+        call_credentials: BearerCredentials | None = None,
     ) -> None:
         """Begin to connect.
 
@@ -76,6 +78,7 @@ class SubchannelPool:
         :param health_check_service: of which the servers say whether they serve it; None if they
             are not asked.
         :param outlier_detection: when endpoints are ejected; None for never.
+        :param call_credentials: what the questions about health carry, as the channel's calls do.
         """
         self.message_size = message_size
         self.batching = batching
@@ -85,6 +88,7 @@ class SubchannelPool:
         self.liveness = liveness
         self.random = random
         self._health_check_service = health_check_service
+        self._call_credentials = call_credentials
         self.state = ConnectivityState.IDLE
         self.counters: Counter[str] = Counter()
         self._notifier = notifier
@@ -281,6 +285,7 @@ class SubchannelPool:
             guard=self._network.guard,
             random=self.random,
             liveness=self.liveness,
+            call_credentials=self._call_credentials,
         )
 
     def not_resolved(self, error: Unavailable) -> None:
