@@ -95,11 +95,16 @@ class AuthenticationOwner(Protocol):
         """Count a request that was refused."""
         ...
 
+    def settled(self) -> None:
+        """A call waits no more that nobody is to be answered for."""
+        ...
+
     def deny(
         self,
         listener: Listener,
         request: Request,
         identity: Identity | None,
+        peer: Identity | None,
         status: ResponseHead,
         /,
     ) -> None:
@@ -226,7 +231,9 @@ class Authentication:
         peer: Identity | None,
         identity: Identity | None,
     ) -> None:
-        caller = Identified(listener.authenticates or self._guards_all, identity, peer)
+        # Whose key is not known, or not any more, is nobody, whatever the call carries.
+        is_unknown = listener.authenticates and peer is None
+        caller = Identified(is_unknown or self._guards_all, identity, peer)
         self._owner.accept(listener, request, arrived, caller)
 
     def _refuse(
@@ -243,7 +250,7 @@ class Authentication:
         else:
             listener.answer(request.key, head)
             return
-        self._owner.deny(listener, request, peer, head)
+        self._owner.deny(listener, request, peer, peer, head)
 
     def _status_of(self, error: BaseException) -> ResponseHead:
         """The answer to a call that cannot be told whose it is."""
@@ -293,7 +300,8 @@ class Authentication:
             self._change(call.place[0], requests, -1)
             call.handler_ended(self._open_calls)
             if call.settled:
-                return  # nobody waits for it any more
+                self._owner.settled()  # nobody waits for it any more, but a server that stops
+                return
             if isinstance(result, Failure):
                 error = cast("BaseException", result.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
                 self._refuse(listener, request, peer, self._status_of(error))

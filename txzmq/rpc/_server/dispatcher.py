@@ -216,7 +216,7 @@ class Dispatcher:
                 return
             denied = self._access.refusal(caller or listener, head)
             if denied is not None:
-                self.deny(listener, request, identity, denied)
+                self.deny(listener, request, identity, peer, denied)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -226,11 +226,11 @@ class Dispatcher:
         cache_key: tuple[object, ...] | None = None
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
-            if identity is not None:
+            if identity is not None or peer is not None:
                 # Who guesses another one's key gets nothing. Users of one name may be known by
-                # their keys, and others by what their calls carry.
-                user = ("",) if identity is peer else (identity.name,)
-                cache_key = (user_of(peer), *user, *cache_key, hashlib.sha256(body).digest())
+                # their keys, and others by what their calls carry, or be nobody who is known.
+                user = "" if identity is peer else (None if identity is None else identity.name)
+                cache_key = (user_of(peer), user, *cache_key, hashlib.sha256(body).digest())
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
@@ -271,6 +271,7 @@ class Dispatcher:
         listener: Listener,
         request: Request,
         identity: Identity | None,
+        peer: Identity | None,
         status: ResponseHead,
     ) -> None:
         """Answer a call that may not be made, and tell of it."""
@@ -278,7 +279,7 @@ class Dispatcher:
         listener.answer(key, status)
         denial = Denial(
             user=user_of(identity),
-            public_key=key_of(identity),
+            public_key=key_of(identity) or key_of(peer),
             address=listener.peer_address(key[0]),
             method=head.path,
             code=status.code,
@@ -596,7 +597,9 @@ class Dispatcher:
         keep = head.code in _KEPT and not head.not_executed
         reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
         now = self.clock.seconds()
-        for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
+        for waiting in self._replies.finish(
+            call.cache_key, call, reply, now, keep=keep, owner=call.user
+        ):
             if waiting is not call:
                 waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)
