@@ -174,8 +174,15 @@ class ClientKeys:
             self._change(self._read())
             return
         for key in list(self._known):
-            asked = self._ask(key, self._addresses.get(key, ""))
-            asked.addErrback(self._deny, key)
+            self.look_again(key).addErrback(self._deny, key)
+
+    def look_again(self, public_key: str) -> Deferred[Identity | None]:
+        """Who has a key that is connected: a function is asked again.
+
+        :return: as :meth:`look_up`. Where nobody has it any more, those of :meth:`when_revoked` are
+            told.
+        """
+        return self.look_up(public_key, self._addresses.get(public_key, ""))
 
     def _deny(self, failure: object, public_key: str) -> None:
         _log.failure("the function of clients failed; the key is revoked", cast("Any", failure))

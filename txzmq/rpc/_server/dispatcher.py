@@ -20,7 +20,7 @@ from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
-from txzmq.rpc._server.ages import ConnectionAges
+from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
@@ -109,6 +109,7 @@ class Dispatcher:
         authorize: Authorize | None,
         authenticate: Authenticate | None,
         random: Random,
+        check: KeyCheck | None,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
@@ -116,6 +117,7 @@ class Dispatcher:
         :param authorize: says who may call what; None for everybody.
         :param authenticate: says who calls; None for whose the connection is.
         :param random: for the ages of connections.
+        :param check: looks at clients' keys again; None where they have none.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -140,7 +142,9 @@ class Dispatcher:
         self.backlog = BacklogBytes(limits)
         age, grace = limits.connection_age, limits.connection_age_grace
         #: Counts the time of connections; None where they may last for any time.
-        self.ages = None if age is None else ConnectionAges(clock, random, age, grace, self.count)
+        self.ages = None
+        if age is not None:
+            self.ages = ConnectionAges(clock, random, age, grace, self.count, check)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
