@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _ERROR
     except (OSError, ValueError, RuntimeError) as error:
-        sys.stderr.write(f"txzmq.auth: {_said(error)}\n")
+        sys.stderr.write(f"txzmq.auth: {escaped(_said(error))}\n")
         return _ERROR
     return _FINE
 
@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _new(given: argparse.Namespace) -> Iterator[str]:
     name: str = given.name
-    if not name.strip() or name.startswith(".") or "/" in name or os.sep in name:
+    is_path = name.startswith(".") or "/" in name or os.sep in name
+    if not name.strip() or is_path or not name.isprintable():
         raise ValueError(f"{name!r} cannot be the name of files; use --folder for their place")
     folder = Path(given.folder)
     if not folder.is_dir():

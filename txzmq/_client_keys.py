@@ -174,8 +174,15 @@ class ClientKeys:
             self._change(self._read())
             return
         for key in list(self._known):
-            asked = self._ask(key, self._addresses.get(key, ""))
-            asked.addErrback(self._deny, key)
+            self.look_again(key).addErrback(self._deny, key)
+
+    def look_again(self, public_key: str) -> Deferred[Identity | None]:
+        """Who has a key that is connected: a function is asked again.
+
+        :return: as :meth:`look_up`. Where nobody has it any more, those of :meth:`when_revoked` are
+            told.
+        """
+        return self.look_up(public_key, self._addresses.get(public_key, ""))
 
     def _deny(self, failure: object, public_key: str) -> None:
         _log.failure("the function of clients failed; the key is revoked", cast("Any", failure))
@@ -224,6 +231,8 @@ def read_folder(folder: Path) -> Iterator[Identity]:
         raise NotADirectoryError(f"{folder} is no folder of certificates")
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.key")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is no file")  # who reads a FIFO may wait for ever
         certificate = _certificates.read(path)
         other = files.setdefault(certificate.public_key, path)
         if other != path:
@@ -231,7 +240,11 @@ def read_folder(folder: Path) -> Iterator[Identity]:
         named = certificate.metadata.get("groups", "")
         groups = frozenset(group.strip() for group in named.split(",") if group.strip())
         name = certificate.metadata.get("name", "") or path.stem
-        yield Identity(name, certificate.public_key, groups)
+        try:
+            identity = Identity(name, certificate.public_key, groups)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        yield identity
 
 
 def _with_key(identity: Identity, public_key: str) -> Identity:

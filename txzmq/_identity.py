@@ -35,9 +35,11 @@ class Identity:
     def __post_init__(self) -> None:
         """
         :raises TypeError: for a value of a wrong type.
-        :raises ValueError: if the name is empty.
+        :raises ValueError: if the name is empty, or has half a character, as names of files may.
         """
         _check.text("name", self.name)
+        if not _is_utf8(self.name):
+            raise ValueError("name must be text of UTF-8, and has half a character")
         _check.text("public_key", self.public_key, empty=True)
         groups: object = self.groups
         if isinstance(groups, str) or not isinstance(groups, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
@@ -57,6 +59,16 @@ class Identity:
 
     def __hash__(self) -> int:
         return hash((self.name, self.public_key))
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def user_of(identity: Identity | None) -> str:

@@ -107,7 +107,9 @@ def test_new_writes_through_no_link(here: Path, capsys: pytest.CaptureFixture[st
     assert not (here / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("name", ["", " ", "../alice", "a/b", ".hidden", "..", "/tmp/alice"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "../alice", "a/b", ".hidden", "..", "/tmp/alice", "a\nb", "\x1b[2J", "\udcff"]
+)
 def test_a_name_is_no_path(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert "cannot be the name of files" in refused(capsys, "new", name)
     assert list(here.iterdir()) == []
@@ -180,6 +182,34 @@ def test_list_says_what_a_server_would_say(here: Path, capsys: pytest.CaptureFix
 
 
 # -- the program ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such names there")
+def test_no_name_of_a_file_moves_a_cursor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "\x1b[2J\nred"
+    assert refused(capsys, "public", f"{odd}.key").startswith("\\x1b[2J\\nred.key: ")
+    (here / f"{odd}.key").write_text("curve")
+    for arguments in (("public", f"{odd}.key"), ("list", ".")):
+        assert (
+            refused(capsys, *arguments)
+            == "\\x1b[2J\\nred.key is no certificate: it has no public-key"
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such files")
+def test_a_folder_with_what_is_no_file_is_told_and_not_waited_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(here / "alice.key")
+    assert refused(capsys, "list", ".") == "alice.key is no file"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files have no such names elsewhere")
+def test_a_name_that_is_no_text_is_nobodys(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done(capsys, "new", "alice")
+    os.rename("alice.key", os.fsencode("alice") + b"\xff.key")
+    said = refused(capsys, "list", ".")
+    assert said == "alice\\udcff.key: name must be text of UTF-8, and has half a character"
 
 
 def test_the_program_does_the_same(tmp_path: Path) -> None:

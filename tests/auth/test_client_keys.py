@@ -347,6 +347,7 @@ def test_an_identity_does_not_change() -> None:
     [
         ({"name": ""}, ValueError),
         ({"name": 5}, TypeError),
+        ({"name": "al\ud800ice"}, ValueError),
         ({"public_key": 5}, TypeError),
         ({"groups": "staff"}, TypeError),
         ({"groups": 5}, TypeError),

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 
 from tests.auth.support import ALICE, BOB, SERVER, STRANGER, knowing, serving
+from tests.rpc.identified import by_name
 from tests.rpc.lines import Lines
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, text
@@ -392,6 +393,31 @@ def test_each_server_hears_of_its_own_clients(one_loop: Loop, logged: Logged) ->
     assert auditor.of(world.server) == auditor.of(sharing) == [hers]
     assert auditor.of(other) == [his]
     assert auditor.of(stopped) == []
+
+
+def test_the_key_of_the_connection_is_told_of_a_user_with_a_token(
+    one_loop: Loop, logged: Logged
+) -> None:
+    auditor = Auditor()
+    world = Trusted(
+        one_loop,
+        [Echo()],
+        authenticate=by_name,
+        authorize=permissions({"*": {"staff"}}),
+        observer=auditor,
+    )
+
+    async def main() -> None:
+        call = world.channel(BOB).unary_unary(
+            ECHO, text("x"), timeout=5, metadata={"authorization": "Bearer carol"}
+        )
+        assert type(await failure(call)) is PermissionDenied
+
+    world.run(main)
+    (denial,) = [event for _, event in auditor.seen if isinstance(event, Denial)]
+    assert (denial.user, denial.public_key) == ("carol", BOB.public_key)
+    (line,) = [it for it in logged if it["log_format"].startswith("denied")]
+    assert (line["identity"], line["public_key"]) == ("carol", BOB.public_key)
 
 
 def test_who_may_not_is_told_with_name_key_and_address(one_loop: Loop, logged: Logged) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.identified import Identified, RawCaller, bearer, by_name
 from tests.rpc.service import ADDRESS, ECHO, MISSING, Echo, Waiting, made, text
@@ -355,6 +355,34 @@ def test_a_server_that_stops_does_not_execute_what_waits(world: Make) -> None:
         w.network.result(call)
     assert w.names == []
     assert later.cancelled == 1
+
+
+def test_a_server_stops_when_the_last_question_ends_that_cannot_be_cancelled(world: Make) -> None:
+    slow: list[Deferred[None]] = []
+
+    async def authenticate(identity: Identity | None, method: str, metadata: Any) -> Identity:
+        for _ in range(2):
+            slow.append(Deferred())
+            try:
+                await slow[-1]
+            except CancelledError:
+                continue
+        return Identity("alice")
+
+    w = world(authenticate)
+    call = w.call("x", timeout=60)
+    w.network.advance(0.1)
+    stopped = w.server.stop(30)
+    call.addErrback(lambda _: None)
+    call.cancel()
+    done: list[None] = []
+    stopped.addCallback(done.append)
+    w.network.advance(5)
+    assert not done
+    slow[-1].callback(None)
+    w.network.advance(1)
+    assert done == [None]
+    assert w.names == []
 
 
 def test_what_waits_on_a_server_that_drains_is_made_elsewhere(world: Make) -> None:

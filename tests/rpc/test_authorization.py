@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import eventAsText
 
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Echo, Waiting, text
@@ -159,6 +160,36 @@ def test_the_log_is_not_filled_by_those_who_call(logged: Logged, answer: Any) ->
     world.close()
     told = [event for event in logged if event["log_format"].startswith("authorize ")]
     assert 1 <= len(told) < 10
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"tenant": "acme"}, None),
+        ({"authorization": "Bearer s3cr3t"}, "KeyError"),
+        ({"authorization": "s3cr3t"}, "KeyError"),
+        ({"x-key-bin": b"s3cr3t"}, "KeyError"),
+    ],
+)
+def test_what_a_rule_raises_shows_no_token_and_moves_no_cursor(
+    logged: Logged, metadata: dict[str, Any], said: str | None
+) -> None:
+    def authorize(identity: Identity | None, method: str, metadata: Any) -> bool:
+        value = next(iter(dict(metadata).values()))
+        text = value.decode() if isinstance(value, bytes) else value.removeprefix("Bearer ")
+        if text == "acme":
+            raise ValueError(f"\x1b[2J\n{text[::-1]}")
+        raise KeyError(text)
+
+    world = Denying(authorize)
+    with pytest.raises(Unauthenticated):
+        world.call(metadata=metadata)
+    world.close()
+    (event,) = [it for it in logged if it["log_format"].startswith("authorize raised")]
+    shown = eventAsText(event)
+    assert "s3cr3t" not in shown
+    assert "\x1b" not in shown
+    assert (said or "\\x1b[2J\\nemca") in shown
 
 
 @pytest.mark.parametrize("path", ["/txzmq.rpc.v1.Control/Nothing", "/txzmq.rpc.v1.Mine/Ping"])

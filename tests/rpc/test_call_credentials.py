@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from tests.rpc.identified import Identified, bearer
@@ -537,3 +537,7 @@ def test_no_token_is_shown() -> None:
     first.addCallback(shown.append)
     assert (shown, credentials.token(Clock())) == (["s3cr3t"], "s3cr3t")
     assert "s3cr3t" not in repr(credentials)
+    token = AccessToken("s3cr3t", 1.0)
+    assert (token.token, token.expires_at) == ("s3cr3t", 1.0)
+    for each in (repr(token), str(token), f"{token}", str(succeed(token)), str([token])):
+        assert "s3cr3t" not in each

@@ -12,18 +12,19 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.auth.support import ALICE, BOB
+from tests.auth.support import ALICE, BOB, SERVER, knowing
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ECHO, Echo, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS
 from tests.rpc.trusted import Trusted, failure
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
-from txzmq.auth import ClientKeys, Identity
+from txzmq.auth import ClientKeys, CurveKeyPair, CurveServerCredentials, Identity
 from txzmq.rpc import Channel, Context, Count, Server, ServerLimits, Service, Unauthenticated
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._wire.headers import RequestHead
 
+NEW = CurveKeyPair.generate()
 SHORT = ServerLimits(connection_age=0.2, connection_age_grace=5.0)
 
 
@@ -223,6 +224,46 @@ def test_who_has_lost_the_key_is_not_let_in_again(one_loop: Loop, logged: Logged
         assert (await bob.unary_unary(ECHO, text("x"))).value == "x"
         assert alice.counters[Count.CONNECTION_RENEWED] >= 3
         await one_loop.until(lambda: logged)
+
+    world.run(main)
+
+
+def test_servers_with_different_keys_and_a_rule_that_fails_cost_no_call(
+    one_loop: Loop, logged: Logged
+) -> None:
+    """In the middle of a rotation; the function of clients raises now and then."""
+    asked = itertools.count(1)
+    failed: list[int] = []
+
+    def clients(key: str, address: str) -> Identity | None:
+        number = next(asked)
+        if number > 8 and number % 3 == 0:
+            failed.append(number)
+            raise ConnectionError("no database")
+        return Identity("alice", key)
+
+    service = Counting(one_loop)
+    world = Trusted(one_loop, [service], clients=ClientKeys(clients), limits=SHORT)
+    rotated = world.serve(CurveServerCredentials(NEW, world.credentials.clients))
+
+    async def main() -> None:
+        endpoints = [world.endpoint, rotated.listen("tcp://127.0.0.1:*")]
+        channel = Channel(world.factory, endpoints, credentials=knowing(ALICE, SERVER, NEW))
+        world.opened.append(channel)
+        load = Load(one_loop, channel, "load")
+        ended: list[object] = []
+        runs = gatherResults(load.run(), consumeErrors=True)
+        runs.addBoth(ended.append)
+        await one_loop.until(
+            lambda: ended or (channel.counters[Count.CONNECTION_RENEWED] > 8 and len(failed) > 2)
+        )
+        # Any: a FirstError, whose failure is the one that says what is wrong.
+        assert not ended, repr(cast("Any", ended[0]).value.subFailure.value)
+        load.enough = True
+        await one_loop.until(lambda: ended)
+        assert isinstance(ended[0], list), ended[0]
+        assert service.seen == Counter(load.made)
+        assert set(service.seen.values()) == {1}
 
     world.run(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
@@ -268,6 +270,22 @@ def test_old_keys_hold_for_a_while_when_no_new_ones_come(provider: Provider) -> 
     provider.up()
     provider.clock.advance(10)
     assert seen.now(token_of()) == "alice"
+
+
+def test_no_failure_to_fetch_is_left_unhandled(provider: Provider, logged: Logged) -> None:
+    """Where tokens that were good meet keys that are too old."""
+    seen = Seen(provider, provider.keys(pause=10.0, max_age=3_600.0))
+    token = token_of()
+    assert seen.now(token) == "alice"
+    provider.clock.advance(3_601)
+    waiting: Deferred[Any] = Deferred()
+    provider.answers = [waiting]
+    outcome = seen.ask(token)
+    waiting.errback(failure(refused("no")))
+    assert outcome == [Unavailable]
+    del outcome
+    gc.collect()
+    assert not [event for event in logged if event["log_level"] is LogLevel.critical]
 
 
 def test_an_unknown_key_cannot_be_judged_when_fetching_fails(provider: Provider) -> None:

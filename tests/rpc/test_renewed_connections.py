@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.lines import CONNECTING, READY, Line, Lines, Told, call, result
@@ -84,13 +85,35 @@ def test_calls_that_were_not_sent_go_by_the_new_one() -> None:
     world.channel.close()
 
 
-def test_who_is_not_let_in_again_is_told() -> None:
+@pytest.mark.parametrize("status", ["ZAP status 500", "does not know this client's key"])
+def test_who_is_not_let_in_again_uses_the_old_one_as_long_as_the_server_does(status: str) -> None:
+    """The server may not be able to decide just now, or another one may be behind the address."""
     world = Renewed()
-    world.new.handler.refused("the server does not know this client's key", is_last=True)
-    fails(world.call(), Unauthenticated, "does not know this client's key")
-    world.old.answer(0)
-    assert result(world.runs) == text("x"), "the server has not ended it"
+    world.new.handler.refused(status, is_last=True)
+    second = world.call()
+    world.old.answer(1)
+    assert result(second) == text("x")
+    world.network.advance(2)
+    third = world.network.made[2]
+    third.handler.connected()
+    world.call()
+    assert third.paths == ["Echo"]
     world.channel.close()
+
+
+def test_who_is_not_let_in_again_is_told_when_the_old_one_ends() -> None:
+    world = Renewed()
+    why = "the server does not know this client's key"
+    world.new.handler.refused(why, is_last=True)
+    world.old.answer(0)
+    assert result(world.runs) == text("x")
+    world.old.handler.disconnected()
+    waits = world.call()
+    world.network.advance(2)
+    world.network.made[-1].handler.refused(why, is_last=True)
+    fails(waits, Unauthenticated, why)
+    world.channel.close()
+    assert world.network.open == []
 
 
 def test_while_nobody_can_be_reached_the_old_one_is_used() -> None:

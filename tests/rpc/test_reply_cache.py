@@ -95,6 +95,43 @@ def test_the_oldest_goes_first(limits: ReplyCacheLimits, kept: int) -> None:
     )
 
 
+def filled(owner: str, numbers: range, cache: ReplyCache[int], size: int = 100) -> None:
+    for i in numbers:
+        cache.join((owner, i), i, 0.0)
+        cache.finish((owner, i), i, reply(b"x" * size), 0.0, owner=owner)
+
+
+def left_of(owner: str, cache: ReplyCache[int]) -> list[int]:
+    return [i for i in range(1_000) if (owner, i) in cache]
+
+
+@pytest.mark.parametrize(
+    "limits", [ReplyCacheLimits(entries=100), ReplyCacheLimits(size=100 * 612), ReplyCacheLimits()]
+)
+@pytest.mark.parametrize("size", [100, 1])
+def test_nobody_pushes_out_the_replies_of_another(limits: ReplyCacheLimits, size: int) -> None:
+    cache: ReplyCache[int] = ReplyCache(limits)
+    filled("alice", range(10), cache, 400)
+    filled("bob", range(1_000), cache, size)
+    assert left_of("alice", cache) == list(range(10))
+    assert left_of("bob", cache)[-1] == 999
+    # Who comes later finds a place, and takes it from who has most.
+    filled("carol", range(10), cache)
+    assert left_of("alice", cache) == left_of("carol", cache) == list(range(10))
+    cache.expire(1_000.0)
+    assert (len(cache), cache.size, left_of("alice", cache)) == (0, 0, [])
+    filled("bob", range(1_000), cache)
+    assert left_of("bob", cache) == list(range(1_000 - len(cache), 1_000))
+
+
+def test_a_place_among_many_users_costs_the_same_as_among_few() -> None:
+    # Quadratic work would take minutes here.
+    cache: ReplyCache[int] = ReplyCache(ReplyCacheLimits(entries=20_000, size=2**40))
+    for i in range(100_000):
+        filled(f"user {i}", range(1), cache)
+    assert len(cache) == 20_000
+
+
 def test_forgetting_many_costs_the_same_for_each() -> None:
     # Quadratic work would take minutes here.
     cache: ReplyCache[int] = ReplyCache(ReplyCacheLimits(entries=200_000, size=2**40))

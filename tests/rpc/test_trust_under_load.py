@@ -10,6 +10,7 @@ import zmq
 from twisted.internet.defer import Deferred
 
 from tests.auth.support import ALICE, BOB, CLIENTS, SERVER, STRANGER, knowing, serving
+from tests.rpc.identified import by_name
 from tests.rpc.service import ECHO, Echo, text
 from tests.rpc.streaming import COUNT, Streaming
 from tests.rpc.trusted import Raw, Trusted, all_of, failure
@@ -133,6 +134,30 @@ def test_nobody_reads_the_reply_to_another_ones_request(one_loop: Loop) -> None:
         await bob.ask(ECHO.path, text("secret"), request_key=b"k" * 16)
         assert echo.seen == ["secret", "guess", "secret"]
         assert [str(context.identity) for context in echo.contexts] == ["alice", "bob", "bob"]
+        for raw in (alice, bob):
+            raw.close()
+
+    world.run(main)
+
+
+def test_nobody_who_is_known_reads_no_reply_of_another_connection(one_loop: Loop) -> None:
+    """Where a call carries nothing, it is its connection's, also if a rule lets anybody in."""
+    echo = Echo()
+    world = Trusted(
+        one_loop,
+        [echo],
+        authenticate=by_name,
+        authorize=permissions({"*": {"anybody"}}),
+        limits=ServerLimits(reply_cache=ReplyCacheLimits()),
+    )
+
+    async def main() -> None:
+        alice, bob = Raw(world, ALICE), Raw(world, BOB)
+        for raw in (alice, bob):
+            await raw.ready()
+        for raw in (alice, bob, alice):
+            await raw.ask(ECHO.path, text("secret"), request_key=b"k" * 16)
+        assert [str(context.peer_identity) for context in echo.contexts] == ["alice", "bob"]
         for raw in (alice, bob):
             raw.close()
 

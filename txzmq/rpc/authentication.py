@@ -57,6 +57,9 @@ class AccessToken(NamedTuple):
     token: str
     expires_at: float | None = None
 
+    def __repr__(self) -> str:
+        return f"AccessToken(expires_at={self.expires_at})"  # a token is a secret
+
 
 #: What gives a token: a str, or an :class:`AccessToken`. Of a str that is a JSON Web Token, ``exp``
 #: says when it expires; any other is used until a server refuses it.

@@ -43,7 +43,11 @@ _PATH: Final = re.compile(r"/[^/]+/[^/]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyCacheLimits:
-    """Limits of a server's cache of replies; past one of them the oldest reply is dropped."""
+    """Limits of a server's cache of replies.
+
+    Past one of them, the oldest reply is dropped of the user who has most; all who have not
+    authenticated are one user.
+    """
 
     #: Replies that are kept.
     entries: int = 10_000

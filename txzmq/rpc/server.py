@@ -29,6 +29,7 @@ from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc._net.secure_bind import check_endpoint
 from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc._server.ages import KeyCheck
 from txzmq.rpc._server.dispatcher import Dispatcher
 from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import served_methods, services_of
@@ -143,6 +144,9 @@ class Server:
             authorize=authorize,
             authenticate=authenticate,
             random=self._network.random,
+            check=None
+            if credentials is None
+            else KeyCheck(credentials.clients.look_again, credentials.policy_timeout),
         )
         self._forget_keys: Callable[[], None] | None = None
         # Set once it listens: there is nobody to decide about before.
@@ -327,6 +331,8 @@ class Server:
                 Refusal(public_key=public_key, address=address, mechanism=mechanism, reason=reason)
             )
         else:
+            if self._dispatcher.ages is not None:
+                self._dispatcher.ages.looked_at(public_key)
             self._watch.authenticated(
                 Authentication(
                     user=identity.name, public_key=public_key, address=address, mechanism=mechanism

@@ -152,12 +152,12 @@ class BearerTokens:
             return identity
         digest = hashlib.sha256(token.encode()).digest()
         good = self._good.get(digest)
+        kid, algorithm = self._header(token) if good is None else good.key_name
+        found = self._keys.find(kid, algorithm)
         if good is not None:
-            if good.until > self._now() and self._keys.find(*good.key_name) is good.key:
+            if found is good.key and good.until > self._now():
                 return good.identity
             del self._good[digest]
-        kid, algorithm = self._header(token)
-        found = self._keys.find(kid, algorithm)
         if isinstance(found, Deferred):
             return found.addCallback(partial(self._verified, token, digest, kid))
         return self._verified(token, digest, kid, found)

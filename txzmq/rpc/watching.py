@@ -268,7 +268,8 @@ class Denial:
     """A call was denied: the server does not know who calls, or they may not.
 
     :ivar user: who calls; empty if that is not known.
-    :ivar public_key: the key that they have authenticated with; empty if there is none.
+    :ivar public_key: the key that they have authenticated with, or else, where a token names them,
+        the key of the connection; empty if there is none.
     :ivar address: where the client connected from; empty if that is not known.
     :ivar method: the path of the method.
     :ivar code: what the client is told: mostly PERMISSION_DENIED or UNAUTHENTICATED.

@@ -71,8 +71,8 @@ class Renewals:
         if predecessor is not None:
             if subchannel.state is ConnectivityState.READY:
                 self._look_who_it_is(predecessor, subchannel)
-            elif subchannel.is_refused:
-                self._replace(predecessor, subchannel, is_same=False)
+            # Where it is refused, it tries again: the server may fail to decide for a moment, or be
+            # another one. Whose key is nobody's any more is told so by the server, on both.
             return True
         return subchannel in self._retired
 

@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txzmq import _check
 from txzmq._identity import ANYBODY, AUTHENTICATED, Identity
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
-from txzmq.rpc._server.status import chosen_status, too_much_metadata
+from txzmq.rpc._server.status import (
+    chosen_status,
+    escaped_failure,
+    text_of,
+    too_much_metadata,
+)
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import RequestHead, ResponseHead
 from txzmq.rpc.authorization import Authorize, MethodPath, Permissions
@@ -126,11 +132,9 @@ class Access:
                     return chosen
                 return too_much_metadata("response", self._metadata_size)
             allowed = error
-        except Exception:  # noqa: BLE001 - whatever a user's function raises denies
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises denies
             if self._may_log():
-                _log.failure(
-                    "authorize raised an exception; the call of {path} is denied", path=head.path
-                )
+                self._log_raised(error, head)
             return False
         if not isinstance(allowed, bool):
             if self._may_log():
@@ -143,9 +147,35 @@ class Access:
             return False
         return allowed
 
+    @staticmethod
+    def _log_raised(error: Exception, head: RequestHead) -> None:
+        """Log what a user's function has raised; without its text if a token may be in it."""
+        text = text_of(error)
+        values = [value for _, value in head.metadata if value]
+        if any(value in text for each in values for value in _shown_as(each)):
+            _log.error(
+                "authorize raised {error}, whose text has metadata of the call and is not shown; "
+                "the call of {path} is denied",
+                error=type(error).__name__,
+                path=head.path,
+            )
+            return
+        _log.failure(
+            "authorize raised an exception; the call of {path} is denied",
+            escaped_failure(Failure()),  # type: ignore[no-untyped-call]  # Twisted's
+            path=head.path,
+        )
+
     def _may_log(self) -> bool:
         """Whether there is a line left for this: a peer may cause it with each call."""
         return self._limit.take()
+
+
+def _shown_as(value: str | bytes) -> tuple[str, ...]:
+    """What may be in a text that shows a value of metadata: for instance only the token in it."""
+    if isinstance(value, bytes):
+        return repr(value)[2:-1], value.decode("utf-8", "replace")
+    return value, value.rpartition(" ")[2] or value
 
 
 def _allowed(

@@ -3,19 +3,25 @@
 So keys are looked at again, and the load spreads over servers that have come since. A connection
 begins with its first message. Its client is told; then it has the grace, in which all goes on; what
 it has not moved by then is ended, and a little later the connection itself.
+
+Who speaks as a proxy does cannot be told, and may be one: its key is looked at again instead.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from random import Random
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from twisted.internet.defer import Deferred
+
+from txzmq._identity import Identity
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.transport import PeerConnection
 
-__all__ = ["AgingListener", "ConnectionAges", "PeerAge"]
+__all__ = ["AgingListener", "ConnectionAges", "KeyCheck", "PeerAge"]
 
 #: By how much a connection's age differs at most, so that clients which have come together do not
 #: all leave together.
@@ -25,8 +31,21 @@ _JITTER: Final = 0.1
 _LEAVING: Final = 1.0
 #: Seconds for the answer to ``Leave``, which a client need not get.
 _LEFT: Final = 0.1
+#: Keys of which it is remembered when they were looked at.
+_MOST_KEYS: Final = 65_536
 #: Subscribers of which it is looked which have gone, at the earliest.
 _MANY: Final = 64
+
+
+class KeyCheck(NamedTuple):
+    """Looks at the keys of clients again.
+
+    :ivar look_again: who has a key now; a Deferred that fires with None, or fails, for nobody.
+    :ivar patience: seconds that it may take.
+    """
+
+    look_again: Callable[[str], Deferred[Identity | None]]
+    patience: float
 
 
 class AgingListener(Protocol):
@@ -59,17 +78,23 @@ class ConnectionAges:
         age: float,
         grace: float | None,
         count: Callable[[str], None],
+        check: KeyCheck | None = None,
     ) -> None:
         """
         :param age: seconds that a connection may last.
         :param grace: seconds that its client has to leave it; None for any time.
         :param count: counts a connection that was told, or ended.
+        :param check: looks at keys again; None where there are none.
         """
         self._clock = clock
         self._random = random
         self._age = age
         self._grace = grace
         self._count = count
+        self.check = check
+        self._is_closed = False
+        # When each key was looked at last; who was longest ago comes first.
+        self._looked_at: OrderedDict[str, float] = OrderedDict()
         self._deadlines: Deadlines[_Aging] = Deadlines(clock, _due)
         # Connections to publishers, by connection; and how many there are when it is looked which
         # of them have gone, of which nobody tells.
@@ -81,15 +106,30 @@ class ConnectionAges:
         return len(self._deadlines)
 
     def begin(
-        self, listener: AgingListener, peer: bytes, connection: PeerConnection | None
+        self,
+        listener: AgingListener,
+        peer: bytes,
+        connection: PeerConnection | None,
+        key: str = "",
     ) -> PeerAge:
         """A client has sent its first message.
 
         :param connection: None where it cannot be ended: then its client is told, and refused.
+        :param key: the client's; empty if it has none.
         """
-        age = PeerAge(self, listener, peer, connection)
-        age.wait(self._age * (1 - _JITTER + 2 * _JITTER * self._random.random()))
+        age = PeerAge(self, listener, peer, connection, key)
+        if key and self._clock.seconds() - self._looked_at.get(key, -self._age) >= self._age:
+            age.look_again()  # it has been connected for long, and has said nothing
+        else:
+            age.begin()
         return age
+
+    def looked_at(self, key: str) -> None:
+        """A client was let in by its key."""
+        self._looked_at[key] = self._clock.seconds()
+        self._looked_at.move_to_end(key)
+        if len(self._looked_at) > _MOST_KEYS:
+            self._looked_at.popitem(last=False)
 
     def subscribed(self, connection: PeerConnection) -> None:
         """Somebody has subscribed; only the first time of a connection counts.
@@ -124,8 +164,15 @@ class ConnectionAges:
         """Seconds that a client has to leave its connection; None for any time."""
         return self._grace
 
+    @property
+    def next_age(self) -> float:
+        """Seconds that one more connection may last."""
+        return self._age * (1 - _JITTER + 2 * _JITTER * self._random.random())
+
     def set(self, aging: PeerAge | _SubscriberAge, seconds: float) -> None:
-        """Call its ``due()`` after a while."""
+        """Call its ``due()`` after a while, unless the server shuts down before."""
+        if self._is_closed:
+            return
         aging.due_at(self._deadlines.set(aging, self._clock.seconds() + seconds))
 
     def remove(self, aging: PeerAge) -> None:
@@ -143,7 +190,9 @@ class ConnectionAges:
 
     def close(self) -> None:
         """The server shuts down: leave nothing in the reactor."""
+        self._is_closed = True
         self._deadlines.close()
+        self._looked_at.clear()
         self._subscribers.clear()
 
 
@@ -153,7 +202,7 @@ class PeerAge:
     :ivar tick: of the ages' deadlines.
     """
 
-    __slots__ = ("_ages", "_connection", "_listener", "_next", "_peer", "tick")
+    __slots__ = ("_ages", "_connection", "_key", "_listener", "_next", "_peer", "tick")
 
     def __init__(
         self,
@@ -161,13 +210,20 @@ class PeerAge:
         listener: AgingListener,
         peer: bytes,
         connection: PeerConnection | None,
+        key: str,
     ) -> None:
         self._ages = ages
         self._listener = listener
         self._peer = peer
+        self._key = key
         self._connection = connection
         self._next: Callable[[], None] = self._tell
         self.tick = 0
+
+    def begin(self) -> None:
+        """Count its time from now on."""
+        self._next = self._tell
+        self.wait(self._ages.next_age)
 
     def wait(self, seconds: float) -> None:
         """Have what comes next happen after a while."""
@@ -184,11 +240,43 @@ class PeerAge:
 
     def _tell(self) -> None:
         if not self._listener.tell_to_reconnect(self._peer):
+            self.look_again()
             return
         self._ages.told()
         self._next = self._end_calls
         if self._ages.grace is not None:
             self.wait(self._ages.grace)
+
+    def look_again(self) -> None:
+        """See whether its client would be let in now; if not, or not in time, end the connection.
+
+        Who lets clients in is asked once more when it connects again.
+        """
+        check = self._ages.check
+        if check is None or not self._key:
+            self.begin()
+            return
+        self._next = self._no_answer
+        self.wait(check.patience)
+        asked = check.look_again(self._key)
+        asked.addCallbacks(self._looked_at, self._looked_at_in_vain)
+
+    def _looked_at(self, identity: Identity | None) -> None:
+        if self._next != self._no_answer:
+            return  # its connection has gone meanwhile
+        if identity is None:
+            self._next = self._end
+            self.wait(_LEAVING)
+        else:
+            self._ages.looked_at(self._key)
+            self.begin()
+
+    def _no_answer(self) -> None:
+        self._next = _nothing
+        self._end()
+
+    def _looked_at_in_vain(self, _: object) -> None:
+        self._looked_at(None)
 
     def _end_calls(self) -> None:
         self._listener.grace_is_over(self._peer)
@@ -206,6 +294,7 @@ class PeerAge:
 
     def stop(self) -> None:
         """The connection is gone."""
+        self._next = _nothing
         self._ages.remove(self)
 
 
@@ -229,6 +318,10 @@ class _SubscriberAge:
     def due(self) -> None:
         """Its time is up."""
         self._ages.subscriber_is_due(self._connection)
+
+
+def _nothing() -> None:
+    """Nothing comes next."""
 
 
 def _due(aging: _Aging) -> None:

@@ -107,12 +107,17 @@ class AuthenticationOwner(Protocol):
         """Answer a request that is not taken on."""
         ...
 
+    def settled(self) -> None:
+        """A call waits no more that nobody is to be answered for."""
+        ...
+
     def deny(
         self,
         listener: Listener,
         request: Request,
         arrived: float,
         identity: Identity | None,
+        peer: Identity | None,
         status: ResponseHead,
         /,
     ) -> None:
@@ -240,7 +245,9 @@ class Authentication:
         peer: Identity | None,
         identity: Identity | None,
     ) -> None:
-        caller = Identified(listener.authenticates or self._guards_all, identity, peer)
+        # Whose key is not known, or not any more, is nobody, whatever the call carries.
+        is_unknown = listener.authenticates and peer is None
+        caller = Identified(is_unknown or self._guards_all, identity, peer)
         self._owner.accept(listener, request, arrived, caller)
 
     def _refuse(
@@ -262,7 +269,7 @@ class Authentication:
         else:
             self._owner.refuse(listener, request, arrived, peer, head)
             return
-        self._owner.deny(listener, request, arrived, peer, head)
+        self._owner.deny(listener, request, arrived, peer, peer, head)
 
     def _status_of(self, error: BaseException) -> ResponseHead:
         """The answer to a call that cannot be told whose it is."""
@@ -312,7 +319,8 @@ class Authentication:
             self._change(call.place[0], requests, -1)
             call.handler_ended(self._open_calls)
             if call.settled:
-                return  # nobody waits for it any more
+                self._owner.settled()  # nobody waits for it any more, but a server that stops
+                return
             if isinstance(result, Failure):
                 error = cast("BaseException", result.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
                 self._refuse(listener, request, arrived, peer, self._status_of(error))

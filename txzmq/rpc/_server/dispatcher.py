@@ -20,7 +20,7 @@ from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
-from txzmq.rpc._server.ages import ConnectionAges
+from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
@@ -110,6 +110,7 @@ class Dispatcher:
         authorize: Authorize | None,
         authenticate: Authenticate | None,
         random: Random,
+        check: KeyCheck | None,
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
@@ -117,6 +118,7 @@ class Dispatcher:
         :param authorize: says who may call what; None for everybody.
         :param authenticate: says who calls; None for whose the connection is.
         :param random: for the ages of connections.
+        :param check: looks at clients' keys again; None where they have none.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -147,7 +149,9 @@ class Dispatcher:
         self.backlog = BacklogBytes(limits)
         age, grace = limits.connection_age, limits.connection_age_grace
         #: Counts the time of connections; None where they may last for any time.
-        self.ages = None if age is None else ConnectionAges(clock, random, age, grace, self.count)
+        self.ages = None
+        if age is not None:
+            self.ages = ConnectionAges(clock, random, age, grace, self.count, check)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
@@ -247,7 +251,7 @@ class Dispatcher:
                 return
             denied = self._access.refusal(caller or listener, head)
             if denied is not None:
-                self.deny(listener, request, arrived, identity, denied)
+                self.deny(listener, request, arrived, identity, peer, denied)
                 return
         method = self._by_path.get(head.path)
         if method is None:
@@ -257,11 +261,11 @@ class Dispatcher:
         cache_key: tuple[object, ...] | None = None
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
-            if identity is not None:
+            if identity is not None or peer is not None:
                 # Who guesses another one's key gets nothing. Users of one name may be known by
-                # their keys, and others by what their calls carry.
-                user = ("",) if identity is peer else (identity.name,)
-                cache_key = (user_of(peer), *user, *cache_key, hashlib.sha256(body).digest())
+                # their keys, and others by what their calls carry, or be nobody who is known.
+                user = "" if identity is peer else (None if identity is None else identity.name)
+                cache_key = (user_of(peer), user, *cache_key, hashlib.sha256(body).digest())
             self._replies.expire(self.clock.seconds())
         # A repeated request is not refused: its refusal would say that it was not executed.
         is_repeat = cache_key is not None and cache_key in self._replies
@@ -318,6 +322,7 @@ class Dispatcher:
         request: Request,
         arrived: float,
         identity: Identity | None,
+        peer: Identity | None,
         status: ResponseHead,
     ) -> None:
         """Answer a call that may not be made, and tell of it."""
@@ -325,7 +330,7 @@ class Dispatcher:
         key, head, _ = request
         denial = Denial(
             user=user_of(identity),
-            public_key=key_of(identity),
+            public_key=key_of(identity) or key_of(peer),
             address=listener.peer_address(key[0]),
             method=head.path,
             code=status.code,
@@ -669,7 +674,9 @@ class Dispatcher:
         keep = head.code in _KEPT and not head.not_executed
         reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
         now = self.clock.seconds()
-        for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
+        for waiting in self._replies.finish(
+            call.cache_key, call, reply, now, keep=keep, owner=call.user
+        ):
             if waiting is not call:
                 waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)

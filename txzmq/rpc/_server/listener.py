@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from txzmq._identity import Identity, user_of
+from txzmq._identity import Identity, key_of, user_of
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
@@ -366,7 +366,9 @@ class Listener:
         """A client has sent its first message."""
         ages, transport = self.owner.ages, self.transport
         if ages is not None and transport is not None and peer not in self._ages:
-            self._ages[peer] = ages.begin(self, peer, transport.connection_of(peer))
+            self._ages[peer] = ages.begin(
+                self, peer, transport.connection_of(peer), key_of(self.identity)
+            )
 
     def tell_to_reconnect(self, peer: bytes) -> bool:
         """Tell a client that it is to connect anew; False if it cannot be told: it is a proxy."""

@@ -5,6 +5,9 @@ the handler for the first that arrives. A request that comes while it runs waits
 that comes later gets the kept reply. Kept replies are bounded in number, bytes and age. So a
 request may be executed twice: when its reply is not kept any more, or when it goes to another
 server.
+
+Where there is no room for one more, the oldest reply goes of whoever has most: one user cannot push
+out those of another.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from collections.abc import Hashable
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from txzmq.rpc.limits import ReplyCacheLimits
@@ -46,6 +50,21 @@ class _Kept(NamedTuple):
     reply: KeptReply
     until: float
     size: int
+    owner: str
+
+
+class _Share:
+    """What is kept of one owner.
+
+    :ivar keys: of its replies, the oldest first.
+    :ivar weight: how much of the cache they take.
+    """
+
+    __slots__ = ("keys", "weight")
+
+    def __init__(self) -> None:
+        self.keys: OrderedDict[Hashable, None] = OrderedDict()
+        self.weight = 0
 
 
 class _Run(Generic[W]):
@@ -78,6 +97,10 @@ class ReplyCache(Generic[W]):
         # Oldest first. A plain dict is slow to find its first key after many first keys went.
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._size = 0
+        self._shares: dict[str, _Share] = {}
+        # A heap of the owners with the negative weights that they had when these last grew: those
+        # that are too old are corrected when they come to the top.
+        self._heaviest: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -85,6 +108,8 @@ class ReplyCache(Generic[W]):
     def clear(self) -> None:
         """Forget what is kept."""
         self._kept.clear()
+        self._shares.clear()
+        self._heaviest.clear()
         self._size = 0
 
     def __contains__(self, key: Hashable) -> bool:
@@ -142,11 +167,19 @@ class ReplyCache(Generic[W]):
         return True
 
     def finish(
-        self, key: Hashable, runner: W, reply: KeptReply, now: float, *, keep: bool = True
+        self,
+        key: Hashable,
+        runner: W,
+        reply: KeptReply,
+        now: float,
+        *,
+        keep: bool = True,
+        owner: str = "",
     ) -> list[W]:
         """A run has ended.
 
         :param runner: the request for which it was started.
+        :param owner: whose reply it is: where there is no room, a reply goes of whoever has most.
         :param keep: whether the reply answers later requests, too. A failure after which clients
             try again should not: they would get it again.
         :return: all that wait, in the order of their arrival, *runner* among them unless it left.
@@ -158,7 +191,7 @@ class ReplyCache(Generic[W]):
         del self._running[key]
         self.expire(now)
         if keep:
-            self._keep(key, reply, now)
+            self._keep(key, reply, now, owner)
         return list(run.waiting)
 
     def expire(self, now: float) -> None:
@@ -170,15 +203,46 @@ class ReplyCache(Generic[W]):
                 return
             self._forget(key)
 
-    def _keep(self, key: Hashable, reply: KeptReply, now: float) -> None:
+    def _keep(self, key: Hashable, reply: KeptReply, now: float, owner: str) -> None:
         limits = self.limits
         size = len(reply.header) + len(reply.body) + _OVERHEAD
         if size * 8 > limits.size or not limits.entries:
             return
         self._size += size
-        self._kept[key] = _Kept(reply, now + limits.age, size)
+        self._kept[key] = _Kept(reply, now + limits.age, size, owner)
+        share = self._shares.get(owner)
+        if share is None:
+            share = self._shares[owner] = _Share()
+        share.keys[key] = None
+        share.weight += self._weight(size)
+        heappush(self._heaviest, (-share.weight, owner))
         while self._size > limits.size or len(self._kept) > limits.entries:
-            self._forget(next(iter(self._kept)))
+            self._forget(next(iter(self._shares[self._owner_of_most()].keys)))
+        if len(self._heaviest) > 2 * len(self._shares) + 64:
+            self._heaviest = [(-each.weight, name) for name, each in self._shares.items()]
+            heapify(self._heaviest)
+
+    def _weight(self, size: int) -> int:
+        """How much of the cache a reply takes: of its bytes or of its places, whichever is more."""
+        return max(size * self.limits.entries, self.limits.size)
+
+    def _owner_of_most(self) -> str:
+        heaviest = self._heaviest
+        while True:
+            weight, owner = heaviest[0]
+            share = self._shares.get(owner)
+            if share is None:
+                heappop(heaviest)
+            elif share.weight != -weight:
+                heapreplace(heaviest, (-share.weight, owner))
+            else:
+                return owner
 
     def _forget(self, key: Hashable) -> None:
-        self._size -= self._kept.pop(key).size
+        kept = self._kept.pop(key)
+        self._size -= kept.size
+        share = self._shares[kept.owner]
+        del share.keys[key]
+        share.weight -= self._weight(kept.size)
+        if not share.keys:
+            del self._shares[kept.owner]

@@ -219,6 +219,8 @@ class SharedCallers(Generic[R]):
         # peer is lost, and its client may come back by another one.
         self._present: Counter[R] = Counter()
         self._absent: Counter[R] = Counter()
+        # Those that have probably come back before they were lost; if not, the run waits for them.
+        self._perhaps_absent: Counter[R] = Counter()
         self._count = 0
         # As whose the calls of each peer count, and how many do.
         self._owners: dict[bytes, bytes] = {}
@@ -226,6 +228,9 @@ class SharedCallers(Generic[R]):
         # Of the calls whose end somebody waits for, by peer and name; and of those that are absent.
         self._left: dict[tuple[bytes, _Name], Left] = {}
         self._left_absent: dict[R, list[Left]] = {}
+        # Calls, oldest first, that were claimed while none was absent: they may be those that
+        # another connection of the same client still has.
+        self._moved: dict[R, dict[tuple[bytes, _Name], None]] = {}
         # Whom to tell, and what, once nothing is in the middle of a change.
         self._to_tell: list[tuple[Left, ResponseHead | None]] = []
 
@@ -245,7 +250,7 @@ class SharedCallers(Generic[R]):
 
     def of_run(self, run: R) -> int:
         """How many calls share a run, absent ones included."""
-        return self._present[run] + self._absent[run]
+        return self._present[run] + self._absent[run] + self._perhaps_absent[run]
 
     def join(
         self, run: R, key: CallKey, now: float, left: Left | None = None, owner: bytes = b""
@@ -283,6 +288,12 @@ class SharedCallers(Generic[R]):
 
     def _one_less_absent(self, run: R) -> Left | None:
         """One that is absent comes back, or has left; nobody knows which one."""
+        if not self._absent[run]:
+            if self._perhaps_absent[run] > 1:
+                self._perhaps_absent[run] -= 1
+            else:
+                del self._perhaps_absent[run]
+            return None
         waiting = self._left_absent.get(run)
         left = waiting.pop(0) if waiting else None
         if self._absent[run] > 1:
@@ -301,6 +312,7 @@ class SharedCallers(Generic[R]):
 
     def _remove(self, run: R, peer: bytes, name: _Name, head: ResponseHead | None = None) -> None:
         self._has_left(self._left.pop((peer, name), None), head)
+        self._no_guess(run, (peer, name))
         self._count -= 1
         self._present[run] -= 1
         del self._runs[peer][name]
@@ -324,16 +336,43 @@ class SharedCallers(Generic[R]):
         """
         calls = list(self._runs.get(peer, {}).items())
         for name, run in calls:
+            absent = self._perhaps_absent if self._has_moved(run, peer, name) else self._absent
             left = self._left.pop((peer, name), None)
             self._remove(run, peer, name)
-            self._absent[run] += 1
+            absent[run] += 1
             if left is not None:
                 self._left_absent.setdefault(run, []).append(left)
         return [run for _, run in calls]
 
+    def _has_moved(self, run: R, peer: bytes, name: _Name) -> bool:
+        """A peer has a call no more: whether its client may go on with it by another connection.
+
+        A client whose connection is made anew says by the new one that it shares a run, before the
+        old one is lost. Which call of which client that was is a guess, among those of one user, or
+        of nobody: it decides when the end of each is told, and nothing else.
+        """
+        owner = self._owners[peer]
+        for other in self._moved.get(run, ()):
+            whose = self._owners[other[0]]
+            if other[0] != peer and (whose == owner or (owner == peer and whose == other[0])):
+                left = self._left.pop((peer, name), None)
+                if left is not None:
+                    self._left[other] = left
+                self._no_guess(run, other)
+                return True
+        return False
+
+    def _no_guess(self, run: R, call: tuple[bytes, _Name]) -> None:
+        """It is known of a call where it comes from, or does not matter any more."""
+        moved = self._moved.get(run)
+        if moved is not None:
+            moved.pop(call, None)
+            if not moved:
+                del self._moved[run]
+
     def forget_absent(self, run: R, head: ResponseHead | None = None) -> None:
         """Lost peers do not come back to a run any more."""
-        del self._absent[run]
+        del self._absent[run], self._perhaps_absent[run]
         for left in self._left_absent.pop(run, ()):
             self._has_left(left, head)
 
@@ -359,15 +398,19 @@ class SharedCallers(Generic[R]):
         self.heard(run, peer, now)
         known = self._calls.get(run, {}).get(peer, {})
         for _ in range(calls - len(known)):
-            left = None
-            if self._absent[run]:
+            left, was_absent = None, self._absent[run] > 0
+            if was_absent:
                 left = self._one_less_absent(run)
-            elif room <= 0:
-                break
-            else:
+            elif room > 0:
                 room -= 1
+            elif self._perhaps_absent[run]:
+                self._one_less_absent(run)
+            else:
+                break
             number = next(self._numbers)  # nobody cancels it by its key
             self._add(run, peer, number, now, left, owner)
+            if not was_absent:
+                self._moved.setdefault(run, {})[peer, number] = None
         surplus = len(known) - calls
         for name, joined in list(known.items())[: max(0, surplus)]:
             if now - joined > self._grace:
@@ -376,6 +419,8 @@ class SharedCallers(Generic[R]):
     def forget(self, run: R, peer: bytes, head: ResponseHead | None = None) -> None:
         """The calls of a peer share a run no more."""
         for name in list(self._calls.get(run, {}).get(peer, ())):
+            if head is None:
+                self._has_moved(run, peer, name)
             self._remove(run, peer, name, head)
 
     def dismiss(self, run: R, head: ResponseHead | None = None) -> None:

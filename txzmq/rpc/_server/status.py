@@ -35,9 +35,11 @@ __all__ = [
     "WrongResult",
     "chosen_status",
     "encode_reply",
+    "escaped_failure",
     "is_source",
     "record_of",
     "tell_end",
+    "text_of",
     "too_much_metadata",
 ]
 
@@ -208,7 +210,7 @@ class HandlerLog:
             return head
         identifier = uuid.uuid4().hex
         self._log_failure(failure, context, f" ({identifier})", identifier)
-        text = f": {_text_of(error)}" if self._debug else ""
+        text = f": {text_of(error)}" if self._debug else ""
         if isinstance(error, _CANCELLED):
             what = "the handler was cancelled"
             return ResponseHead(
@@ -242,12 +244,12 @@ class HandlerLog:
                 peer=peer,
                 more=more,
                 identifier=identifier,
-                error=escaped(_shortened(_text_of(_value(failure)))),
+                error=escaped(_shortened(text_of(_value(failure)))),
             )
             return
         _log.failure(
             "{method} failed for {peer}{more}{missed}{hint}",
-            _escaped_failure(failure),
+            escaped_failure(failure),
             method=context.method,
             peer=peer,
             more=more,
@@ -399,7 +401,8 @@ def chosen_status(error: RpcError) -> ResponseHead | None:
     return ResponseHead(code, error.message, error.details, (), error.metadata)
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """The type and the text of an exception, whatever it is."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
@@ -410,7 +413,7 @@ def _hint_of(error: BaseException) -> str:
     """What to do where asyncio and Twisted have met in a handler, whose own words do not say it."""
     if not isinstance(error, (RuntimeError, TypeError)):
         return ""
-    text = _text_of(error)
+    text = text_of(error)
     return _ASYNCIO_HINT if any(words in text for words in _OF_ASYNCIO) else ""
 
 
@@ -420,7 +423,7 @@ def _shortened(text: str) -> str:
     return f"{text[:_MOST_TEXT]}... ({len(text)} characters)"
 
 
-def _escaped_failure(failure: Failure) -> Failure:
+def escaped_failure(failure: Failure) -> Failure:
     """A failure whose traceback shows the text of its exception escaped; else the same.
 
     Handlers raise exceptions with what they were sent: ``ValueError(f"no user {request.name}")``.
