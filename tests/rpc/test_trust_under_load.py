@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 
 from tests.auth.support import ALICE, BOB, CLIENTS, SERVER, STRANGER, knowing, serving
 from tests.rpc.service import ECHO, Echo, text
 from tests.rpc.streaming import COUNT, Streaming
-from tests.rpc.trusted import Raw, Trusted, all_of, failure
+from tests.rpc.trusted import Raw, Trusted, all_of, failure, publisher_of
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
 from txzmq.auth import ClientKeys, CurveClientCredentials, CurveKeyPair, CurveServerCredentials
-from txzmq.rpc import Channel, ReplyCacheLimits, Server, ServerLimits, Unauthenticated
+from txzmq.rpc import (
+    Channel,
+    ConnectivityState,
+    ReplyCacheLimits,
+    Server,
+    ServerLimits,
+    Unauthenticated,
+)
 from txzmq.rpc.authorization import permissions
 
 NEW = CurveKeyPair.generate()
@@ -87,6 +96,18 @@ def test_the_key_of_a_client_changes_without_a_failed_call(
     world.run(main)
 
 
+def listen_again(server: Server, address: str, publisher: str) -> bool:
+    """Whether a server listens where another one has stopped a moment ago.
+
+    libzmq closes sockets in a thread of its own.
+    """
+    try:
+        server.listen(address, publisher=publisher)
+    except CannotListenError:
+        return False
+    return True
+
+
 def test_the_key_of_a_server_changes_without_a_failed_call(one_loop: Loop, logged: Logged) -> None:
     """Clients know both keys; a server with the new one takes the address."""
     world = Trusted(one_loop, [Echo(), Streaming()])
@@ -103,8 +124,45 @@ def test_the_key_of_a_server_changes_without_a_failed_call(one_loop: Loop, logge
         load.enough = False
         runs = [load.on(channel) for channel in world.opened]
         server = world.serve(CurveServerCredentials(NEW, CLIENTS))
-        server.listen(world.endpoint, publisher=publisher)
+        await one_loop.until(lambda: listen_again(server, world.endpoint, publisher))
         await load.more(10)
+        load.enough = True
+        for run in runs:
+            await run
+        assert load.failures == []
+
+    world.run(main)
+
+
+def test_the_key_of_two_servers_changes_under_load(one_loop: Loop, logged: Logged) -> None:
+    """They are started again one after the other, and calls go on all the while."""
+    world = Trusted(one_loop, [Echo(), Streaming()])
+
+    async def main() -> None:
+        other = world.serve()
+        places = [(world.endpoint, world.publisher)]
+        places.append((other.listen("tcp://127.0.0.1:*"), publisher_of(other)))
+        endpoints = [endpoint for endpoint, _ in places]
+        load = Load(one_loop)
+        channels = [
+            Channel(world.factory, endpoints, credentials=knowing(keys, SERVER, NEW))
+            for keys in (ALICE, BOB)
+        ]
+        world.opened += channels
+        runs = [load.on(channel) for channel in channels for _ in range(3)]
+        await load.more()
+        for old, (endpoint, publisher) in zip([world.server, other], places, strict=True):
+            await old.stop(5)
+            new = world.serve(CurveServerCredentials(NEW, CLIENTS))
+            await one_loop.until(partial(listen_again, new, endpoint, publisher))
+            await one_loop.until(
+                lambda: all(
+                    each.state is ConnectivityState.READY
+                    for channel in channels
+                    for each in channel.endpoints
+                )
+            )
+            await load.more()
         load.enough = True
         for run in runs:
             await run
