@@ -95,6 +95,53 @@ def test_the_oldest_goes_first(limits: ReplyCacheLimits, kept: int) -> None:
     )
 
 
+def kept(cache: ReplyCache[str], key: object, now: float = 0.0) -> bool:
+    cache.expire(now)
+    return key in cache
+
+
+def fill(cache: ReplyCache[str], owner: str, numbers: range, size: int = 5) -> None:
+    for number in numbers:
+        cache.join((owner, number), "x", 0.0)
+        cache.finish((owner, number), "x", reply(bytes(size)), 0.0, owner=owner)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [ReplyCacheLimits(entries=100), ReplyCacheLimits(size=100 * (512 + 5))],
+    ids=["entries", "bytes"],
+)
+def test_nobody_pushes_out_what_another_has_of_an_equal_share(limits: ReplyCacheLimits) -> None:
+    cache: ReplyCache[str] = ReplyCache(limits)
+    fill(cache, "alice", range(30))
+    fill(cache, "bob", range(50))
+    fill(cache, "mallory", range(1_000))
+    assert all(kept(cache, ("alice", number)) for number in range(30))
+    mine = [number for number in range(50) if kept(cache, ("bob", number))]
+    assert mine == list(range(17, 50)), "a third, and the oldest went"
+    assert [number for number in range(1_000) if kept(cache, ("mallory", number))] == list(
+        range(1_000 - 37, 1_000)
+    )
+    # Where others need no share, one may have all.
+    cache.expire(60.0)
+    assert (len(cache), cache.size) == (0, 0)
+    fill(cache, "mallory", range(1_000, 1_100))
+    assert len(cache) == 100
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=80))
+def test_each_user_keeps_the_last_of_an_equal_share(answers: list[tuple[str, int]]) -> None:
+    limits = ReplyCacheLimits(entries=9, size=9 * (512 + 60))
+    cache: ReplyCache[str] = ReplyCache(limits)
+    for number, (owner, size) in enumerate(answers):
+        fill(cache, owner, range(number, number + 1), size)
+        assert len(cache) <= limits.entries
+        assert cache.size <= limits.size
+    for owner in "abc":
+        numbers = [number for number, (who, _) in enumerate(answers) if who == owner]
+        assert all(kept(cache, (owner, number)) for number in numbers[-3:])
+
+
 def test_forgetting_many_costs_the_same_for_each() -> None:
     # Quadratic work would take minutes here.
     cache: ReplyCache[int] = ReplyCache(ReplyCacheLimits(entries=200_000, size=2**40))

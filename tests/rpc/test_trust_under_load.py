@@ -197,6 +197,28 @@ def test_nobody_reads_the_reply_to_another_ones_request(one_loop: Loop) -> None:
     world.run(main)
 
 
+def test_nobody_pushes_anothers_replies_out_of_the_cache(one_loop: Loop) -> None:
+    echo = Echo()
+    limits = ServerLimits(reply_cache=ReplyCacheLimits(entries=10))
+    world = Trusted(one_loop, [echo], limits=limits)
+
+    async def main() -> None:
+        alice, bob = Raw(world, ALICE), Raw(world, BOB)
+        for raw in (alice, bob):
+            await raw.ready()
+        await alice.ask(ECHO.path, text("hers"), request_key=b"k" * 16)
+        for number in range(30):
+            await bob.ask(ECHO.path, text("his"), request_key=b"%016d" % number)
+        await alice.ask(ECHO.path, text("hers"), request_key=b"k" * 16)
+        assert echo.seen == ["hers", *["his"] * 30], "hers is kept, and not made again"
+        await bob.ask(ECHO.path, text("his"), request_key=b"%016d" % 0)
+        assert len(echo.seen) == 32, "his first one is not"
+        for raw in (alice, bob):
+            raw.close()
+
+    world.run(main)
+
+
 class Proxy:
     """``zmq_proxy()`` with CURVE on both sides, turned by the test."""
 

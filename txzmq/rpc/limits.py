@@ -43,7 +43,11 @@ _PATH: Final = re.compile(r"/[^/]+/[^/]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyCacheLimits:
-    """Limits of a server's cache of replies; past one of them the oldest reply is dropped."""
+    """Limits of a server's cache of replies; past one of them an old reply is dropped.
+
+    It is the oldest of a user who has more than an equal share, so that nobody pushes out what
+    others have. All who have not authenticated count as one user.
+    """
 
     #: Replies that are kept.
     entries: int = 10_000

@@ -596,7 +596,9 @@ class Dispatcher:
         keep = head.code in _KEPT and not head.not_executed
         reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
         now = self.clock.seconds()
-        for waiting in self._replies.finish(call.cache_key, call, reply, now, keep=keep):
+        for waiting in self._replies.finish(
+            call.cache_key, call, reply, now, keep=keep, owner=call.user
+        ):
             if waiting is not call:
                 waiting.settle(self._open_calls)
             waiting.listener.answer(waiting.key, head, body)

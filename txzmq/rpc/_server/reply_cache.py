@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from txzmq.rpc.limits import ReplyCacheLimits
@@ -46,6 +46,28 @@ class _Kept(NamedTuple):
     reply: KeptReply
     until: float
     size: int
+    owner: str
+
+
+class _Share:
+    """What is kept for one user.
+
+    :ivar keys: an ordered set, the oldest first.
+    """
+
+    __slots__ = ("keys", "size")
+
+    def __init__(self) -> None:
+        self.keys: OrderedDict[Hashable, None] = OrderedDict()
+        self.size = 0
+
+    def entries(self) -> int:
+        """How many replies these are."""
+        return len(self.keys)
+
+    def bytes(self) -> int:
+        """How much room they take."""
+        return self.size
 
 
 class _Run(Generic[W]):
@@ -78,6 +100,10 @@ class ReplyCache(Generic[W]):
         # Oldest first. A plain dict is slow to find its first key after many first keys went.
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._size = 0
+        # By user; those who have something.
+        self._shares: dict[str, _Share] = {}
+        # The one that was the largest when it was last looked for.
+        self._largest = _Share()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -85,6 +111,8 @@ class ReplyCache(Generic[W]):
     def clear(self) -> None:
         """Forget what is kept."""
         self._kept.clear()
+        self._shares.clear()
+        self._largest = _Share()
         self._size = 0
 
     def __contains__(self, key: Hashable) -> bool:
@@ -142,11 +170,19 @@ class ReplyCache(Generic[W]):
         return True
 
     def finish(
-        self, key: Hashable, runner: W, reply: KeptReply, now: float, *, keep: bool = True
+        self,
+        key: Hashable,
+        runner: W,
+        reply: KeptReply,
+        now: float,
+        *,
+        keep: bool = True,
+        owner: str = "",
     ) -> list[W]:
         """A run has ended.
 
         :param runner: the request for which it was started.
+        :param owner: the user in whose share the reply is kept.
         :param keep: whether the reply answers later requests, too. A failure after which clients
             try again should not: they would get it again.
         :return: all that wait, in the order of their arrival, *runner* among them unless it left.
@@ -158,7 +194,7 @@ class ReplyCache(Generic[W]):
         del self._running[key]
         self.expire(now)
         if keep:
-            self._keep(key, reply, now)
+            self._keep(key, reply, now, owner)
         return list(run.waiting)
 
     def expire(self, now: float) -> None:
@@ -170,15 +206,35 @@ class ReplyCache(Generic[W]):
                 return
             self._forget(key)
 
-    def _keep(self, key: Hashable, reply: KeptReply, now: float) -> None:
+    def _keep(self, key: Hashable, reply: KeptReply, now: float, owner: str) -> None:
         limits = self.limits
         size = len(reply.header) + len(reply.body) + _OVERHEAD
         if size * 8 > limits.size or not limits.entries:
             return
         self._size += size
-        self._kept[key] = _Kept(reply, now + limits.age, size)
-        while self._size > limits.size or len(self._kept) > limits.entries:
-            self._forget(next(iter(self._kept)))
+        self._kept[key] = _Kept(reply, now + limits.age, size, owner)
+        share = self._shares.get(owner)
+        if share is None:
+            share = self._shares[owner] = _Share()
+        share.keys[key] = None
+        share.size += size
+        while self._size > limits.size:
+            self._forget(self._surplus(_Share.bytes, limits.size))
+        while len(self._kept) > limits.entries:
+            self._forget(self._surplus(_Share.entries, limits.entries))
+
+    def _surplus(self, weigh: Callable[[_Share], int], limit: int) -> Hashable:
+        """The oldest reply of who has more than an equal share: past a limit, somebody has."""
+        equal = limit / len(self._shares)
+        if weigh(self._largest) <= equal:
+            self._largest = max(self._shares.values(), key=weigh)
+        return next(iter(self._largest.keys))
 
     def _forget(self, key: Hashable) -> None:
-        self._size -= self._kept.pop(key).size
+        kept = self._kept.pop(key)
+        self._size -= kept.size
+        share = self._shares[kept.owner]
+        share.size -= kept.size
+        del share.keys[key]
+        if not share.keys:
+            del self._shares[kept.owner]
