@@ -71,4 +71,7 @@ def test_addresses_that_come_and_go_are_forgotten() -> None:
     table = keys(2)
     for number in range(5_000):
         table.failed(f"tcp://10.0.0.7:{number}", 0)
+        table.found_mechanism(f"tcp://10.0.0.7:{number}", "CURVE")
     assert len(table._wrong) <= 1_024  # pyright: ignore[reportPrivateUsage]  # what is bounded
+    assert table.mechanism("tcp://10.0.0.7:1") is None
+    assert table.mechanism("tcp://10.0.0.7:4999") == "CURVE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 import time
@@ -15,6 +16,7 @@ import pytest
 import zmq
 from twisted.internet.error import CannotListenError
 
+from tests.programs import ROOT
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Loop
 from txzmq import ZmqEndpoint, ZmqEndpointType, ZmqFactory, ZmqPullConnection
@@ -340,3 +342,22 @@ def test_one_claims_a_path_at_a_time(here: Path, monkeypatch: pytest.MonkeyPatch
         assert not waits
     with ipc.claim("ipc://no/such/folder"):
         assert not waits
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:*", "tcp://10.0.0.7:5000", "ipc:///tmp/socket"])
+def test_who_listens_where_strangers_are_is_told_which_page_shows_keys(
+    one_loop: Loop, address: str
+) -> None:
+    factory = ZmqFactory(one_loop.reactor)
+    server = Server(factory, [Echo()])
+
+    async def main() -> None:
+        with pytest.raises(InsecureBindError) as raised:
+            server.listen(address)
+        page = re.search(r"credentials= \((\S+) shows how\)", str(raised.value))
+        assert page
+        assert "## Two machines in ten minutes" in (ROOT / page[1]).read_text("utf-8")
+        await server.stop(0)
+        factory.shutdown()
+
+    one_loop.run(main)

@@ -28,6 +28,19 @@ def test_calls_are_told_in_the_moment_of_the_refusal() -> None:
     channel.close()
 
 
+def test_the_refusal_is_the_reason_while_the_next_attempt_is_made() -> None:
+    network = Lines()
+    channel = Channel(network, "tcp://a")
+    network.made[0].handler.refused(WHY, is_last=True)
+    network.advance(5)
+    assert len(network.made) > 1
+    network.made[-1].handler.accepted("it has accepted the connection")
+    error = result(call(channel))
+    assert type(error) is Unauthenticated
+    assert error.message.endswith(f"(tcp://a: {WHY})")
+    channel.close()
+
+
 def test_attempts_become_rare() -> None:
     """Libzmq alone would try five times a second."""
     network = Lines()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 
 from tests.auth.support import ALICE, BOB, CLIENTS, SERVER, STRANGER, knowing, serving
 from tests.rpc.identified import by_name
 from tests.rpc.service import ECHO, Echo, text
 from tests.rpc.streaming import COUNT, Streaming
-from tests.rpc.trusted import Raw, Trusted, all_of, failure
+from tests.rpc.trusted import Raw, Trusted, all_of, failure, publisher_of
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
 from txzmq.auth import ClientKeys, CurveClientCredentials, CurveKeyPair, CurveServerCredentials
-from txzmq.rpc import Channel, ReplyCacheLimits, Server, ServerLimits, Unauthenticated
+from txzmq.rpc import (
+    Channel,
+    ConnectivityState,
+    ReplyCacheLimits,
+    Server,
+    ServerLimits,
+    Unauthenticated,
+)
 from txzmq.rpc.authorization import permissions
 
 NEW = CurveKeyPair.generate()
@@ -88,6 +97,18 @@ def test_the_key_of_a_client_changes_without_a_failed_call(
     world.run(main)
 
 
+def listen_again(server: Server, address: str, publisher: str) -> bool:
+    """Whether a server listens where another one has stopped a moment ago.
+
+    libzmq closes sockets in a thread of its own.
+    """
+    try:
+        server.listen(address, publisher=publisher)
+    except CannotListenError:
+        return False
+    return True
+
+
 def test_the_key_of_a_server_changes_without_a_failed_call(one_loop: Loop, logged: Logged) -> None:
     """Clients know both keys; a server with the new one takes the address."""
     world = Trusted(one_loop, [Echo(), Streaming()])
@@ -104,8 +125,45 @@ def test_the_key_of_a_server_changes_without_a_failed_call(one_loop: Loop, logge
         load.enough = False
         runs = [load.on(channel) for channel in world.opened]
         server = world.serve(CurveServerCredentials(NEW, CLIENTS))
-        server.listen(world.endpoint, publisher=publisher)
+        await one_loop.until(lambda: listen_again(server, world.endpoint, publisher))
         await load.more(10)
+        load.enough = True
+        for run in runs:
+            await run
+        assert load.failures == []
+
+    world.run(main)
+
+
+def test_the_key_of_two_servers_changes_under_load(one_loop: Loop, logged: Logged) -> None:
+    """They are started again one after the other, and calls go on all the while."""
+    world = Trusted(one_loop, [Echo(), Streaming()])
+
+    async def main() -> None:
+        other = world.serve()
+        places = [(world.endpoint, world.publisher)]
+        places.append((other.listen("tcp://127.0.0.1:*"), publisher_of(other)))
+        endpoints = [endpoint for endpoint, _ in places]
+        load = Load(one_loop)
+        channels = [
+            Channel(world.factory, endpoints, credentials=knowing(keys, SERVER, NEW))
+            for keys in (ALICE, BOB)
+        ]
+        world.opened += channels
+        runs = [load.on(channel) for channel in channels for _ in range(3)]
+        await load.more()
+        for old, (endpoint, publisher) in zip([world.server, other], places, strict=True):
+            await old.stop(5)
+            new = world.serve(CurveServerCredentials(NEW, CLIENTS))
+            await one_loop.until(partial(listen_again, new, endpoint, publisher))
+            await one_loop.until(
+                lambda: all(
+                    each.state is ConnectivityState.READY
+                    for channel in channels
+                    for each in channel.endpoints
+                )
+            )
+            await load.more()
         load.enough = True
         for run in runs:
             await run
@@ -158,6 +216,28 @@ def test_nobody_who_is_known_reads_no_reply_of_another_connection(one_loop: Loop
         for raw in (alice, bob, alice):
             await raw.ask(ECHO.path, text("secret"), request_key=b"k" * 16)
         assert [str(context.peer_identity) for context in echo.contexts] == ["alice", "bob"]
+        for raw in (alice, bob):
+            raw.close()
+
+    world.run(main)
+
+
+def test_nobody_pushes_anothers_replies_out_of_the_cache(one_loop: Loop) -> None:
+    echo = Echo()
+    limits = ServerLimits(reply_cache=ReplyCacheLimits(entries=10))
+    world = Trusted(one_loop, [echo], limits=limits)
+
+    async def main() -> None:
+        alice, bob = Raw(world, ALICE), Raw(world, BOB)
+        for raw in (alice, bob):
+            await raw.ready()
+        await alice.ask(ECHO.path, text("hers"), request_key=b"k" * 16)
+        for number in range(30):
+            await bob.ask(ECHO.path, text("his"), request_key=b"%016d" % number)
+        await alice.ask(ECHO.path, text("hers"), request_key=b"k" * 16)
+        assert echo.seen == ["hers", *["his"] * 30], "hers is kept, and not made again"
+        await bob.ask(ECHO.path, text("his"), request_key=b"%016d" % 0)
+        assert len(echo.seen) == 32, "his first one is not"
         for raw in (alice, bob):
             raw.close()
 

@@ -76,10 +76,7 @@ class Trusted:
     @property
     def publisher(self) -> str:
         """Where the server's streams are."""
-        server: Any = self.server  # Any: there is no other place to look
-        (listener,) = server._listeners
-        endpoint: str = listener.publisher.endpoint
-        return endpoint
+        return publisher_of(self.server)
 
     def revoke(self, keys: CurveKeyPair = ALICE) -> None:
         """A key is nobody's from now on."""
@@ -105,6 +102,13 @@ class Trusted:
                 self.factory.shutdown()
 
         return self.loop.run(whole)
+
+
+def publisher_of(server: Any) -> str:
+    """Where the streams of a server with one endpoint are. Any: there is no other place to look."""
+    (listener,) = server._listeners
+    endpoint: str = listener.publisher.endpoint
+    return endpoint
 
 
 class Raw:

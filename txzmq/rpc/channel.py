@@ -361,7 +361,7 @@ def _check_private(target: object) -> None:
             which = f"{address} is" if isinstance(address, str) else "the resolver's endpoints are"
             raise ValueError(
                 f"call_credentials: {which} not encrypted, so that others may read tokens: "
-                f"{reason}. Pass credentials= (see txzmq.auth), or "
+                f"{reason}. Pass credentials= (docs/guide/security.md shows how), or "
                 "BearerCredentials(insecure=True) to send them all the same"
             )
 

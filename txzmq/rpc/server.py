@@ -386,7 +386,8 @@ class Server:
         it.
 
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
-        :return: fires when everything is closed.
+        :return: fires when everything is closed. libzmq's own thread frees the ports a moment
+            later: who listens there again in the same process tries until that succeeds.
         :raises ValueError: if *grace* is below 0, or no number.
         """
         self._guard.check()

@@ -265,6 +265,8 @@ class Subchannel:
         if self.state is _READY:
             full = f"{self.address}: the socket is full, as the server does not read fast enough"
             return full if self._blocked else ""
+        if self.is_refused:
+            return self.reason  # also while the next attempt is made
         if not self._accepted:
             if self.reason:
                 return self.reason

@@ -19,6 +19,8 @@ __all__ = [
     "Attempt",
     "handshake_failure",
     "is_mismatch",
+    "is_unexplained",
+    "mismatch",
     "refusal",
 ]
 
@@ -33,6 +35,8 @@ ACCEPTED: Final = (
     "HTTP server, for example), or be stopped or busy"
 )
 CLOSED_EARLY: Final = f"the connection was closed before the handshake was done: {NO_HANDSHAKE}"
+_NO_SERVER_KEY: Final = "the server has no credentials, and this client asks for them"
+_NO_CLIENT_KEY: Final = "the server asks for a key, and this client has no credentials"
 #: libzmq's numbers, of zmq.h.
 _MECHANISM_MISMATCH: Final = 0x11000002
 _CRYPTOGRAPHIC: Final = 0x11000001
@@ -65,6 +69,26 @@ def is_mismatch(event: SocketEvent) -> bool:
     return is_protocol and event.value == _MECHANISM_MISMATCH
 
 
+def is_unexplained(event: SocketEvent) -> bool:
+    """Whether the peer has closed the connection, so that it may have another mechanism."""
+    name = event.event.name
+    if name == "HANDSHAKE_FAILED_NO_DETAIL":
+        return event.value in (errno.EPIPE, errno.ECONNRESET)
+    return name == "DISCONNECTED"
+
+
+def mismatch(mechanism: str, *, has_keys: bool) -> str:
+    """Why a client cannot talk to a server with such a mechanism; empty if it can, or may.
+
+    :param has_keys: whether the client has credentials.
+    """
+    if mechanism == "NULL" and has_keys:
+        return _NO_SERVER_KEY
+    if mechanism == "CURVE" and not has_keys:
+        return _NO_CLIENT_KEY
+    return ""
+
+
 def refusal(event: SocketEvent, *, has_keys: bool) -> str:
     """Why two sides do not trust each other, as far as libzmq tells.
 
@@ -75,9 +99,7 @@ def refusal(event: SocketEvent, *, has_keys: bool) -> str:
             return "the server does not know this client's key"
         return f"the server cannot decide whether to let this client in (ZAP status {event.value})"
     if is_mismatch(event):
-        if has_keys:
-            return "the server has no credentials, and this client asks for them"
-        return "the server asks for a key, and this client has no credentials"
+        return _NO_SERVER_KEY if has_keys else _NO_CLIENT_KEY
     return (
         "the handshake failed, and the server does not say why: its key may be another than the "
         f"server_keys of this client's credentials; or {NO_HANDSHAKE}"

@@ -50,8 +50,8 @@ def check_endpoint(
     if reason:
         what = "listen at" if listens else "connect to"
         raise InsecureBindError(
-            f"refusing to {what} {address} without authentication: {reason}. "
-            "Pass credentials= (see txzmq.auth), or insecure=True to do it all the same"
+            f"refusing to {what} {address} without authentication: {reason}. Pass credentials= "
+            "(docs/guide/security.md shows how), or insecure=True to do it all the same"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from txzmq.auth import Credentials, CurveClientCredentials
 from txzmq.monitor import SocketEvent
-from txzmq.rpc._net.failures import is_mismatch, refusal
+from txzmq.rpc._net.failures import is_mismatch, mismatch, refusal
 
 __all__ = ["ServerKeys"]
 
@@ -32,6 +32,8 @@ class ServerKeys:
         self._right = 0
         # By address, which key to try next, and how many were wrong in a row.
         self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        # By address, the mechanism of who closed the connection without a word; empty if unknown.
+        self._mechanisms: OrderedDict[str, str] = OrderedDict()
 
     def key_for(self, address: str) -> int:
         """Which of the server's keys the next socket has."""
@@ -42,6 +44,7 @@ class ServerKeys:
         """A socket's key was right."""
         self._right = key
         self._wrong.pop(address, None)
+        self.forget_mechanism(address)
 
     def failed(self, address: str, key: int) -> bool:
         """A socket's key was wrong, or may have been; whether all of the server's have been."""
@@ -69,3 +72,24 @@ class ServerKeys:
     def reason(self, event: SocketEvent) -> str:
         """The same in words."""
         return refusal(event, has_keys=self.credentials is not None)
+
+    def mechanism(self, address: str) -> str | None:
+        """The mechanism of who listens at an address; None if nobody has asked yet."""
+        return self._mechanisms.get(address)
+
+    def found_mechanism(self, address: str, mechanism: str) -> None:
+        """Somebody has asked: it is not done anew with each attempt to connect.
+
+        :param mechanism: empty if there was no answer.
+        """
+        self._mechanisms[address] = mechanism
+        if len(self._mechanisms) > _MOST_ADDRESSES:
+            self._mechanisms.popitem(last=False)
+
+    def forget_mechanism(self, address: str) -> None:
+        """Somebody else may listen there by now."""
+        self._mechanisms.pop(address, None)
+
+    def mismatch(self, address: str) -> str:
+        """Why who listens at an address cannot be talked to; empty if that is not known."""
+        return mismatch(self._mechanisms.get(address, ""), has_keys=self.credentials is not None)

@@ -41,7 +41,9 @@ from txzmq.rpc._net.failures import (
     NO_HANDSHAKE,
     Attempt,
     handshake_failure,
+    is_unexplained,
 )
+from txzmq.rpc._net.greeting import GreetingProbe
 from txzmq.rpc._net.ipc import claim
 from txzmq.rpc._net.named_worker import NamedWorker
 from txzmq.rpc._net.names import check_numeric, dns_target
@@ -200,6 +202,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         self._reached = False
         self._unbound = False
         self._forget_address = _ignore
+        self._probe: GreetingProbe | None = None
         self._address = address
         wanted = {**defaults.for_channel(), **_family(address), **options}
         self._byteBudget, merged = _bound_bytes(defaults.send_budget, wanted)
@@ -240,6 +243,7 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
     def shutdown(self) -> None:
         self._forget_address()
         self._handshake.stop()
+        self._end_probe()
         super().shutdown()
 
     def readyToSend(self) -> None:
@@ -266,25 +270,59 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         name = event.event.name or ""  # by name, as only the socket layer imports zmq
         self._handshake.observe(event)
         self._attempt.observe(event)
+        if self._probe is not None and name != "HANDSHAKE_SUCCEEDED":
+            return  # libzmq's next attempts, until it is known why the first one failed
         if name == "HANDSHAKE_SUCCEEDED":
+            self._end_probe()
             self._ready = self._reached = True
             self._keys.succeeded(self._address, self._serverKey)
             self.scheduleRead()
         elif self._keys.is_broken(event, was_ready=self._ready):
             is_last = self._keys.failed(self._address, self._serverKey)
-            self._handler.refused(self._keys.reason(event), is_last=is_last)
+            reason = self._keys.reason(event)
+            if is_last and is_unexplained(event):
+                self._find_out(lambda: self._handler.refused(reason, is_last=True))
+            else:
+                self._handler.refused(reason, is_last=is_last)
         elif name == "DISCONNECTED" and self._ready:
             self._reached = False
             self._lost = True
             self.scheduleRead()
         elif name == "CONNECTED" and self.factory is not None:  # or it has connected to itself
             self._handler.accepted(ACCEPTED)
-        elif name == "DISCONNECTED":
-            self._handler.failed(CLOSED_EARLY)
+        elif is_unexplained(event):
+            self._find_out(lambda: self._handler.failed(CLOSED_EARLY))
         elif name.startswith("HANDSHAKE_FAILED"):
             self._handler.failed(handshake_failure(event))
         elif name == "CONNECT_RETRIED" and not self._ready:
+            self._keys.forget_mechanism(self._address)
             self._handler.unreachable(self._attempt.failure)
+
+    def _find_out(self, otherwise: Callable[[], None]) -> None:
+        """Tell the handler that the server has another mechanism; or else call *otherwise*."""
+        assert self.factory is not None, "it has just got an event"
+
+        def tell() -> None:
+            reason = self._keys.mismatch(self._address)
+            if reason:
+                self._handler.refused(reason, is_last=True)
+            else:
+                otherwise()
+
+        def found(mechanism: str) -> None:
+            self._probe = None
+            self._keys.found_mechanism(self._address, mechanism)
+            tell()
+
+        if self._keys.mechanism(self._address) is None:
+            self._probe = GreetingProbe(self.factory.reactor, self._address, found)
+        else:
+            tell()
+
+    def _end_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.stop()
+            self._probe = None
 
 
 class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
