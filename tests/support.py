@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 #: What some modules need that may not be there: of protovalidate there is no wheel for PyPy.
 _EXTRAS = {
+    "txzmq.rpc.prometheus": "prometheus_client",
     "txzmq.rpc.validation": "protovalidate",
     **dict.fromkeys(
         ["txzmq.rpc.tokens", "txzmq.rpc._tokens.jwks", "txzmq.rpc._tokens.keys"], "jwt"

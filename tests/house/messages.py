@@ -51,7 +51,7 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
 
 
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
-    """Docstrings, what an assertion says of a bug, and what ``--help`` prints."""
+    """Docstrings, what an assertion says of a bug, what ``--help`` prints, meanings of metrics."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
@@ -59,6 +59,8 @@ def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
             yield from ast.walk(node.value)
         elif isinstance(node, ast.Assert) and node.msg is not None:
             yield from ast.walk(node.msg)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("Family", "_gauge"):
+            yield from ast.walk(node)  # the page on metrics lists them
 
 
 def _pieces(text: str) -> Iterator[str]:

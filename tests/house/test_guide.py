@@ -7,6 +7,7 @@ functions that take a ``HelloClient`` are called, with a server of its ``Hello``
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -33,7 +34,9 @@ PAGES = [
     "proxies",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "metrics", "security", "tokens"]
+READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]
+if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
+    READ.append("metrics")
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """

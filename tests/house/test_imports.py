@@ -81,6 +81,7 @@ PLAN: dict[str, set[str]] = {
     "validation": {"ground", "words", "_core"},
     "health": {"ground", "words", "_core", "_services", "generated"},
     "reflection": {"ground", "words", "_core", "_services", "generated"},
+    "prometheus": {"ground", "words"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
@@ -111,6 +112,7 @@ NEVER = {
     "_tokens": {"zmq"},
     "tokens": {"zmq"},
     "validation": {"zmq"},
+    "prometheus": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
     "_services": {"zmq", "twisted", "grpc"},
@@ -268,6 +270,7 @@ print([name for name in {engines!r} if name in sys.modules])
         ("txzmq.rpc.status", {"ground", "words", "names"}),
         ("txzmq.rpc.tokens", {"ground", "words", "names", "_tokens"}),
         ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
+        ("txzmq.rpc.prometheus", {"ground", "words", "names"}),
     ],
 )
 def test_a_module_with_an_extra_needs_that_and_no_more(module: str, rooms: set[str]) -> None:

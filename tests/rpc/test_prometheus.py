@@ -1,0 +1,307 @@
+"""What Prometheus is shown: what the page lists, and what a real one understands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from tests.programs import ROOT
+from tests.rpc.service import ECHO, Echo, Waiting, made, text
+from tests.rpc.service import World as EchoWorld
+from tests.support import Loop, error_of
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel, Count, Server
+from txzmq.rpc.metrics import Metrics
+
+pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
+from prometheus_client.parser import text_string_to_metric_families
+
+from txzmq.rpc.prometheus import FAMILIES, MetricsCollector, MetricsResource, listen
+
+PAGE = ROOT / "docs/guide/metrics.md"
+PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
+NEEDS_PROMETHEUS = pytest.mark.skipif(
+    PROMTOOL is None or PROMETHEUS is None, reason="needs Debian's package prometheus"
+)
+
+
+class Request:
+    """The part of a request over HTTP that a resource uses."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.code = 200
+
+    def getHeader(self, name: str) -> None:
+        return None
+
+    def setHeader(self, name: str, value: str) -> None:
+        self.headers[name] = value
+
+
+def shown(metrics: Metrics) -> str:
+    request: Any = Request()
+    page = MetricsResource(metrics).render_GET(request)
+    assert request.headers["content-type"].startswith("text/plain")
+    return page.decode()
+
+
+def samples(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def busy() -> Metrics:
+    """Metrics of some calls, of a reactor that was late."""
+    metrics = Metrics(name="greeter", version="1.4", instance="me")
+    for make in made(EchoWorld):
+        service = Waiting()
+        world = make(service, observer=metrics)
+        calls = [world.call("x", timeout=1).addErrback(error_of) for _ in range(2)]
+        world.network.advance(0.25)
+        service.results[0].callback(text("y"))
+        world.network.advance(1)
+        assert all(call.called for call in calls)
+    clock = Clock()
+    metrics.watch_reactor(clock)
+    clock.advance(0.5)
+    metrics.stop_watching_reactor()
+    return metrics
+
+
+def test_every_family_is_shown_with_its_type_its_labels_and_its_meaning() -> None:
+    families = {family.name: family for family in MetricsCollector(busy()).collect()}
+    for family in FAMILIES:
+        name = family.name.removesuffix("_total").removesuffix("_info")
+        found = families.pop(name)
+        assert (found.type, found.documentation) == (family.kind, family.meaning)
+        for sample in found.samples:
+            assert set(sample.labels) - {"le"} == set(family.labels), family.name
+    assert families == {}
+
+
+def test_the_page_lists_every_family() -> None:
+    listed = re.findall(
+        r"^\| `(\w+)` \| (\w+) \|([^|]*)\| (.*) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    expected = [
+        (f.name, f.kind, " ".join(f"`{label}`" for label in f.labels), f.meaning) for f in FAMILIES
+    ]
+    assert [(name, kind, labels.strip(), meaning) for name, kind, labels, meaning in listed] == (
+        expected
+    )
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_calls_have_the_names_of_grpcs_exporters(side: str) -> None:
+    values = samples(shown(busy()))
+    of = {"grpc_type": "unary", "grpc_service": "test.Echo", "grpc_method": "Echo"}
+
+    def value(name: str, **labels: str) -> float:
+        return values[name, frozenset({**of, **labels}.items())]
+
+    assert value(f"grpc_{side}_started_total") == 2
+    assert value(f"grpc_{side}_handled_total", grpc_code="OK") == 1
+    assert value(f"grpc_{side}_handled_total", grpc_code="DeadlineExceeded") == 1
+    assert value(f"grpc_{side}_handling_seconds_count") == 2
+    assert value(f"grpc_{side}_handling_seconds_bucket", le="0.25") == 1
+    assert value(f"grpc_{side}_handling_seconds_bucket", le="+Inf") == 2
+    sent, received = (1, 2) if side == "server" else (2, 1)
+    assert value(f"grpc_{side}_msg_sent_total") == sent
+    assert value(f"grpc_{side}_msg_received_total") == received
+    assert value(f"txzmq_{side}_sent_bytes_total") == 3 * sent
+    assert value(f"txzmq_{side}_calls_in_flight") == 0
+
+
+def test_the_service_is_named() -> None:
+    (labels,) = [labels for name, labels in samples(shown(busy())) if name == "txzmq_build_info"]
+    named = dict(labels)
+    assert named.pop("txzmq_version")
+    assert named == {"name": "greeter", "version": "1.4", "instance": "me"}
+
+
+@NEEDS_PROMETHEUS
+def test_promtool_finds_nothing_wrong_with_names_and_types() -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=shown(busy()), text=True, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# -- over HTTP -----------------------------------------------------------------------------------
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urlopen(url, timeout=20) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+class Served:
+    """A server, a channel and what Prometheus scrapes, on real sockets."""
+
+    def __init__(self, loop: Loop, service: Echo) -> None:
+        self.loop = loop
+        self.metrics = Metrics(name="greeter")
+        self.factory = ZmqFactory(loop.reactor)
+        self.server = Server(self.factory, [service], observer=self.metrics)
+        self.channel = Channel(
+            self.factory, self.server.listen("tcp://127.0.0.1:*"), observer=self.metrics
+        )
+        self.is_ready = True
+        self.port: Any = listen(self.metrics, reactor=loop.reactor, is_ready=lambda: self.is_ready)
+        self.host = f"127.0.0.1:{self.port.getHost().port}"
+        self.pool = ThreadPool(0, 1)
+        self.pool.start()
+
+    async def get(self, path: str, host: str = "") -> tuple[int, str]:
+        url = f"http://{host or self.host}/{path}"
+        reactor = self.loop.reactor
+        return await deferToThreadPool(reactor, self.pool, fetch, url)
+
+    async def close(self) -> None:
+        self.channel.close()
+        await self.server.stop(0)
+        await self.port.stopListening()
+        self.pool.stop()
+        self.factory.shutdown()
+
+
+def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop) -> None:
+    service = Waiting()
+
+    async def main() -> None:
+        world = Served(one_loop, service)
+        assert world.port.getHost().host == "127.0.0.1"
+        call = world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
+        await one_loop.until(lambda: bool(service.results))
+        code, page = await world.get("metrics")
+        assert code == 200
+        assert "txzmq_server_handlers_running 1.0" in page
+        assert await world.get("healthz") == (200, "ok\n")
+        assert await world.get("readyz") == (200, "ok\n")
+        world.is_ready = False
+        assert await world.get("readyz") == (503, "the application is not ready\n")
+        world.is_ready = True
+        stopped = world.server.stop(20)
+        assert await world.get("readyz") == (503, "a server drains\n")
+        assert await world.get("healthz") == (200, "ok\n")
+        service.results[0].callback(text("y"))
+        assert (await call).value == "y"
+        await stopped
+        assert await world.get("readyz") == (503, "the servers have stopped\n")
+        await world.close()
+
+    one_loop.run(main)
+
+
+CONFIG = """
+global:
+  scrape_interval: 100ms
+  scrape_timeout: 100ms
+scrape_configs:
+  - job_name: txzmq
+    static_configs:
+      - targets: ["{host}"]
+"""
+
+
+@contextmanager
+def prometheus(folder: Path, host: str) -> Generator[subprocess.Popen[str]]:
+    """A Prometheus that scrapes; it is killed at the end."""
+    assert PROMETHEUS is not None
+    config = folder / "prometheus.yml"
+    config.write_text(CONFIG.format(host=host))
+    command = [
+        PROMETHEUS,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        "--web.listen-address=127.0.0.1:0",
+    ]
+    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            assert process.stderr is not None
+            process.stderr.read()
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    """Where it listens, as its log says."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.search(r'msg="Listening on" address=(\S+)', line)
+        if found:
+            return found[1]
+    raise AssertionError("it has ended")
+
+
+@NEEDS_PROMETHEUS
+def test_a_real_prometheus_scrapes_it(one_loop: Loop, tmp_path: Path) -> None:
+    query = 'grpc_server_handled_total{grpc_method="Echo",grpc_code="OK"}'
+
+    async def main() -> str:
+        world = Served(one_loop, Echo())
+        for _ in range(3):
+            await world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
+        with prometheus(tmp_path, world.host) as process:
+            address = await deferToThreadPool(one_loop.reactor, world.pool, address_of, process)
+            while True:
+                code, answer = await world.get(f"api/v1/query?query={quote(query)}", address)
+                # It starts: it listens before it answers.
+                found: list[Any] = json.loads(answer)["data"]["result"] if code == 200 else []
+                if found:
+                    break
+                await one_loop.sleep(0.1)
+        await world.close()
+        value: str = found[0]["value"][1]
+        return value
+
+    assert one_loop.run(main) == "3"
+
+
+# -- what is made of them ------------------------------------------------------------------------
+
+ALERTS = ROOT / "examples/operate/alerts.yml"
+
+
+@NEEDS_PROMETHEUS
+def test_promtool_finds_nothing_wrong_with_the_alerts() -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_alerts_name_metrics_and_events_that_there_are() -> None:
+    rules = ALERTS.read_text("utf-8")
+    used = set(re.findall(r"\b(?:grpc|txzmq)_(?:server|client|reactor)_\w+", rules))
+    known = {
+        family.name + end
+        for family in FAMILIES
+        for end in ([""] if family.kind != "histogram" else ["_bucket", "_count", "_sum"])
+    }
+    assert used
+    assert used <= known
+    assert set(re.findall(r'event="(\w+)"', rules)) <= {name.name.lower() for name in Count}
