@@ -47,7 +47,10 @@ KINDS: Final = 6
 #: Of a step, whose it is.
 OTHER_CLIENT: Final = 0x80
 #: What a server that runs may keep: its clients, and what is bounded and goes with the next one.
-_STAYS: Final = (".wire._peers", "._control._pings", "._replies._kept", "._replies._shares")
+_STAYS: Final = (
+    *(".wire._peers", "._control._pings"),
+    *("._replies._kept", "._replies._shares", "._replies._heaviest"),
+)
 #: Lines of the log for one script; one whose clients break every rule makes fewer.
 MOST_LINES: Final = 60
 

@@ -28,7 +28,10 @@ from txzmq.rpc import Server, ServerLimits
 _GRACE = 1.0
 #: What a server keeps without a client, and what bounds it: the time between two pings; numbers of
 #: descriptors; kinds of messages; number, bytes and age of replies for calls that come again.
-_BOUNDED = ("._pings", "._endedFds", ".discarded", "._replies._kept", "._replies._shares")
+_BOUNDED = (
+    *("._pings", "._endedFds", ".discarded"),
+    *("._replies._kept", "._replies._shares", "._replies._heaviest"),
+)
 
 
 def print_errors(event: LogEvent) -> None:

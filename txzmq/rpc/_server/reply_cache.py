@@ -246,3 +246,5 @@ class ReplyCache(Generic[W]):
         share.weight -= self._weight(kept.size)
         if not share.keys:
             del self._shares[kept.owner]
+            if not self._shares:
+                self._heaviest.clear()
