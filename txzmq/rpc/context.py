@@ -61,23 +61,21 @@ class Context:
         first_item: int = 1,
         arrived: float = 0.0,
         identity: Identity | None = None,
-        peer_identity: Identity | None = None,
     ) -> None:
         """
         :param clock: tells the time.
         :param deadline: when the call's time is up, in the clock's seconds; None for never.
         :param first_item: the number of the first item of a stream of responses.
         :param arrived: when the request arrived, in the clock's seconds.
-        :param identity: who calls; None where nobody has authenticated.
-        :param peer_identity: whose the connection is.
+        :param identity: who calls, and whose the connection is; None where nobody has
+            authenticated.
         """
         self.method = method
         self.metadata = metadata
         self.peer = peer
         self.first_item = first_item
         self.arrived = arrived
-        self.identity = identity
-        self.peer_identity = peer_identity
+        self.identity = self.peer_identity = identity
         # Where the end of the call is told; None as long as nobody has asked.
         self.end: CallEnd | None = None
         #: What goes back with the response, before it and after it.
@@ -89,6 +87,10 @@ class Context:
         self._ended: str | None = None
         # The calls that the handler made and that have not ended; made for the first.
         self._calls: dict[Deferred[object], None] | None = None
+
+    def identify(self, identity: Identity | None, peer: Identity | None) -> None:
+        """It is known who calls, and whose the connection is; txzmq calls this."""
+        self.identity, self.peer_identity = identity, peer
 
     def time_remaining(self) -> float | None:
         """Seconds until the call's deadline, 0.0 when it has passed; None without a deadline."""

@@ -300,7 +300,8 @@ class Authentication:
     ) -> None:
         key, head, body = request
         clock = self._owner.clock
-        context = Context(head.path, clock=clock, arrived=arrived, peer_identity=peer)
+        context = Context(head.path, clock=clock, arrived=arrived)
+        context.identify(None, peer)
         call = _Unidentified(listener, key, _ANY, context, None, body)
         refusal = self._no_room(call)
         if refusal is not None:

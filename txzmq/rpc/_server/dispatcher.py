@@ -95,6 +95,40 @@ _KEPT: Final = frozenset(
 class Dispatcher:
     """Serves the requests of all listeners of a server (a :class:`ListenerOwner`)."""
 
+    # Each call reads a dozen; a dictionary of so many would be slower.
+    __slots__ = (
+        "_access",
+        "_admission",
+        "_authentication",
+        "_began",
+        "_by_path",
+        "_closed",
+        "_control",
+        "_draining",
+        "_guard",
+        "_handling",
+        "_keeps_replies",
+        "_listeners",
+        "_log",
+        "_new_call",
+        "_open_calls",
+        "_replies",
+        "_request_bytes",
+        "_serving",
+        "_settled",
+        "_watch",
+        "_watched",
+        "ages",
+        "backlog",
+        "batching",
+        "clock",
+        "counters",
+        "is_guarded",
+        "limits",
+        "streams",
+        "watchdog",
+    )
+
     def __init__(
         self,
         clock: Clock,
@@ -125,12 +159,11 @@ class Dispatcher:
         self.limits = limits
         self.batching = batching
         self._draining = False
-        self.settled = settled
-        self.closed = closed
+        self._settled = settled
+        self._closed = closed
         self.counters: Counter[str] = Counter()
         self._watch = watch
-        # What a request becomes. No more attributes than needed: a dictionary of more than 30 is
-        # slower, and each call reads a dozen.
+        # What a request becomes.
         self._new_call: Callable[..., ServedCall] = ServedCall
         self._watched: WatchedCalls | None = None
         if watch.calls is not None:
@@ -186,6 +219,14 @@ class Dispatcher:
     def awaits(self, requests: bytes) -> bool:
         """Whether a stream of requests is that of a call of which nobody knows yet whose it is."""
         return self._authentication is not None and self._authentication.awaits(requests)
+
+    def settled(self) -> None:
+        """A call has ended, or a listener has sent what it had."""
+        self._settled()
+
+    def closed(self) -> None:
+        """A listener's socket was closed by somebody else."""
+        self._closed()
 
     def count(self, reason: str) -> None:
         """Count something that was refused or dropped."""
@@ -292,9 +333,9 @@ class Dispatcher:
             clock=self.clock,
             deadline=deadline,
             arrived=arrived,
-            identity=identity,
-            peer_identity=peer,
         )
+        if listener.is_guarded:
+            context.identify(identity, peer)
         call = self._new_call(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
             return
@@ -366,9 +407,9 @@ class Dispatcher:
             deadline=deadline,
             first_item=open_stream.sequence or 1,
             arrived=arrived,
-            identity=identity,
-            peer_identity=peer,
         )
+        if listener.is_guarded:
+            context.identify(identity, peer)
         requests = None
         if method.request_streaming:
             requests = self.streams.receive(method, open_stream.requests, user_of(peer))
@@ -604,7 +645,7 @@ class Dispatcher:
         elif isinstance(result, Failure):
             self._log.log_late(result, call.context)
         self._serve_queue()
-        self.settled()
+        self._settled()
 
     def _succeed(self, call: ServedCall, response: object) -> None:
         method = call.method
