@@ -44,7 +44,7 @@ from txzmq.rpc.reflection import (
     Reflection,
     ServerReflectionRequest,
 )
-from txzmq.rpc.v1 import control_pb2, options_pb2
+from txzmq.rpc.v1 import control_pb2, header_pb2
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def test_symbols_of_other_files_are_found(world: World, symbol: str, name: str) 
 
 def test_what_is_in_the_default_pool_is_found(world: World) -> None:
     """Which is the pool of a service whose messages are in it."""
-    assert control_pb2.DESCRIPTOR.pool is options_pb2.DESCRIPTOR.pool is descriptor_pool.Default()
+    assert control_pb2.DESCRIPTOR.pool is header_pb2.DESCRIPTOR.pool is descriptor_pool.Default()
     symbol = "txzmq.rpc.v1.Control.Ping"
     assert world.files(Request(file_containing_symbol=symbol)) == ["txzmq/rpc/v1/control.proto"]
-    name = "txzmq/rpc/v1/options.proto"
-    imported = "google/protobuf/descriptor.proto"
+    name = "txzmq/rpc/v1/header.proto"
+    imported = "google/protobuf/any.proto"
     assert world.files(Request(file_by_filename=name)) == [name, imported]
 
 
