@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,13 @@ def test_a_server_without_credentials_is_not_talked_to(one_loop: Loop) -> None:
     assert not echo.seen
 
 
+def refuses(address: str) -> bool:
+    """Whether nobody listens at an address of this machine."""
+    host, _, port = address.removeprefix("tcp://").partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0
+
+
 def test_where_nobody_listens_a_client_with_credentials_is_not_called_refused(
     one_loop: Loop,
 ) -> None:
@@ -148,6 +156,8 @@ def test_where_nobody_listens_a_client_with_credentials_is_not_called_refused(
 
     async def main() -> None:
         await world.server.stop(0)
+        # libzmq closes the port in its own thread; until then it accepts, and hangs up.
+        await one_loop.until(lambda: refuses(world.endpoint))
         error = await failure(world.channel().unary_unary(ECHO, text("x"), timeout=5))
         assert type(error) is Unavailable
 
