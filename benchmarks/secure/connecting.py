@@ -132,7 +132,7 @@ def _again(module: str, count: int, *, secured: bool) -> Cost:
         with _clients(module, line) as clients:
             _ask(clients, "hold", count=count)
             server.end()
-            time.sleep(0.2)  # they all notice
+            time.sleep(0.2)  # until all clients have noticed; none tells so
             server = _serve(module, secured=secured, line=line)
             server.read()
             before = server.cpu()

@@ -67,7 +67,7 @@ def hold(peers: list[Peer]) -> None:
     waiting = list(peers)
     while waiting:
         waiting = [peer for peer in waiting if not peer.is_closed()]
-        time.sleep(0.02)
+        time.sleep(0.02)  # a process of its own, which has nothing else to do
     say("ended", len(peers))
 
 
@@ -85,7 +85,7 @@ def drip(peers: list[Peer], data: bytes) -> None:
             except OSError:
                 waiting.remove(peer)
         at = (at + 1) % len(data)
-        time.sleep(0.05)
+        time.sleep(0.05)  # what makes it slow
     say("ended", len(peers))
 
 
@@ -319,7 +319,7 @@ def send_many_parts(target: Target) -> None:
         dealer.send_multipart([b""] * 100_000)
         if number == 1:
             say("attacking")
-    time.sleep(60)
+    time.sleep(60)  # until it is killed: it stays connected
 
 
 # -- subscriptions -----------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def subscribe_to_many(target: Target) -> None:
         subscriber.subscribe(os.urandom(16) + b"\0")
     subscriber.connect(target.publisher)
     say("attacking")
-    time.sleep(60)
+    time.sleep(60)  # as above
 
 
 def _ready_to_subscribe(target: Target) -> Peer:
@@ -434,7 +434,7 @@ def main(name: str, given: dict[str, Any]) -> None:
     socket.setdefaulttimeout(30)
     known, unknown = tuple(given.pop("known")), tuple(given.pop("unknown"))
     ATTACKS[name](Target(known=known, unknown=unknown, **given))
-    time.sleep(60)
+    time.sleep(60)  # until it is killed, which the test does when it has seen enough
 
 
 if __name__ == "__main__":

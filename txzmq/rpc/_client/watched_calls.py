@@ -1,6 +1,8 @@
 """Makes the calls of a channel whose observer is told of them.
 
-A channel without one has :class:`Calls` in its place, which knows nothing of all this.
+A channel without one has :class:`Calls` in its place, which knows nothing of all this. So the two
+methods that begin calls stand here once more: a hook in those of :class:`Calls` would cost
+everybody's calls.
 """
 
 from __future__ import annotations
