@@ -154,8 +154,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "txzmq_build_info",
         "info",
-        "Always 1: name, version and instance of the service, and txzmq's version.",
-        ("name", "version", "instance", "txzmq_version"),
+        "Always 1: name, version and process of the service, and txzmq's version.",
+        # Not `instance`, which Prometheus says itself of whatever it scrapes.
+        ("name", "version", "process", "txzmq_version"),
     ),
 )
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
@@ -189,7 +190,7 @@ class MetricsCollector(Collector):
             value={
                 "name": metrics.name,
                 "version": metrics.version,
-                "instance": metrics.instance,
+                "process": metrics.instance,
                 "txzmq_version": importlib.metadata.version("txzmq"),
             },
         )
