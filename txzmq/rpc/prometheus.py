@@ -29,7 +29,7 @@ from txzmq.rpc.records import Side
 from txzmq.rpc.watching import ConnectivityState, Count
 
 try:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -310,7 +310,11 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Hist
 
 
 class MetricsResource(Resource):
-    """What Prometheus scrapes: ``/metrics``, where it is put there."""
+    """What Prometheus scrapes: ``/metrics``, where it is put there.
+
+    Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and its
+    descriptors, by prometheus_client's ``ProcessCollector``.
+    """
 
     isLeaf = True
 
@@ -319,6 +323,7 @@ class MetricsResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(MetricsCollector(metrics))
+        ProcessCollector(registry=self._registry)
 
     def render_GET(self, request: Request) -> bytes:
         """The metrics, in the format that the client asks for."""
