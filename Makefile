@@ -185,6 +185,10 @@ bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes pa
 bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grpc.aio with mutual TLS
 	$(BIN)/python -m benchmarks.secure
 
+.PHONY: bench-observers
+bench-observers: $(DEVELOPS)  ## measure what a call costs more on each side where it is observed
+	$(BIN)/python -m benchmarks.observers
+
 .PHONY: bench-field
 bench-field: $(DEVELOPS)  ## measure how soon failures are told and mended, in network namespaces (root)
 	$(BIN)/python -m tests.field.measure

@@ -82,9 +82,9 @@ def report(now: Record, before: Record | None) -> str:
             if now.libraries.get(name, number) != number
         ]
     lines.append("")
-    lines.append(f"{'instructions per call or item':<30}{'now':>10}{'before':>10}{'change':>10}")
+    lines.append(f"{'instructions per call or item':<40}{'now':>10}{'before':>10}{'change':>10}")
     for name, number in now.per_call.items():
-        line = f"{name:<30}{number:>10,}"
+        line = f"{name:<40}{number:>10,}"
         if before is not None and name in before.per_call:
             old = before.per_call[name]
             line += f"{old:>10,}{change(old, number):>+9.2f}%"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from benchmarks.peers import txzmq_, txzmq_dressed, txzmq_permitted
+from benchmarks.peers import txzmq_, txzmq_dressed, txzmq_observed, txzmq_permitted
 from benchmarks.peers.txzmq_ import Txzmq, bench_client, bench_service
 from benchmarks.workload import SERVICE, TIMEOUT, Messages
 from txzmq.rpc import Channel, Context, Kind, Method, RequestStream, ServerLimits, Service
@@ -184,6 +184,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "batches of 100": Calls(100),
     "dressed, batches of 100": Calls(100, peer=txzmq_dressed.PEER),
     "by a table, batches of 100": Calls(100, peer=txzmq_permitted.PEER),
+    "counted by the client, batches of 100": Calls(100, peer=txzmq_observed.ON_CLIENT),
+    "counted by the server, batches of 100": Calls(100, peer=txzmq_observed.ON_SERVER),
     "items of response streams": Downloads(1_000),
     "items of request streams": Uploads(1_000),
 }

@@ -134,7 +134,7 @@ def test_the_service_is_named() -> None:
     (labels,) = [labels for name, labels in samples(shown(busy())) if name == "txzmq_build_info"]
     named = dict(labels)
     assert named.pop("txzmq_version")
-    assert named == {"name": "greeter", "version": "1.4", "instance": "me"}
+    assert named == {"name": "greeter", "version": "1.4", "process": "me"}
 
 
 @NEEDS_PROMETHEUS

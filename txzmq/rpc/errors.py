@@ -93,12 +93,15 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
+#: By number; there is no gap.
+_CODES: Final = tuple(Code)
+
+
 def to_code(number: int, /) -> Code:
     """The :class:`Code` of *number*; UNKNOWN for a number that gRPC does not define."""
-    try:
-        return Code(number)
-    except ValueError:
-        return Code.UNKNOWN
+    # A look into a tuple: to ask the enum takes ten times as long, and each call that is observed
+    # or fails asks.
+    return _CODES[number] if 0 <= number < len(_CODES) else Code.UNKNOWN
 
 
 class RpcError(Exception):

@@ -7,7 +7,7 @@ One object for all channels and servers of a process::
     channel = Channel(factory, "dns:///orders:5000", observer=metrics)
 
 Nothing is exported here: exporters read the attributes. A call costs a few microseconds on each
-side, as ``python -m benchmarks.observers`` prints; what channels and servers have at one moment is
+side, as ``make bench-observers`` prints; what channels and servers have at one moment is
 looked at when it is read.
 """
 

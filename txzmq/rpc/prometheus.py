@@ -29,7 +29,7 @@ from txzmq.rpc.records import Side
 from txzmq.rpc.watching import ConnectivityState, Count
 
 try:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -154,8 +154,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "txzmq_build_info",
         "info",
-        "Always 1: name, version and instance of the service, and txzmq's version.",
-        ("name", "version", "instance", "txzmq_version"),
+        "Always 1: name, version and process of the service, and txzmq's version.",
+        # Not `instance`, which Prometheus says itself of whatever it scrapes.
+        ("name", "version", "process", "txzmq_version"),
     ),
 )
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
@@ -189,7 +190,7 @@ class MetricsCollector(Collector):
             value={
                 "name": metrics.name,
                 "version": metrics.version,
-                "instance": metrics.instance,
+                "process": metrics.instance,
                 "txzmq_version": importlib.metadata.version("txzmq"),
             },
         )
@@ -309,7 +310,11 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Hist
 
 
 class MetricsResource(Resource):
-    """What Prometheus scrapes: ``/metrics``, where it is put there."""
+    """What Prometheus scrapes: ``/metrics``, where it is put there.
+
+    Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and its
+    descriptors, by prometheus_client's ``ProcessCollector``.
+    """
 
     isLeaf = True
 
@@ -318,6 +323,7 @@ class MetricsResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(MetricsCollector(metrics))
+        ProcessCollector(registry=self._registry)
 
     def render_GET(self, request: Request) -> bytes:
         """The metrics, in the format that the client asks for."""

@@ -225,15 +225,14 @@ class CallEnd:
     :ivar record: the call's; None as long as nothing is known of it but that somebody asks.
     """
 
-    __slots__ = ("_told", "begun", "is_over", "record")
+    __slots__ = ("_first", "_others", "begun", "is_over", "record")
 
     def __init__(
         self,
         begun: float = 0.0,
         record: CallRecord | None = None,
         told: Callable[[CallRecord], object] | None = None,
-        *,
-        is_over: bool = False,
+        is_over: bool = False,  # by position, as with StartedCall
     ) -> None:
         """
         :param begun: from when its seconds count, by the clock.
@@ -244,7 +243,9 @@ class CallEnd:
         self.begun = begun
         self.is_over = is_over
         self.record = record
-        self._told = [] if told is None else [told]
+        self._first = told
+        # Most calls have none, and no list for them.
+        self._others: list[Callable[[CallRecord], object]] | None = None
 
     def tell(self, told: Callable[[CallRecord], object]) -> None:
         """Call *told* with the record, once; at once if the call has ended.
@@ -252,7 +253,9 @@ class CallEnd:
         :raises RuntimeError: if the call ended when nobody had asked.
         """
         if not self.is_over:
-            self._told.append(told)
+            if self._others is None:
+                self._others = []
+            self._others.append(told)
         elif self.record is not None:
             told(self.record)
         else:
@@ -280,9 +283,13 @@ class CallEnd:
             return
         self.is_over = True
         self.record = record
-        told, self._told = self._told, []
-        for tell in told:
-            tell(record)
+        first, others = self._first, self._others
+        self._first = self._others = None
+        if first is not None:
+            first(record)
+        if others is not None:
+            for told in others:
+                told(record)
 
 
 #: Of a call that has ended when nobody had asked.

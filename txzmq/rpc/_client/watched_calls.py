@@ -42,7 +42,7 @@ class WatchedCall(Call):
     """A call with one request and one response, which an observer is told of.
 
     It tells its end where it ends, just before its Deferred fires: a callback of the Deferred would
-    take twice the time.
+    take twice the time. For the same reason it names its base in place of ``super()``.
     """
 
     __slots__ = ("_error", "_record", "_response_bytes", "_watch")
@@ -57,20 +57,20 @@ class WatchedCall(Call):
     def finish(self, head: ResponseHead, body: bytes) -> None:
         """The reply has arrived."""
         self._response_bytes = len(body)
-        super().finish(head, body)
+        Call.finish(self, head, body)
 
     def fail(self, error: BaseException) -> None:
         """There will be no reply; nothing happens if the call has ended."""
         if not self.deferred.called:
             self._error = error
-            super().fail(error)
+            Call.fail(self, error)
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._error = CancelledError()
-        super()._cancelled(_)
+        Call._cancelled(self, _)
 
     def _end(self) -> None:
-        super()._end()
+        Call._end(self)
         record, error, route = self._record, self._error, self.route
         code, message = (_OK, "") if error is None else status_of_end(error)
         again = 0 if self._attempts is None else self._attempts.made

@@ -28,6 +28,7 @@ from txzmq.rpc.errors import Code, RpcError
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
 from txzmq.rpc.method import Method
+from txzmq.rpc.records import CallEnd
 from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["Authentication", "AuthenticationOwner", "Identified"]
@@ -111,6 +112,15 @@ class AuthenticationOwner(Protocol):
         """A call waits no more that nobody is to be answered for."""
         ...
 
+    def end_of_unidentified(
+        self, listener: Listener, request: Request, arrived: float, peer: Identity | None, /
+    ) -> CallEnd | None:
+        """Where the end is told of a call that ends before it is known who makes it.
+
+        None if nobody observes.
+        """
+        ...
+
     def deny(
         self,
         listener: Listener,
@@ -142,6 +152,12 @@ class _Unidentified(ServedCall):
     def may_have_run(self) -> bool:
         """Whether its handler was called."""
         return False
+
+    @property
+    def requests_taken(self) -> int:
+        """As the record of a call that is refused: 1, but for a stream of requests."""
+        end = self.context.end
+        return 0 if end and end.record and end.record.kind.request_streaming else 1
 
     def interrupt(self, reason: str, calls: OpenCalls) -> None:
         """Ask no more who makes it."""
@@ -302,6 +318,9 @@ class Authentication:
         clock = self._owner.clock
         context = Context(head.path, clock=clock, arrived=arrived)
         context.identify(None, peer)
+        end = self._owner.end_of_unidentified(listener, request, arrived, peer)
+        if end is not None:
+            context.watch_end(end)
         call = _Unidentified(listener, key, _ANY, context, None, body)
         refusal = self._no_room(call)
         if refusal is not None:

@@ -53,6 +53,7 @@ from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
+from txzmq.rpc.records import CallEnd
 from txzmq.rpc.watching import Denial, ServerStats
 
 __all__ = ["Dispatcher"]
@@ -433,6 +434,14 @@ class Dispatcher:
         """Tell the observer of a request that was not taken on."""
         if self._watched is not None:
             self._watched.tell_refusal(listener, request, status, arrived, identity)
+
+    def end_of_unidentified(
+        self, listener: Listener, request: Request, arrived: float, peer: Identity | None
+    ) -> CallEnd | None:
+        """Where the end is told of a call that ends before it is known who makes it."""
+        if self._watched is None:
+            return None
+        return self._watched.end_of_unidentified(listener, request, arrived, peer)
 
     def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
         """Tell the observer of a request that cannot be read."""

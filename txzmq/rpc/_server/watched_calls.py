@@ -17,7 +17,6 @@ from txzmq.rpc._core.call_watch import CallWatch
 from txzmq.rpc._server.call import CallListener, ServedCall, StreamCall
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.request_stream import ReceivedRequests
-from txzmq.rpc._server.status import record_of
 from txzmq.rpc._wire.headers import OpenStream, RequestHead, ResponseHead
 from txzmq.rpc._wire.server import CallKey, Refusal, Request
 from txzmq.rpc.context import Context
@@ -32,7 +31,16 @@ _SERVER: Final = Side.SERVER
 
 def _begin(watch: CallWatch, context: Context, kind: Kind) -> contextvars.Context:
     """Tell that a call begins; what its handler is to run in."""
-    arrived, record = context.arrived, record_of(context, kind)
+    arrived = context.arrived
+    record = CallRecord(
+        _SERVER,
+        context.method,
+        kind,
+        arrived,
+        context.metadata,
+        context.peer,
+        context.identity,
+    )
     context.watch_end(CallEnd(arrived, record, watch.ended))
     surroundings = contextvars.copy_context()
     surroundings.run(watch.started, record)
@@ -133,10 +141,39 @@ class WatchedCalls:
         identity: Identity | None,
     ) -> None:
         """A request was not taken on."""
-        key, head, body = request
+        record = self._record(listener, request, arrived, identity)
+        self._tell(record, status, len(request.body))
+
+    def end_of_unidentified(
+        self,
+        listener: RefusingListener,
+        request: Request,
+        arrived: float,
+        identity: Identity | None,
+    ) -> CallEnd:
+        """Where the end is told of a call that ends before it is known who makes it."""
+        record = self._record(listener, request, arrived, identity)
+        return CallEnd(arrived, record, self._tell_ended)
+
+    def tell_unreadable(self, listener: RefusingListener, refusal: Refusal, arrived: float) -> None:
+        """The header of a request cannot be read."""
+        peer = listener.peer_address(refusal.key[0])
+        kind, identity = Kind.UNARY_UNARY, listener.identity
+        record = CallRecord(_SERVER, "", kind, arrived, (), peer, identity, known=False)
+        self._tell(record, ResponseHead(refusal.code, refusal.reason), 0)
+
+    def _record(
+        self,
+        listener: RefusingListener,
+        request: Request,
+        arrived: float,
+        identity: Identity | None,
+    ) -> CallRecord:
+        """The record of a call that does not come to a handler."""
+        key, head, _ = request
         method = self._by_path.get(head.path)
         kind = _looks_like(head) if method is None else method.method.kind
-        record = CallRecord(
+        return CallRecord(
             _SERVER,
             head.path,
             kind,
@@ -146,20 +183,16 @@ class WatchedCalls:
             identity,
             method is not None,
         )
-        self._tell(record, status, len(body))
-
-    def tell_unreadable(self, listener: RefusingListener, refusal: Refusal, arrived: float) -> None:
-        """The header of a request cannot be read."""
-        peer = listener.peer_address(refusal.key[0])
-        kind, identity = Kind.UNARY_UNARY, listener.identity
-        record = CallRecord(_SERVER, "", kind, arrived, (), peer, identity, known=False)
-        self._tell(record, ResponseHead(refusal.code, refusal.reason), 0)
 
     def _tell(self, record: CallRecord, status: ResponseHead, size: int) -> None:
-        contextvars.copy_context().run(self._watch.started, record)
         requests = 0 if record.kind.request_streaming else 1
         code, now = to_code(status.code), self._clock.seconds()
         record.complete(code, status.message, now, requests, 0, size, 0)
+        self._tell_ended(record)
+
+    def _tell_ended(self, record: CallRecord) -> None:
+        """A call has begun and ended at once, as far as an observer is concerned."""
+        contextvars.copy_context().run(self._watch.started, record)
         self._watch.ended(record)
 
 
