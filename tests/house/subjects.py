@@ -25,6 +25,8 @@ from txzmq.rpc import (
     Liveness,
     Method,
     NotFound,
+    Observer,
+    Observers,
     PickFirst,
     ReplyCacheLimits,
     ResolvedAddress,
@@ -224,6 +226,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     ),
     "MethodConfig": Subject(always(MethodConfig)),
     "NotFound": Subject(always(NotFound), options={"message": "x"}),
+    "Observers": Subject(always(Observers), (Observer(),), names=("observers",)),
     "PickFirst": Subject(always(PickFirst)),
     "ReplyCacheLimits": Subject(always(ReplyCacheLimits)),
     "ResolvedAddress": Subject(

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         EndpointChange,
         EndpointStatus,
         Observer,
+        Observers,
         Refusal,
         ServerStats,
         Watched,
@@ -122,7 +123,7 @@ else:
             "txzmq.rpc.streams": "RequestStream ResponseStream StreamResult StreamWriter",
             "txzmq.rpc.watching": (
                 "Authentication ChannelStats ClientLoss ConnectivityState Count Denial "
-                "EndpointChange EndpointStatus Observer Refusal ServerStats Watched"
+                "EndpointChange EndpointStatus Observer Observers Refusal ServerStats Watched"
             ),
         },
     )
@@ -168,6 +169,7 @@ __all__ = [
     "Method",
     "NotFound",
     "Observer",
+    "Observers",
     "OutOfRange",
     "PermissionDenied",
     "PickFirst",

@@ -26,9 +26,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from types import FunctionType
+from typing import Any, Final, Protocol
 
+from txzmq import _check
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.records import CallRecord, StartedCall
@@ -43,6 +46,7 @@ __all__ = [
     "EndpointChange",
     "EndpointStatus",
     "Observer",
+    "Observers",
     "Refusal",
     "ServerStats",
     "Watched",
@@ -397,3 +401,54 @@ class Observer:
         the server when its end is published, and on the client when that has arrived, long after
         it was opened; on both sides when it is cancelled, or nobody wants it any more.
         """
+
+
+#: The names of all events.
+_EVENTS: Final = [name for name, it in vars(Observer).items() if isinstance(it, FunctionType)]
+
+
+class Observers(Observer):
+    """Several observers in place of one: each is told of all events that it has a method for.
+
+    They are told in their order. What one raises keeps no other from being told, and is logged as
+    that of a single observer is. ::
+
+        channel = Channel(factory, endpoint, observer=Observers(metrics, telemetry))
+
+    Of events that none of them has a method for, nothing is paid.
+
+    :ivar observers: all of them.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        """
+        :param observers: which of their methods there are is looked up now.
+        :raises TypeError: if one of them is no observer.
+        """
+        for observer in observers:
+            _check.instance("observers", observer, Observer, "an Observer")
+        self.observers = observers
+        for event in _EVENTS:
+            told: list[Callable[..., object]] = [
+                getattr(observer, event)
+                for observer in observers
+                if getattr(getattr(observer, event), "__func__", None) is not vars(Observer)[event]
+            ]
+            if told:  # Observer's own methods, which cost nothing, stay where nobody has one
+                setattr(self, event, told[0] if len(told) == 1 else _tell_each(told))
+
+
+def _tell_each(told: list[Callable[..., object]]) -> Callable[..., None]:
+    """One function that calls all of them, whatever any of them raises, and raises that at last."""
+
+    def tell(source: Watched, *arguments: Any) -> None:  # Any: of whatever event
+        errors: list[BaseException] | None = None
+        for each in told:
+            try:
+                each(source, *arguments)
+            except BaseException as error:  # noqa: BLE001 - raised below, when all are told
+                errors = [*(errors or ()), error]
+        if errors is not None:
+            raise errors[0] if len(errors) == 1 else BaseExceptionGroup("observers", errors)
+
+    return tell

@@ -13,7 +13,7 @@ from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc.socket_options import SocketOptions
-from txzmq.rpc.watching import Observer
+from txzmq.rpc.watching import Observer, Observers
 
 __all__ = ["check_observer", "network_for"]
 
@@ -66,6 +66,9 @@ def check_observer(observer: object) -> None:
     """
     if observer is not None:
         _check.instance("observer", observer, Observer, "an Observer or None")
+        if isinstance(observer, Observers):
+            for each in observer.observers:
+                check_observer(each)
         for name, method in vars(Observer).items():
             if inspect.isfunction(method):
                 _, *parameters = inspect.signature(method).parameters
