@@ -69,6 +69,10 @@ test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lo
 	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 \
 		tests/rpc/test_restarts.py $(PYTEST_ARGS)
 
+.PHONY: test-mixed
+test-mixed: $(DEVELOPS)  ## run this version and an older one against each other, both ways
+	$(BIN)/python -m pytest tests/compat $(PYTEST_ARGS)
+
 .PHONY: test-streams
 test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing
 	TXZMQ_STREAM_ITEMS=1000000 TXZMQ_STREAM_CUTS=200 $(BIN)/python -m pytest \

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -124,8 +124,13 @@ def running(*arguments: str | Path, cwd: Path = ROOT) -> Generator[Program]:
 
 
 @contextlib.contextmanager
-def started(*command: str | Path, cwd: Path = ROOT) -> Generator[Program]:
-    """Run any program; standard error goes where standard output goes."""
+def started(
+    *command: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> Generator[Program]:
+    """Run any program; standard error goes where standard output goes.
+
+    :param env: variables that it has besides, or in place of ours.
+    """
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -134,7 +139,7 @@ def started(*command: str | Path, cwd: Path = ROOT) -> Generator[Program]:
         stderr=subprocess.STDOUT,
         text=True,
         # A warning in a program is an error, as it is in a test.
-        env={**os.environ, "PYTHONWARNINGS": "error"},
+        env={**os.environ, "PYTHONWARNINGS": "error", **(env or {})},
     )
     program = Program(process)
     try:
