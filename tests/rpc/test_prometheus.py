@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import urlopen
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from tests.programs import ROOT
 from tests.rpc.service import ECHO, Echo, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
 from tests.support import Loop, error_of
-from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Count, Server
+from txzmq.rpc import Count
 from txzmq.rpc.metrics import Metrics
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 from prometheus_client.parser import text_string_to_metric_families
 
-from txzmq.rpc.prometheus import FAMILIES, MetricsCollector, MetricsResource, listen
+from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
+from txzmq.rpc.prometheus import FAMILIES, MetricsCollector, MetricsResource
 
 PAGE = ROOT / "docs/guide/metrics.md"
-PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
-NEEDS_PROMETHEUS = pytest.mark.skipif(
-    PROMTOOL is None or PROMETHEUS is None, reason="needs Debian's package prometheus"
-)
 
 
 class Request:
@@ -149,50 +138,11 @@ def test_promtool_finds_nothing_wrong_with_names_and_types() -> None:
 # -- over HTTP -----------------------------------------------------------------------------------
 
 
-def fetch(url: str) -> tuple[int, str]:
-    try:
-        with urlopen(url, timeout=20) as response:
-            return response.status, response.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-class Served:
-    """A server, a channel and what Prometheus scrapes, on real sockets."""
-
-    def __init__(self, loop: Loop, service: Echo) -> None:
-        self.loop = loop
-        self.metrics = Metrics(name="greeter")
-        self.factory = ZmqFactory(loop.reactor)
-        self.server = Server(self.factory, [service], observer=self.metrics)
-        self.channel = Channel(
-            self.factory, self.server.listen("tcp://127.0.0.1:*"), observer=self.metrics
-        )
-        self.is_ready = True
-        self.port: Any = listen(self.metrics, reactor=loop.reactor, is_ready=lambda: self.is_ready)
-        self.host = f"127.0.0.1:{self.port.getHost().port}"
-        self.pool = ThreadPool(0, 1)
-        self.pool.start()
-
-    async def get(self, path: str, host: str = "") -> tuple[int, str]:
-        url = f"http://{host or self.host}/{path}"
-        reactor = self.loop.reactor
-        return await deferToThreadPool(reactor, self.pool, fetch, url)
-
-    async def close(self) -> None:
-        self.channel.close()
-        await self.server.stop(0)
-        await self.port.stopListening()
-        self.pool.stop()
-        self.factory.shutdown()
-
-
 def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop) -> None:
     service = Waiting()
 
     async def main() -> None:
-        world = Served(one_loop, service)
+        world = Scraped(one_loop, [service], Metrics(name="greeter"))
         assert world.port.getHost().host == "127.0.0.1"
         call = world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
         await one_loop.until(lambda: bool(service.results))
@@ -216,58 +166,16 @@ def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop)
     one_loop.run(main)
 
 
-CONFIG = """
-global:
-  scrape_interval: 100ms
-  scrape_timeout: 100ms
-scrape_configs:
-  - job_name: txzmq
-    static_configs:
-      - targets: ["{host}"]
-"""
-
-
-@contextmanager
-def prometheus(folder: Path, host: str) -> Generator[subprocess.Popen[str]]:
-    """A Prometheus that scrapes; it is killed at the end."""
-    assert PROMETHEUS is not None
-    config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(host=host))
-    command = [
-        PROMETHEUS,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        "--web.listen-address=127.0.0.1:0",
-    ]
-    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-            assert process.stderr is not None
-            process.stderr.read()
-
-
-def address_of(process: subprocess.Popen[str]) -> str:
-    """Where it listens, as its log says."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        found = re.search(r'msg="Listening on" address=(\S+)', line)
-        if found:
-            return found[1]
-    raise AssertionError("it has ended")
-
-
 @NEEDS_PROMETHEUS
 def test_a_real_prometheus_scrapes_it(one_loop: Loop, tmp_path: Path) -> None:
     query = 'grpc_server_handled_total{grpc_method="Echo",grpc_code="OK"}'
 
     async def main() -> str:
-        world = Served(one_loop, Echo())
+        world = Scraped(one_loop, [Echo()], Metrics(name="greeter"))
         for _ in range(3):
             await world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
         with prometheus(tmp_path, world.host) as process:
-            address = await deferToThreadPool(one_loop.reactor, world.pool, address_of, process)
+            address = await world.in_thread(address_of, process)
             while True:
                 code, answer = await world.get(f"api/v1/query?query={quote(query)}", address)
                 # It starts: it listens before it answers.

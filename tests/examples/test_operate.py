@@ -1,0 +1,203 @@
+"""The ten questions of the page on operating, asked of servers that are in trouble."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher, jsonFileLogObserver
+
+pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
+
+from txzmq.rpc.admin import Admin
+
+from examples.operate import ask
+from tests.programs import ROOT
+from tests.rpc.scraping import NEEDS_PROMETHEUS, Scraped, address_of, prometheus
+from tests.rpc.service import ECHO, Waiting, text
+from tests.rpc.streaming import COUNT, Streaming
+from tests.support import Loop, error_of
+from txzmq.rpc import Context, NotFound, Observers, Server, ServerLimits
+from txzmq.rpc.access_log import AccessLog
+from txzmq.rpc.metrics import Metrics
+
+PAGE = (ROOT / "docs/guide/operate.md").read_text("utf-8")
+#: Seconds; a hundredth of the default, so that a test blocks the reactor for no longer.
+BLOCKED = 0.005
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of the page in one language."""
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return found
+
+
+QUERIES = blocks("promql")
+FILTERS = [block for block in blocks("sh") if block.startswith("jq")]
+COMMANDS = [block for block in blocks("sh") if "examples.operate.ask" in block]
+
+
+class Hello(Waiting):
+    """Fails, blocks the reactor or waits, as the request says."""
+
+    def echo(self, request: StringValue, context: Context) -> Any:
+        if request.value == "wait":
+            return self.wait()
+        if request.value == "block":
+            began = time.monotonic()
+            while time.monotonic() - began < 4 * BLOCKED:
+                pass
+        if request.value == "fail":
+            raise NotFound("nobody of that name")
+        return request
+
+
+class Trouble(Scraped):
+    """A server with everything that the page asks for, one that drains, and a log of both."""
+
+    def __init__(self, loop: Loop, folder: Path) -> None:
+        self.hello = Hello()
+        self.log = (folder / "access.log").open("w", buffering=1)
+        self.server_log = (folder / "server.log").open("w", buffering=1)
+        self.logs: Any = jsonFileLogObserver(self.server_log, "")
+        globalLogPublisher.addObserver(self.logs)
+        metrics = Metrics(name="hello", version="1.4")
+        metrics.watch_reactor(loop.reactor, interval=0.05)
+        services = [self.hello, Streaming(), Admin()]
+        super().__init__(
+            loop,
+            services,
+            metrics,
+            observer=Observers(metrics, AccessLog(json=self.log)),
+            limits=ServerLimits(blocked_after=BLOCKED),
+        )
+        self.waiting: list[Deferred[Any]] = []
+
+    async def begin(self) -> None:
+        """A call that waits, and a stream whose items nobody reads."""
+        call = self.channel.unary_unary(ECHO, text("wait"), wait_for_ready=True)
+        self.waiting.append(call.addErrback(error_of))
+        self.stream = self.channel.unary_stream(COUNT, text("100000"))
+        await self.stream.opened()
+        await self.loop.until(lambda: bool(self.hello.results))
+        other = Server(self.factory, [Hello()], observer=self.metrics)
+        address = other.listen("tcp://127.0.0.1:*")
+        self.other, self.other_channel = other, self.connect(address)
+        call = self.other_channel.unary_unary(ECHO, text("wait"), wait_for_ready=True)
+        self.waiting.append(call.addErrback(error_of))
+        await self.loop.until(lambda: other.stats.running == 1)
+        self.other_stops = other.stop(60)
+
+    async def work(self) -> None:
+        """Calls that succeed, fail and block."""
+        for value in ("hello", "fail", "block"):
+            call = self.channel.unary_unary(ECHO, text(value), wait_for_ready=True)
+            await call.addErrback(error_of)
+
+    async def close(self) -> None:
+        self.stream.cancel()
+        for call in self.waiting:
+            call.cancel()
+        self.other_channel.close()
+        await self.other_stops
+        self.metrics.stop_watching_reactor()
+        await super().close()
+        globalLogPublisher.removeObserver(self.logs)
+        self.log.close()
+        self.server_log.close()
+
+
+@NEEDS_PROMETHEUS
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs Debian's package jq")
+def test_each_question_has_an_answer(
+    one_loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(QUERIES) >= 9
+    assert len(FILTERS) == 3
+    assert len(COMMANDS) == 4
+    answers: dict[str, list[Any]] = {}
+    asked: dict[str, list[dict[str, Any]]] = {}
+
+    async def main() -> None:
+        world = Trouble(one_loop, tmp_path)
+        await world.begin()
+        with prometheus(tmp_path, world.host) as process:
+            address = await world.in_thread(address_of, process)
+            for query in QUERIES:
+                while not answers.get(query):
+                    await world.work()
+                    url = f"api/v1/query?query={quote(query.strip())}"
+                    code, answer = await world.get(url, address)
+                    # It starts: it listens before it answers.
+                    assert code in (200, 503), answer
+                    answers[query] = json.loads(answer)["data"]["result"] if code == 200 else []
+        for command in COMMANDS:
+            what = command.split()[-1]
+            await ask.ask(one_loop.reactor, world.address, what)
+            asked[what] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        await world.close()
+
+    one_loop.run(main)
+    for query, result in answers.items():
+        assert all(float(one["value"][1]) >= 0 for one in result), query
+    (drains,) = answers["txzmq_server_draining > 0\n"]
+    assert drains["value"][1] == "1"
+
+    (peer,) = [peer for peer in asked["peers"] if int(peer["streams"])]
+    assert peer["address"].startswith("127.0.0.1:")
+    (stream,) = asked["streams"]
+    assert (stream["method"], stream["blocked"]) == (COUNT.path, True)
+    assert stream["unacknowledged_items"] == stream["window_items"]
+    assert stream["peer_id"] == peer["id"]
+    assert {"running", "streams"} <= {limit["name"] for limit in asked["limits"]}
+    assert asked["endpoints"] == []  # its Admin was given no channel
+
+    path = ECHO.path
+    calls, failed, blocked = (
+        filtered(block.replace("/hello.v1.Hello/SayHello", path), tmp_path) for block in FILTERS
+    )
+    assert re.match(r" *\d+ +127\.0\.0\.1", calls)
+    assert "NOT_FOUND" in failed.replace("INTERNAL", "NOT_FOUND")
+    assert f'"method": "{path}"' in blocked
+    assert '"handler": "Hello.echo"' in blocked
+
+
+def filtered(command: str, folder: Path) -> str:
+    """What a filter of the log prints; of what fails here, in place of what is no such failure."""
+    command = command.replace('"INTERNAL"', '"NOT_FOUND"')
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:1", "people"]])
+def test_a_mistake_says_how_to_ask(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="use: python -m examples.operate.ask ENDPOINT {peers,"):
+        ask.main(None, *arguments)
+
+
+@pytest.mark.parametrize("what", ask.PAGES)
+def test_the_page_has_a_command_for_all_that_can_be_asked(what: str) -> None:
+    assert what == "methods" or any(command.split()[-1] == what for command in COMMANDS)
+
+
+def questions() -> Iterator[str]:
+    """The questions of the page, each with its section."""
+    yield from (part for part in PAGE.split("\n## ")[2:])
+
+
+def test_there_are_ten_questions_each_with_a_query_or_a_command() -> None:
+    found = list(questions())
+    assert len(found) == 10
+    has_one: Callable[[str], object] = re.compile(r"```(promql|sh)\n").search
+    assert all(part.split("\n")[0].endswith("?") and has_one(part) for part in found)
