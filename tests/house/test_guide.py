@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import ROOT, succeeds
+from tests.support import is_installed
 from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
@@ -37,6 +38,8 @@ PAGES = [
 READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.append("metrics")
+if is_installed("opentelemetry.sdk"):
+    PAGES.append("tracing")
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """

@@ -81,6 +81,21 @@ def test_what_an_observer_adds_travels_behind_the_callers_own(tracer: Tracer, ec
     assert tracer.parents == {"client-0": "", "server-1": "client-0"}
 
 
+def test_what_an_observer_adds_may_take_the_place_of_the_callers_own(echoing: Any) -> None:
+    class Replacing(Observer):
+        def call_started(self, source: Watched, call: StartedCall) -> None:
+            if call.side is Side.CLIENT:
+                call.add_metadata({"a": "new", "b": "new"}, replace=True)
+
+    world = echoing(observer=Replacing())
+    world.network.result(world.call("x", metadata=[("a", "1"), ("c", "2"), ("a", "3")]))
+    world.network.result(world.call("x"))
+    assert [context.metadata for context in world.service.contexts] == [
+        (("c", "2"), ("a", "new"), ("b", "new")),
+        (("a", "new"), ("b", "new")),
+    ]
+
+
 def test_interceptors_see_what_an_observer_has_added(tracer: Tracer, streaming: Any) -> None:
     seen: list[Any] = []
 
