@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from tests.rpc.service import ECHO, Echo, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
-from tests.rpc.streaming import Reader, StreamWorld
+from tests.rpc.streaming import COUNT, TICKS, Reader, StreamWorld
 from tests.support import error_of
 from txzmq.rpc import (
     CallRecord,
@@ -196,6 +196,35 @@ def test_calls_that_a_handler_makes_are_children_of_its_own(tracer: Tracer, echo
         "server-5": "client-4",
     }
     assert inner.service.spans == ["server-3", "server-5"]
+
+
+def test_the_run_of_a_shared_stream_is_in_the_context_of_no_call(
+    tracer: Tracer, streaming: Any
+) -> None:
+    """Neither of the first one that shares it, nor of the one in whose handler it has begun."""
+    gate: Deferred[None] = Deferred()
+    seen: list[str] = []
+
+    async def wait(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        if context.method == TICKS.path:
+            await gate
+        return await proceed(request)
+
+    async def handle(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        seen.append(SPAN.get())
+        if context.method == COUNT.path:
+            gate.callback(None)
+        yield request
+
+    world = streaming(handle, observer=tracer, interceptors=[wait])
+    shared = Reader(world.channel.unary_stream(TICKS, text("x")))
+    world.network.run()
+    assert seen == []
+    reader = Reader(world.open("y"))
+    world.network.advance(2)
+    assert (shared.ended, reader.ended) == ("well", "well")
+    assert seen[0].startswith("server")
+    assert seen[1:] == [""]
 
 
 def test_a_call_that_has_waited_runs_in_its_own_context(tracer: Tracer, echoing: Any) -> None:
