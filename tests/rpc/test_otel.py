@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from tests.rpc.retried_calls import HEDGE, IDEMPOTENT, RETRY, config
 from tests.rpc.service import ADDRESS, MISSING, Echo, Waiting, made, text
@@ -395,6 +395,27 @@ def test_a_reader_that_forgets_its_stream_ends_the_span(telescope: Telescope, wo
     world.network.run()
     for span in telescope.both():
         assert (span.attributes or {})["rpc.status_code"] == "CANCELLED"
+
+
+def test_inline_callbacks_keep_the_active_span(telescope: Telescope, echoing: Any) -> None:
+    inner = echoing(observer=telescope.telemetry)
+
+    class Inline(Echo):
+        @inlineCallbacks
+        def echo(self, request: StringValue, context: Context) -> Generator[Any, Any, StringValue]:
+            yield inner.call("1")
+            reply: StringValue = yield inner.call("2")
+            return reply
+
+    outer = echoing(Inline(), observer=telescope.telemetry)
+    call = outer.call("x")
+    for _ in range(4):
+        outer.network.run()
+        inner.network.run()
+    outer.network.result(call)
+    (server,) = (span for span in telescope.of(SpanKind.SERVER) if span == telescope.spans[-2])
+    children = [span for span in telescope.spans if parent_of(span) == id_of(server)]
+    assert [span.kind for span in children] == [SpanKind.CLIENT] * 2
 
 
 def test_callbacks_of_a_deferred_have_no_active_span(telescope: Telescope, echoing: Any) -> None:
