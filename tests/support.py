@@ -20,16 +20,25 @@ T = TypeVar("T")
 
 #: What some modules need that may not be there: of protovalidate there is no wheel for PyPy.
 _EXTRAS = {
+    "txzmq.rpc.otel": "opentelemetry.trace",
     "txzmq.rpc.prometheus": "prometheus_client",
     "txzmq.rpc.validation": "protovalidate",
     **dict.fromkeys(
         ["txzmq.rpc.tokens", "txzmq.rpc._tokens.jwks", "txzmq.rpc._tokens.keys"], "jwt"
     ),
 }
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported; it is not, but the packages that it is in are."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it is in
+        return False
+
+
 #: Modules that cannot be imported here.
-WITHOUT_EXTRA = {
-    module for module, needed in _EXTRAS.items() if importlib.util.find_spec(needed) is None
-}
+WITHOUT_EXTRA = {module for module, needed in _EXTRAS.items() if not is_installed(needed)}
 
 #: What a test may wait for at most; a failing test ends by it, a passing one never comes near.
 #: A process takes PyPy several times as long, until its compiler has seen the code often enough.

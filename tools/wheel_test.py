@@ -46,6 +46,7 @@ def main() -> None:
         check_service(folder / "service", wheel)
         check_validation(folder / "validation", wheel)
         check_tokens(folder / "tokens", wheel)
+        check_telemetry(folder / "telemetry", wheel)
 
 
 def build(output: Path) -> Path:
@@ -146,6 +147,43 @@ def check_tokens(folder: Path, wheel: Path) -> None:
     printed = run(python, "-W", "error", "-c", TOKENS)
     print(printed)
     check("alice" in printed, "the token was not verified")
+
+
+def check_telemetry(folder: Path, wheel: Path) -> None:
+    """OpenTelemetry's API alone, which passes a trace on and makes no spans of its own."""
+    title("passing a trace on, with OpenTelemetry's API alone")
+    python = environment(folder, f"{wheel}[otel]")
+    listed = json.loads(run(python, "-m", "pip", "list", "--format=json"))
+    installed = {re.sub(r"[-_.]+", "-", package["name"]).lower() for package in listed}
+    besides = installed - TOOLS - RUNTIME
+    check(besides == {"opentelemetry-api"}, f"installed besides: {sorted(besides)}")
+    printed = run(python, "-W", "error", "-c", _TELEMETRY)
+    check(printed == "traceparent k\n", f"the handler got {printed!r}")
+
+
+#: A call of a client that knows a trace, in the middle of which nobody makes spans.
+_TELEMETRY = """
+from google.protobuf.wrappers_pb2 import StringValue
+from opentelemetry.context import attach
+from opentelemetry.propagate import extract
+from txzmq.rpc import Channel, Method, Server, Service
+from txzmq.rpc.otel import Telemetry
+from txzmq.testing import MemoryNetwork
+
+ECHO = Method("/a.B/Echo", "echo", StringValue, StringValue)
+
+class Echo:
+    __txzmq_service__ = Service("a.B", (ECHO,))
+
+    def echo(self, request, context):
+        return StringValue(value=" ".join(sorted(dict(context.metadata), reverse=True)))
+
+network, telemetry = MemoryNetwork(), Telemetry()
+server = Server(network, [Echo()], observer=telemetry)
+channel = Channel(network, server.listen("inproc://x"), observer=telemetry)
+attach(extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}))
+print(network.result(channel.unary_unary(ECHO, StringValue(), metadata={"k": "v"})).value)
+"""
 
 
 def check_service(folder: Path, wheel: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from string import Formatter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tests.programs import ROOT
 
@@ -50,6 +50,10 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
                 yield Text(f"{module}:{node.lineno}", piece)
 
 
+#: What makes metrics.
+_OF_METRICS: Final = {"Family", "Instrument", "_gauge"}
+
+
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
     """Docstrings, what an assertion says of a bug, what ``--help`` prints, meanings of metrics."""
     for node in ast.walk(tree):
@@ -59,7 +63,7 @@ def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
             yield from ast.walk(node.value)
         elif isinstance(node, ast.Assert) and node.msg is not None:
             yield from ast.walk(node.msg)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("Family", "_gauge"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in _OF_METRICS:
             yield from ast.walk(node)  # the page on metrics lists them
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import ROOT, succeeds
+from tests.support import is_installed
 from txzmq.rpc import Channel, ServerLimits, SocketOptions
 
 GUIDE = ROOT / "docs/guide"
@@ -37,6 +38,8 @@ PAGES = [
 READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.append("metrics")
+if is_installed("opentelemetry.sdk"):
+    READ.append("tracing")  # and called below
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -281,6 +284,15 @@ def test_other_tokens_than_json_web_tokens_work_as_the_page_says(folder: Path) -
     pytest.importorskip("jwt", reason="PyJWT and cryptography are not installed here")
     said = succeeds(["-c", API_KEYS], cwd=folder).splitlines()
     assert said == ["Hello, backup!", "a valid x-api-key is needed", "{'admin'}"]
+
+
+def test_a_call_is_traced_as_the_page_says(folder: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry's SDK is not installed")
+    printed = succeeds(["run.py", "tracing"], cwd=folder)
+    assert re.findall(r'"name": "(.*)"', printed) == ["think", *["hello.v1.Hello/SayHello"] * 2]
+    assert len(set(re.findall(r'"trace_id": "(\w+)"', printed))) == 1
+    assert '"hello.length": 13' in printed
+    assert "greet" in printed.splitlines()
 
 
 @pytest.mark.parametrize("page", READ)

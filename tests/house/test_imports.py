@@ -82,6 +82,9 @@ PLAN: dict[str, set[str]] = {
     "health": {"ground", "words", "_core", "_services", "generated"},
     "reflection": {"ground", "words", "_core", "_services", "generated"},
     "prometheus": {"ground", "words"},
+    # OpenTelemetry's names.
+    "_semconv": {"words"},
+    "otel": {"ground", "words", "_semconv"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
@@ -113,6 +116,7 @@ NEVER = {
     "tokens": {"zmq"},
     "validation": {"zmq"},
     "prometheus": {"zmq"},
+    "otel": {"zmq"},
     "codegen": {"zmq", "twisted", "google"},
     "generator": {"zmq", "twisted", "txzmq"},
     "_services": {"zmq", "twisted", "grpc"},
@@ -271,6 +275,7 @@ print([name for name in {engines!r} if name in sys.modules])
         ("txzmq.rpc.tokens", {"ground", "words", "names", "_tokens"}),
         ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
         ("txzmq.rpc.prometheus", {"ground", "words", "names"}),
+        ("txzmq.rpc.otel", {"ground", "words", "names", "_semconv"}),
     ],
 )
 def test_a_module_with_an_extra_needs_that_and_no_more(module: str, rooms: set[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
 
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, Waiting, World, Worlds, made, text
 from txzmq.rpc import Channel, Context, DeadlineExceeded, ResourceExhausted, ServerLimits
@@ -120,3 +122,36 @@ def test_peers_take_turns(make: Worlds) -> None:
     world.network.run()
     assert service.seen == ["greedy 0", "greedy 1", "modest 0", "greedy 2", "modest 1", "greedy 3"]
     other.close()
+
+
+WHO: ContextVar[str] = ContextVar("who", default="")
+
+
+def test_a_call_that_has_waited_sees_no_other_calls_context_variables(make: Worlds) -> None:
+    """Though it begins where the one before has ended, within the handler of a third."""
+
+    class Service(Waiting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen_by: dict[str, str] = {}
+
+        def echo(self, request: StringValue, context: Context) -> Deferred[StringValue]:
+            self.seen_by[request.value] = WHO.get()
+            WHO.set(request.value)
+            return self.wait()
+
+        def other(self, request: StringValue, context: Context) -> StringValue:
+            WHO.set("third")
+            self.results[0].callback(text("y"))
+            return text("z")
+
+    service = Service()
+    world = make(service, limits=ServerLimits(running_per_method={ECHO.path: 1}))
+    calls = [world.call(value) for value in ("first", "second")]
+    world.network.run()
+    assert service.seen_by == {"first": ""}
+    world.network.result(world.call("x", method=OTHER))
+    assert service.seen_by == {"first": "", "second": ""}
+    service.results[1].callback(text("y"))
+    for call in calls:
+        world.network.result(call)

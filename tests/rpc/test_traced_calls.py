@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from tests.rpc.service import ECHO, Echo, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
-from tests.rpc.streaming import Reader, StreamWorld
+from tests.rpc.streaming import COUNT, TICKS, Reader, StreamWorld
 from tests.support import error_of
 from txzmq.rpc import (
     CallRecord,
@@ -79,6 +79,21 @@ def test_what_an_observer_adds_travels_behind_the_callers_own(tracer: Tracer, ec
     (context,) = world.service.contexts
     assert context.metadata == (("k", "v"), ("span", "client-0"))
     assert tracer.parents == {"client-0": "", "server-1": "client-0"}
+
+
+def test_what_an_observer_adds_may_take_the_place_of_the_callers_own(echoing: Any) -> None:
+    class Replacing(Observer):
+        def call_started(self, source: Watched, call: StartedCall) -> None:
+            if call.side is Side.CLIENT:
+                call.add_metadata({"a": "new", "b": "new"}, replace=True)
+
+    world = echoing(observer=Replacing())
+    world.network.result(world.call("x", metadata=[("a", "1"), ("c", "2"), ("a", "3")]))
+    world.network.result(world.call("x"))
+    assert [context.metadata for context in world.service.contexts] == [
+        (("c", "2"), ("a", "new"), ("b", "new")),
+        (("a", "new"), ("b", "new")),
+    ]
 
 
 def test_interceptors_see_what_an_observer_has_added(tracer: Tracer, streaming: Any) -> None:
@@ -181,6 +196,35 @@ def test_calls_that_a_handler_makes_are_children_of_its_own(tracer: Tracer, echo
         "server-5": "client-4",
     }
     assert inner.service.spans == ["server-3", "server-5"]
+
+
+def test_the_run_of_a_shared_stream_is_in_the_context_of_no_call(
+    tracer: Tracer, streaming: Any
+) -> None:
+    """Neither of the first one that shares it, nor of the one in whose handler it has begun."""
+    gate: Deferred[None] = Deferred()
+    seen: list[str] = []
+
+    async def wait(request: Any, context: Context, proceed: ServerProceed) -> Any:
+        if context.method == TICKS.path:
+            await gate
+        return await proceed(request)
+
+    async def handle(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        seen.append(SPAN.get())
+        if context.method == COUNT.path:
+            gate.callback(None)
+        yield request
+
+    world = streaming(handle, observer=tracer, interceptors=[wait])
+    shared = Reader(world.channel.unary_stream(TICKS, text("x")))
+    world.network.run()
+    assert seen == []
+    reader = Reader(world.open("y"))
+    world.network.advance(2)
+    assert (shared.ended, reader.ended) == ("well", "well")
+    assert seen[0].startswith("server")
+    assert seen[1:] == [""]
 
 
 def test_a_call_that_has_waited_runs_in_its_own_context(tracer: Tracer, echoing: Any) -> None:

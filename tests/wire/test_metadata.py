@@ -166,3 +166,12 @@ def test_long_keys_of_peers_are_not_kept(size: int) -> None:
     known_key_takes_bytes.cache_clear()
     from_wire(on_the_wire((("k" * size, "x"),)))
     assert known_key_takes_bytes.cache_info().currsize == (size == MAX_KNOWN_KEY)
+
+
+def test_a_pair_is_serialised_as_protobuf_does_it_whatever_its_size() -> None:
+    for key in ("k", "k-bin", "k" * 60, "k" * 123, "k" * 200):
+        for size in (*range(4), *range(55, 70), *range(110, 140), 300):
+            pair = key, b"\xff" * size if key == "k-bin" else "v" * size
+            header = RequestHeader()
+            add_to(header.metadata, (pair,))
+            assert request_fields((pair,)) == header.SerializeToString()

@@ -175,6 +175,7 @@ class Channel:
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard
+        self._target = _named(endpoint, target)
         self._backlog = backlog
         self._notifier = Notifier(network.clock, observer)
         self._pool = SubchannelPool(
@@ -290,6 +291,14 @@ class Channel:
         self._notifier.stop()  # last: calls have ended until now
 
     @property
+    def target(self) -> str:
+        """What the channel was made for, as it was given; several addresses with commas between.
+
+        Of a resolver, the name of its class.
+        """
+        return self._target
+
+    @property
     def state(self) -> ConnectivityState:
         """What the channel is doing: as its best connection, see :class:`ConnectivityState`."""
         return self._pool.state
@@ -331,6 +340,18 @@ class Channel:
         :class:`~txzmq.rpc.Count` has the names and what they mean.
         """
         return self._pool.dropped + self._pool.counters
+
+
+def _named(given: object, target: object) -> str:
+    """What a channel is for, in words.
+
+    :param target: the same, checked: one address or several, or a resolver.
+    """
+    if isinstance(given, str):
+        return given
+    if isinstance(target, tuple):
+        return ",".join(cast("tuple[str, ...]", target))
+    return type(target).__name__
 
 
 def _check_policy(policy: object) -> None:

@@ -97,7 +97,8 @@ def _check(pairs: Iterable[tuple[str, str | bytes]]) -> Metadata:
         key, value = pair
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # untyped callers
             raise TypeError(f"the metadata key {key!r} must be str, not {type(key).__name__}")
-        if key_takes_bytes(key):
+        takes_bytes = known_key_takes_bytes if len(key) <= MAX_KNOWN_KEY else key_takes_bytes
+        if takes_bytes(key):
             if not isinstance(value, bytes):
                 raise TypeError(f"the metadata {key!r} must be bytes, not {type(value).__name__}")
         elif not isinstance(value, str):

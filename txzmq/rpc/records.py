@@ -103,18 +103,23 @@ class StartedCall:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side} {self.method}>"
 
-    def add_metadata(self, metadata: MetadataInput) -> None:
+    def add_metadata(self, metadata: MetadataInput, *, replace: bool = False) -> None:
         """Send more metadata with the request: the context of a trace, for instance.
 
         For a client's :meth:`Observer.call_started <txzmq.rpc.Observer.call_started>`; later it
         changes nothing. All attempts and all interceptors see it.
 
+        :param replace: send it in place of what the caller has under the same keys, not behind it.
         :raises RuntimeError: on the server, where the request has arrived.
         :raises ValueError: for a key or value that is not allowed, and so TypeError.
         """
         if self.side is not _CLIENT:
             raise RuntimeError("metadata is added where a call is made, not where it is served")
-        self.metadata = (*self.metadata, *normalise(metadata))
+        added, own = normalise(metadata), self.metadata
+        if replace and own:
+            keys = {key for key, _ in added}
+            own = tuple(pair for pair in own if pair[0] not in keys)
+        self.metadata = (*own, *added)
 
 
 @final

@@ -208,7 +208,7 @@ class WatchedCalls(Calls):
         record = CallRecord(_CLIENT, method.path, method.kind, self._clock.seconds(), metadata)
         self._watch.started(record)
         if record.metadata is not metadata:
-            spec = spec.replace(metadata=record.metadata)
+            spec = spec.with_metadata(record.metadata)
         return record, spec
 
     def _end_of(self, record: CallRecord) -> ClientCallEnd:

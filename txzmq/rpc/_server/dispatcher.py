@@ -500,7 +500,8 @@ class Dispatcher:
         try:
             while (call := self._admission.next_call()) is not None:
                 call.leave_queue()
-                self._run(call)
+                # Not where the other call has ended: that may be in the handler of any call.
+                self.streams.surroundings.copy().run(self._run, call)
         finally:
             self._serving = False
 

@@ -72,6 +72,8 @@ class StreamRegistry:
         self.settled = settled
         #: What the streams of this server have in common, told to clients.
         self.epoch = new_epoch()
+        #: What begins in no call's context variables begins in a copy of this.
+        self.surroundings = contextvars.copy_context()
         # Streams of responses by topic, until their clients have had the end.
         self._streams: dict[bytes, ServedStream] = {}
         # Those that were removed while their handlers had not ended.
@@ -315,7 +317,7 @@ class StreamRegistry:
             Context(method.path, clock=self.clock, arrived=self.clock.seconds()),
             wanted,
             Ring(replay, self.limits.stream_window_bytes),
-            contextvars.copy_context(),
+            self.surroundings.copy(),
             shared=wanted.key,
         )
         self.shared.begin(publisher, wanted.key, run)

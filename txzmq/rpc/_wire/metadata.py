@@ -22,6 +22,13 @@ __all__ = ["add_to", "from_wire", "request_fields"]
 _MAX_KEPT: Final = 1_024
 _MAX_KEPT_SIZE: Final = 256
 
+# Tags of fields: RequestHeader.metadata, Metadatum.key and Metadatum.value.
+_METADATA: Final = 3 << 3 | 2
+_KEY: Final = 1 << 3 | 2
+_VALUE: Final = 2 << 3 | 2
+#: Bytes of a key and its value, with which all lengths have one byte.
+_MAX_SHORT: Final = 127 - 4
+
 # Pairs that this program has sent, as fields of a RequestHeader.
 _request_fields: dict[tuple[str, str | bytes], bytes] = {}
 
@@ -51,9 +58,17 @@ def request_fields(metadata: Metadata) -> bytes:
 
 
 def _request_field(pair: tuple[str, str | bytes]) -> bytes:
-    header = RequestHeader()
-    add_to(header.metadata, (pair,))
-    field = header.SerializeToString()
+    key, given = pair
+    value = given if isinstance(given, bytes) else given.encode("ascii")
+    if len(key) + len(value) <= _MAX_SHORT and key and value:
+        # As protobuf does it, but in an eighth of the time: a trace has another pair in each call.
+        inner = len(key) + len(value) + 4
+        head = bytes((_METADATA, inner, _KEY, len(key)))
+        field = b"%b%b%b%b" % (head, key.encode("ascii"), bytes((_VALUE, len(value))), value)
+    else:
+        header = RequestHeader()
+        add_to(header.metadata, (pair,))
+        field = header.SerializeToString()
     if len(field) <= _MAX_KEPT_SIZE:
         if len(_request_fields) >= _MAX_KEPT:
             _request_fields.clear()
