@@ -29,6 +29,7 @@ PAGES = [
     "metadata",
     "interceptors",
     "limits",
+    "admin",
     "health",
     "reflection",
     "shutdown",

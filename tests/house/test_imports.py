@@ -85,6 +85,7 @@ PLAN: dict[str, set[str]] = {
     # OpenTelemetry's names.
     "_semconv": {"words"},
     "otel": {"ground", "words", "_semconv"},
+    "admin": {"ground", "words", "_core", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},

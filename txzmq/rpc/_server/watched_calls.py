@@ -62,6 +62,10 @@ class RefusingListener(Protocol):
         """Where a peer connected from; empty if that is not known."""
         ...
 
+    def call_started(self, peer: bytes) -> None:
+        """Count a call of a peer, where connections are remembered."""
+        ...
+
 
 class WatchedCall(ServedCall):
     """A call with one request and one response."""
@@ -80,6 +84,7 @@ class WatchedCall(ServedCall):
         cache_key: Hashable | None,
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`ServedCall`'s."""
+        listener.call_started(key[0])
         ServedCall.__init__(self, listener, key, method, context, deadline, body, cache_key)
         self._request_bytes = len(body)
         self._surroundings = _begin(watch, context, Kind.UNARY_UNARY, key)
@@ -113,6 +118,7 @@ class WatchedStreamCall(StreamCall):
         requests: ReceivedRequests | None,
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`StreamCall`'s."""
+        listener.call_started(key[0])
         super().__init__(listener, key, method, context, deadline, body, open_stream, requests)
         self._surroundings = _begin(watch, context, method.method.kind, key)
 
@@ -144,6 +150,7 @@ class WatchedCalls:
         identity: Identity | None,
     ) -> None:
         """A request was not taken on."""
+        listener.call_started(request.key[0])
         record = self._record(listener, request, arrived, identity)
         self._tell(record, status, len(request.body))
 
@@ -156,11 +163,17 @@ class WatchedCalls:
     ) -> CallEnd:
         """Where the end is told of a call that ends before it is known who makes it."""
         record = self._record(listener, request, arrived, identity)
-        return CallEnd(arrived, record, self._tell_ended)
+
+        def told(record: CallRecord) -> None:
+            listener.call_started(request.key[0])
+            self._tell_ended(record)
+
+        return CallEnd(arrived, record, told)
 
     def tell_unreadable(self, listener: RefusingListener, refusal: Refusal, arrived: float) -> None:
         """The header of a request cannot be read."""
         key = refusal.key
+        listener.call_started(key[0])
         peer = listener.peer_address(key[0])
         kind, identity = Kind.UNARY_UNARY, listener.identity
         # What is too long or too short for an id may be why.
