@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
@@ -24,7 +19,7 @@ from tests.rpc.service import ECHO, Echo, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
 from tests.support import Loop, error_of
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Count, Server
+from txzmq.rpc import Channel, Server
 from txzmq.rpc.metrics import Metrics
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
@@ -214,94 +209,3 @@ def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop)
         await world.close()
 
     one_loop.run(main)
-
-
-CONFIG = """
-global:
-  scrape_interval: 100ms
-  scrape_timeout: 100ms
-scrape_configs:
-  - job_name: txzmq
-    static_configs:
-      - targets: ["{host}"]
-"""
-
-
-@contextmanager
-def prometheus(folder: Path, host: str) -> Generator[subprocess.Popen[str]]:
-    """A Prometheus that scrapes; it is killed at the end."""
-    assert PROMETHEUS is not None
-    config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(host=host))
-    command = [
-        PROMETHEUS,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        "--web.listen-address=127.0.0.1:0",
-    ]
-    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-            assert process.stderr is not None
-            process.stderr.read()
-
-
-def address_of(process: subprocess.Popen[str]) -> str:
-    """Where it listens, as its log says."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        found = re.search(r'msg="Listening on" address=(\S+)', line)
-        if found:
-            return found[1]
-    raise AssertionError("it has ended")
-
-
-@NEEDS_PROMETHEUS
-def test_a_real_prometheus_scrapes_it(one_loop: Loop, tmp_path: Path) -> None:
-    query = 'grpc_server_handled_total{grpc_method="Echo",grpc_code="OK"}'
-
-    async def main() -> str:
-        world = Served(one_loop, Echo())
-        for _ in range(3):
-            await world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
-        with prometheus(tmp_path, world.host) as process:
-            address = await deferToThreadPool(one_loop.reactor, world.pool, address_of, process)
-            while True:
-                code, answer = await world.get(f"api/v1/query?query={quote(query)}", address)
-                # It starts: it listens before it answers.
-                found: list[Any] = json.loads(answer)["data"]["result"] if code == 200 else []
-                if found:
-                    break
-                await one_loop.sleep(0.1)
-        await world.close()
-        value: str = found[0]["value"][1]
-        return value
-
-    assert one_loop.run(main) == "3"
-
-
-# -- what is made of them ------------------------------------------------------------------------
-
-ALERTS = ROOT / "examples/operate/alerts.yml"
-
-
-@NEEDS_PROMETHEUS
-def test_promtool_finds_nothing_wrong_with_the_alerts() -> None:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_alerts_name_metrics_and_events_that_there_are() -> None:
-    rules = ALERTS.read_text("utf-8")
-    used = set(re.findall(r"\b(?:grpc|txzmq)_(?:server|client|reactor)_\w+", rules))
-    known = {
-        family.name + end
-        for family in FAMILIES
-        for end in ([""] if family.kind != "histogram" else ["_bucket", "_count", "_sum"])
-    }
-    assert used
-    assert used <= known
-    assert set(re.findall(r'event="(\w+)"', rules)) <= {name.name.lower() for name in Count}
