@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: A file with the full hash of a commit.
 BASELINE = ROOT / "tests" / "compat" / "BASELINE"
-#: What of the commit's sources is kept beside the wheel.
-_KEPT = "tests/codegen/golden"
+#: What of the commit's sources is kept beside the wheel, and by which names.
+_KEPT = {"golden": "tests/codegen/golden", "vectors": "tests/vectors"}
 
 
 class NoHistoryError(Exception):
@@ -41,7 +41,8 @@ def baseline_commit() -> str:
 def unpacked(commit: str) -> Path:
     """The folder in which the wheel of *commit* is unpacked; builds it if there is none.
 
-    Its ``golden`` has the cases of the generator's tests as that commit has them.
+    It also has ``golden``, the cases of the generator's tests, and ``vectors``, the examples of the
+    protocol, as that commit has them.
 
     :raises NoHistoryError: if git does not have the commit here.
     :raises subprocess.CalledProcessError: if the wheel cannot be built; its output says why.
@@ -63,7 +64,8 @@ def unpacked(commit: str) -> Path:
         [wheel] = (folder / "dist").glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "made")  # noqa: S202  # we have built it
-        (folder / "sources" / _KEPT).rename(folder / "made" / "golden")
+        for kept, source in _KEPT.items():
+            (folder / "sources" / source).rename(folder / "made" / kept)
         try:
             (folder / "made").rename(target)
         except OSError:

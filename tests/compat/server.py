@@ -26,8 +26,8 @@ from txzmq.rpc.reflection import Reflection
 
 #: Any: Twisted types reactors with zope interfaces.
 reactor: Any = twisted_reactor
-#: Seconds that a connection to one of the servers lasts, and then has for its calls.
-AGE, GRACE = 0.5, 0.5
+#: Seconds that a connection to one of the servers lasts, and then has at most for its calls.
+AGE, GRACE = 0.5, 10.0
 #: Seconds that ``Work`` takes, and between ticks.
 WORK, TICK = 0.2, 0.05
 

@@ -20,12 +20,12 @@ import pytest
 
 from tests.codegen.support import EDITION_2024, knows_edition_2024
 from tests.programs import ROOT, Program, started
-from tools.baseline import NoHistoryError, baseline_commit, unpacked
 from txzmq.auth import CurveKeyPair
 
 pytest.importorskip("grpc_tools", reason="the extra codegen is not installed")
 
 HERE = ROOT / "tests" / "compat"
+PROGRAMS = ["cases", "client", "relay", "server", "words"]
 CASES = re.findall(r"^async def case_(\w+)", (HERE / "cases.py").read_text(), re.MULTILINE)
 
 #: Stands for both processes, beside the names of cases.
@@ -62,10 +62,8 @@ class Versions:
         self._paths = {"old": [old], "new": [ROOT, ROOT / "codegen"]}
         programs = folder / "programs" / "tests" / "compat"
         programs.mkdir(parents=True)
-        for path in HERE.glob("*.py"):
-            # Away from the checkout: they must import nothing of it.
-            if not path.name.startswith("test_"):
-                shutil.copy(path, programs)
+        for name in PROGRAMS:  # away from the checkout: they must import nothing of it
+            shutil.copy(HERE / f"{name}.py", programs)
         protos = folder / "protos"
         shutil.copytree(HERE / "protos" / "compat", protos / "compat")
         for version in ("old", "new"):
@@ -127,12 +125,8 @@ for name in sys.argv[1:]:
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    try:
-        old = unpacked(baseline_commit())
-    except NoHistoryError as error:
-        pytest.skip(str(error))
-    return Versions(old, tmp_path_factory.mktemp("versions"))
+def versions(baseline: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return Versions(baseline, tmp_path_factory.mktemp("versions"))
 
 
 class Play:

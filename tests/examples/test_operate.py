@@ -19,8 +19,6 @@ from twisted.logger import globalLogPublisher, jsonFileLogObserver
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 
-from txzmq.rpc.admin import Admin
-
 from examples.operate import ask
 from tests.programs import ROOT
 from tests.rpc.scraping import NEEDS_PROMETHEUS, Scraped, address_of, prometheus
@@ -29,6 +27,7 @@ from tests.rpc.streaming import COUNT, Streaming
 from tests.support import Loop, error_of
 from txzmq.rpc import Context, NotFound, Observers, Server, ServerLimits
 from txzmq.rpc.access_log import AccessLog
+from txzmq.rpc.admin import Admin
 from txzmq.rpc.metrics import Metrics
 
 PAGE = (ROOT / "docs/guide/operate.md").read_text("utf-8")

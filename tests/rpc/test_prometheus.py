@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from twisted.internet.task import Clock
 
 from tests.programs import ROOT
-from tests.rpc.service import ECHO, Echo, Waiting, made, text
+from tests.rpc.service import ECHO, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
 from tests.support import Loop, error_of
-from txzmq.rpc import Count
 from txzmq.rpc.metrics import Metrics
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
+from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped
 from txzmq.rpc.prometheus import FAMILIES, MetricsCollector, MetricsResource
 
 PAGE = ROOT / "docs/guide/metrics.md"
@@ -164,52 +160,3 @@ def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop)
         await world.close()
 
     one_loop.run(main)
-
-
-@NEEDS_PROMETHEUS
-def test_a_real_prometheus_scrapes_it(one_loop: Loop, tmp_path: Path) -> None:
-    query = 'grpc_server_handled_total{grpc_method="Echo",grpc_code="OK"}'
-
-    async def main() -> str:
-        world = Scraped(one_loop, [Echo()], Metrics(name="greeter"))
-        for _ in range(3):
-            await world.channel.unary_unary(ECHO, text("x"), wait_for_ready=True)
-        with prometheus(tmp_path, world.host) as process:
-            address = await world.in_thread(address_of, process)
-            while True:
-                code, answer = await world.get(f"api/v1/query?query={quote(query)}", address)
-                # It starts: it listens before it answers.
-                found: list[Any] = json.loads(answer)["data"]["result"] if code == 200 else []
-                if found:
-                    break
-                await one_loop.sleep(0.1)
-        await world.close()
-        value: str = found[0]["value"][1]
-        return value
-
-    assert one_loop.run(main) == "3"
-
-
-# -- what is made of them ------------------------------------------------------------------------
-
-ALERTS = ROOT / "examples/operate/alerts.yml"
-
-
-@NEEDS_PROMETHEUS
-def test_promtool_finds_nothing_wrong_with_the_alerts() -> None:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, "check", "rules", ALERTS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_alerts_name_metrics_and_events_that_there_are() -> None:
-    rules = ALERTS.read_text("utf-8")
-    used = set(re.findall(r"\b(?:grpc|txzmq)_(?:server|client|reactor)_\w+", rules))
-    known = {
-        family.name + end
-        for family in FAMILIES
-        for end in ([""] if family.kind != "histogram" else ["_bucket", "_count", "_sum"])
-    }
-    assert used
-    assert used <= known
-    assert set(re.findall(r'event="(\w+)"', rules)) <= {name.name.lower() for name in Count}
