@@ -89,7 +89,8 @@ class Both:
         return Reader(self.channel.unary_stream(COUNT, text("1"), timeout=PATIENCE))
 
     async def close(self) -> None:
-        # Its goodbye may find no room in a socket of ten messages; a server waits for its silence then.
+        # Its goodbye may find no room in a socket of ten messages: then a server waits for its
+        # silence.
         self.channel.close()
         await self.server.stop(0)
         assert not self.server.running
