@@ -31,8 +31,8 @@ from txzmq.rpc.admin import Admin
 from txzmq.rpc.metrics import Metrics
 
 PAGE = (ROOT / "docs/guide/operate.md").read_text("utf-8")
-#: Seconds; a hundredth of the default, so that a test blocks the reactor for no longer.
-BLOCKED = 0.005
+#: Seconds that nothing but the handler takes which is to block the reactor; half of the default.
+BLOCKED = 0.25
 
 
 def blocks(language: str) -> list[str]:
@@ -54,7 +54,7 @@ class Hello(Waiting):
             return self.wait()
         if request.value == "block":
             began = time.monotonic()
-            while time.monotonic() - began < 4 * BLOCKED:
+            while time.monotonic() - began < 1.2 * BLOCKED:
                 pass
         if request.value == "fail":
             raise NotFound("nobody of that name")
@@ -89,6 +89,7 @@ class Trouble(Scraped):
         self.stream = self.channel.unary_stream(COUNT, text("100000"))
         await self.stream.opened()
         await self.loop.until(lambda: bool(self.hello.results))
+        await self.channel.unary_unary(ECHO, text("block"))
         other = Server(self.factory, [Hello()], observer=self.metrics)
         address = other.listen("tcp://127.0.0.1:*")
         self.other, self.other_channel = other, self.connect(address)
@@ -98,10 +99,9 @@ class Trouble(Scraped):
         self.other_stops = other.stop(60)
 
     async def work(self) -> None:
-        """Calls that succeed, fail and block."""
-        for value in ("hello", "fail", "block"):
-            call = self.channel.unary_unary(ECHO, text(value), wait_for_ready=True)
-            await call.addErrback(error_of)
+        """Calls that succeed and fail."""
+        for value in ("hello", "fail"):
+            await self.channel.unary_unary(ECHO, text(value)).addErrback(error_of)
 
     async def close(self) -> None:
         self.stream.cancel()
@@ -133,9 +133,10 @@ def test_each_question_has_an_answer(
         with prometheus(tmp_path, world.host) as process:
             address = await world.in_thread(address_of, process)
             for query in QUERIES:
+                # A step of one query is 15 s, and the first one comes when they have passed.
+                url = f"api/v1/query?query={quote(query.strip().replace(':15s]', ':1s]'))}"
                 while not answers.get(query):
                     await world.work()
-                    url = f"api/v1/query?query={quote(query.strip())}"
                     code, answer = await world.get(url, address)
                     # It starts: it listens before it answers.
                     assert code in (200, 503), answer
@@ -148,12 +149,13 @@ def test_each_question_has_an_answer(
 
     one_loop.run(main)
     for query, result in answers.items():
-        assert all(float(one["value"][1]) >= 0 for one in result), query
+        # NaN is the quantile of nothing, of methods that nobody calls now.
+        assert not any(float(one["value"][1]) < 0 for one in result), query
     (drains,) = answers["txzmq_server_draining > 0\n"]
     assert drains["value"][1] == "1"
 
     (peer,) = [peer for peer in asked["peers"] if int(peer["streams"])]
-    assert peer["address"].startswith("127.0.0.1:")
+    assert peer["address"] == "127.0.0.1"
     (stream,) = asked["streams"]
     assert (stream["method"], stream["blocked"]) == (COUNT.path, True)
     assert stream["unacknowledged_items"] == stream["window_items"]
@@ -181,7 +183,9 @@ def filtered(command: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("arguments", [[], ["tcp://127.0.0.1:1"], ["tcp://127.0.0.1:1", "people"]])
 def test_a_mistake_says_how_to_ask(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match="use: python -m examples.operate.ask ENDPOINT {peers,"):
+    with pytest.raises(
+        SystemExit, match=r"use: python -m examples\.operate\.ask ENDPOINT \{peers,"
+    ):
         ask.main(None, *arguments)
 
 
