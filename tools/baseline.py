@@ -11,7 +11,6 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -55,15 +54,15 @@ def unpacked(commit: str) -> Path:
     # In a folder of its own and then renamed: others may build at the same time, or be interrupted.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as name:
         folder = Path(name)
-        with tarfile.open(fileobj=io.BytesIO(sources)) as archive:
-            archive.extractall(folder / "sources", filter="data")
+        with zipfile.ZipFile(io.BytesIO(sources)) as archive:
+            archive.extractall(folder / "sources")  # they are ours
         _run(
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
             *("--wheel-dir", folder / "dist", folder / "sources"),
         )
         [wheel] = (folder / "dist").glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder / "made")  # noqa: S202  # we have built it
+            archive.extractall(folder / "made")  # we have built it
         for kept, source in _KEPT.items():
             (folder / "sources" / source).rename(folder / "made" / kept)
         try:
@@ -75,7 +74,7 @@ def unpacked(commit: str) -> Path:
 
 
 def _sources(commit: str) -> bytes:
-    """The sources of a commit, as a tar."""
+    """The sources of a commit, as a zip."""
     try:
         known = subprocess.run(
             ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True
@@ -88,7 +87,7 @@ def _sources(commit: str) -> bytes:
             "`git fetch --unshallow` completes, or an archive of the sources "
             f"({known.stderr.decode().strip()})"
         )
-    return _run("git", "archive", "--format=tar", commit)
+    return _run("git", "archive", "--format=zip", commit)
 
 
 def _run(*command: str | Path) -> bytes:
