@@ -30,7 +30,7 @@ from txzmq.rpc.admin import (
 
 #: Seconds that the server has for each answer.
 TIMEOUT: Final = 5.0
-#: What may be asked for: how a page of it is had, by the token of the page before. Any: of whatever list.
+#: How a page is had of what may be asked for, by the token of the page before. Any: of any list.
 PAGES: Final[dict[str, Callable[[AdminClient, str], Deferred[Any]]]] = {
     "peers": lambda admin, page: admin.list_peers(
         ListPeersRequest(page_token=page), timeout=TIMEOUT

@@ -312,8 +312,8 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Hist
 class MetricsResource(Resource):
     """What Prometheus scrapes: ``/metrics``, where it is put there.
 
-    Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and its
-    descriptors, by prometheus_client's ``ProcessCollector``.
+    Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and
+    its descriptors, by prometheus_client's ``ProcessCollector``.
     """
 
     isLeaf = True
