@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
@@ -72,8 +71,6 @@ class StreamRegistry:
         self.settled = settled
         #: What the streams of this server have in common, told to clients.
         self.epoch = new_epoch()
-        #: What begins in no call's context variables begins in a copy of this.
-        self.surroundings = contextvars.copy_context()
         # Streams of responses by topic, until their clients have had the end.
         self._streams: dict[bytes, ServedStream] = {}
         # Those that were removed while their handlers had not ended.
@@ -317,7 +314,7 @@ class StreamRegistry:
             Context(method.path, clock=self.clock, arrived=self.clock.seconds()),
             wanted,
             Ring(replay, self.limits.stream_window_bytes),
-            self.surroundings.copy(),
+            self.shared.surroundings.copy(),
             shared=wanted.key,
         )
         self.shared.begin(publisher, wanted.key, run)
