@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -120,6 +121,7 @@ class Dispatcher:
         "_request_bytes",
         "_serving",
         "_settled",
+        "_surroundings",
         "_watch",
         "_watched",
         "ages",
@@ -221,6 +223,7 @@ class Dispatcher:
             )
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
+        self._surroundings = contextvars.copy_context()
         self._listeners: list[Listener] = []
         self.watchdog = Watchdog(
             clock, limits.blocked_after, self.was_blocked, self._has_input, self._caught_up
@@ -543,7 +546,7 @@ class Dispatcher:
             while (call := self._admission.next_call()) is not None:
                 call.leave_queue()
                 # Not where the other call has ended: that may be in the handler of any call.
-                self.streams.surroundings.copy().run(self._run, call)
+                self._surroundings.copy().run(self._run, call)
         finally:
             self._serving = False
 

@@ -7,6 +7,7 @@ been silent for longer than ``ServerLimits.stream_silence`` (see ``Keepalive``).
 
 from __future__ import annotations
 
+import contextvars
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -103,6 +104,8 @@ class SharedRuns(Generic[S]):
 
     def __init__(self, grace: float) -> None:
         """:param grace: seconds for which a lost client may come back."""
+        #: Runs belong to no call: they begin in a copy of this.
+        self.surroundings = contextvars.copy_context()
         self._callers: SharedCallers[S] = SharedCallers(grace)
         # Those that have not ended, by publisher and key.
         self._runs: dict[tuple[object, SharedKey], S] = {}

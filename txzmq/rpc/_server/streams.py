@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -74,8 +73,6 @@ class StreamRegistry:
         self.settled = settled
         #: What the streams of this server have in common, told to clients.
         self.epoch = new_epoch()
-        #: What begins in no call's context variables begins in a copy of this.
-        self.surroundings = contextvars.copy_context()
         self._numbers = itertools.count(1)
         # Streams of responses by topic, until their clients have had the end; the oldest first.
         self._streams: dict[bytes, ServedStream] = {}
@@ -332,7 +329,7 @@ class StreamRegistry:
             Context(method.path, clock=self.clock, arrived=self.clock.seconds()),
             wanted,
             Ring(replay, self.limits.stream_window_bytes),
-            self.surroundings.copy(),
+            self.shared.surroundings.copy(),
             shared=wanted.key,
             number=next(self._numbers),
         )
