@@ -183,6 +183,10 @@ def test_a_handler_that_blocks_is_named_once(
         world.network.result(late)
     assert service.seen == ["x", "a", "block", "b"]
     assert blocks(logged) == ["the reactor was blocked for 3.0 s by the handler of /test.Echo/Echo"]
+    (event,) = [event for event in logged.warnings() if "handler" in event]
+    assert (event["method"], event["handler"]) == (ECHO.path, "Blocking.echo")
+    assert event["seconds"] == STILL
+    assert event["call_id"][16:] == f"{3:016x}"  # of the third call: "block"
 
 
 def test_the_last_handler_is_not_blamed_for_what_blocks_after_it(

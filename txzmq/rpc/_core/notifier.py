@@ -193,19 +193,30 @@ class Notifier:
             where = f" ({where})" if where else ""
             self._warn(name, "dropped: {name}{where}{more}", name=name, where=where)
 
-    def blocked(self, seconds: float, path: str) -> None:
-        """Log that the reactor stood still, if the rate limit allows it.
+    def blocked(self, seconds: float, method: str, handler: str, call_id: str) -> None:
+        """Log that a handler blocked the reactor, if the rate limit allows it.
 
-        :param path: of the method whose handler ran meanwhile; empty where that is not known.
+        :param method: the path of the handler's method.
+        :param handler: what it is called.
+        :param call_id: of the call that it served.
         """
-        if path:
-            text = "the reactor was blocked for {seconds:.1f} s by the handler of {path}{more}"
-        else:
-            text = (
-                "the reactor stood still for up to {seconds:.1f} s: the process was stopped, or "
-                "something else than the start of a handler blocked it{more}"
-            )
-        self._warn(Count.REACTOR_BLOCKED, text, seconds=seconds, path=path)
+        self._warn(
+            Count.REACTOR_BLOCKED,
+            "the reactor was blocked for {seconds:.1f} s by the handler of {method}{more}",
+            seconds=seconds,
+            method=method,
+            handler=handler,
+            call_id=call_id,
+        )
+
+    def stood_still(self, seconds: float) -> None:
+        """Log that the reactor stood still, and nobody knows why, if the rate limit allows it."""
+        self._warn(
+            Count.REACTOR_BLOCKED,
+            "the reactor stood still for up to {seconds:.1f} s: the process was stopped, or "
+            "something else than the start of a handler blocked it{more}",
+            seconds=seconds,
+        )
 
     def _warn(self, subject: str, text: str, **values: object) -> None:
         """Log a line about a subject, unless there were too many."""

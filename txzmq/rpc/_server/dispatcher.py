@@ -46,7 +46,7 @@ from txzmq.rpc._wire.headers import (
     decode_response,
     from_us,
 )
-from txzmq.rpc._wire.server import Refusal, Request
+from txzmq.rpc._wire.server import CallKey, Refusal, Request
 from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.context import Context, set_current
@@ -107,6 +107,7 @@ class Dispatcher:
         "_draining",
         "_guard",
         "_handling",
+        "_handling_key",
         "_keeps_replies",
         "_listeners",
         "_log",
@@ -209,8 +210,9 @@ class Dispatcher:
         self.watchdog = Watchdog(
             clock, limits.blocked_after, self.was_blocked, self._has_input, self._caught_up
         )
-        # The method whose handler was called last, and when.
+        # The method whose handler was called last, for which call, and when.
         self._handling: ServedMethod | None = None
+        self._handling_key: CallKey = ()
         self._began = 0.0
         self._control = ControlServices(self, self.streams)
         self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
@@ -581,6 +583,7 @@ class Dispatcher:
         if call.waited:
             call.begin(self._open_calls)
         self._handling = method = call.method
+        self._handling_key = call.key
         self._began = now
         try:
             request = call.take_request()
@@ -810,17 +813,21 @@ class Dispatcher:
         seconds = self.watchdog.noticed(now)
         handling, since = self._handling, now - self._began
         if handling is not None and since <= seconds:  # it was called since the reactor was seen
-            self._tell_of_block(since, handling.path)
+            self._tell_of_block(since, handling)
         else:
-            self._tell_of_block(seconds, "")
+            self._tell_of_block(seconds)
 
     def was_blocked(self, now: float) -> None:
         """The watchdog's time is past, and it is not known by what."""
-        self._tell_of_block(self.watchdog.noticed(now), "")
+        self._tell_of_block(self.watchdog.noticed(now))
 
-    def _tell_of_block(self, seconds: float, path: str) -> None:
+    def _tell_of_block(self, seconds: float, handling: ServedMethod | None = None) -> None:
         self.count("reactor blocked")
-        self._watch.blocked(seconds, path)
+        if handling is None:
+            self._watch.stood_still(seconds)
+        else:
+            call_id = self._handling_key[-1].hex()
+            self._watch.blocked(seconds, handling.path, handling.handler_name, call_id)
 
     def _has_input(self) -> bool:
         return any(listener.has_input for listener in self._listeners)
