@@ -28,6 +28,8 @@ class Calls(Observer):
             self.problems.append(f"{record} ends, and was not open")
         if record.seconds < 0 or (record.code is Code.OK) is not (record.message == ""):
             self.problems.append(f"{record}: {record.message}")
+        if len(record.request_id) != (16 if record.sent else 0):
+            self.problems.append(f"{record}: {record.request_id!r}")
         self.records.append(record)
 
     def stopped(self, source: Watched) -> None:
@@ -43,9 +45,10 @@ class Calls(Observer):
 
     def both(self) -> tuple[CallRecord, CallRecord]:
         """The one call on each side: the client's, and the server's."""
-        records = self.take(Side.CLIENT), self.take(Side.SERVER)
+        client, server = self.take(Side.CLIENT), self.take(Side.SERVER)
         assert (self.records, self.open) == ([], {})
-        return records
+        assert client.request_id == server.request_id
+        return client, server
 
 
 def outline(record: CallRecord) -> tuple[Any, ...]:

@@ -58,9 +58,23 @@ class StartedCall:
         client.
     :ivar metadata: of the request, as pairs.
     :ivar began: when it began, in the reactor's seconds: on the server when the request arrived.
+    :ivar request_id: of the request on the wire, 16 bytes, by which the records of both sides are
+        found. On the client empty at first, and at the end that of the request which went last, if
+        one did. On the server empty where only :meth:`Context.ended() <txzmq.rpc.Context.ended>`
+        has asked for the record. A client chooses it, so that it proves nothing.
     """
 
-    __slots__ = ("began", "identity", "kind", "known", "metadata", "method", "peer", "side")
+    __slots__ = (
+        "began",
+        "identity",
+        "kind",
+        "known",
+        "metadata",
+        "method",
+        "peer",
+        "request_id",
+        "side",
+    )
 
     # By position, and no frozen dataclass, which takes three times as long: each call that is
     # observed has one.
@@ -74,6 +88,7 @@ class StartedCall:
         peer: str = "",
         identity: Identity | None = None,
         known: bool = True,  # as above
+        request_id: bytes = b"",
     ) -> None:
         self.side = side
         self.method = method
@@ -83,6 +98,7 @@ class StartedCall:
         self.peer = peer
         self.identity = identity
         self.known = known
+        self.request_id = request_id
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side} {self.method}>"
@@ -151,12 +167,14 @@ class CallRecord(StartedCall):
         response_bytes: int,
         sent: int = 1,
         peer: str | None = None,
+        request_id: bytes = b"",
     ) -> None:
         """The call has ended; txzmq calls this once.
 
         :param now: in the reactor's seconds.
         :param sent: by a client, how often.
         :param peer: the server to which a client has sent it; None on the server.
+        :param request_id: of the request that a client has sent last.
         """
         self.code = code
         self.message = message
@@ -168,6 +186,7 @@ class CallRecord(StartedCall):
         self.sent = sent
         if peer is not None:
             self.peer = peer
+            self.request_id = request_id
 
     @property
     def attempts(self) -> int:
@@ -200,6 +219,7 @@ class Tally(NamedTuple):
     :ivar requests: that its caller gave.
     :ivar request_bytes: of these.
     :ivar response_bytes: of the responses that have arrived.
+    :ivar request_id: of the request that was sent last; empty if none was.
     """
 
     attempts: int
@@ -207,6 +227,7 @@ class Tally(NamedTuple):
     requests: int
     request_bytes: int
     response_bytes: int
+    request_id: bytes = b""
 
 
 class Tallied(Protocol):

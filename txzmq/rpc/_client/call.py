@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
@@ -35,6 +35,10 @@ __all__ = [
 E = TypeVar("E", bound=BaseException)
 
 
+#: Where a call has gone whose request was not sent.
+_NOWHERE: Final = ("", b"")
+
+
 class Route(Protocol):
     """Where a call waits to be sent, or was sent: a subchannel, or the queue of the pool.
 
@@ -54,6 +58,10 @@ class Route(Protocol):
 
     def cancel(self, call: Call) -> None:
         """As :meth:`withdraw`, and tell the server that nobody waits."""
+        ...
+
+    def id_of(self, counter: int, /) -> bytes:
+        """The id of a request that was sent by it; empty of a queue, which sends none."""
         ...
 
 
@@ -187,6 +195,7 @@ class Call:
     __slots__ = (
         "_attempts",
         "_rejected",
+        "_went_last",
         "body",
         "counter",
         "deferred",
@@ -270,8 +279,17 @@ class Call:
     def tally(self) -> Tally:
         """What it has sent and received; of the response it knows nothing."""
         again = 0 if self._attempts is None else self._attempts.made
-        peer = "" if self.route is None else self.route.address
-        return Tally(again + bool(self.counter), peer, 1, len(self.body), 0)
+        peer, request_id = self.went_to
+        return Tally(again + bool(self.counter), peer, 1, len(self.body), 0, request_id)
+
+    @property
+    def went_to(self) -> tuple[str, bytes]:
+        """The server that its request went to last, and the request's id; empty if none did."""
+        counter, route = self.counter, self.route
+        if counter and route is not None:
+            return route.address, route.id_of(counter)
+        # There only where it is made again: to set it before would cost each call.
+        return getattr(self, "_went_last", _NOWHERE)
 
     # -- how it ends -------------------------------------------------------------------------
 
@@ -323,6 +341,7 @@ class Call:
     def attempt(self, number: int, used: Collection[Any]) -> None:
         """Make the call again, as if no server had refused it."""
         self.used = used
+        self._went_last = self.went_to
         self.counter = 0
         self.has_waited(self.registry.clock.seconds())
         self.registry.start(self)

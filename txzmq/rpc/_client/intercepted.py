@@ -161,6 +161,7 @@ class InterceptedCall:
             tally.response_bytes,
             end.attempts + tally.attempts,
             tally.peer,
+            tally.request_id,
         )
         end.reach(record)
 

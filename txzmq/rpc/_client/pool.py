@@ -214,6 +214,10 @@ class SubchannelPool:
         """As :meth:`withdraw`: no server knows of it."""
         self.withdraw(call)
 
+    def id_of(self, counter: int) -> bytes:
+        """Empty: no request was sent by it."""
+        return b""
+
     # -- what the resolver tells -------------------------------------------------------------
 
     def resolved(self, addresses: Sequence[ResolvedAddress]) -> None:

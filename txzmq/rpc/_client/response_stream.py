@@ -90,6 +90,7 @@ class ClientStream(StreamLife):
         "_peer",
         "_registry",
         "_request",
+        "_request_id",
         "_response_size",
         "_sent",
         "_silence",
@@ -163,6 +164,7 @@ class ClientStream(StreamLife):
         # How often it was asked for, and where last; how many requests, and bytes of them.
         self._sent = 0
         self._peer = ""
+        self._request_id = b""
         self._request = (1, 0)
         # The number of the first item that it has, or will have.
         self._first = self.receiver.sequence
@@ -244,17 +246,19 @@ class ClientStream(StreamLife):
         if tally.attempts:
             self._sent += tally.attempts
             self._peer = tally.peer
+            self._request_id = tally.request_id
 
     def tally(self) -> Tally:
         """What it has sent and received."""
         opening, requests = self._opening, self.requests
-        attempts, peer = self._sent, self._peer
+        attempts, peer, request_id = self._sent, self._peer, self._request_id
         if opening is not None and not self.is_over:  # else it is among them
             under_way = opening.tally()
             attempts += under_way.attempts
             peer = under_way.peer or peer
+            request_id = under_way.request_id or request_id
         sent = self._request if requests is None else (requests.count, requests.size)
-        return Tally(attempts, peer, *sent, self.receiver.taken_bytes)
+        return Tally(attempts, peer, *sent, self.receiver.taken_bytes, request_id)
 
     def _opened(self, head: ResponseHead, call: OpeningCall) -> None:
         self._opening = None

@@ -95,6 +95,7 @@ class RetriedCall:
         "_live",
         "_peer",
         "_registry",
+        "_request_id",
         "_response_bytes",
         "_response_size",
         "_sent",
@@ -128,9 +129,11 @@ class RetriedCall:
         self._live: OrderedSet[Attempt] = OrderedSet()
         # By which a server tells that an attempt is another one of a call that it knows.
         self._key = b""
-        # How many attempts were sent, where the last one went, and bytes of the response.
+        # How many attempts were sent, where the last one went, with which id, and bytes of the
+        # response.
         self._sent = 0
         self._peer = ""
+        self._request_id = b""
         self._response_bytes = 0
         self.over = False
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
@@ -234,21 +237,24 @@ class RetriedCall:
         if tally.attempts:
             self._sent += tally.attempts
             self._peer = tally.peer
+            self._request_id = tally.request_id
 
     def tally(self) -> Tally:
         """What its attempts have sent, and what has arrived."""
         requests = self.requests
-        attempts, peer = self._sent, self._peer
+        attempts, peer, request_id = self._sent, self._peer, self._request_id
         for attempt in self._live:
             under_way = attempt.tally()
             attempts += under_way.attempts
-            peer = under_way.peer if under_way.attempts else peer
+            if under_way.attempts:
+                peer, request_id = under_way.peer, under_way.request_id
         return Tally(
             attempts,
             peer,
             1 if requests is None else requests.count,
             len(self._body) if requests is None else requests.size,
             self._response_bytes,
+            request_id,
         )
 
     # -- ends that come from outside ---------------------------------------------------------

@@ -276,6 +276,10 @@ class Subchannel:
         seconds = self._clock.seconds() - self._connected_at
         return f"{self.address}, {seconds:.3g} s after connecting began: {so_far}"
 
+    def id_of(self, counter: int) -> bytes:
+        """The id of a request that was sent on it."""
+        return self.wire.id_of(counter)
+
     def set_weight(self, weight: int) -> None:
         """Set how much of the load it should get."""
         self.weight = weight

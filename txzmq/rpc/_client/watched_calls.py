@@ -71,9 +71,10 @@ class WatchedCall(Call):
 
     def _end(self) -> None:
         super()._end()
-        record, error, route = self._record, self._error, self.route
+        record, error = self._record, self._error
         code, message = (_OK, "") if error is None else status_of_end(error)
         again = 0 if self._attempts is None else self._attempts.made
+        peer, request_id = self.went_to
         record.complete(
             code,
             message,
@@ -83,7 +84,8 @@ class WatchedCall(Call):
             len(self.body),
             self._response_bytes,
             again + bool(self.counter),
-            "" if route is None else route.address,
+            peer,
+            request_id,
         )
         self._watch.ended(record)
 
@@ -259,4 +261,5 @@ class WatchedCalls(Calls):
             tally.response_bytes,
             tally.attempts,
             tally.peer,
+            tally.request_id,
         )

@@ -237,25 +237,26 @@ class HandlerLog:
     ) -> None:
         budget = self._budget(context.method, is_wrong=False)
         peer = escaped(context.peer) or "a peer without address"
+        fields = self._fields(context)
         if not budget.take():
             _log.error(
-                "{method} failed for {peer}{more}: {error}; its tracebacks are left out for now",
-                method=context.method,
-                peer=peer,
+                "{method} failed for {who}{more}: {error}; its tracebacks are left out for now",
+                who=peer,
                 more=more,
                 identifier=identifier,
                 error=escaped(_shortened(text_of(_value(failure)))),
+                **fields,
             )
             return
         _log.failure(
-            "{method} failed for {peer}{more}{missed}{hint}",
+            "{method} failed for {who}{more}{missed}{hint}",
             escaped_failure(failure),
-            method=context.method,
-            peer=peer,
+            who=peer,
             more=more,
             identifier=identifier,
             missed=budget.missed("tracebacks"),
             hint=_hint_of(_value(failure)),
+            **fields,
         )
 
     def _log_wrong(self, error: WrongResult, context: Context) -> None:
@@ -266,11 +267,23 @@ class HandlerLog:
         name = "a handler" if handler is None else handler.handler_name
         _log.error(
             "{method}: {who} {what}{missed}",
-            method=context.method,
+            **self._fields(context),
             who=f"an interceptor of {name}" if error.by_interceptor else name,
             what=error.what,
             missed=budget.missed("such lines"),
         )
+
+    def _fields(self, context: Context) -> dict[str, Any]:
+        """What each line has besides its text, by the names of an access log."""
+        record = None if context.end is None else context.end.record
+        return {
+            "method": context.method,
+            "peer": escaped(context.peer),
+            "identity": "" if context.identity is None else escaped(context.identity.name),
+            # Known where an observer is told of calls, whose log it is to be found in.
+            "call_id": "" if record is None else record.request_id.hex(),
+            "seconds": round(self._clock.seconds() - context.arrived, 6),
+        }
 
     def _budget(self, path: str, *, is_wrong: bool) -> _Budget:
         budget = self._limits.get((path, is_wrong))
@@ -337,8 +350,11 @@ def tell_end(
         end.reach(record)
 
 
-def record_of(context: Context, kind: Kind) -> CallRecord:
-    """The record of a call that has begun."""
+def record_of(context: Context, kind: Kind, request_id: bytes = b"") -> CallRecord:
+    """The record of a call that has begun.
+
+    :param request_id: of its request; empty where that is not known any more.
+    """
     return CallRecord(
         _SERVER,
         context.method,
@@ -347,6 +363,8 @@ def record_of(context: Context, kind: Kind) -> CallRecord:
         context.metadata,
         context.peer,
         context.identity,
+        True,
+        request_id,
     )
 
 

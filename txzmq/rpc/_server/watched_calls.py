@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from txzmq._identity import Identity
+from txzmq._ids import ID_SIZE
 from txzmq._reactor import Clock
 from txzmq.rpc._core.call_watch import CallWatch
 from txzmq.rpc._server.call import CallListener, ServedCall, StreamCall
@@ -30,9 +31,9 @@ __all__ = ["WatchedCalls"]
 _SERVER: Final = Side.SERVER
 
 
-def _begin(watch: CallWatch, context: Context, kind: Kind) -> contextvars.Context:
+def _begin(watch: CallWatch, context: Context, kind: Kind, key: CallKey) -> contextvars.Context:
     """Tell that a call begins; what its handler is to run in."""
-    arrived, record = context.arrived, record_of(context, kind)
+    arrived, record = context.arrived, record_of(context, kind, key[-1])
     context.watch_end(CallEnd(arrived, record, watch.ended))
     surroundings = contextvars.copy_context()
     surroundings.run(watch.started, record)
@@ -71,7 +72,7 @@ class WatchedCall(ServedCall):
         """:param watch: tells the observer; the others are a :class:`ServedCall`'s."""
         ServedCall.__init__(self, listener, key, method, context, deadline, body, cache_key)
         self._request_bytes = len(body)
-        self._surroundings = _begin(watch, context, Kind.UNARY_UNARY)
+        self._surroundings = _begin(watch, context, Kind.UNARY_UNARY, key)
 
     @property
     def surroundings(self) -> contextvars.Context:
@@ -103,7 +104,7 @@ class WatchedStreamCall(StreamCall):
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`StreamCall`'s."""
         super().__init__(listener, key, method, context, deadline, body, open_stream, requests)
-        self._surroundings = _begin(watch, context, method.method.kind)
+        self._surroundings = _begin(watch, context, method.method.kind, key)
 
 
 class WatchedCalls:
@@ -145,14 +146,18 @@ class WatchedCalls:
             listener.peer_address(key[0]),
             identity,
             method is not None,
+            key[-1],
         )
         self._tell(record, status, len(body))
 
     def tell_unreadable(self, listener: RefusingListener, refusal: Refusal, arrived: float) -> None:
         """The header of a request cannot be read."""
-        peer = listener.peer_address(refusal.key[0])
+        key = refusal.key
+        peer = listener.peer_address(key[0])
         kind, identity = Kind.UNARY_UNARY, listener.identity
-        record = CallRecord(_SERVER, "", kind, arrived, (), peer, identity, known=False)
+        # What is too long or too short for an id may be why.
+        id_ = key[-1] if len(key[-1]) == ID_SIZE else b""
+        record = CallRecord(_SERVER, "", kind, arrived, (), peer, identity, False, id_)
         self._tell(record, ResponseHead(refusal.code, refusal.reason), 0)
 
     def _tell(self, record: CallRecord, status: ResponseHead, size: int) -> None:
