@@ -34,7 +34,7 @@ PAGES = [
     "proxies",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]
+READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.append("metrics")
 

@@ -22,8 +22,8 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "_json_values authentication authorization balancing client context errors interceptors "
-        "limits liveness metadata method metrics outlier_detection records resolvers "
+        "_json_values access_log authentication authorization balancing client context errors "
+        "interceptors limits liveness metadata method metrics outlier_detection records resolvers "
         "service_config socket_options status streams watching"
     ).split()
 }
