@@ -9,9 +9,11 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+import txzmq
 from tests.rpc.service import ADDRESS, ECHO_AS_BYTES, OTHER, Echo, Waiting, World, closing
 from txzmq.rpc import Channel, NotFound, ResourceExhausted, Server, ServerLimits
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH
+from txzmq.rpc._wire.headers import decode_request
 from txzmq.rpc.transport import (
     ClientHandler,
     ClientTransport,
@@ -130,6 +132,34 @@ def test_after_a_reconnect_they_get_to_know_each_other_anew(worlds: list[World])
     world.network.advance(1)
     assert world.calls(2) == ["0", "1"]
     assert [len(message) for message in world.tap.requests] == [4, 4]
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("server", [True, False])
+def test_the_first_request_of_a_connection_says_what_the_client_is(
+    worlds: list[World], client: bool, server: bool
+) -> None:
+    world = TappedWorld(client_batches=client, server_batches=server)
+    worlds.append(world)
+    world.network.run()
+    world.tap.full = True
+    blocked = world.call("blocked")
+    world.network.run()
+    world.tap.full = False
+    world.channel.close()  # nothing was sent, so that nothing was said
+    with pytest.raises(CancelledError):
+        world.network.result(blocked)
+    world.channel = Channel(world.network, ADDRESS, batching=client)
+    for _ in range(2):
+        world.tap.requests.clear()
+        for _ in range(3):
+            world.calls(1)
+        heads = [decode_request(message[2]) for message in world.tap.requests]
+        assert [head.user_agent for head in heads] == [f"txzmq/{txzmq.__version__}", "", ""]
+        asks = [client, client and not server, client and not server]
+        assert [head.accepts_batches for head in heads] == asks
+        world.network.cut(ADDRESS)
+        world.network.advance(1)
 
 
 def test_enough_calls_do_not_wait_for_the_end_of_the_turn(worlds: list[World]) -> None:

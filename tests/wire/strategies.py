@@ -53,6 +53,7 @@ request_heads = st.builds(
     st.booleans(),
     request_key=request_keys,
     open_stream=open_streams,
+    user_agent=st.text(PRINTABLE, max_size=128),
 )
 topics = st.binary(min_size=16, max_size=16).filter(lambda topic: b"\0" not in topic)
 opened_streams = st.none() | st.builds(

@@ -124,6 +124,11 @@ def test_requests_that_are_refused(header: bytes, words: str) -> None:
     assert str(caught.value).isprintable()  # nothing of a stranger's bytes
 
 
+@pytest.mark.parametrize("agent", ["x" * 129, "a/1\n", "\x1b[2J", "ä/1", "a/1\x7f"])
+def test_what_a_client_says_it_is_may_be_no_text_to_show(agent: str) -> None:
+    assert decode_request(request(user_agent=agent)) == RequestHead(PATH, None, ())
+
+
 @pytest.mark.parametrize(
     ("header", "words"),
     [

@@ -72,6 +72,22 @@ def check(wire: ServerWire[str], case: str, peer: bytes = PEER) -> None:
         assert event.key == (peer, *parts[:-3])
 
 
+def test_what_a_client_says_it_is() -> None:
+    wire: ServerWire[str] = ServerWire()
+    assert wire.user_agent(PEER) == ""
+    next_id = request_ids()
+    wire.receive([PEER, next_id(), b"", encode_request(HEAD), b""])
+    assert wire.user_agent(PEER) == ""
+    header = encode_request(HEAD._replace(user_agent="txzmq/2.0.0"))
+    wire.receive([PEER, b"p1", next_id(), b"", header, b""])  # a client behind a proxy
+    assert wire.user_agent(PEER) == ""
+    wire.receive([PEER, next_id(), b"", header, b""])
+    wire.receive([PEER, next_id(), b"", encode_request(HEAD), b""])
+    assert wire.user_agent(PEER) == "txzmq/2.0.0"
+    wire.lost(PEER)
+    assert wire.user_agent(PEER) == ""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_the_server_makes_of_a_message(case: str) -> None:
     wire: ServerWire[str] = ServerWire()

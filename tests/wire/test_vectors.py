@@ -43,6 +43,7 @@ def request_head_of(vector: Vector) -> RequestHead:
         pairs_of(vector["metadata"]),
         vector.get("accepts_batches", False),
         bytes.fromhex(vector.get("request_key", "")),
+        user_agent=vector.get("user_agent", ""),
     )
 
 

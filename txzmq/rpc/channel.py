@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
 
+import txzmq
 from txzmq import _check
 from txzmq.auth import CurveClientCredentials
 from txzmq.factory import ZmqFactory
@@ -185,6 +186,7 @@ class Channel:
             notifier=self._notifier,
             message_size=message_size,
             batching=batching,
+            user_agent=f"txzmq/{txzmq.__version__}",
             publisher_for=partial(publisher_for, allowed=publisher_rule(publishers)),
             closed=self.close,
             health_check_service=health_check_service,

@@ -63,6 +63,7 @@ class SubchannelPool:
         notifier: Notifier,
         message_size: int,
         batching: bool,
+        user_agent: str,
         publisher_for: Callable[[str, str], str],
         closed: Callable[[], None],
         health_check_service: str | None = None,
@@ -72,6 +73,7 @@ class SubchannelPool:
         """Begin to connect.
 
         :param notifier: told of changes.
+        :param user_agent: what servers are told that the client is.
         :param publisher_for: where to subscribe to a publisher, by its address and the server's;
             ValueError for one that is refused.
         :param closed: called when the sockets were closed with their factory.
@@ -82,6 +84,7 @@ class SubchannelPool:
         """
         self.message_size = message_size
         self.batching = batching
+        self.user_agent = user_agent
         self.address = ""
         self.closed = closed
         self.publisher_for = publisher_for

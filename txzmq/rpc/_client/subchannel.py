@@ -18,7 +18,7 @@ from txzmq.rpc._core.backoff import Backoff
 from txzmq.rpc._core.transport import ClientTransport, Network, SendResult
 from txzmq.rpc._wire.batches import EARLY_BATCH, MAX_BATCH, MAX_BATCH_SIZE, MAX_BATCHED_SIZE
 from txzmq.rpc._wire.client import ClientWire
-from txzmq.rpc._wire.headers import ResponseHead, encode_request
+from txzmq.rpc._wire.headers import RequestHead, ResponseHead, encode_request
 from txzmq.rpc.errors import Unavailable
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.liveness import Liveness
@@ -32,11 +32,13 @@ class SubchannelOwner(Protocol):
 
     :ivar message_size: bytes that a response may have.
     :ivar batching: whether to send several requests as one message where the server understands it.
+    :ivar user_agent: what servers are told that the client is.
     :ivar random: for the jitter of delays.
     """
 
     message_size: int
     batching: bool
+    user_agent: str
     liveness: Liveness
     random: Random
 
@@ -136,8 +138,10 @@ class Subchannel:
         "_draining",
         "_drops",
         "_ejected",
+        "_has_introduced",
         "_has_left",
         "_health",
+        "_introduces",
         "_is_up",
         "_keepalive",
         "_leaving",
@@ -195,6 +199,9 @@ class Subchannel:
         self._to_cancel: list[bytes] = []
         #: Whether the server has said that it understands batches.
         self.accepts_batches = False
+        # Whether the next request says something of the client, and whether one has.
+        self._introduces = True
+        self._has_introduced = False
         # Whether it is to close when its calls have ended.
         self._leaving = False
         # Whether another connection has taken its place, which has its streams, if they are with
@@ -384,8 +391,8 @@ class Subchannel:
         """Send the oldest call by itself, if the socket has room."""
         call = self._outgoing.first()
         head = call.head
-        if self._owner.batching and not self.accepts_batches:
-            head = head._replace(accepts_batches=True)
+        if self._introduces:
+            head = self._introduced(head)
         wire = self.wire
         message = wire.request(call, encode_request(head), call.body)
         counter = wire.latest
@@ -394,7 +401,18 @@ class Subchannel:
             return False
         call.sent(counter)
         del self._outgoing[call]
+        if self._introduces:
+            self._has_introduced = True
+            self._introduces = self._owner.batching and not self.accepts_batches
         return True
+
+    def _introduced(self, head: RequestHead) -> RequestHead:
+        """The header of a request that says what the client is, or that it understands batches."""
+        owner = self._owner
+        return head._replace(
+            accepts_batches=owner.batching and not self.accepts_batches,
+            user_agent="" if self._has_introduced else owner.user_agent,
+        )
 
     def _oldest(self) -> list[tuple[Call, bytes, bytes]]:
         """The oldest call and those that may travel with it, each with header and body."""
@@ -705,7 +723,8 @@ class Subchannel:
             self._health.stop()
         self._keepalive.stop()
         self._probe.stop()
-        self.accepts_batches = self._blocked = False
+        self.accepts_batches = self._blocked = self._has_introduced = False
+        self._introduces = True
         self._drained()
         self._to_cancel.clear()  # the server has noticed, or will
         if self._leaving:

@@ -19,6 +19,7 @@ from txzmq.rpc.v1.header_pb2 import RequestHeader, ResponseHeader, Status
 __all__ = [
     "MAX_HEADER",
     "MAX_PATH",
+    "MAX_USER_AGENT",
     "OK",
     "REQUEST_KEY_SIZE",
     "TOPIC_SIZE",
@@ -40,6 +41,8 @@ __all__ = [
 MAX_HEADER: Final = 64 * 1024
 #: Characters that a method's path may have.
 MAX_PATH: Final = 256
+#: Characters of what a client says that it is; a longer text is not looked at.
+MAX_USER_AGENT: Final = 128
 #: Bytes of a key that stands for all attempts of one call.
 REQUEST_KEY_SIZE: Final = 16
 #: Bytes of the topic of a stream of responses, and of the id of a stream of requests.
@@ -131,6 +134,7 @@ class RequestHead(NamedTuple):
     :ivar accepts_batches: whether the client understands batches, and asks if the server does.
     :ivar request_key: 16 bytes, the same in all attempts of one call; empty if there is none.
     :ivar open_stream: None in a unary call.
+    :ivar user_agent: what the client is, if the request says so; else empty.
     """
 
     path: str
@@ -139,6 +143,7 @@ class RequestHead(NamedTuple):
     accepts_batches: bool = False
     request_key: bytes = b""
     open_stream: OpenStream | None = None
+    user_agent: str = ""
 
 
 class ResponseHead(NamedTuple):
@@ -175,17 +180,18 @@ def encode_request(head: RequestHead) -> bytes:
     """
     # Two serialised messages in a row are one message, so the part that calls share is cached.
     header = _encode_common(head.path, head.timeout_us, head.accepts_batches)
-    if not head.metadata and not head.request_key and head.open_stream is None:
+    if not (head.metadata or head.request_key or head.user_agent) and head.open_stream is None:
         return header
     if head.metadata:
         header += request_fields(head.metadata)
-    if not head.request_key and head.open_stream is None:
+    if not (head.request_key or head.user_agent) and head.open_stream is None:
         return header
     stream = head.open_stream
     own = RequestHeader(
         request_key=head.request_key,
         # Also if all its fields have defaults: its presence says that the method streams.
         open_stream=None if stream is None else header_pb2.OpenStream(**stream._asdict()),
+        user_agent=head.user_agent,
     )
     return header + own.SerializeToString()
 
@@ -218,6 +224,7 @@ def decode_request(header: bytes, metadata_size: int = sys.maxsize) -> RequestHe
     if (
         not head.metadata
         and not head.request_key
+        and not head.user_agent  # once a connection
         and not (stream and (stream.requests or stream.sequence))
         and len(header) <= _MAX_KNOWN_HEADER
     ):
@@ -255,7 +262,10 @@ def _decode_request(header: bytes, metadata_size: int) -> RequestHead:
     stream = None
     if message.HasField("open_stream"):
         stream = _open_stream_from_wire(message.open_stream)
-    return RequestHead(path, timeout_us, metadata, message.accepts_batches, key, stream)
+    agent = message.user_agent
+    if len(agent) > MAX_USER_AGENT or not (agent.isascii() and agent.isprintable()):
+        agent = ""  # it is for people, and no reason not to serve the request
+    return RequestHead(path, timeout_us, metadata, message.accepts_batches, key, stream, agent)
 
 
 def _open_stream_from_wire(message: header_pb2.OpenStream) -> OpenStream:

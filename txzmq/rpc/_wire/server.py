@@ -60,7 +60,7 @@ class Refusal(NamedTuple):
 
 
 class _Peer(Generic[C]):
-    __slots__ = ("accepts_batches", "asks", "calls", "latest")
+    __slots__ = ("accepts_batches", "asks", "calls", "latest", "user_agent")
 
     def __init__(self) -> None:
         self.calls: dict[CallKey, C] = {}
@@ -70,6 +70,8 @@ class _Peer(Generic[C]):
         self.asks = False
         # The latest id of each source: a random part, and the route through proxies if any.
         self.latest: dict[CallKey | bytes, bytes] = {}
+        #: What the client says that it is; empty if it does not.
+        self.user_agent = ""
 
 
 class ServerWire(Generic[C]):
@@ -130,6 +132,8 @@ class ServerWire(Generic[C]):
         if head.accepts_batches and end == 2:  # not through a proxy, which has other servers, too
             peer = self._peers[key[0]]
             peer.accepts_batches = peer.asks = True
+        if head.user_agent and end == 2:  # nor is a proxy what one of its clients is
+            self._peers[key[0]].user_agent = head.user_agent
         return Request(key, head, message[end + 2])
 
     @staticmethod
@@ -219,6 +223,11 @@ class ServerWire(Generic[C]):
         """Whether replies to a peer may travel in a batch, where their keys fit."""
         peer = self._peers.get(peer_id)
         return peer is not None and peer.accepts_batches
+
+    def user_agent(self, peer_id: bytes) -> str:
+        """What a client says that it is; empty if it does not, or is behind a proxy."""
+        peer = self._peers.get(peer_id)
+        return "" if peer is None else peer.user_agent
 
     @staticmethod
     def fits(key: CallKey) -> bool:

@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19txzmq/rpc/v1/header.proto\x12\x0ctxzmq.rpc.v1\x1a\x19google/protobuf/any.proto\"\xcf\x01\n\rRequestHeader\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x17\n\ntimeout_us\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12)\n\x08metadata\x18\x03 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x17\n\x0f\x61\x63\x63\x65pts_batches\x18\x04 \x01(\x08\x12\x13\n\x0brequest_key\x18\x05 \x01(\x0c\x12-\n\x0bopen_stream\x18\x06 \x01(\x0b\x32\x18.txzmq.rpc.v1.OpenStreamB\r\n\x0b_timeout_us\"\\\n\nOpenStream\x12\x14\n\x0cwindow_items\x18\x01 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x04\x12\x10\n\x08requests\x18\x03 \x01(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x9d\x02\n\x0eResponseHeader\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.txzmq.rpc.v1.Status\x12\x31\n\x10initial_metadata\x18\x02 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x32\n\x11trailing_metadata\x18\x03 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x17\n\x0f\x61\x63\x63\x65pts_batches\x18\x04 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12*\n\x06stream\x18\x07 \x01(\x0b\x32\x1a.txzmq.rpc.v1.OpenedStream\x12\x11\n\treconnect\x18\x08 \x01(\x08\"\xaf\x01\n\x0cOpenedStream\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x11\n\tpublisher\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x10\n\x08grace_ms\x18\x05 \x01(\r\x12\x0e\n\x06shared\x18\x06 \x01(\x08\x12\x14\n\x0cwindow_items\x18\x07 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x08 \x01(\x04\x12\x0e\n\x06\x62undle\x18\t \x01(\x0c\"\'\n\tMetadatum\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Anyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19txzmq/rpc/v1/header.proto\x12\x0ctxzmq.rpc.v1\x1a\x19google/protobuf/any.proto\"\xe3\x01\n\rRequestHeader\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x17\n\ntimeout_us\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12)\n\x08metadata\x18\x03 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x17\n\x0f\x61\x63\x63\x65pts_batches\x18\x04 \x01(\x08\x12\x13\n\x0brequest_key\x18\x05 \x01(\x0c\x12-\n\x0bopen_stream\x18\x06 \x01(\x0b\x32\x18.txzmq.rpc.v1.OpenStream\x12\x12\n\nuser_agent\x18\x07 \x01(\tB\r\n\x0b_timeout_us\"\\\n\nOpenStream\x12\x14\n\x0cwindow_items\x18\x01 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x04\x12\x10\n\x08requests\x18\x03 \x01(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x9d\x02\n\x0eResponseHeader\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.txzmq.rpc.v1.Status\x12\x31\n\x10initial_metadata\x18\x02 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x32\n\x11trailing_metadata\x18\x03 \x03(\x0b\x32\x17.txzmq.rpc.v1.Metadatum\x12\x17\n\x0f\x61\x63\x63\x65pts_batches\x18\x04 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x05 \x01(\x08\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12*\n\x06stream\x18\x07 \x01(\x0b\x32\x1a.txzmq.rpc.v1.OpenedStream\x12\x11\n\treconnect\x18\x08 \x01(\x08\"\xaf\x01\n\x0cOpenedStream\x12\r\n\x05topic\x18\x01 \x01(\x0c\x12\x11\n\tpublisher\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x0c\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x10\n\x08grace_ms\x18\x05 \x01(\r\x12\x0e\n\x06shared\x18\x06 \x01(\x08\x12\x14\n\x0cwindow_items\x18\x07 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x08 \x01(\x04\x12\x0e\n\x06\x62undle\x18\t \x01(\x0c\"\'\n\tMetadatum\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Anyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, __name__, _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REQUESTHEADER']._serialized_start=71
-  _globals['_REQUESTHEADER']._serialized_end=278
-  _globals['_OPENSTREAM']._serialized_start=280
-  _globals['_OPENSTREAM']._serialized_end=372
-  _globals['_RESPONSEHEADER']._serialized_start=375
-  _globals['_RESPONSEHEADER']._serialized_end=660
-  _globals['_OPENEDSTREAM']._serialized_start=663
-  _globals['_OPENEDSTREAM']._serialized_end=838
-  _globals['_METADATUM']._serialized_start=840
-  _globals['_METADATUM']._serialized_end=879
-  _globals['_STATUS']._serialized_start=881
-  _globals['_STATUS']._serialized_end=959
+  _globals['_REQUESTHEADER']._serialized_end=298
+  _globals['_OPENSTREAM']._serialized_start=300
+  _globals['_OPENSTREAM']._serialized_end=392
+  _globals['_RESPONSEHEADER']._serialized_start=395
+  _globals['_RESPONSEHEADER']._serialized_end=680
+  _globals['_OPENEDSTREAM']._serialized_start=683
+  _globals['_OPENEDSTREAM']._serialized_end=858
+  _globals['_METADATUM']._serialized_start=860
+  _globals['_METADATUM']._serialized_end=899
+  _globals['_STATUS']._serialized_start=901
+  _globals['_STATUS']._serialized_end=979
 # @@protoc_insertion_point(module_scope)

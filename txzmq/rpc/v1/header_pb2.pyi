@@ -37,6 +37,7 @@ class RequestHeader(_message.Message):
     ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     REQUEST_KEY_FIELD_NUMBER: _builtins.int
     OPEN_STREAM_FIELD_NUMBER: _builtins.int
+    USER_AGENT_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """`/package.Service/Method`."""
     timeout_us: _builtins.int
@@ -46,6 +47,10 @@ class RequestHeader(_message.Message):
     request_key: _builtins.bytes
     """16 random bytes, the same in each attempt of one call: a server that has the reply already
     sends it again, and does not execute the call again. Empty: none.
+    """
+    user_agent: _builtins.str
+    """What the client is, such as `txzmq/2.0.0`, for people who look at the server. In the first
+    request of a connection; it proves nothing.
     """
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
@@ -62,10 +67,11 @@ class RequestHeader(_message.Message):
         accepts_batches: _builtins.bool = ...,
         request_key: _builtins.bytes = ...,
         open_stream: Global___OpenStream | None = ...,
+        user_agent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "open_stream", b"open_stream", "timeout_us", b"timeout_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "open_stream", b"open_stream", "request_key", b"request_key", "timeout_us", b"timeout_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us", "accepts_batches", b"accepts_batches", "metadata", b"metadata", "method", b"method", "open_stream", b"open_stream", "request_key", b"request_key", "timeout_us", b"timeout_us", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__timeout_us: _TypeAlias = _typing.Literal["timeout_us"]  # noqa: Y015
     _WhichOneofArgType__timeout_us: _TypeAlias = _typing.Literal["_timeout_us", b"_timeout_us"]  # noqa: Y015
