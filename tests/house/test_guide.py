@@ -28,6 +28,7 @@ PAGES = [
     "metadata",
     "interceptors",
     "limits",
+    "admin",
     "health",
     "reflection",
     "shutdown",

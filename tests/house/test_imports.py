@@ -82,6 +82,7 @@ PLAN: dict[str, set[str]] = {
     "health": {"ground", "words", "_core", "_services", "generated"},
     "reflection": {"ground", "words", "_core", "_services", "generated"},
     "prometheus": {"ground", "words"},
+    "admin": {"ground", "words", "_core", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},

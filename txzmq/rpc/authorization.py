@@ -23,7 +23,7 @@ from txzmq._identity import Identity, is_among
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.method import Method
 
-__all__ = ["Authorize", "MethodPath", "Permissions", "permissions"]
+__all__ = ["Authorize", "MethodPath", "Permissions", "has_rule", "permissions"]
 
 
 @final
@@ -105,6 +105,10 @@ class Permissions:
         of_service = self._paths.get(f"{method.rpartition('/')[0]}/*")
         return self._paths.get(_OTHERS, _NO_GROUPS) if of_service is None else of_service
 
+    def names(self, path: str) -> bool:
+        """Whether there is a row of a method itself, or of its service."""
+        return path in self._paths or f"{path.rpartition('/')[0]}/*" in self._paths
+
     def for_methods(self, methods: Iterable[Method[Any, Any]]) -> dict[str, frozenset[str]]:
         """Who may call each of the methods that a server serves, by its path.
 
@@ -121,6 +125,16 @@ class Permissions:
                 )
             ready[method.path] = self._groups(MethodPath(method.path, word))
         return ready
+
+
+def has_rule(authorize: Authorize | None, path: str) -> bool:
+    """Whether a method is named, itself or its service, by who says who may call what.
+
+    Of a function nobody knows, and it is taken to. A row for all others names none.
+    """
+    if isinstance(authorize, Permissions):
+        return authorize.names(path)
+    return authorize is not None
 
 
 def permissions(table: Mapping[str, Iterable[str]]) -> Permissions:

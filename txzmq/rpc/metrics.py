@@ -82,6 +82,25 @@ class Histogram:
         """How many values there were."""
         return sum(self.counts)
 
+    def quantile(self, part: float) -> float:
+        """What a part of the values are at most, as Prometheus' ``histogram_quantile`` has it.
+
+        As if those of one bucket were spread over it evenly. Of those above the last bound it is
+        only known that they are: then it is that bound.
+
+        :param part: above 0 and at most 1; 0.5 for the median.
+        :return: 0.0 where there are no values.
+        """
+        rank = part * self.count
+        below = 0
+        for index, bound in enumerate(self.bounds):
+            here = self.counts[index]
+            if here and below + here >= rank:
+                lower = self.bounds[index - 1] if index else 0.0
+                return lower + (bound - lower) * (rank - below) / here
+            below += here
+        return self.bounds[-1] if self.count else 0.0
+
 
 class MethodMetrics:
     """The calls of one method on one side, since the beginning.

@@ -15,6 +15,7 @@ from txzmq._zap import Decision
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.hosting import Hosted
+from txzmq.rpc._core.inspection import Inspecting
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.addresses import (
@@ -27,7 +28,7 @@ from txzmq.rpc._net.addresses import (
 )
 from txzmq.rpc._net.given import check_observer, network_for
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
-from txzmq.rpc._net.secure_bind import check_endpoint
+from txzmq.rpc._net.secure_bind import check_endpoint, is_local
 from txzmq.rpc._net.zmq_network import ZmqNetwork
 from txzmq.rpc._server.ages import KeyCheck
 from txzmq.rpc._server.dispatcher import Dispatcher
@@ -117,7 +118,6 @@ class Server:
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
-        self._watch = Notifier(self._clock, observer)
         methods = served_methods(services, interceptors)
         _warn_of_limits(self.limits, methods)
         self._publishes = any(method.response_streaming for method in methods.values())
@@ -129,6 +129,11 @@ class Server:
         self._reads_secrets = authenticate is not None
         self._hosted = [service for service in services if isinstance(service, Hosted)]
         served = [one for service in services for one in services_of(service).values()]
+        # One at most: two would implement the same methods.
+        inspecting = next((each for each in services if isinstance(each, Inspecting)), None)
+        self._watch = Notifier(
+            self._clock, observer, None if inspecting is None else inspecting.__txzmq_observer__
+        )
         for hosted in self._hosted:
             hosted.__txzmq_served__(served, self.limits)
         self._dispatcher = Dispatcher(
@@ -147,7 +152,10 @@ class Server:
             check=None
             if credentials is None
             else KeyCheck(credentials.clients.look_again, credentials.policy_timeout),
+            inspected=() if inspecting is None else _paths_of(inspecting),
         )
+        if inspecting is not None:
+            inspecting.__txzmq_inspects__(self._dispatcher.inspector())
         self._forget_keys: Callable[[], None] | None = None
         # Set once it listens: there is nobody to decide about before.
         self._forget_clients: Callable[[], None] | None = None
@@ -216,7 +224,7 @@ class Server:
             check_endpoint(multicast)
         listener = Listener(self._dispatcher)
         transport = self._network.listen(address, listener, self._options)
-        listener.opened(transport)
+        listener.opened(transport, is_local=is_local(transport.endpoint))
         if self._publishes:
             try:
                 place = publisher or beside(transport.endpoint)
@@ -462,6 +470,11 @@ class Server:
                 forget()
         _log.info("the server has stopped")
         self._stopping.callback(None)
+
+
+def _paths_of(service: ServiceHandler) -> list[str]:
+    """The paths of an object's methods."""
+    return [method.path for one in services_of(service).values() for method in one.methods]
 
 
 def _check_secure(address: str, publisher: str | None) -> None:

@@ -26,10 +26,14 @@ def _own(method: Callable[..., Any], base: object) -> Callable[..., Any] | None:
 class CallWatch:
     """Tells an observer of calls: each costs what the observer does, and little more."""
 
-    __slots__ = ("_call_ended", "_call_started", "_limit", "_source")
+    __slots__ = ("_also", "_call_ended", "_call_started", "_limit", "_source")
 
-    def __init__(self, clock: Clock, observer: Observer) -> None:
-        """Look once, which of the two events it wants."""
+    def __init__(self, clock: Clock, observer: Observer, also: CallWatch | None = None) -> None:
+        """Look once, which of the two events it wants.
+
+        :param also: tells another observer, before this one.
+        """
+        self._also = also
         self._call_started = _own(observer.call_started, Observer.call_started)
         self._call_ended = _own(observer.call_ended, Observer.call_ended)
         self._limit = RateLimit(clock)
@@ -37,19 +41,26 @@ class CallWatch:
         self._source: Watched | None = None
 
     @classmethod
-    def of(cls, clock: Clock, observer: Observer | None) -> CallWatch | None:
-        """What tells an observer; None if there is none, or it does not want to know of calls."""
+    def of(
+        cls, clock: Clock, observer: Observer | None, also: Observer | None = None
+    ) -> CallWatch | None:
+        """What tells an observer, and another one; None if neither wants to know of calls."""
+        other = None if also is None else cls.of(clock, also)
         if observer is None:
-            return None
-        watch = cls(clock, observer)
-        return watch if watch._call_started or watch._call_ended else None
+            return other
+        watch = cls(clock, observer, other)
+        return watch if watch._call_started or watch._call_ended else other
 
     def start(self, source: Watched) -> None:
         """Tell of calls from now on, also of those that are made when all is closed."""
         self._source = source
+        if self._also is not None:
+            self._also.start(source)
 
     def started(self, call: StartedCall) -> None:
         """A call has begun."""
+        if self._also is not None:
+            self._also.started(call)
         tell = self._call_started
         if tell is None or self._source is None:
             return
@@ -60,6 +71,8 @@ class CallWatch:
 
     def ended(self, record: CallRecord) -> None:
         """A call has ended."""
+        if self._also is not None:
+            self._also.ended(record)
         tell = self._call_ended
         if tell is None or self._source is None:
             return

@@ -91,10 +91,13 @@ class Notifier:
     :ivar calls: tells the observer of calls; None where it does not want to know of them.
     """
 
-    def __init__(self, clock: Clock, observer: Observer | None) -> None:
+    def __init__(
+        self, clock: Clock, observer: Observer | None, of_calls: Observer | None = None
+    ) -> None:
+        """:param of_calls: another one, which is told of calls only."""
         self._clock = clock
         self._observer = observer
-        self.calls = CallWatch.of(clock, observer)
+        self.calls = CallWatch.of(clock, observer, of_calls)
         # None before the channel or server is made, and after it is closed.
         self._source: Watched | None = None
         # By the address of the endpoint.
@@ -107,10 +110,10 @@ class Notifier:
     def start(self, source: Watched) -> None:
         """Tell that the channel or server is made, and of its changes from now on."""
         observer = self._observer
+        if self.calls is not None:
+            self.calls.start(source)
         if observer is not None:
             self._source = source
-            if self.calls is not None:
-                self.calls.start(source)
             self._tell(lambda: observer.started(source))
 
     def stop(self) -> None:

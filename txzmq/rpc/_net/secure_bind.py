@@ -11,7 +11,7 @@ from pathlib import Path
 from txzmq._listening import CannotListen, no_folder, no_interface
 from txzmq.rpc._net.addresses import ANY_IPC, WILDCARDS, ip_of, split_scheme, split_tcp
 
-__all__ = ["InsecureBindError", "check_endpoint", "why_secrets_are_read"]
+__all__ = ["InsecureBindError", "check_endpoint", "is_local", "why_secrets_are_read"]
 
 
 class InsecureBindError(ValueError):
@@ -53,6 +53,11 @@ def check_endpoint(
             f"refusing to {what} {address} without authentication: {reason}. Pass credentials= "
             "(docs/guide/security.md shows how), or insecure=True to do it all the same"
         )
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine, or only this user, can reach a server that listens there."""
+    return not _why_strangers_reach(address)
 
 
 def why_secrets_are_read(address: str) -> str:

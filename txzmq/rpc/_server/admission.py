@@ -54,6 +54,26 @@ class Admission(Generic[C]):
         """How many calls wait."""
         return self._queued
 
+    @property
+    def running_of_peers(self) -> Mapping[bytes, int]:
+        """How many calls of each peer run, or of each user."""
+        return self._running_of_peer
+
+    @property
+    def queued_of_peers(self) -> Mapping[bytes, int]:
+        """How many calls of each peer wait, or of each user."""
+        return self._queued_of_peer
+
+    @property
+    def running_of_paths(self) -> Mapping[str, int]:
+        """How many calls of each method run."""
+        return self._running_of_path
+
+    @property
+    def queued_of_paths(self) -> Mapping[str, int]:
+        """How many calls of each method wait."""
+        return self._queued_of_path
+
     def may_run(self, place: Place) -> bool:
         """Whether a call may run at once.
 
@@ -180,6 +200,11 @@ class RequestBytes:
         limits = self._limits
         left = min(limits.request_bytes, limits.request_bytes_per_peer) - self.size
         self.room = min(left, limits.message_size)
+
+    @property
+    def of_peers(self) -> Mapping[bytes, int]:
+        """Bytes of each peer, or of each user."""
+        return self._of_peer
 
     def why_not(self, peer: bytes, size: int) -> str | None:
         """The limit that forbids that *size* more bytes are held, in words; None if none does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Hashable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -19,7 +19,18 @@ from txzmq.rpc._wire.headers import OpenStream
 from txzmq.rpc._wire.server import CallKey, ServerWire
 from txzmq.rpc.context import Context
 
-__all__ = ["CallListener", "OpenCalls", "ServedCall", "StreamCall"]
+__all__ = [
+    "CallListener",
+    "OpenCalls",
+    "ServedCall",
+    "StreamCall",
+    "counted_as",
+    "user_counted_as",
+]
+
+
+#: In front of the name of a user, where calls are counted.
+_USER: Final = b"\0user "
 
 
 class CallListener(Replies, Protocol):
@@ -40,13 +51,22 @@ class CallListener(Replies, Protocol):
         """Publishes those that are shared, in place of the other; None if it has none."""
         ...
 
+    def call_started(self, peer: bytes) -> None:
+        """Count a call of a peer, where connections are remembered."""
+        ...
+
 
 def counted_as(user: str, peer: bytes) -> bytes:
     """The name under which a user's calls count, by all connections; no routing id is like it.
 
     :param user: empty where nobody has authenticated: then each *peer* counts for itself.
     """
-    return b"\0user " + user.encode() if user else peer
+    return _USER + user.encode() if user else peer
+
+
+def user_counted_as(counted: bytes) -> str:
+    """The user under whose name something counts; empty where it is a peer's."""
+    return counted.removeprefix(_USER).decode() if counted.startswith(_USER) else ""
 
 
 class OpenCalls(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import count
 from random import Random
 from types import CoroutineType
 from typing import Any, Final
@@ -24,6 +25,7 @@ from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
+from txzmq.rpc._server.inspector import ServerInspector, ServerTables
 from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
@@ -48,7 +50,7 @@ from txzmq.rpc._wire.headers import (
 )
 from txzmq.rpc._wire.server import CallKey, Refusal, Request
 from txzmq.rpc.authentication import Authenticate
-from txzmq.rpc.authorization import Authorize
+from txzmq.rpc.authorization import Authorize, has_rule
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
@@ -126,6 +128,8 @@ class Dispatcher:
         "counters",
         "is_guarded",
         "limits",
+        "local_only",
+        "peer_numbers",
         "streams",
         "watchdog",
     )
@@ -146,6 +150,7 @@ class Dispatcher:
         authenticate: Authenticate | None,
         random: Random,
         check: KeyCheck | None,
+        inspected: Collection[str] = (),
     ) -> None:
         """
         :param settled: called when a call has ended, or a listener has sent what it had.
@@ -154,6 +159,8 @@ class Dispatcher:
         :param authenticate: says who calls; None for whose the connection is.
         :param random: for the ages of connections.
         :param check: looks at clients' keys again; None where they have none.
+        :param inspected: the methods, by their paths, that tell what this has; they are only for
+            callers on this machine, and those whom *authorize* lets call them and who are known.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -172,6 +179,13 @@ class Dispatcher:
             self._new_call = self._watched.call
         self._guard = guard
         self._by_path = methods
+        #: Of the connections that are remembered; None where none are.
+        self.peer_numbers = count(1) if inspected else None
+        knows_who_calls = check is not None or authenticate is not None
+        #: The methods that only callers on this machine may call.
+        self.local_only = frozenset(
+            path for path in inspected if not (knows_who_calls and has_rule(authorize, path))
+        )
         self._access = Access(
             authorize,
             [served.method for served in methods.values()],
@@ -253,6 +267,22 @@ class Dispatcher:
         """How many calls wait for a place, or until it is known who makes them."""
         unknown = 0 if self._authentication is None else self._authentication.waiting
         return self._admission.queued + unknown
+
+    def inspector(self) -> ServerInspector:
+        """What tells what there is."""
+        return ServerInspector(
+            ServerTables(
+                self.clock,
+                self.limits,
+                self._by_path,
+                self._listeners,
+                self._admission,
+                self.streams,
+                self._request_bytes,
+                self.backlog,
+                self._replies,
+            )
+        )
 
     def stats(self, clients: int, *, is_draining: bool) -> ServerStats:
         """What there is at this moment."""
@@ -380,6 +410,18 @@ class Dispatcher:
             reason=status.message,
         )
         self._watch.denied(denial, is_served=head.path in self._by_path)
+
+    def deny_from_afar(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Refuse a call of a method that only callers on this machine may call."""
+        self.count("request denied")
+        identity, path = listener.identity, request.head.path
+        status = ResponseHead(
+            Code.PERMISSION_DENIED,
+            f"{path} is for callers on the server's own machine, or for users whom its authorize= "
+            "names for it; the call was not executed",
+            not_executed=True,
+        )
+        self.deny(listener, request, arrived, identity, identity, status)
 
     def _accept_stream(
         self,

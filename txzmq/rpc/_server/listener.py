@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import count
 from typing import Final, Protocol
 
 from txzmq._identity import Identity, key_of, user_of
@@ -14,6 +15,7 @@ from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
 from txzmq.rpc._server.ages import ConnectionAges, PeerAge
 from txzmq.rpc._server.call import ServedCall
+from txzmq.rpc._server.peers import PeerRecords
 from txzmq.rpc._server.publisher import Publisher
 from txzmq.rpc._server.status import encode_reply
 from txzmq.rpc._server.watchdog import Watchdog
@@ -30,6 +32,8 @@ __all__ = ["BacklogBytes", "Listener", "ListenerOwner"]
 _RETRY: Final = 0.02
 #: Bytes that a message costs beyond its own, roughly: a list, and the objects in it.
 _OVERHEAD: Final = 256
+#: The parts of the key of a call that came through no proxy.
+_DIRECT: Final = 2
 #: The parts of a batch, with its peer's routing id; a reply by itself has more.
 _BATCH_PARTS: Final = 4
 #: Bytes of a message that a backlog has room for while it is not full: most errors have fewer.
@@ -81,8 +85,22 @@ class ListenerOwner(Protocol):
         """Counts the time of connections; None where they may last for any time."""
         ...
 
+    @property
+    def peer_numbers(self) -> count[int] | None:
+        """Of the connections that are remembered; None where none are."""
+        ...
+
+    @property
+    def local_only(self) -> frozenset[str]:
+        """The methods that only callers on this machine may call, by their paths."""
+        ...
+
     def accept(self, listener: Listener, request: Request, arrived: float) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it."""
+        ...
+
+    def deny_from_afar(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Refuse a call of a method that only callers on this machine may call."""
         ...
 
     def stood_still(self, now: float) -> None:
@@ -206,6 +224,8 @@ class Listener:
     def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
         """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
+        # Whether only this machine can reach it, or only this user.
+        self._is_local = False
         self.for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
         # Whether clients are to be told to go elsewhere.
@@ -217,7 +237,15 @@ class Listener:
         self._expired: set[bytes] = set()
         # Whether replies may have to tell their clients to go elsewhere, or to connect anew.
         self._tells = False
-        self._accept = owner.accept
+        self._accept_usually = self._accept_local_only if owner.local_only else owner.accept
+        self._accept = self._accept_usually
+        #: What is remembered of its connections; None where nothing is.
+        self.records: PeerRecords | None = None
+        if owner.peer_numbers is not None:
+            self.records = PeerRecords(owner.peer_numbers)
+            self.wire.when_new(self._appeared)
+        # Whether the time of connections is counted.
+        self._ages_peers = False
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
@@ -241,13 +269,18 @@ class Listener:
         self.is_guarded = owner.is_guarded
         self.identity: Identity | None = None
 
-    def opened(self, transport: ServerTransport) -> None:
-        """It has a socket."""
+    def opened(self, transport: ServerTransport, *, is_local: bool = False) -> None:
+        """It has a socket.
+
+        :param is_local: whether only this machine can reach it, or only this user.
+        """
         self.transport = transport
+        self._is_local = is_local
         self.authenticates = transport.authenticates
         self.is_guarded = self.authenticates or self.owner.is_guarded
         # A proxy gives requests of many clients, and inproc has no connections that end.
         if self.owner.ages is not None and transport.tells_of_loss and not self.for_proxy:
+            self._ages_peers = True
             self.wire.when_new(self._appeared)
 
     def publish_by(self, publisher: Publisher) -> None:
@@ -286,6 +319,16 @@ class Listener:
         now = self._seconds()
         if now > self._watchdog.late_after:
             owner.stood_still(now)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, or which proxy it connects to; empty while it has no socket."""
+        return "" if self.transport is None else self.transport.endpoint
+
+    def call_started(self, peer: bytes) -> None:
+        """Count a call of a peer, where connections are remembered."""
+        if self.records is not None:
+            self.records.call_started(peer)
 
     @property
     def user(self) -> str:
@@ -344,6 +387,8 @@ class Listener:
     def peer_lost(self, peer: bytes) -> None:
         """End the calls of a client that has gone."""
         address = self._addresses.pop(peer, "")
+        if self.records is not None:
+            self.records.lost(peer)
         self._held.pop(peer, None)
         self._outgoing.pop(peer, None)
         backlog = self._backlogs.pop(peer, None)
@@ -364,6 +409,13 @@ class Listener:
 
     def _appeared(self, peer: bytes) -> None:
         """A client has sent its first message."""
+        if self.records is not None:
+            identity = self.identity
+            self.records.appeared(
+                peer, self._seconds(), self.user, key_of(identity), self.wire.peers
+            )
+        if not self._ages_peers:
+            return
         ages, transport = self.owner.ages, self.transport
         if ages is not None and transport is not None and peer not in self._ages:
             self._ages[peer] = ages.begin(
@@ -394,6 +446,15 @@ class Listener:
         if key[0] in self._expired and head.path not in CONTROL_PATHS and not head.request_key:
             self.answer(key, _TOO_OLD)
         else:
+            self._accept_usually(listener, request, arrived)
+
+    def _accept_local_only(self, listener: Listener, request: Request, arrived: float) -> None:
+        """Take a request on, unless only callers on this machine may make it, and this is none."""
+        # Behind a proxy there may be anybody.
+        is_local = self._is_local and len(request.key) == _DIRECT
+        if request.head.path in self.owner.local_only and not is_local:
+            self.owner.deny_from_afar(listener, request, arrived)
+        else:
             self.owner.accept(listener, request, arrived)
 
     def left(self, key: CallKey) -> None:
@@ -409,7 +470,7 @@ class Listener:
         self._expired.discard(peer)
         self._tells = self._draining or bool(self._aged)
         if not self._expired:
-            self._accept = self.owner.accept
+            self._accept = self._accept_usually
 
     # -- replies -----------------------------------------------------------------------------
 
@@ -537,6 +598,11 @@ class Listener:
             self._retry_later()
         else:
             self.owner.settled()
+
+    @property
+    def backlogs(self) -> dict[bytes, int]:
+        """Bytes of the messages that wait for slow peers."""
+        return {peer: backlog.size for peer, backlog in self._backlogs.items()}
 
     @property
     def is_flushed(self) -> bool:

@@ -231,6 +231,7 @@ class ServedStream(StreamLife):
         "context",
         "heard",
         "key",
+        "number",
         "opener",
         "peer",
         "publisher",
@@ -257,6 +258,7 @@ class ServedStream(StreamLife):
         bundle: Bundle | None = None,
         shared: SharedKey | None = None,
         request_bytes: int = 0,
+        number: int = 0,
     ) -> None:
         """
         :param source: what the handler returned.
@@ -268,6 +270,7 @@ class ServedStream(StreamLife):
         :param bundle: the streams of the client with which it may be published.
         :param shared: what calls with the same request have in common; None of a private stream.
         :param request_bytes: of the request, if there is one.
+        :param number: which one it is, among all of the server.
         """
         super().__init__()
         self._owner = owner
@@ -275,6 +278,7 @@ class ServedStream(StreamLife):
         # Any: of the method's responses. None when no item is taken any more: it is over.
         self._item_type: type[Any] | None = method.response_type
         self.context = context
+        self.number = number
         #: Given up when the handler is asked for items, and so are its surroundings.
         self._source: Any = source
         self._surroundings = surroundings
@@ -308,6 +312,11 @@ class ServedStream(StreamLife):
         # Ticks since the last heartbeat or publication, and with how many the next one is due.
         self._quiet = 0
         self._pause = 1
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether its handler is not asked for an item: its client, or others, have to read."""
+        return self._room is not None
 
     @property
     def is_kept(self) -> bool:

@@ -115,6 +115,18 @@ class SharedRuns(Generic[S]):
         """How many of them count as an owner's."""
         return self._callers.of_owner(owner)
 
+    def owners(self) -> Mapping[bytes, int]:
+        """How many count as each owner's."""
+        return self._callers.owners()
+
+    def calls_of_peers(self) -> dict[bytes, int]:
+        """How many calls of each peer share runs."""
+        return self._callers.calls_of_peers()
+
+    def callers_of(self, run: S) -> int:
+        """How many calls share a run, absent ones included."""
+        return self._callers.of_run(run)
+
     def is_used(self, run: S) -> bool:
         """Whether calls share a run, absent ones included."""
         return self._callers.of_run(run) > 0
@@ -247,6 +259,14 @@ class SharedCallers(Generic[R]):
     def of_owner(self, owner: bytes) -> int:
         """How many of them count as an owner's: of a user, or of a peer that is nobody's."""
         return self._of_owner[owner]
+
+    def owners(self) -> Mapping[bytes, int]:
+        """How many count as each owner's."""
+        return self._of_owner
+
+    def calls_of_peers(self) -> dict[bytes, int]:
+        """How many there are of each peer."""
+        return {peer: len(runs) for peer, runs in self._runs.items()}
 
     def of_run(self, run: R) -> int:
         """How many calls share a run, absent ones included."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from heapq import merge
 from typing import Any, Final
 
 from txzmq._guard import Guard
@@ -72,7 +74,8 @@ class StreamRegistry:
         self.settled = settled
         #: What the streams of this server have in common, told to clients.
         self.epoch = new_epoch()
-        # Streams of responses by topic, until their clients have had the end.
+        self._numbers = itertools.count(1)
+        # Streams of responses by topic, until their clients have had the end; the oldest first.
         self._streams: dict[bytes, ServedStream] = {}
         # Those that were removed while their handlers had not ended.
         self._lingering: OrderedSet[ServedStream] = OrderedSet()
@@ -119,6 +122,17 @@ class StreamRegistry:
     def running(self) -> int:
         """How many handlers have not ended."""
         return self._running
+
+    def after(self, number: int) -> Iterator[ServedStream]:
+        """The streams with higher numbers, in their order; none may come or go meanwhile."""
+        lingering = sorted(self._lingering, key=_number)
+        both = merge(self._streams.values(), lingering, key=_number)
+        return (stream for stream in both if stream.number > number)
+
+    def of_openers(self) -> Mapping[bytes, int]:
+        """How many streams each user has, or else each client."""
+        openers = {*self._running_of_peer, *self._kept_of_peer, *self.shared.owners()}
+        return {opener: self._of_opener(opener) for opener in openers}
 
     def find(self, tag: bytes) -> ServedStream | None:
         """The stream with a topic, given with the separator behind it."""
@@ -206,6 +220,7 @@ class StreamRegistry:
             requests=call.hand_over_requests(),
             bundle=publisher.bundle(call.key[:-1], call.user) if together else None,
             request_bytes=call.size,
+            number=next(self._numbers),
         )
         self._keepalive.heard(peer)
         self._unclaimed[call.key] = stream
@@ -317,6 +332,7 @@ class StreamRegistry:
             Ring(replay, self.limits.stream_window_bytes),
             contextvars.copy_context(),
             shared=wanted.key,
+            number=next(self._numbers),
         )
         self.shared.begin(publisher, wanted.key, run)
         limit = self.limits.stream_timeout
@@ -495,6 +511,10 @@ class StreamRegistry:
         self._keepalive.stop()
         self._heartbeats.close()
         self._greetings.close()
+
+
+def _number(stream: ServedStream) -> int:
+    return stream.number
 
 
 def _decrement(counts: Counter[bytes], peer: bytes) -> None:

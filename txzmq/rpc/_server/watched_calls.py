@@ -52,6 +52,10 @@ class RefusingListener(Protocol):
         """Where a peer connected from; empty if that is not known."""
         ...
 
+    def call_started(self, peer: bytes) -> None:
+        """Count a call of a peer, where connections are remembered."""
+        ...
+
 
 class WatchedCall(ServedCall):
     """A call with one request and one response."""
@@ -70,6 +74,7 @@ class WatchedCall(ServedCall):
         cache_key: Hashable | None,
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`ServedCall`'s."""
+        listener.call_started(key[0])
         ServedCall.__init__(self, listener, key, method, context, deadline, body, cache_key)
         self._request_bytes = len(body)
         self._surroundings = _begin(watch, context, Kind.UNARY_UNARY, key)
@@ -103,6 +108,7 @@ class WatchedStreamCall(StreamCall):
         requests: ReceivedRequests | None,
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`StreamCall`'s."""
+        listener.call_started(key[0])
         super().__init__(listener, key, method, context, deadline, body, open_stream, requests)
         self._surroundings = _begin(watch, context, method.method.kind, key)
 
@@ -135,6 +141,7 @@ class WatchedCalls:
     ) -> None:
         """A request was not taken on."""
         key, head, body = request
+        listener.call_started(key[0])
         method = self._by_path.get(head.path)
         kind = _looks_like(head) if method is None else method.method.kind
         record = CallRecord(
@@ -153,6 +160,7 @@ class WatchedCalls:
     def tell_unreadable(self, listener: RefusingListener, refusal: Refusal, arrived: float) -> None:
         """The header of a request cannot be read."""
         key = refusal.key
+        listener.call_started(key[0])
         peer = listener.peer_address(key[0])
         kind, identity = Kind.UNARY_UNARY, listener.identity
         # What is too long or too short for an id may be why.
