@@ -359,8 +359,6 @@ def _record_of(context: Context, kind: Kind) -> CallRecord:
         context.metadata,
         context.peer,
         context.identity,
-        True,
-        request_id,
     )
 
 
