@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc.records import CallRecord, StartedCall
-from txzmq.rpc.watching import Observer, Watched
+from txzmq.rpc.watching import Observer, Observers, Watched
 
 __all__ = ["CallWatch"]
 
@@ -26,14 +26,10 @@ def _own(method: Callable[..., Any], base: object) -> Callable[..., Any] | None:
 class CallWatch:
     """Tells an observer of calls: each costs what the observer does, and little more."""
 
-    __slots__ = ("_also", "_call_ended", "_call_started", "_limit", "_source")
+    __slots__ = ("_call_ended", "_call_started", "_limit", "_source")
 
-    def __init__(self, clock: Clock, observer: Observer, also: CallWatch | None = None) -> None:
-        """Look once, which of the two events it wants.
-
-        :param also: tells another observer, before this one.
-        """
-        self._also = also
+    def __init__(self, clock: Clock, observer: Observer) -> None:
+        """Look once, which of the two events it wants."""
         self._call_started = _own(observer.call_started, Observer.call_started)
         self._call_ended = _own(observer.call_ended, Observer.call_ended)
         self._limit = RateLimit(clock)
@@ -44,23 +40,19 @@ class CallWatch:
     def of(
         cls, clock: Clock, observer: Observer | None, also: Observer | None = None
     ) -> CallWatch | None:
-        """What tells an observer, and another one; None if neither wants to know of calls."""
-        other = None if also is None else cls.of(clock, also)
-        if observer is None:
-            return other
-        watch = cls(clock, observer, other)
-        return watch if watch._call_started or watch._call_ended else other
+        """What tells an observer, after another one; None if neither wants to know of calls."""
+        both = [each for each in (also, observer) if each is not None]
+        if not both:
+            return None
+        watch = cls(clock, both[0] if len(both) == 1 else Observers(*both))
+        return watch if watch._call_started or watch._call_ended else None
 
     def start(self, source: Watched) -> None:
         """Tell of calls from now on, also of those that are made when all is closed."""
         self._source = source
-        if self._also is not None:
-            self._also.start(source)
 
     def started(self, call: StartedCall) -> None:
         """A call has begun."""
-        if self._also is not None:
-            self._also.started(call)
         tell = self._call_started
         if tell is None or self._source is None:
             return
@@ -71,8 +63,6 @@ class CallWatch:
 
     def ended(self, record: CallRecord) -> None:
         """A call has ended."""
-        if self._also is not None:
-            self._also.ended(record)
         tell = self._call_ended
         if tell is None or self._source is None:
             return
