@@ -32,6 +32,7 @@ PAGES = [
     "reflection",
     "shutdown",
     "proxies",
+    "raw",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
 READ = ["balancing", "retries", "failures", "watching", "security", "tokens"]

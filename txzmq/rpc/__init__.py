@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
+    from txzmq.rpc.raw import MethodHandler, RawMessage, raw_method
     from txzmq.rpc.records import CallRecord, Side, StartedCall
     from txzmq.rpc.resolvers import (
         DnsClient,
@@ -111,6 +112,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
+            "txzmq.rpc.raw": "MethodHandler RawMessage raw_method",
             "txzmq.rpc.records": "CallRecord Side StartedCall",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
@@ -166,12 +168,14 @@ __all__ = [
     "Metadata",
     "MetadataInput",
     "Method",
+    "MethodHandler",
     "NotFound",
     "Observer",
     "OutOfRange",
     "PermissionDenied",
     "PickFirst",
     "Picker",
+    "RawMessage",
     "Refusal",
     "ReplyCacheLimits",
     "RequestStream",
@@ -207,6 +211,7 @@ __all__ = [
     "Watched",
     "current_context",
     "detached",
+    "raw_method",
     "resolver_for",
     "runtime_path",
 ]

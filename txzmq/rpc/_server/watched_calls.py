@@ -30,9 +30,10 @@ __all__ = ["WatchedCalls"]
 _SERVER: Final = Side.SERVER
 
 
-def _begin(watch: CallWatch, context: Context, kind: Kind) -> contextvars.Context:
+def _begin(watch: CallWatch, context: Context, method: ServedMethod) -> contextvars.Context:
     """Tell that a call begins; what its handler is to run in."""
-    arrived, record = context.arrived, record_of(context, kind)
+    record = record_of(context, method.method.kind, known=method.known)
+    arrived = context.arrived
     context.watch_end(CallEnd(arrived, record, watch.ended))
     surroundings = contextvars.copy_context()
     surroundings.run(watch.started, record)
@@ -71,7 +72,7 @@ class WatchedCall(ServedCall):
         """:param watch: tells the observer; the others are a :class:`ServedCall`'s."""
         ServedCall.__init__(self, listener, key, method, context, deadline, body, cache_key)
         self._request_bytes = len(body)
-        self._surroundings = _begin(watch, context, Kind.UNARY_UNARY)
+        self._surroundings = _begin(watch, context, method)
 
     @property
     def surroundings(self) -> contextvars.Context:
@@ -103,7 +104,7 @@ class WatchedStreamCall(StreamCall):
     ) -> None:
         """:param watch: tells the observer; the others are a :class:`StreamCall`'s."""
         super().__init__(listener, key, method, context, deadline, body, open_stream, requests)
-        self._surroundings = _begin(watch, context, method.method.kind)
+        self._surroundings = _begin(watch, context, method)
 
 
 class WatchedCalls:
@@ -131,10 +132,14 @@ class WatchedCalls:
         status: ResponseHead,
         arrived: float,
         identity: Identity | None,
+        method: ServedMethod | None = None,
     ) -> None:
-        """A request was not taken on."""
+        """A request was not taken on.
+
+        :param method: of the call, if a fallback has given it.
+        """
         key, head, body = request
-        method = self._by_path.get(head.path)
+        method = method or self._by_path.get(head.path)
         kind = _looks_like(head) if method is None else method.method.kind
         record = CallRecord(
             _SERVER,
@@ -144,7 +149,7 @@ class WatchedCalls:
             head.metadata,
             listener.peer_address(key[0]),
             identity,
-            method is not None,
+            method is not None and method.known,
         )
         self._tell(record, status, len(body))
 
