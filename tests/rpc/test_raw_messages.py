@@ -118,7 +118,9 @@ def test_a_raw_method_says_what_its_proto_says() -> None:
 # -- calls of all kinds ---------------------------------------------------------------------------
 
 BYTES = st.one_of(
-    st.sampled_from([b"", UNKNOWN, NONSENSE]), st.binary(max_size=50), st.just(bytes(range(256)) * 20)
+    st.sampled_from([b"", UNKNOWN, NONSENSE]),
+    st.binary(max_size=50),
+    st.just(bytes(range(256)) * 20),
 )
 
 

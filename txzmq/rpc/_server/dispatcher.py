@@ -306,10 +306,11 @@ class Dispatcher:
             elif self._authentication is not None and head.path not in CONTROL_PATHS:
                 self._authentication.begin(listener, request, arrived)
                 return
-            denied = None if method else self._access.refusal(caller or listener, head)
-            if denied is not None:
-                self.deny(listener, request, arrived, identity, peer, denied)
-                return
+            if method is None:
+                denied = self._access.refusal(caller or listener, head)
+                if denied is not None:
+                    self.deny(listener, request, arrived, identity, peer, denied)
+                    return
         if method is None:
             method = self._by_path.get(head.path)
             if method is None:
