@@ -7,7 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from twisted.internet.defer import Deferred
 
+from tests.rpc.ends import Outcome
 from tests.rpc.leftovers import leftovers
+from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS
 from txzmq.rpc import (
     Caller,
@@ -142,3 +144,52 @@ def answering(answer: Any) -> Callable[[str], Any]:
         return answer
 
     return find
+
+
+class Asked:
+    """A fallback that notes what it is asked for, and answers at once or when the test says so."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self.service = Echoes()
+        self.paths: list[str] = []
+        self.waiting: list[tuple[str, Deferred[Any]]] = []
+        self.given_up: list[object] = []
+        self._waits = waits
+
+    def __call__(self, path: str) -> Any:
+        self.paths.append(path)
+        if not self._waits:
+            return self.service.find(path)
+        deferred: Deferred[Any] = Deferred(self.given_up.append)
+        self.waiting.append((path, deferred))
+        return deferred
+
+    def answer(self) -> None:
+        """Answer all that wait."""
+        waiting, self.waiting = self.waiting, []
+        for path, deferred in waiting:
+            if not deferred.called:
+                deferred.callback(self.service.find(path))
+
+
+async def echo(request: RawMessage, context: Context) -> RawMessage:
+    return request
+
+
+def each(path: str) -> MethodHandler[RawMessage, RawMessage]:
+    """Serves whatever is asked for."""
+    return MethodHandler(raw_method(path), echo)
+
+
+def end_of(w: RawWorld, method: Raw = UNARY, **options: Any) -> Any:
+    """How a call ends."""
+    outcome = Outcome(w.call(method, b"x", **options))
+    w.network.advance(1)
+    return outcome.end
+
+
+def connected(w: RawWorld) -> RawClient:
+    """A client that speaks in frames."""
+    client = RawClient(w.network, ADDRESS)
+    w.network.run()
+    return client
