@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc.client import (
     StreamInput,
     check_method,
@@ -45,8 +46,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
+Q = TypeVar("Q", bound=Message | RawMessage)
+R = TypeVar("R", bound=Message | RawMessage)
 
 #: How a fake answers a unary call: the response, an exception, or a function of the request that
 #: returns what a handler may return.

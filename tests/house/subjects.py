@@ -24,10 +24,12 @@ from txzmq.rpc import (
     LeastLoaded,
     Liveness,
     Method,
+    MethodHandler,
     NotFound,
     Observer,
     Observers,
     PickFirst,
+    RawMessage,
     ReplyCacheLimits,
     ResolvedAddress,
     RoundRobin,
@@ -39,6 +41,7 @@ from txzmq.rpc import (
     SocketOptions,
     StaticResolver,
     StreamWriter,
+    raw_method,
     resolver_for,
     runtime_path,
 )
@@ -225,9 +228,15 @@ SUBJECTS: Final[dict[str, Subject]] = {
         },
     ),
     "MethodConfig": Subject(always(MethodConfig)),
+    "MethodHandler": Subject(
+        always(MethodHandler),
+        options={"method": raw_method("/a.B/C"), "handler": Echo().echo},
+    ),
     "NotFound": Subject(always(NotFound), options={"message": "x"}),
     "Observers": Subject(always(Observers), (Observer(),), names=("observers",)),
     "PickFirst": Subject(always(PickFirst)),
+    "RawMessage": Subject(always(RawMessage), like=RawMessage.__new__),
+    "RawMessage.FromString": Subject(always(RawMessage.FromString), options={"data": b""}),
     "ReplyCacheLimits": Subject(always(ReplyCacheLimits)),
     "ResolvedAddress": Subject(
         always(ResolvedAddress), options={"address": ADDRESS}, like=ResolvedAddress.__new__
@@ -269,6 +278,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "StreamWriter.fail": Subject(lambda: StreamWriter[Any]().fail, options={"error": Exception()}),
     "calls": Subject(always(calls), (fake(), ECHO), names=("client", "method")),
     "permissions": Subject(always(permissions), options={"table": {}}),
+    "raw_method": Subject(always(raw_method), options={"path": "/a.B/C"}),
     "resolver_for": Subject(always(resolver_for), options={"target": ADDRESS}),
     "runtime_path": Subject(always(runtime_path), options={"name": "greeter"}),
 }

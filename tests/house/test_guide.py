@@ -34,6 +34,7 @@ PAGES = [
     "reflection",
     "shutdown",
     "proxies",
+    "raw",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
 READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]

@@ -22,9 +22,9 @@ from tests.support import WITHOUT_EXTRA
 WORDS = {
     f"txzmq.rpc.{name}"
     for name in (
-        "_json_values access_log authentication authorization balancing client context errors "
-        "interceptors limits liveness metadata method metrics outlier_detection records resolvers "
-        "service_config socket_options status streams watching"
+        "_json_values _raw_message access_log authentication authorization balancing client "
+        "context errors interceptors limits liveness metadata method metrics outlier_detection raw "
+        "records resolvers service_config socket_options status streams watching"
     ).split()
 }
 #: Modules of the socket layer that know no ZeroMQ.

@@ -103,6 +103,15 @@ def test_a_coroutine_will_do(world: Make) -> None:
     assert w.names == ["alice"]
 
 
+def test_a_call_whose_time_is_up_waits_no_more(world: Make) -> None:
+    later = Later()
+    w = world(later)
+    outcome = w.call("alice", timeout=3)
+    outcome.addErrback(lambda _: None)
+    w.network.advance(3.1)
+    assert (later.cancelled, w.server.queued) == (1, 0)
+
+
 class Kinds(Streaming):
     """Methods of all kinds that stream."""
 

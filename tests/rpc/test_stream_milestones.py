@@ -231,6 +231,28 @@ def test_who_waits_keeps_the_stream(make: Worlds, options: dict[str, Any]) -> No
     assert not endless.running
 
 
+def test_an_error_that_comes_along_with_items_is_behind_them(
+    make: Worlds, options: dict[str, Any]
+) -> None:
+    """In one message: the stream was opened, and its metadata came before its first item."""
+
+    async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
+        yield text("0")
+        raise NotFound("no more")
+
+    world = make(handler, **options)
+    stream = world.open()
+    waiting: list[Deferred[Any]] = [stream.opened(), stream.received_initial_metadata()]
+    ended = stream.ended()
+    world.network.run()
+    assert [world.network.result(one) for one in waiting] == [None, ()]
+    with pytest.raises(NotFound):
+        world.network.result(ended)
+    reader = Reader(stream)
+    assert reader.items == ["0"]
+    assert isinstance(reader.ended, NotFound)
+
+
 def test_who_is_told_may_cancel_the_stream(make: Worlds, options: dict[str, Any]) -> None:
     async def handler(request: StringValue, context: Context) -> AsyncIterator[StringValue]:
         context.send_initial_metadata({"key": "value"})

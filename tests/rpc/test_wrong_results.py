@@ -111,6 +111,7 @@ MANY: Final[dict[str, tuple[Any, str]]] = {
         ),
     ),
     "an iterable message": (ListValue(), "returned ListValue, not an iterable of StringValue"),
+    "bytes": (b"secret", "returned bytes, not an iterable of StringValue"),
     "a number": (3, "returned int, not an iterable of StringValue"),
     "None as item": ([None], "gave an item of type None, not StringValue"),
     "text": ("x", "gave an item of type str, not StringValue"),

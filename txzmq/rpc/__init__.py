@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from txzmq.rpc.liveness import Liveness
     from txzmq.rpc.metadata import Metadata, MetadataInput
     from txzmq.rpc.method import IdempotencyLevel, Kind, Method, Service, ServiceHandler
+    from txzmq.rpc.raw import MethodHandler, RawMessage, raw_method
     from txzmq.rpc.records import CallRecord, Side, StartedCall
     from txzmq.rpc.resolvers import (
         DnsClient,
@@ -112,6 +113,7 @@ else:
             "txzmq.rpc.limits": "ReplyCacheLimits ServerLimits",
             "txzmq.rpc.liveness": "Liveness",
             "txzmq.rpc.method": "IdempotencyLevel Kind Method Service ServiceHandler",
+            "txzmq.rpc.raw": "MethodHandler RawMessage raw_method",
             "txzmq.rpc.records": "CallRecord Side StartedCall",
             "txzmq.rpc.resolvers": (
                 "DnsClient DnsResolver ResolvedAddress Resolver ResolverListener "
@@ -167,6 +169,7 @@ __all__ = [
     "Metadata",
     "MetadataInput",
     "Method",
+    "MethodHandler",
     "NotFound",
     "Observer",
     "Observers",
@@ -174,6 +177,7 @@ __all__ = [
     "PermissionDenied",
     "PickFirst",
     "Picker",
+    "RawMessage",
     "Refusal",
     "ReplyCacheLimits",
     "RequestStream",
@@ -209,6 +213,7 @@ __all__ = [
     "Watched",
     "current_context",
     "detached",
+    "raw_method",
     "resolver_for",
     "runtime_path",
 ]

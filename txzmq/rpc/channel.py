@@ -28,6 +28,7 @@ from txzmq.rpc._net.names import NamedAddresses
 from txzmq.rpc._net.publishers import Publishers, publisher_for, publisher_rule
 from txzmq.rpc._net.secure_bind import why_secrets_are_read
 from txzmq.rpc._net.zmq_network import ZmqNetwork
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.balancing import BalancingPolicy, RoundRobin
 from txzmq.rpc.client import StreamInput
@@ -50,8 +51,8 @@ from txzmq.rpc.watching import ChannelStats, ConnectivityState, EndpointStatus, 
 
 __all__ = ["Channel", "ConnectivityState"]
 
-Req = TypeVar("Req", bound=Message)
-Res = TypeVar("Res", bound=Message)
+Req = TypeVar("Req", bound=Message | RawMessage)
+Res = TypeVar("Res", bound=Message | RawMessage)
 
 #: For those who give a name where a policy is wanted.
 _POLICIES: Final = ("PickFirst()", "RoundRobin()", "LeastLoaded()", "ConsistentHash(key)")

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
 from txzmq import _check
+from txzmq.rpc._raw_message import RawMessage, hint_to_wrap
 from txzmq.rpc.context import Context
 from txzmq.rpc.metadata import Metadata, MetadataInput
 from txzmq.rpc.method import Method
@@ -31,8 +32,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Req = TypeVar("Req", bound=Message)
-Res = TypeVar("Res", bound=Message)
+Req = TypeVar("Req", bound=Message | RawMessage)
+Res = TypeVar("Res", bound=Message | RawMessage)
 
 #: What a client hands to a method that takes a stream of requests.
 StreamInput: TypeAlias = Iterable[T] | AsyncIterable[T]
@@ -129,7 +130,7 @@ def check_request(method: Method[Any, Any], given: object) -> None:
 
 def wrong_request(method: Method[Any, Any], request: object) -> TypeError:
     """The error for a request that the method does not take."""
-    hint = _hint_for(request)
+    hint = _hint_for(request) or hint_to_wrap(request, method.request_type)
     if isinstance(request, type) and issubclass(request, method.request_type):
         hint = f"; pass an instance, {request.__name__}(...)"
     expected = method.request_type.__name__
@@ -143,7 +144,8 @@ def gives_messages(given: object) -> bool:
 
 def _wrong_source(method: Method[Any, Any], given: object) -> TypeError:
     """The error for what gives no requests; what is in it is not shown."""
-    hint = "; put it in a list" if isinstance(given, Message) else _hint_for(given)
+    is_message = isinstance(given, Message | RawMessage)
+    hint = "; put it in a list" if is_message else _hint_for(given)
     return TypeError(f"{method.path} takes an iterable of requests, not {_check.kind(given)}{hint}")
 
 

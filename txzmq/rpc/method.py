@@ -20,6 +20,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import Message
 
 from txzmq import _check
+from txzmq.rpc._raw_message import RawMessage
 
 __all__ = [
     "GENERATED_LEVEL",
@@ -36,8 +37,8 @@ __all__ = [
     "require_level",
 ]
 
-Req = TypeVar("Req", bound=Message)
-Res = TypeVar("Res", bound=Message)
+Req = TypeVar("Req", bound=Message | RawMessage)
+Res = TypeVar("Res", bound=Message | RawMessage)
 
 _PATH: Final = re.compile(r"/[^/]+/[^/]+")
 

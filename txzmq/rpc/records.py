@@ -49,8 +49,9 @@ class StartedCall:
     :ivar side: which side it is.
     :ivar method: ``/package.Service/Method``, as the client wrote it; empty where the header of the
         request cannot be read.
-    :ivar known: whether the server has the method; always True on the client. Where it is False,
-        *method* is whatever a peer has sent: do not make a label of it.
+    :ivar known: whether a service of the server has the method, or a fallback that says so of it
+        (``MethodHandler.known``); always True on the client. Where it is False, *method* is
+        whatever a peer has sent: do not make a label of it.
     :ivar kind: which of requests and responses stream; of an unknown method, as the request looks.
     :ivar peer: on the server, where the client connected from, or nothing. On the client empty at
         first, and at the end the address of the server to which the request went last.

@@ -41,6 +41,7 @@ from txzmq.rpc.authorization import Authorize
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
 from txzmq.rpc.method import ServiceHandler
+from txzmq.rpc.raw import Fallback
 from txzmq.rpc.socket_options import SocketOptions
 from txzmq.rpc.streams import StreamResult
 from txzmq.rpc.watching import Authentication, Observer, Refusal, ServerStats
@@ -76,10 +77,12 @@ class Server:
         credentials: CurveServerCredentials | None = None,
         authorize: Authorize | None = None,
         authenticate: Authenticate | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
-        :param services: instances of subclasses of generated ``<Service>Base`` classes.
+        :param services: instances of subclasses of generated ``<Service>Base`` classes. It may be
+            empty, with a *fallback* for instance.
         :param interceptors: go around every handler, the first one outermost; see
             :mod:`txzmq.rpc.interceptors`. What the server refuses by itself does not reach them.
         :param limits: None for the defaults.
@@ -97,6 +100,8 @@ class Server:
             :class:`txzmq.rpc.tokens.BearerTokens`; see :mod:`txzmq.rpc.authentication`. None for
             whose the connection is. Streams, and limits of each client, go by the connection all
             the same.
+        :param fallback: given the path of a method that no service has, says what serves it; see
+            :mod:`txzmq.rpc.raw`. None if nothing does: such calls end with UNIMPLEMENTED.
         :raises ValueError: if two of them implement one service, or one is about another
             server; if a method requires a word by its proto, and there is no *authorize*, or it
             is a table without that word.
@@ -119,8 +124,12 @@ class Server:
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         methods = served_methods(services, interceptors)
-        _warn_of_limits(self.limits, methods)
-        self._publishes = any(method.response_streaming for method in methods.values())
+        if fallback is None:
+            _warn_of_limits(self.limits, methods)
+        else:
+            _check.function("fallback", fallback, ("path",))
+        streams = any(method.response_streaming for method in methods.values())
+        self._publishes = streams or fallback is not None
         if authorize is not None:
             parameters = ("identity", "method", "metadata")
             _check.function("authorize", authorize, parameters, awaited=False)
@@ -148,6 +157,8 @@ class Server:
             watch=self._watch,
             authorize=authorize,
             authenticate=authenticate,
+            fallback=fallback,
+            interceptors=interceptors,
             random=self._network.random,
             check=None
             if credentials is None
@@ -182,8 +193,8 @@ class Server:
     ) -> str:
         """Serve at *address*; may be called for more addresses.
 
-        A server that has methods with streams of responses publishes these at an address of their
-        own, which the clients are told when they open a stream.
+        A server that has methods with streams of responses, or a fallback, publishes these at an
+        address of their own, which the clients are told when they open a stream.
 
         :param address: such as ``tcp://127.0.0.1:*`` (any free port), ``ipc:///run/user/1/greeter``.
         :param insecure: listen even where strangers can reach it; and for a server with

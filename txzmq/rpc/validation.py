@@ -15,7 +15,8 @@ One on the client refuses it before it is sent::
 
     channel = Channel(factory, endpoint, interceptors=[ClientValidationInterceptor()])
 
-A message whose proto has no rules passes. Nothing else in txzmq needs or imports protovalidate.
+A message whose proto has no rules passes, and so does a raw message, which nobody parses. Nothing
+else in txzmq needs or imports protovalidate.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from google.protobuf.message import Message
 
 from txzmq import _check
 from txzmq.rpc._core.coroutines import close_source
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import InvalidArgument
 from txzmq.rpc.interceptors import ClientCall, ClientProceed, ServerProceed
@@ -179,6 +181,8 @@ class ClientValidationInterceptor:
         if isinstance(request, Message):
             self._check(request, " (it was not sent)")
             return proceed(call)
+        if isinstance(request, RawMessage):
+            return proceed(call)  # nobody parses it, and so nobody can check it
         check = partial(_check_item, self._check, "; it was not sent")
         if isinstance(request, AsyncIterable):
             stream = _CheckedStream(request, check)  # pyright: ignore[reportUnknownArgumentType]  # of the method's type

@@ -374,6 +374,11 @@ class ClientStream(StreamLife):
                 return  # the header cannot be read
         if self._attempts is not None and self.items:
             self._commit()
+        if first and receiver.end is not None and self.items:
+            self._tell_milestones()  # they come before the end, even if it comes along
+            first = False
+            if self.is_over:
+                return  # who was told has cancelled it
         if receiver.end is not None:
             self._ended(receiver.end)
         elif self.wants_replay:

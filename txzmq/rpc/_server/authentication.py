@@ -11,52 +11,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq import _check
-from txzmq._guard import Guard
 from txzmq._identity import Identity
 from txzmq._rate_limit import RateLimit
-from txzmq._reactor import Clock
-from txzmq.rpc._core.cancelling import cancel
-from txzmq.rpc._server.call import OpenCalls, ServedCall
 from txzmq.rpc._server.listener import Listener
-from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.status import chosen_status, too_much_metadata
+from txzmq.rpc._server.waiting import LONGEST_WAIT, WaitingCalls, WaitingOwner
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc._wire.server import Request
 from txzmq.rpc.authentication import Authenticate
-from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, RpcError
-from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
-from txzmq.rpc.method import Method
-from txzmq.rpc.records import CallEnd
-from txzmq.rpc.v1.control_pb2 import CancelRequest
 
 __all__ = ["Authentication", "AuthenticationOwner", "Identified"]
 
 _log = Logger()
 
-#: Seconds for which a call waits until it is known who makes it.
-_LONGEST: Final = 10.0
 _TOO_LONG: Final = ResponseHead(
     Code.UNAVAILABLE,
-    f"the server could not find out within {_LONGEST:g} s who calls; the call was not executed",
+    f"the server could not find out within {LONGEST_WAIT:g} s who calls; the call was not executed",
     not_executed=True,
 )
 _FAILED: Final = ResponseHead(
     Code.INTERNAL,
     "the server failed to find out who calls, and has logged why; the call was not executed",
     not_executed=True,
-)
-
-
-def _unserved(request: Any, context: Context) -> Any:
-    raise NotImplementedError  # nobody is served before it is known who calls
-
-
-#: In place of the method of a call that waits: whether there is one is looked at afterwards, so
-#: that nobody learns it who is not known.
-_ANY: Final = ServedMethod(
-    Method("/txzmq.rpc.v1.Any/Any", "any", CancelRequest, CancelRequest), _unserved, "nobody"
 )
 
 
@@ -73,52 +51,13 @@ class Identified(NamedTuple):
     peer_identity: Identity | None
 
 
-class AuthenticationOwner(Protocol):
+class AuthenticationOwner(WaitingOwner, Protocol):
     """What a server's calls are handed back to."""
-
-    @property
-    def clock(self) -> Clock:
-        """The time."""
-        ...
-
-    @property
-    def limits(self) -> ServerLimits:
-        """The limits of the server."""
-        ...
 
     def accept(
         self, listener: Listener, request: Request, arrived: float, caller: Identified, /
     ) -> None:
         """Take a request on, or refuse it, now that it is known who has sent it."""
-        ...
-
-    def count(self, reason: str) -> None:
-        """Count a request that was refused."""
-        ...
-
-    def refuse(
-        self,
-        listener: Listener,
-        request: Request,
-        arrived: float,
-        identity: Identity | None,
-        status: ResponseHead,
-        /,
-    ) -> None:
-        """Answer a request that is not taken on."""
-        ...
-
-    def settled(self) -> None:
-        """A call waits no more that nobody is to be answered for."""
-        ...
-
-    def end_of_unidentified(
-        self, listener: Listener, request: Request, arrived: float, peer: Identity | None, /
-    ) -> CallEnd | None:
-        """Where the end is told of a call that ends before it is known who makes it.
-
-        None if nobody observes.
-        """
         ...
 
     def deny(
@@ -134,79 +73,35 @@ class AuthenticationOwner(Protocol):
         """Answer a call that may not be made, and tell of it."""
         ...
 
-    def too_much(self, peer: bytes, size: int) -> ResponseHead | None:
-        """Why so many more bytes of requests are not held; None if they are."""
-        ...
-
-
-class _Unidentified(ServedCall):
-    """A call of which it is not known yet who makes it.
-
-    It is found by all that can end it, as any other call: by its client, who cancels or is lost, by
-    the server that stops, and by the revocation of a key.
-    """
-
-    __slots__ = ()
-
-    @property
-    def may_have_run(self) -> bool:
-        """Whether its handler was called."""
-        return False
-
-    @property
-    def requests_taken(self) -> int:
-        """As the record of a call that is refused: 1, but for a stream of requests."""
-        end = self.context.end
-        return 0 if end and end.record and end.record.kind.request_streaming else 1
-
-    def interrupt(self, reason: str, calls: OpenCalls) -> None:
-        """Ask no more who makes it."""
-        if self.deferred is not None:
-            cancel(self.deferred, "authenticate")
-        elif self.registered:
-            self.settle(calls)
-
 
 class Authentication:
     """Asks who makes each call; those wait meanwhile for which that takes time."""
 
     __slots__ = (
         "_authenticate",
-        "_guard",
         "_guards_all",
         "_limit",
-        "_of_peer",
-        "_open_calls",
         "_owner",
-        "_streams",
-        "waiting",
+        "_waiting",
     )
 
     def __init__(
         self,
         authenticate: Authenticate,
         owner: AuthenticationOwner,
-        guard: Guard,
-        open_calls: OpenCalls,
+        waiting: WaitingCalls,
         *,
         authorizes: bool,
     ) -> None:
-        """:param authorizes: whether there is a rule, which decides about who is not known."""
+        """
+        :param waiting: where calls wait, if it takes time.
+        :param authorizes: whether there is a rule, which decides about who is not known.
+        """
         self._authenticate = authenticate
         self._owner = owner
-        self._guard = guard
-        self._open_calls = open_calls
+        self._waiting = waiting
         self._guards_all = not authorizes
         self._limit = RateLimit(owner.clock)
-        #: How many calls wait.
-        self.waiting = 0
-        self._of_peer: dict[bytes, int] = {}
-        # The ids of the streams of requests of calls that wait, with how many.
-        self._streams: dict[bytes, int] = {}
-
-    def awaits(self, requests: bytes) -> bool:
-        """Whether a stream of requests is that of a call that waits."""
-        return requests in self._streams
 
     def begin(self, listener: Listener, request: Request, arrived: float) -> None:
         """Find out who has sent a request; it is handed back or answered, now or later."""
@@ -304,8 +199,6 @@ class Authentication:
             )
         return _FAILED
 
-    # -- calls that wait ---------------------------------------------------------------------
-
     def _wait(
         self,
         listener: Listener,
@@ -314,73 +207,15 @@ class Authentication:
         peer: Identity | None,
         found: Deferred[Any],
     ) -> None:
-        key, head, body = request
-        clock = self._owner.clock
-        context = Context(head.path, clock=clock, arrived=arrived)
-        context.identify(None, peer)
-        end = self._owner.end_of_unidentified(listener, request, arrived, peer)
-        if end is not None:
-            context.watch_end(end)
-        call = _Unidentified(listener, key, _ANY, context, None, body)
-        refusal = self._no_room(call)
-        if refusal is not None:
-            found.addErrback(_ignored)
-            cancel(found, "authenticate")
-            self._owner.refuse(listener, request, arrived, peer, refusal)
-            return
-        requests = b"" if head.open_stream is None else head.open_stream.requests
-        self._change(call.place[0], requests, 1)
-        found.addTimeout(_LONGEST, cast("Any", clock))  # an IReactorTime, by another name
-        call.wait_for(found, self._open_calls)
-
         def known(result: object) -> None:
-            if self._guard.report_wrong_thread(known):
-                return  # with a Failure in place of the result
-            self._change(call.place[0], requests, -1)
-            call.handler_ended(self._open_calls)
-            if call.settled:
-                self._owner.settled()  # nobody waits for it any more, but a server that stops
-                return
             if isinstance(result, Failure):
                 error = cast("BaseException", result.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
                 self._refuse(listener, request, arrived, peer, self._status_of(error))
             else:
                 self._found(listener, request, arrived, peer, result)
 
-        found.addBoth(known)
-
-    def _no_room(self, call: ServedCall) -> ResponseHead | None:
-        """Why a call does not wait; None if it may."""
-        limits, peer = self._owner.limits, call.place[0]
-        reason = ""
-        if self.waiting >= limits.queued:
-            reason = f"{limits.queued} calls wait on the server (ServerLimits.queued)"
-        elif self._of_peer.get(peer, 0) >= limits.queued_per_peer:
-            reason = (
-                f"{limits.queued_per_peer} calls of this client wait on the server "
-                "(ServerLimits.queued_per_peer)"
-            )
-        if reason:
-            self._owner.count("shed request")
-            return ResponseHead(
-                Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}", not_executed=True
-            )
-        refusal = self._owner.too_much(peer, call.size)
-        return None if refusal is None else refusal._replace(not_executed=True)
-
-    def _change(self, peer: bytes, requests: bytes, by: int) -> None:
-        """One more call waits, or one less."""
-        self.waiting += by
-        counts = [(self._of_peer, peer)]
-        if requests:
-            counts.append((self._streams, requests))
-        for count, name in counts:
-            left = count.get(name, 0) + by
-            if left:
-                count[name] = left
-            else:
-                del count[name]
-
-
-def _ignored(failure: Failure) -> None:
-    """Nobody has to be told."""
+        refusal = self._waiting.wait(
+            listener, request, arrived, None, peer, "authenticate", found, known
+        )
+        if refusal is not None:
+            self._owner.refuse(listener, request, arrived, peer, refusal)

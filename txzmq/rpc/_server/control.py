@@ -65,7 +65,7 @@ class CallOwner(Protocol):
         ...
 
     def awaits(self, requests: bytes) -> bool:
-        """Whether a stream of requests is that of a call of which nobody knows yet whose it is."""
+        """Whether a stream of requests is that of a call of which something is not known yet."""
         ...
 
     def count(self, reason: str) -> None:

@@ -26,6 +26,7 @@ from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
 from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
+from txzmq.rpc._server.fallback import FallbackMethods
 from txzmq.rpc._server.inspector import ServerInspector, ServerTables
 from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
@@ -36,15 +37,16 @@ from txzmq.rpc._server.status import (
     encode_reply,
     tell_end,
     too_much_metadata,
+    unknown_method,
 )
 from txzmq.rpc._server.streams import StreamRegistry
+from txzmq.rpc._server.waiting import WaitingCalls
 from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._server.watched_calls import WatchedCalls
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
     OK,
     OpenStream,
-    RequestHead,
     ResponseHead,
     decode_response,
     from_us,
@@ -54,8 +56,10 @@ from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize, has_rule
 from txzmq.rpc.context import Context, set_current
 from txzmq.rpc.errors import Code
+from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.metadata import check_size
+from txzmq.rpc.raw import Fallback
 from txzmq.rpc.records import CallEnd
 from txzmq.rpc.watching import Denial, ServerStats
 
@@ -109,6 +113,7 @@ class Dispatcher:
         "_closed",
         "_control",
         "_draining",
+        "_fallback",
         "_guard",
         "_handling",
         "_handling_key",
@@ -122,6 +127,7 @@ class Dispatcher:
         "_serving",
         "_settled",
         "_surroundings",
+        "_waiting",
         "_watch",
         "_watched",
         "ages",
@@ -151,6 +157,8 @@ class Dispatcher:
         watch: Notifier,
         authorize: Authorize | None,
         authenticate: Authenticate | None,
+        fallback: Fallback | None,
+        interceptors: Sequence[ServerInterceptor],
         random: Random,
         check: KeyCheck | None,
         inspected: Collection[str] = (),
@@ -160,6 +168,9 @@ class Dispatcher:
         :param closed: called when a listener's socket was closed by somebody else.
         :param authorize: says who may call what; None for everybody.
         :param authenticate: says who calls; None for whose the connection is.
+        :param fallback: says what serves the methods that are not among *methods*; None if nothing
+            does.
+        :param interceptors: go around the handlers that it gives.
         :param random: for the ages of connections.
         :param check: looks at clients' keys again; None where they have none.
         :param inspected: the methods, by their paths, that tell what this has; they are only for
@@ -215,12 +226,16 @@ class Dispatcher:
             settled=settled,
         )
         self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
+        self._waiting = WaitingCalls(self, guard, self._open_calls)
         self._authentication: Authentication | None = None
         if authenticate is not None:
             authorizes = authorize is not None
             self._authentication = Authentication(
-                authenticate, self, guard, self._open_calls, authorizes=authorizes
+                authenticate, self, self._waiting, authorizes=authorizes
             )
+        self._fallback: FallbackMethods | None = None
+        if fallback is not None:
+            self._fallback = FallbackMethods(fallback, interceptors, self, self._waiting)
         self._admission: Admission[ServedCall] = Admission(limits)
         self._serving = False
         self._surroundings = contextvars.copy_context()
@@ -237,8 +252,8 @@ class Dispatcher:
         self._keeps_replies = limits.reply_cache is not None
 
     def awaits(self, requests: bytes) -> bool:
-        """Whether a stream of requests is that of a call of which nobody knows yet whose it is."""
-        return self._authentication is not None and self._authentication.awaits(requests)
+        """Whether a stream of requests is that of a call of which something is not known yet."""
+        return self._waiting.awaits(requests)
 
     def settled(self) -> None:
         """A call has ended, or a listener has sent what it had."""
@@ -268,9 +283,8 @@ class Dispatcher:
 
     @property
     def queued(self) -> int:
-        """How many calls wait for a place, or until it is known who makes them."""
-        unknown = 0 if self._authentication is None else self._authentication.waiting
-        return self._admission.queued + unknown
+        """How many calls wait for a place, or until it is known who makes or serves them."""
+        return self._admission.queued + self._waiting.count
 
     def inspector(self) -> ServerInspector:
         """What tells what there is."""
@@ -313,10 +327,12 @@ class Dispatcher:
         request: Request,
         arrived: float,
         caller: Identified | None = None,
+        method: ServedMethod | None = None,
     ) -> None:
         """Take a request on that arrived at a time by the clock, or refuse it.
 
         :param caller: who has sent it, where :class:`Authentication` has found that out.
+        :param method: what serves it, where a fallback has said that; *caller* may call it then.
         """
         key, head, body = request
         identity = peer = listener.identity
@@ -326,15 +342,17 @@ class Dispatcher:
             elif self._authentication is not None and head.path not in CONTROL_PATHS:
                 self._authentication.begin(listener, request, arrived)
                 return
-            denied = self._access.refusal(caller or listener, head)
-            if denied is not None:
-                self.deny(listener, request, arrived, identity, peer, denied)
-                return
-        method = self._by_path.get(head.path)
+            if method is None:
+                denied = self._access.refusal(caller or listener, head)
+                if denied is not None:
+                    self.deny(listener, request, arrived, identity, peer, denied)
+                    return
         if method is None:
-            self._handling = None
-            if self._control.serve(listener, key, head.path, body):
-                return
+            method = self._by_path.get(head.path)
+            if method is None:
+                self._handling = None
+                if self._control.serve(listener, key, head.path, body):
+                    return
         cache_key: tuple[object, ...] | None = None
         if head.request_key and self._keeps_replies and head.open_stream is None:
             cache_key = (head.path, head.request_key)
@@ -348,12 +366,17 @@ class Dispatcher:
         is_repeat = cache_key is not None and cache_key in self._replies
         refusal = None if is_repeat else self._refusal(method, request, arrived, peer)
         if method is None or refusal is not None:
-            status = (refusal or _unknown_method(head))._replace(not_executed=True)
+            if method is None and self._fallback is not None and not self._draining:
+                self._fallback.begin(
+                    listener, request, arrived, identity, peer, is_repeat=is_repeat
+                )
+                return
+            status = (refusal or unknown_method(head.path))._replace(not_executed=True)
             if refusal is _MAY_BE_LATE:
                 listener.hold(key, _MAY_BE_LATE)
             else:
                 listener.answer(key, status)
-            self._tell_refusal(listener, request, status, arrived, identity)
+            self._tell_refusal(listener, request, status, arrived, identity, method)
             return
         if head.open_stream is not None:
             self._accept_stream(
@@ -441,7 +464,8 @@ class Dispatcher:
         key, head, body = request
         if listener.for_proxy:
             listener.answer(key, _NOT_THROUGH_A_PROXY)
-            self._tell_refusal(listener, request, _NOT_THROUGH_A_PROXY, arrived, identity)
+            status = _NOT_THROUGH_A_PROXY
+            self._tell_refusal(listener, request, status, arrived, identity, method)
             return
         if method.response_streaming:
             deadline = self._stream_deadline(head.timeout_us, arrived)
@@ -477,18 +501,19 @@ class Dispatcher:
         status: ResponseHead,
         arrived: float,
         identity: Identity | None,
+        method: ServedMethod | None = None,
     ) -> None:
         """Tell the observer of a request that was not taken on."""
         if self._watched is not None:
-            self._watched.tell_refusal(listener, request, status, arrived, identity)
+            self._watched.tell_refusal(listener, request, status, arrived, identity, method)
 
-    def end_of_unidentified(
+    def end_of_waiting(
         self, listener: Listener, request: Request, arrived: float, peer: Identity | None
     ) -> CallEnd | None:
-        """Where the end is told of a call that ends before it is known who makes it."""
+        """Where the end is told of a call that ends before it is known who makes or serves it."""
         if self._watched is None:
             return None
-        return self._watched.end_of_unidentified(listener, request, arrived, peer)
+        return self._watched.end_of_waiting(listener, request, arrived, peer)
 
     def turned_away(self, listener: Listener, refusal: Refusal, arrived: float) -> None:
         """Tell the observer of a request that cannot be read."""
@@ -564,7 +589,7 @@ class Dispatcher:
                 Code.UNAVAILABLE, "the server is shutting down; the call was not executed"
             )
         if method is None:
-            return _unknown_method(head)
+            return unknown_method(head.path)
         if method.unary is not (head.open_stream is None):
             what = "does not stream" if method.unary else "streams"
             return ResponseHead(Code.UNIMPLEMENTED, f"{head.path} {what} on this server")
@@ -847,7 +872,7 @@ class Dispatcher:
     def _too_late(self, call: ServedCall) -> None:
         if call.settled:
             return
-        if not call.queued:
+        if call.may_have_run:
             status = _TIME_IS_UP
         else:
             status = _WAITED_TOO_LONG if call.end is None else _MAY_BE_LATE
@@ -945,10 +970,6 @@ def _cut_short(reason: str, *, executed: bool) -> ResponseHead:
     return ResponseHead(
         Code.UNAVAILABLE, f"{reason}; the call {what} executed", not_executed=not executed
     )
-
-
-def _unknown_method(head: RequestHead) -> ResponseHead:
-    return ResponseHead(Code.UNIMPLEMENTED, f"the server has no method {head.path}")
 
 
 def _too_large(what: str, size: int, limit: int) -> ResponseHead:

@@ -10,11 +10,13 @@ from google.protobuf.message import Message
 
 from txzmq import _check
 from txzmq.rpc._core.interceptors import chain_server
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc._server.shared import SharedRequest, is_shared, share
-from txzmq.rpc._server.status import WrongResult, is_source
+from txzmq.rpc._server.status import WrongResult, is_source, record_of
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.method import Kind, Method, Service, ServiceHandler
+from txzmq.rpc.records import CallEnd
 
 __all__ = ["ServedMethod", "served_methods", "services_of"]
 
@@ -26,6 +28,7 @@ class ServedMethod:
         "_intercepted",
         "handler",
         "handler_name",
+        "known",
         "method",
         "path",
         "request_streaming",
@@ -42,13 +45,21 @@ class ServedMethod:
         handler: Callable[[Any, Context], Any],
         handler_name: str,
         interceptors: Sequence[ServerInterceptor] = (),
+        *,
+        known: bool = True,
     ) -> None:
-        """:param handler_name: what the log calls it: ``Greeter.say_hello``."""
+        """
+        :param handler_name: what the log calls it: ``Greeter.say_hello``.
+        :param known: whether it may be counted by its name.
+        """
+        self.known = known
+        if not known:
+            handler = _Unknown(method.kind, handler)
         self.method = method
         self.handler_name = handler_name
         self.path = method.path
-        self.request_type: type[Message] = method.request_type
-        self.response_type: type[Message] = method.response_type
+        self.request_type: type[Message | RawMessage] = method.request_type
+        self.response_type: type[Message | RawMessage] = method.response_type
         self.unary = method.kind is Kind.UNARY_UNARY
         self.request_streaming = method.kind.request_streaming
         self.response_streaming = method.kind.response_streaming
@@ -63,7 +74,8 @@ class ServedMethod:
             handler = chain_server(
                 interceptors, handler, right, self._checked, takes, self._passed_on
             )
-        self.handler = handler
+        # Again, for interceptors, who come first; a run that calls share has a context of its own.
+        self.handler = handler if known else _Unknown(method.kind, handler)
 
     def _checked(self, result: Any) -> Any:
         """What the handler returned, to interceptors.
@@ -98,6 +110,26 @@ class ServedMethod:
         if self.response_streaming:
             return is_source(result)
         return isinstance(result, self.response_type)
+
+
+class _Unknown:
+    """The handler of a method that is not to be counted by its name.
+
+    Observers have a record that says so from the beginning of the call. Where there is none,
+    interceptors and handlers get such a one if they ask for the end of their call.
+    """
+
+    __slots__ = ("_handler", "_kind")
+
+    # Any: as above.
+    def __init__(self, kind: Kind, handler: Callable[[Any, Context], Any]) -> None:
+        self._kind = kind
+        self._handler = handler
+
+    def __call__(self, request: Any, context: Context) -> Any:
+        if context.end is None:
+            context.watch_end(CallEnd(record=record_of(context, self._kind, known=False)))
+        return self._handler(request, context)
 
 
 def served_methods(

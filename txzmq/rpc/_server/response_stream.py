@@ -23,6 +23,7 @@ from txzmq.rpc._core.coroutines import CoroutineRunner, close_source
 from txzmq.rpc._core.deadlines import TICK, Deadlines
 from txzmq.rpc._core.interceptors import start
 from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc._server.bundle import Bundle
 from txzmq.rpc._server.request_stream import ReceivedRequests
 from txzmq.rpc._server.shared import SharedKey, SharedRequest, SharedRuns
@@ -452,7 +453,7 @@ class ServedStream(StreamLife):
             if full:
                 await self._wait_for_room()
 
-    def _add(self, item: Message) -> bool:
+    def _add(self, item: Message | RawMessage) -> bool:
         """Take an item of the handler; whether the next one has to wait."""
         expected = self._item_type
         if type(item) is not expected:

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc._wire.server import CallKey
 from txzmq.rpc.context import Context
@@ -51,7 +52,10 @@ class SharedRequest:
 
     # Any: a server has methods of any messages; the generated base class typed the handler.
     def __init__(
-        self, method: Method[Any, Any], handler: Callable[[Any, Context], Any], request: Message
+        self,
+        method: Method[Any, Any],
+        handler: Callable[[Any, Context], Any],
+        request: Message | RawMessage,
     ) -> None:
         self.method = method
         self.handler = handler

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from txzmq._escape import escaped
 from txzmq._reactor import Clock
+from txzmq.rpc._raw_message import RawMessage, hint_to_wrap
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
 from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code, DeadlineExceeded, Internal, RpcError, to_code
@@ -40,6 +41,7 @@ __all__ = [
     "tell_end",
     "text_of",
     "too_much_metadata",
+    "unknown_method",
 ]
 
 _log = Logger()
@@ -67,6 +69,8 @@ _ASYNCIO_HINT: Final = (
     "; to await what is asyncio's, install Twisted's asyncio reactor, and await "
     "Deferred.fromFuture(asyncio.ensure_future(...)); in a Task, await deferred.asFuture(loop)"
 )
+#: What is iterable, and gives no messages.
+_NO_SOURCES: Final = (Message, bytes, bytearray, memoryview)
 #: Required fields that are named where a message lacks them.
 _MOST_FIELDS: Final = 5
 
@@ -74,9 +78,10 @@ _MOST_FIELDS: Final = 5
 def is_source(value: object) -> bool:
     """Whether a handler may return it where a stream is due: something that gives items.
 
-    Messages give nothing, though a few, such as ``ListValue``, could be iterated.
+    Messages give nothing, though a few, such as ``ListValue``, could be iterated, and so could
+    bytes, of which raw messages are made.
     """
-    return isinstance(value, (AsyncIterable, Iterable)) and not isinstance(value, Message)
+    return isinstance(value, (AsyncIterable, Iterable)) and not isinstance(value, _NO_SOURCES)
 
 
 class Handlers(Protocol):
@@ -114,7 +119,8 @@ class WrongResult(Internal):
         who = "an interceptor" if by_interceptor else "the handler"
         error = cls(f"{who} returned a wrong type")
         due = f"an iterable of {expected.__qualname__}" if streams else expected.__qualname__
-        error.what = f"returned {_name_of(value)}, not {due}{_hint_for(value, streams=streams)}"
+        hint = _hint_for(value, expected, streams=streams)
+        error.what = f"returned {_name_of(value)}, not {due}{hint}"
         error.by_interceptor = by_interceptor
         return error
 
@@ -144,8 +150,10 @@ class WrongResult(Internal):
         return error
 
     @classmethod
-    def incomplete(cls, message: Message) -> WrongResult | None:
+    def incomplete(cls, message: object) -> WrongResult | None:
         """The required fields of a message are missing; None if that is not what is wrong."""
+        if not isinstance(message, Message):
+            return None
         # Any: the stubs of protobuf leave it out.
         missing: list[str] = cast("Any", message).FindInitializationErrors()
         if not missing:
@@ -163,18 +171,19 @@ def _name_of(value: object) -> str:
     return type(value).__qualname__
 
 
-def _hint_for(value: object, *, streams: bool) -> str:
+def _hint_for(value: object, expected: type[object], *, streams: bool) -> str:
     if not streams and isinstance(value, GeneratorType | AsyncGeneratorType):
         return "; a handler with a yield gives a stream"
-    if streams and isinstance(value, Message):
+    if streams and isinstance(value, Message | RawMessage):
         return "; a handler of a stream yields its messages, or returns a list of them"
-    return ""
+    return hint_to_wrap(value, expected)
 
 
 class HandlerLog:
     """Says in the log, and to callers, how handlers have failed.
 
-    A method that fails all the time must not fill the disk: of each, ten tracebacks a minute are
+    A method that fails all the time must not fill the disk: of each (and of all that a fallback
+    serves together), ten tracebacks a minute are
     logged. A failure past that is one line, with the id that its caller gets. Of wrong results, ten
     lines a minute are logged.
     """
@@ -285,6 +294,8 @@ class HandlerLog:
         }
 
     def _budget(self, path: str, *, is_wrong: bool) -> _Budget:
+        if self._by_path.get(path) is None:
+            path = ""  # a fallback's: clients choose its paths, and all have one budget
         budget = self._limits.get((path, is_wrong))
         if budget is None:
             budget = self._limits[path, is_wrong] = _Budget(self._clock)
@@ -343,14 +354,17 @@ def tell_end(
     elif not end.is_over:
         record = end.record
         if record is None:
-            record = _record_of(context, kind)
+            record = record_of(context, kind)
         code = to_code(head.code)
         record.complete(code, head.message, now, requests, responses, request_bytes, response_bytes)
         end.reach(record)
 
 
-def _record_of(context: Context, kind: Kind) -> CallRecord:
-    """The record of a call that nobody observes; the id of its request is not known any more."""
+def record_of(context: Context, kind: Kind, *, known: bool = True) -> CallRecord:
+    """The record of a call that has begun.
+
+    :param known: whether the server has the method as one of its own.
+    """
     return CallRecord(
         _SERVER,
         context.method,
@@ -359,6 +373,7 @@ def _record_of(context: Context, kind: Kind) -> CallRecord:
         context.metadata,
         context.peer,
         context.identity,
+        known,
     )
 
 
@@ -383,6 +398,11 @@ def too_much_metadata(what: str, limit: int) -> ResponseHead:
         f"the metadata of the {what} is over the server's limit of {limit} bytes "
         "(ServerLimits.metadata_size)",
     )
+
+
+def unknown_method(path: str) -> ResponseHead:
+    """The status for a method that the server does not have."""
+    return ResponseHead(Code.UNIMPLEMENTED, f"the server has no method {path}")
 
 
 def _value(failure: Failure) -> BaseException:

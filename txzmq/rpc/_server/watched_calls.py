@@ -30,18 +30,20 @@ __all__ = ["WatchedCalls"]
 _SERVER: Final = Side.SERVER
 
 
-def _begin(watch: CallWatch, context: Context, kind: Kind, key: CallKey) -> contextvars.Context:
+def _begin(
+    watch: CallWatch, context: Context, method: ServedMethod, key: CallKey
+) -> contextvars.Context:
     """Tell that a call begins; what its handler is to run in."""
     arrived = context.arrived
     record = CallRecord(
         _SERVER,
         context.method,
-        kind,
+        method.method.kind,
         arrived,
         context.metadata,
         context.peer,
         context.identity,
-        True,
+        method.known,
         key[-1],
     )
     context.watch_end(CallEnd(arrived, record, watch.ended))
@@ -87,7 +89,7 @@ class WatchedCall(ServedCall):
         listener.call_started(key[0])
         ServedCall.__init__(self, listener, key, method, context, deadline, body, cache_key)
         self._request_bytes = len(body)
-        self._surroundings = _begin(watch, context, Kind.UNARY_UNARY, key)
+        self._surroundings = _begin(watch, context, method, key)
 
     @property
     def surroundings(self) -> contextvars.Context:
@@ -120,7 +122,7 @@ class WatchedStreamCall(StreamCall):
         """:param watch: tells the observer; the others are a :class:`StreamCall`'s."""
         listener.call_started(key[0])
         super().__init__(listener, key, method, context, deadline, body, open_stream, requests)
-        self._surroundings = _begin(watch, context, method.method.kind, key)
+        self._surroundings = _begin(watch, context, method, key)
 
 
 class WatchedCalls:
@@ -148,20 +150,24 @@ class WatchedCalls:
         status: ResponseHead,
         arrived: float,
         identity: Identity | None,
+        method: ServedMethod | None = None,
     ) -> None:
-        """A request was not taken on."""
+        """A request was not taken on.
+
+        :param method: of the call, if a fallback has given it.
+        """
         listener.call_started(request.key[0])
-        record = self._record(listener, request, arrived, identity)
+        record = self._record(listener, request, arrived, identity, method)
         self._tell(record, status, len(request.body))
 
-    def end_of_unidentified(
+    def end_of_waiting(
         self,
         listener: RefusingListener,
         request: Request,
         arrived: float,
         identity: Identity | None,
     ) -> CallEnd:
-        """Where the end is told of a call that ends before it is known who makes it."""
+        """Where the end is told of a call that ends before it is known who makes or serves it."""
         record = self._record(listener, request, arrived, identity)
 
         def told(record: CallRecord) -> None:
@@ -187,10 +193,11 @@ class WatchedCalls:
         request: Request,
         arrived: float,
         identity: Identity | None,
+        method: ServedMethod | None = None,
     ) -> CallRecord:
         """The record of a call that does not come to a handler."""
         key, head, _ = request
-        method = self._by_path.get(head.path)
+        method = method or self._by_path.get(head.path)
         kind = _looks_like(head) if method is None else method.method.kind
         return CallRecord(
             _SERVER,
@@ -200,7 +207,7 @@ class WatchedCalls:
             head.metadata,
             listener.peer_address(key[0]),
             identity,
-            method is not None,
+            method is not None and method.known,
             key[-1],
         )
 
