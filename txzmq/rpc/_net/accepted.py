@@ -6,9 +6,10 @@ import os
 import socket
 import struct
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
+from txzmq.rpc._net.twin import Twin, place_of
 
 __all__ = ["AcceptedConnection", "accepted"]
 
@@ -40,10 +41,10 @@ class AcceptedConnection(NamedTuple):
         Only Linux tells, of TCP. Who has subscribed has taken our handshake, so a system that says
         that it has taken nothing does not count: some sandboxes have a TCP of their own.
         """
-        with suppress(OSError, AttributeError, struct.error), _copy(self.descriptor) as twin:
-            if os.fstat(twin.fileno()).st_ino != self.inode:
+        with suppress(OSError, AttributeError, struct.error), Twin(self.descriptor) as twin:
+            if twin.inode != self.inode:
                 return None
-            info = twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+            info = twin.option(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
             (acknowledged,) = _ACKNOWLEDGED.unpack(info)
             return int(acknowledged) or None
         return None
@@ -53,10 +54,9 @@ class AcceptedConnection(NamedTuple):
 
         Nothing happens to what else may have the descriptor by now.
         """
-        with suppress(OSError), _copy(self.descriptor) as twin:
-            is_it = os.fstat(twin.fileno()).st_ino == self.inode
-            if is_it and _is_at(twin.getsockname(), self.endpoint):
-                twin.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError), Twin(self.descriptor) as twin:
+            if twin.inode == self.inode and _is_at(twin.name(), self.endpoint):
+                twin.shutdown()
 
 
 def accepted(descriptor: int | None, endpoint: str) -> AcceptedConnection | None:
@@ -69,30 +69,17 @@ def accepted(descriptor: int | None, endpoint: str) -> AcceptedConnection | None
         return None
 
 
-def _copy(descriptor: int) -> socket.socket:
-    """Another descriptor for the same socket.
-
-    :raises OSError: if it is none.
-    """
-    copy = os.dup(descriptor)
-    try:
-        return socket.socket(fileno=copy)  # it finds out of which family it is
-    except OSError:
-        os.close(copy)
-        raise
-
-
-# Any: text, bytes, or a tuple of host, port and more, after the socket's family.
-def _is_at(name: Any, endpoint: str) -> bool:
-    """Whether a socket's own name is that of an endpoint."""
+def _is_at(name: bytes, endpoint: str) -> bool:
+    """Whether a socket's own address is that of an endpoint."""
     scheme, path = split_scheme(endpoint)
+    place = place_of(name)
     if scheme == "ipc":
-        text = os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
+        text = os.fsdecode(place) if isinstance(place, bytes) else ""
         return text.replace("\0", "@", 1) == path
-    place = split_tcp(endpoint)
-    if place is None or not isinstance(name, tuple):
+    wanted = split_tcp(endpoint)
+    if wanted is None or not isinstance(place, tuple):
         return False
-    host, port = str(name[0]), str(name[1])  # pyright: ignore[reportUnknownArgumentType]  # as above
-    listening = ip_of(place[0])
+    host, port = place
+    listening = ip_of(wanted[0])
     everywhere = listening is not None and listening.is_unspecified
-    return port == place[1] and (everywhere or ip_of(host) == listening)
+    return str(port) == wanted[1] and (everywhere or ip_of(host) == listening)

@@ -49,6 +49,7 @@ from txzmq.rpc._net.named_worker import NamedWorker
 from txzmq.rpc._net.names import check_numeric, dns_target
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc._net.server_keys import ServerKeys
+from txzmq.rpc._net.twin import Twin
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.socket_options import SECURE_PUBLISHER_MESSAGE_SIZE, SocketOptions
 
@@ -81,11 +82,11 @@ def _reset_if_connected_to_itself(descriptor: int) -> bool:
     """
     try:
         # The descriptor is libzmq's: it may be closed by now, or belong to something else.
-        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as twin:
-            if twin.getsockname() != twin.getpeername():
+        with Twin(descriptor) as twin:
+            if twin.name() != twin.peer():
                 return False
             # Otherwise the port would be occupied for another minute (TIME_WAIT).
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            twin.set_option(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return True
     except OSError:
         return False
