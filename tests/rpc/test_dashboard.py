@@ -20,7 +20,6 @@ from tests.rpc import promql
 from tests.rpc.service import ECHO, OTHER, Echo, text
 from tests.support import Loop, error_of
 from txzmq.rpc import (
-    Code,
     ConnectivityState,
     Context,
     Count,
@@ -32,7 +31,7 @@ from txzmq.rpc import (
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
+from tests.rpc.scraping import CODES, NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
 from tests.rpc.test_prometheus import busy, shown
 from txzmq.rpc.metrics import Metrics
 
@@ -107,7 +106,7 @@ VALUES = {
     "event": {name.name.lower() for name in Count},
     "state": {state.name.lower() for state in ConnectivityState},
     "grpc_type": {"unary", "server_stream", "client_stream", "bidi_stream"},
-    "grpc_code": {"OK", *(code.name.title().replace("_", "") for code in Code)},
+    "grpc_code": set(CODES),
     "limit": {limit.name for limit in dataclasses.fields(ServerLimits)},
 }
 

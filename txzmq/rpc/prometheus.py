@@ -57,6 +57,8 @@ _TYPES: Final = {
     Kind.STREAM_UNARY: "client_stream",
     Kind.STREAM_STREAM: "bidi_stream",
 }
+#: Codes whose names in Go do not follow from ours.
+_ODD_NAMES: Final = {Code.OK: "OK", Code.CANCELLED: "Canceled"}
 _CLIENT: Final = Side.CLIENT
 _SERVER: Final = Side.SERVER
 
@@ -274,8 +276,8 @@ def _labels(method: MethodMetrics) -> tuple[str, str, str]:
 
 
 def _name_of(code: Code) -> str:
-    """As gRPC's exporters write it: ``NotFound``, ``OK``."""
-    return "OK" if code is Code.OK else code.name.title().replace("_", "")
+    """As gRPC's exporters write it, which have Go's names: ``NotFound``, ``OK``, ``Canceled``."""
+    return _ODD_NAMES.get(code) or code.name.title().replace("_", "")
 
 
 def _counter(name: str) -> CounterMetricFamily:
@@ -352,6 +354,13 @@ class _State(Resource):
         return f"{reason or 'ok'}\n".encode()
 
 
+class _OperationsSite(Site):
+    """Logs no requests: there is one every few seconds from whoever scrapes or probes."""
+
+    def log(self, request: Request) -> None:
+        """Nothing."""
+
+
 def operations_site(
     metrics: Metrics, *, is_ready: Callable[[], bool] | Iterable[Callable[[], bool]] = ()
 ) -> Site:
@@ -359,7 +368,7 @@ def operations_site(
 
     ``/healthz`` answers 200 as long as the reactor turns. ``/readyz`` answers 503 as soon as one of
     the servers that *metrics* observes drains, before it refuses anything, or has none left; and
-    while something else of the application's is not ready.
+    while something else of the application's is not ready. Requests are not logged.
 
     :param is_ready: functions that say whether the application is ready besides.
     :raises TypeError: if *metrics* is no ``Metrics``.
@@ -382,7 +391,7 @@ def operations_site(
     root.putChild(b"metrics", MetricsResource(metrics))
     root.putChild(b"healthz", _State(lambda: ""))
     root.putChild(b"readyz", _State(why_not))
-    return Site(root)  # type: ignore[no-untyped-call]  # Twisted's
+    return _OperationsSite(root)  # type: ignore[no-untyped-call]  # Twisted's
 
 
 # Any: Twisted types reactors and ports with zope interfaces.
