@@ -367,6 +367,16 @@ def test_a_traceback_has_the_id_of_its_call(worlds: Worlds, logged: Logged) -> N
     assert (traceback["identity"], traceback["seconds"]) == ("", 0.0)
 
 
+def test_a_failure_is_known_from_the_log_as_json(worlds: Worlds, logged: Logged) -> None:
+    world = worlds(Failing())
+    for _ in range(20):
+        done(world, "bug")
+    written = [json.loads(eventAsJSON(event)) for event in logged if event.get("identifier")]
+    assert len(written) == 20
+    assert {"log_failure" in event for event in written} == {True, False}  # few with tracebacks
+    assert {event["error"] for event in written} == {"LookupError: text of the bug"}
+
+
 def test_a_traceback_without_an_access_log_has_no_id(worlds: Worlds, logged: Logged) -> None:
     done(worlds(Failing()), "bug")
     (traceback,) = [event for event in logged if "log_failure" in event]
