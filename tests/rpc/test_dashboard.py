@@ -262,6 +262,37 @@ def test_variables_are_of_labels_that_there_are_and_used() -> None:
         assert all(found[2] in exposed()[metric].labels | OF_TARGETS for metric in metrics)
 
 
+#: The gauges that run into limits.
+GAUGES = {
+    "running": "txzmq_server_calls_running",
+    "queued": "txzmq_server_calls_queued",
+    "streams": "txzmq_server_streams",
+    "subscribers": "txzmq_server_subscribers",
+    "request_bytes": "txzmq_server_request_bytes",
+    "streams_bytes": "txzmq_server_unacknowledged_bytes",
+    "backlog": "txzmq_server_backlog_bytes",
+}
+
+
+def test_limits_are_compared_with_what_runs_into_them() -> None:
+    ratio = re.compile(
+        r"(txzmq_\w+)(?:\{.*?\})?\) / sum by \(instance\) \(txzmq_server_limit\{(.*?)\}"
+    )
+    compared = {
+        re.findall(r'limit="(\w+)"', labels)[0]: gauge
+        for query in of_panels()
+        for gauge, labels in ratio.findall(query.text)
+    }
+    assert compared == GAUGES
+    shown_limits = {
+        sample.labels["limit"]
+        for family in text_string_to_metric_families(shown(busy()))
+        for sample in family.samples
+        if sample.name == "txzmq_server_limit"
+    }
+    assert shown_limits == set(GAUGES)
+
+
 # -- what Prometheus says ------------------------------------------------------------------------
 
 

@@ -125,7 +125,11 @@ def _gauge(name: str, meaning: str, *labels: str) -> Family:
 FAMILIES: Final[tuple[Family, ...]] = (
     *_of_calls("server", "Responses", "Requests"),
     _gauge("txzmq_server_draining", "Servers that are being stopped, and take no more calls."),
-    _gauge("txzmq_server_handlers_running", "Handlers that have started and not ended."),
+    _gauge(
+        "txzmq_server_handlers_running",
+        "Handlers that have started and not ended, those of open streams among them.",
+    ),
+    _gauge("txzmq_server_calls_running", "Calls that have a place; an open stream needs none."),
     _gauge("txzmq_server_calls_queued", "Calls that wait for a place."),
     _gauge("txzmq_server_streams", "Streams of responses that have not come to their end."),
     _gauge("txzmq_server_subscribers", "Calls that share streams."),
@@ -163,7 +167,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
 #: Limits that gauges run into, by their names in ServerLimits.
-_LIMITS: Final = ("running", "queued", "streams", "subscribers", "streams_bytes", "request_bytes")
+_LIMITS: Final = (
+    *("running", "queued", "streams", "subscribers"),
+    *("request_bytes", "streams_bytes", "backlog"),
+)
 
 
 class MetricsCollector(Collector):
@@ -245,6 +252,7 @@ class MetricsCollector(Collector):
         for name, value in (
             ("draining", sum(server.is_draining for server in servers)),
             ("handlers_running", sum(server.running for server in servers)),
+            ("calls_running", sum(server.running_calls for server in servers)),
             ("calls_queued", sum(server.queued for server in servers)),
             ("streams", sum(server.streams for server in servers)),
             ("subscribers", sum(server.subscribers for server in servers)),

@@ -296,6 +296,7 @@ class Dispatcher:
         streams = self.streams
         return ServerStats(
             running=self.running,
+            running_calls=self._admission.running,
             queued=self.queued,
             streams=len(streams),
             subscribers=len(streams.shared),
