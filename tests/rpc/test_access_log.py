@@ -335,7 +335,7 @@ def test_a_full_disk_is_no_matter_of_the_call(worlds: Worlds, logged: Logged) ->
         ({"exclude": [1]}, TypeError, "exclude"),
         ({"metadata": "tenant"}, TypeError, "metadata must be a collection of str"),
         ({"metadata": [b"x"]}, TypeError, "metadata"),
-        ({"json": "access.log"}, TypeError, "json.write must be a function of"),
+        ({"json": "access.log"}, TypeError, "json must be a file that is open for text, not"),
         ({"json": True}, TypeError, "json"),
         ({"now": 1.0}, TypeError, "now must be a function"),
     ],
