@@ -52,7 +52,10 @@ async def ask(reactor: Any, endpoint: str, what: str) -> None:
     """Print all of it, page by page."""
     factory = ZmqFactory(reactor)
     factory.registerForShutdown()
-    channel = Channel(factory, endpoint)
+    try:
+        channel = Channel(factory, endpoint)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     admin, token = AdminClient(channel), ""
     try:
         while True:

@@ -39,7 +39,7 @@ PAGES = [
 # Those whose code makes channels to elsewhere: it is read, and not called.
 READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
-    READ += ["metrics", "operate"]
+    READ.extend(["metrics", "operate"])
 if is_installed("opentelemetry.sdk"):
     READ.append("tracing")  # and called below
 

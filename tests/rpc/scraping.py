@@ -29,6 +29,13 @@ NEEDS_PROMETHEUS = pytest.mark.skipif(
     PROMTOOL is None or PROMETHEUS is None, reason="needs Debian's package prometheus"
 )
 
+#: The codes as gRPC's exporters write them: the names of google.golang.org/grpc/codes.
+CODES = (
+    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound"),
+    *("AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted"),
+    *("OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"),
+)
+
 
 def fetch(url: str) -> tuple[int, str]:
     try:
@@ -49,7 +56,8 @@ class Scraped:
         self.loop = loop
         self.metrics = metrics
         self.factory = ZmqFactory(loop.reactor)
-        self.server = Server(self.factory, services, **{"observer": metrics, **options})
+        options.setdefault("observer", metrics)
+        self.server = Server(self.factory, services, **options)
         self.address = self.server.listen("tcp://127.0.0.1:*")
         self.channel = self.connect(self.address)
         self.is_ready = True

@@ -335,7 +335,7 @@ def test_a_full_disk_is_no_matter_of_the_call(worlds: Worlds, logged: Logged) ->
         ({"exclude": [1]}, TypeError, "exclude"),
         ({"metadata": "tenant"}, TypeError, "metadata must be a collection of str"),
         ({"metadata": [b"x"]}, TypeError, "metadata"),
-        ({"json": "access.log"}, TypeError, "json.write must be a function of"),
+        ({"json": "access.log"}, TypeError, "json must be a file that is open for text, not"),
         ({"json": True}, TypeError, "json"),
         ({"now": 1.0}, TypeError, "now must be a function"),
     ],
@@ -365,6 +365,16 @@ def test_a_traceback_has_the_id_of_its_call(worlds: Worlds, logged: Logged) -> N
     assert traceback["identifier"] in server["message"]
     assert (traceback["method"], traceback["peer"]) == (ECHO.path, "memory")
     assert (traceback["identity"], traceback["seconds"]) == ("", 0.0)
+
+
+def test_a_failure_is_known_from_the_log_as_json(worlds: Worlds, logged: Logged) -> None:
+    world = worlds(Failing())
+    for _ in range(20):
+        done(world, "bug")
+    written = [json.loads(eventAsJSON(event)) for event in logged if event.get("identifier")]
+    assert len(written) == 20
+    assert {"log_failure" in event for event in written} == {True, False}  # few with tracebacks
+    assert {event["error"] for event in written} == {"LookupError: text of the bug"}
 
 
 def test_a_traceback_without_an_access_log_has_no_id(worlds: Worlds, logged: Logged) -> None:

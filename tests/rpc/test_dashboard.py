@@ -20,7 +20,6 @@ from tests.rpc import promql
 from tests.rpc.service import ECHO, OTHER, Echo, text
 from tests.support import Loop, error_of
 from txzmq.rpc import (
-    Code,
     ConnectivityState,
     Context,
     Count,
@@ -32,7 +31,7 @@ from txzmq.rpc import (
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
+from tests.rpc.scraping import CODES, NEEDS_PROMETHEUS, PROMTOOL, Scraped, address_of, prometheus
 from tests.rpc.test_prometheus import busy, shown
 from txzmq.rpc.metrics import Metrics
 
@@ -107,7 +106,7 @@ VALUES = {
     "event": {name.name.lower() for name in Count},
     "state": {state.name.lower() for state in ConnectivityState},
     "grpc_type": {"unary", "server_stream", "client_stream", "bidi_stream"},
-    "grpc_code": {"OK", *(code.name.title().replace("_", "") for code in Code)},
+    "grpc_code": set(CODES),
     "limit": {limit.name for limit in dataclasses.fields(ServerLimits)},
 }
 
@@ -261,6 +260,37 @@ def test_variables_are_of_labels_that_there_are_and_used() -> None:
         metrics = [metric for metric in exposed() if re.search(rf"\b{metric}\b", found[1])]
         assert metrics
         assert all(found[2] in exposed()[metric].labels | OF_TARGETS for metric in metrics)
+
+
+#: The gauges that run into limits.
+GAUGES = {
+    "running": "txzmq_server_calls_running",
+    "queued": "txzmq_server_calls_queued",
+    "streams": "txzmq_server_streams",
+    "subscribers": "txzmq_server_subscribers",
+    "request_bytes": "txzmq_server_request_bytes",
+    "streams_bytes": "txzmq_server_unacknowledged_bytes",
+    "backlog": "txzmq_server_backlog_bytes",
+}
+
+
+def test_limits_are_compared_with_what_runs_into_them() -> None:
+    ratio = re.compile(
+        r"(txzmq_\w+)(?:\{.*?\})?\) / sum by \(instance\) \(txzmq_server_limit\{(.*?)\}"
+    )
+    compared = {
+        re.findall(r'limit="(\w+)"', labels)[0]: gauge
+        for query in of_panels()
+        for gauge, labels in ratio.findall(query.text)
+    }
+    assert compared == GAUGES
+    shown_limits = {
+        sample.labels["limit"]
+        for family in text_string_to_metric_families(shown(busy()))
+        for sample in family.samples
+        if sample.name == "txzmq_server_limit"
+    }
+    assert shown_limits == set(GAUGES)
 
 
 # -- what Prometheus says ------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def test_streams_subscribers_and_what_is_unacknowledged_are_seen(streams: Any) -
     world.network.run()
     (stats,) = metrics.servers
     assert (stats.streams, stats.subscribers) == (1, 0)
+    assert (stats.running, stats.running_calls) == (1, 0)  # an open stream needs no place
     assert stats.unacknowledged_bytes == SIZE
     reader.done.cancel()
     world.network.run()

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from tests.programs import ROOT
-from tests.rpc.service import ECHO, Waiting, made, text
+from tests.rpc.service import ADDRESS, ECHO, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
-from tests.support import Loop, error_of
+from tests.support import Logged, Loop, error_of
+from txzmq.rpc import CallRecord, Channel, Code, Side
 from txzmq.rpc.metrics import Metrics
+from txzmq.testing import MemoryNetwork
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.rpc.scraping import NEEDS_PROMETHEUS, PROMTOOL, Scraped
+from tests.rpc.scraping import CODES, NEEDS_PROMETHEUS, PROMTOOL, Scraped
 from txzmq.rpc.prometheus import FAMILIES, MetricsCollector, MetricsResource
 
 PAGE = ROOT / "docs/guide/metrics.md"
@@ -115,6 +118,19 @@ def test_calls_have_the_names_of_grpcs_exporters(side: str) -> None:
     assert value(f"txzmq_{side}_calls_in_flight") == 0
 
 
+def test_codes_are_written_as_grpcs_exporters_write_them() -> None:
+    metrics, source = Metrics(), Channel(MemoryNetwork(), ADDRESS)
+    for code in Code:
+        record = CallRecord(Side.SERVER, ECHO.path, ECHO.kind, 0.0, (), "", None, True, b"")
+        record.complete(code, "", 1.0, 1, 1, 0, 0)
+        metrics.call_started(source, record)
+        metrics.call_ended(source, record)
+    found = samples(shown(metrics))
+    handled = [labels for name, labels in found if name == "grpc_server_handled_total"]
+    assert sorted(dict(labels)["grpc_code"] for labels in handled) == sorted(CODES)
+    source.close()
+
+
 def test_the_service_is_named() -> None:
     (labels,) = [labels for name, labels in samples(shown(busy())) if name == "txzmq_build_info"]
     named = dict(labels)
@@ -160,3 +176,15 @@ def test_a_server_that_drains_is_not_ready_before_it_has_stopped(one_loop: Loop)
         await world.close()
 
     one_loop.run(main)
+
+
+def test_requests_are_no_lines_of_the_log(one_loop: Loop, logged: Logged) -> None:
+    async def main() -> None:
+        world = Scraped(one_loop, [Waiting()], Metrics())
+        for path in ("metrics", "healthz", "readyz", "elsewhere"):
+            await world.get(path)
+        await world.close()
+
+    one_loop.run(main)
+    said = [str(formatEvent(event)) for event in logged]
+    assert [line for line in said if "HTTP" in line] == []

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Waiting, text
 from tests.rpc.streaming import COUNT, TICKS, Reader, returning
-from tests.services.administered import World, closing
-from txzmq.rpc import Channel, Context, Server, ServerLimits
+from tests.services.administered import World, answered, closing, refused
+from txzmq.rpc import Channel, Code, Context, Server, ServerLimits
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc.admin import (
     Admin,
@@ -169,6 +169,63 @@ def test_every_limit_is_told_once(worlds: Any) -> None:
     defaults = ServerLimits()
     seconds = {name for name in names if isinstance(getattr(defaults, name), float)}
     assert seconds <= {limit.name for limit in told.limits if limit.unit == "seconds"}
+
+
+# -- a server that has no room ------------------------------------------------------------------
+
+
+def test_who_asks_is_answered_where_the_server_is_full(worlds: Any) -> None:
+    world: World = worlds(limits=ServerLimits(running=1, queued=1))
+    client = world.connect()
+    running, waiting = world.call(client), world.call(client)
+    refused(world, world.call(client), Code.RESOURCE_EXHAUSTED, "ServerLimits.queued")
+    (peer,) = world.others()
+    assert (peer.calls_running, peer.calls_queued) == (1, 1)
+    assert [world.limit(name).used for name in ("running", "queued")] == [1, 1]
+    assert world.method(ECHO.path).queued == 1
+    assert world.streams() == []
+    assert (world.server.running, world.server.queued) == (1, 1)  # it has taken nobody's place
+    for _ in range(2):
+        world.service.results.pop(0).callback(text("done"))
+        world.network.run()
+    assert [answered(each) for each in (running, waiting)] == ["done", "done"]
+
+
+def test_who_asks_is_answered_whose_own_calls_are_too_many(worlds: Any) -> None:
+    world: World = worlds(limits=ServerLimits(running_per_peer=1, queued_per_peer=1))
+    calls = [world.call(world.asking), world.call(world.asking)]
+    (peer,) = world.peers().peers
+    assert (peer.calls_running, peer.calls_queued) == (1, 1)
+    for call in calls:
+        call.cancel()
+    world.network.run()
+
+
+def test_who_asks_overtakes_and_frees_its_place_where_an_interceptor_waits(worlds: Any) -> None:
+    gates: list[Deferred[None]] = []
+
+    async def slow(request: Any, context: Context, go_on: Any) -> Any:
+        if context.method.startswith("/txzmq") and world_is_full:
+            gates.append(Deferred())
+            await gates[-1]
+        return await go_on(request)
+
+    world_is_full = False
+    world: World = worlds(limits=ServerLimits(running=1, queued=1), interceptors=[slow])
+    client = world.connect()
+    calls = [world.call(client), world.call(client)]
+    world_is_full = True
+    asked = world.admin.get_limits(GetLimitsRequest())
+    world.network.run()
+    assert (world.server.running, world.server.queued) == (2, 1)
+    gates.pop().callback(None)
+    world.network.run()
+    assert asked.called
+    assert (world.server.running, world.server.queued) == (1, 1)
+    for call in calls:
+        call.cancel()
+    world.network.run()
+    assert world.server.running == 0
 
 
 # -- endpoints ----------------------------------------------------------------------------------

@@ -162,7 +162,9 @@ class AccessLog(Observer):
             if key in _SECRET:
                 raise ValueError(f"metadata: the log would show the secrets in {key!r}")
         if json is not None:
-            _check.function("json.write", getattr(json, "write", None), ("line",), awaited=False)
+            if not hasattr(json, "write"):
+                raise _check.wrong_type("json", json, "a file that is open for text")
+            _check.function("json.write", json.write, ("line",), awaited=False)
         _check.function("now", now, (), awaited=False)
         self._sample = sample
         self._per_minute = per_minute

@@ -57,6 +57,8 @@ _TYPES: Final = {
     Kind.STREAM_UNARY: "client_stream",
     Kind.STREAM_STREAM: "bidi_stream",
 }
+#: Codes whose names in Go do not follow from ours.
+_ODD_NAMES: Final = {Code.OK: "OK", Code.CANCELLED: "Canceled"}
 _CLIENT: Final = Side.CLIENT
 _SERVER: Final = Side.SERVER
 
@@ -123,7 +125,11 @@ def _gauge(name: str, meaning: str, *labels: str) -> Family:
 FAMILIES: Final[tuple[Family, ...]] = (
     *_of_calls("server", "Responses", "Requests"),
     _gauge("txzmq_server_draining", "Servers that are being stopped, and take no more calls."),
-    _gauge("txzmq_server_handlers_running", "Handlers that have started and not ended."),
+    _gauge(
+        "txzmq_server_handlers_running",
+        "Handlers that have started and not ended, those of open streams among them.",
+    ),
+    _gauge("txzmq_server_calls_running", "Calls that have a place; an open stream needs none."),
     _gauge("txzmq_server_calls_queued", "Calls that wait for a place."),
     _gauge("txzmq_server_streams", "Streams of responses that have not come to their end."),
     _gauge("txzmq_server_subscribers", "Calls that share streams."),
@@ -161,7 +167,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
 #: Limits that gauges run into, by their names in ServerLimits.
-_LIMITS: Final = ("running", "queued", "streams", "subscribers", "streams_bytes", "request_bytes")
+_LIMITS: Final = (
+    *("running", "queued", "streams", "subscribers"),
+    *("request_bytes", "streams_bytes", "backlog"),
+)
 
 
 class MetricsCollector(Collector):
@@ -243,6 +252,7 @@ class MetricsCollector(Collector):
         for name, value in (
             ("draining", sum(server.is_draining for server in servers)),
             ("handlers_running", sum(server.running for server in servers)),
+            ("calls_running", sum(server.running_calls for server in servers)),
             ("calls_queued", sum(server.queued for server in servers)),
             ("streams", sum(server.streams for server in servers)),
             ("subscribers", sum(server.subscribers for server in servers)),
@@ -274,8 +284,8 @@ def _labels(method: MethodMetrics) -> tuple[str, str, str]:
 
 
 def _name_of(code: Code) -> str:
-    """As gRPC's exporters write it: ``NotFound``, ``OK``."""
-    return "OK" if code is Code.OK else code.name.title().replace("_", "")
+    """As gRPC's exporters write it, which have Go's names: ``NotFound``, ``OK``, ``Canceled``."""
+    return _ODD_NAMES.get(code) or code.name.title().replace("_", "")
 
 
 def _counter(name: str) -> CounterMetricFamily:
@@ -352,6 +362,13 @@ class _State(Resource):
         return f"{reason or 'ok'}\n".encode()
 
 
+class _OperationsSite(Site):
+    """Logs no requests: there is one every few seconds from whoever scrapes or probes."""
+
+    def log(self, request: Request) -> None:
+        """Nothing."""
+
+
 def operations_site(
     metrics: Metrics, *, is_ready: Callable[[], bool] | Iterable[Callable[[], bool]] = ()
 ) -> Site:
@@ -359,7 +376,7 @@ def operations_site(
 
     ``/healthz`` answers 200 as long as the reactor turns. ``/readyz`` answers 503 as soon as one of
     the servers that *metrics* observes drains, before it refuses anything, or has none left; and
-    while something else of the application's is not ready.
+    while something else of the application's is not ready. Requests are not logged.
 
     :param is_ready: functions that say whether the application is ready besides.
     :raises TypeError: if *metrics* is no ``Metrics``.
@@ -382,7 +399,7 @@ def operations_site(
     root.putChild(b"metrics", MetricsResource(metrics))
     root.putChild(b"healthz", _State(lambda: ""))
     root.putChild(b"readyz", _State(why_not))
-    return Site(root)  # type: ignore[no-untyped-call]  # Twisted's
+    return _OperationsSite(root)  # type: ignore[no-untyped-call]  # Twisted's
 
 
 # Any: Twisted types reactors and ports with zope interfaces.

@@ -293,6 +293,8 @@ class ServerStats:
     """What a server has at one moment.
 
     :ivar running: handlers that have started and not ended.
+    :ivar running_calls: of these, those of calls for which ``ServerLimits.running`` holds. The
+        handlers of open streams are no such calls.
     :ivar queued: calls that wait for a place.
     :ivar streams: streams of responses that have not come to their end on both sides; a run that
         calls share is one.
@@ -307,6 +309,7 @@ class ServerStats:
     """
 
     running: int
+    running_calls: int
     queued: int
     streams: int
     subscribers: int

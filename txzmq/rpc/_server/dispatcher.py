@@ -117,6 +117,7 @@ class Dispatcher:
         "_guard",
         "_handling",
         "_handling_key",
+        "_inspected",
         "_keeps_replies",
         "_listeners",
         "_log",
@@ -175,6 +176,7 @@ class Dispatcher:
         :param check: looks at clients' keys again; None where they have none.
         :param inspected: the methods, by their paths, that tell what this has; they are only for
             callers on this machine, and those whom *authorize* lets call them and who are known.
+            Their calls wait for no place: they are to tell why others do.
         :raises ValueError: if *authorize* does not know what the methods require.
         """
         self.clock = clock
@@ -195,6 +197,7 @@ class Dispatcher:
         self._by_path = methods
         #: Of the connections that are remembered; None where none are.
         self.peer_numbers = count(1) if inspected else None
+        self._inspected = frozenset(inspected)
         knows_who_calls = check is not None or authenticate is not None
         #: The methods that only callers on this machine may call.
         self.local_only = frozenset(
@@ -307,6 +310,7 @@ class Dispatcher:
         streams = self.streams
         return ServerStats(
             running=self.running,
+            running_calls=self._admission.running,
             queued=self.queued,
             streams=len(streams),
             subscribers=len(streams.shared),
@@ -398,7 +402,7 @@ class Dispatcher:
         call = self._new_call(listener, key, method, context, deadline, body, cache_key)
         if cache_key is not None and not self._is_first(call):
             return
-        if self._admission.may_run(call.place):
+        if self._admission.may_run(call.place) or head.path in self._inspected:
             self._run(call)
         else:
             self._queue(call, head.timeout_us, arrived)

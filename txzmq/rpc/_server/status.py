@@ -246,13 +246,14 @@ class HandlerLog:
         budget = self._budget(context.method, is_wrong=False)
         peer = escaped(context.peer) or "a peer without address"
         fields = self._fields(context)
+        # In each line: what Twisted writes of a failure as JSON does not have the exception's text.
+        fields["error"] = escaped(_shortened(text_of(_value(failure))))
         if not budget.take():
             _log.error(
                 "{method} failed for {who}{more}: {error}; its tracebacks are left out for now",
                 who=peer,
                 more=more,
                 identifier=identifier,
-                error=escaped(_shortened(text_of(_value(failure)))),
                 **fields,
             )
             return
