@@ -13,6 +13,7 @@ from tests.programs import ROOT
 from tests.rpc.service import ECHO, Waiting, made, text
 from tests.rpc.service import World as EchoWorld
 from tests.support import Loop, error_of
+from txzmq.rpc import Code
 from txzmq.rpc.metrics import Metrics
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
@@ -113,6 +114,18 @@ def test_calls_have_the_names_of_grpcs_exporters(side: str) -> None:
     assert value(f"grpc_{side}_msg_received_total") == received
     assert value(f"txzmq_{side}_sent_bytes_total") == 3 * sent
     assert value(f"txzmq_{side}_calls_in_flight") == 0
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_every_code_is_there_before_a_call_ends_with_it(side: str) -> None:
+    """A rate does not see that a series begins: without the 0, no first error would be found."""
+    counts = {
+        dict(labels)["grpc_code"]: value
+        for (name, labels), value in samples(shown(busy())).items()
+        if name == f"grpc_{side}_handled_total"
+    }
+    assert len(counts) == len(Code)
+    assert {code for code, count in counts.items() if count} == {"OK", "DeadlineExceeded"}
 
 
 def test_the_service_is_named() -> None:

@@ -211,8 +211,11 @@ class MetricsCollector(Collector):
         handled = _counter(f"grpc_{side}_handled_total")
         seconds = _histogram(f"grpc_{side}_handling_seconds")
         for method in methods:
-            for code, histogram in method.by_code.items():
-                handled.add_metric((*_labels(method), _name_of(code)), histogram.count)
+            ended = method.by_code
+            # Also those that none has ended with: rate() does not see that a series begins.
+            for code in Code:
+                count = ended[code].count if code in ended else 0
+                handled.add_metric((*_labels(method), _name_of(code)), count)
             _add(seconds, _labels(method), method.seconds)
         yield handled
         yield seconds
