@@ -12,7 +12,7 @@ from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, World, made, text
 from tests.rpc.telescope import Telescope
 from tests.support import Logged, error_of
-from txzmq.rpc import Channel, Code, Context
+from txzmq.rpc import Channel, Code, Context, Internal
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc.metadata import check_size
 
@@ -161,3 +161,15 @@ def test_a_processor_that_raises_leaves_nothing_and_calls_are_measured(
     counts = [point.count for points in telescope.points().values() for point in points]
     assert counts == [1, 1, 1, 1]
     assert {str(error) for error in logged.failures()} == {where}
+
+
+def test_a_message_that_is_long_is_cut(worlds: Worlds) -> None:
+    class Long(Echo):
+        def echo(self, request: StringValue, context: Context) -> StringValue:
+            raise Internal("x" * 100_000)
+
+    telescope = Telescope()
+    world = worlds(Long(), observer=telescope.telemetry)
+    world.network.result(world.call("x").addErrback(error_of))
+    lengths = [len(span.status.description or "") for span in telescope.both()]
+    assert lengths == [1_024, 1_024]

@@ -79,6 +79,8 @@ _UNARY: Final = Kind.UNARY_UNARY
 _MOST: Final = 1_000
 #: Characters of the path of a method that the server does not have.
 _MOST_OF_A_PATH: Final = 256
+#: Characters of the message of an error.
+_MOST_OF_A_MESSAGE: Final = 1_024
 
 _Attributes = dict[str, str | int]
 
@@ -209,7 +211,7 @@ class Telemetry(Observer):
             attributes[REQUESTS], attributes[RESPONSES] = record.requests, record.responses
         span.set_attributes({**ending.of_spans, **attributes} if attributes else ending.of_spans)
         if ending.is_error:
-            span.set_status(StatusCode.ERROR, record.message or None)
+            span.set_status(StatusCode.ERROR, record.message[:_MOST_OF_A_MESSAGE] or None)
 
     def _source(self, source: Watched) -> _Source:
         # A channel tells of calls that are made when it is closed, too.
