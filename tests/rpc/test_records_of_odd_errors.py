@@ -12,8 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from tests.rpc.observing import Calls
 from tests.rpc.service import ADDRESS, ECHO, Echo, World, made, text
 from tests.rpc.streaming import COLLECT, StreamWorld
-from tests.support import error_of
-from txzmq.rpc import Channel, Code, Context, Internal, Side
+from tests.support import Logged, error_of
+from txzmq.rpc import Channel, Code, Context, Internal, NotFound, Side
 from txzmq.testing import MemoryNetwork
 
 
@@ -48,6 +48,12 @@ def cancelled(call: Any, proceed: Any) -> Any:
     return fail(MuteCancelling())
 
 
+def spoilt(call: Any, proceed: Any) -> Any:
+    error: Any = NotFound("x")
+    error.message = 7
+    raise error
+
+
 def ended(outcome: Deferred[Any]) -> BaseException:
     results: list[Any] = []
     outcome.addErrback(error_of).addCallback(results.append)
@@ -63,6 +69,7 @@ def ended(outcome: Deferred[Any]) -> BaseException:
         (by_deferred, Mute, Code.UNKNOWN, "Mute"),
         (by_coroutine, Mute, Code.UNKNOWN, "Mute"),
         (cancelled, MuteCancelling, Code.CANCELLED, "the caller cancelled it"),
+        (spoilt, NotFound, Code.NOT_FOUND, "7"),
     ],
 )
 def test_an_error_without_words_ends_a_call_and_is_the_one_that_its_caller_gets(
@@ -101,6 +108,15 @@ class Surrogates(Echo):
         raise Internal("no file \udcff\u00e4")
 
 
+class Spoilt(Echo):
+    """Fails with an error whose message is no text any more."""
+
+    def echo(self, request: StringValue, context: Context) -> StringValue:
+        error: Any = NotFound("x")
+        error.message = 7
+        raise error
+
+
 @pytest.fixture
 def worlds() -> Iterator[Callable[..., World]]:
     yield from made(World)
@@ -115,6 +131,17 @@ def test_a_message_can_be_encoded_and_is_the_same_on_both_sides(worlds: Any) -> 
     assert isinstance(error, Internal)
     client, server = calls.both()
     assert client.message == server.message == error.message == "no file ?\u00e4"
+
+
+def test_a_message_that_is_no_text_ends_a_call_on_both_sides(worlds: Any, logged: Logged) -> None:
+    calls = Calls()
+    world = worlds(Spoilt(), observer=calls)
+    outcome = world.call("x")
+    world.network.run()
+    assert isinstance(ended(outcome), Internal)
+    assert (calls.problems, calls.open) == ([], {})
+    assert {record.side for record in calls.records} == set(Side)
+    assert len(logged.failures()) == 1  # the handler's
 
 
 def test_a_message_of_the_clients_own_can_be_encoded() -> None:

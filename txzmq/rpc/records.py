@@ -183,8 +183,9 @@ class CallRecord(StartedCall):
         :param request_id: of the request that a client has sent last.
         """
         self.code = code
-        # As it is on the wire: half of a character cannot be encoded by who exports it.
-        self.message = message if message.isascii() else message.encode("utf-8", "replace").decode()
+        # As it is on the wire: half of a character cannot be encoded by who exports it. A user may
+        # have put anything into an error.
+        self.message = f"{message}".encode("utf-8", "replace").decode() if message else ""
         self.seconds = now - self.began
         self.requests = requests
         self.responses = responses
