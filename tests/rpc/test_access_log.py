@@ -20,6 +20,7 @@ from tests.support import Logged
 from txzmq.auth import Identity
 from txzmq.rpc import (
     CallRecord,
+    Channel,
     Code,
     Context,
     Kind,
@@ -29,6 +30,7 @@ from txzmq.rpc import (
 )
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc.access_log import FIELDS, SERVER_FAULTS, AccessLog
+from txzmq.testing import MemoryNetwork
 
 Worlds = Callable[..., World]
 #: Of the tests' clocks: 2026-01-02, 03:04:05.678.
@@ -206,7 +208,7 @@ def test_values_of_one_key_stand_together() -> None:
     assert out.parsed()[0]["metadata"] == {"tenant": "a,b"}
 
 
-@pytest.mark.parametrize("key", ["authorization", "Authorization", "cookie"])
+@pytest.mark.parametrize("key", ["authorization", "Authorization", "cookie", "proxy-authorization"])
 def test_secrets_cannot_be_named(key: str) -> None:
     with pytest.raises(ValueError, match=f"metadata: the log would show .* '{key.lower()}'"):
         AccessLog(metadata=[key])
@@ -225,6 +227,20 @@ def test_a_sample_has_the_same_calls_on_both_sides(worlds: Worlds, logged: Logge
         assert zlib.crc32(bytes.fromhex(event["call_id"])) < 2**31
         assert event["sample"] == 0.5
     assert "sample" not in failures[0]
+
+
+@pytest.mark.parametrize(("sample", "expected"), [(0.25, 10), (0.01, 0), (0.0, 0), (1.0, 40)])
+def test_calls_that_an_interceptor_answers_are_sampled_too(sample: float, expected: int) -> None:
+    def answers(call: Any, proceed: Any) -> Any:
+        return text("kept")
+
+    out = Lines()
+    log = AccessLog(sample=sample, json=out)
+    channel = Channel(MemoryNetwork(), ADDRESS, interceptors=[answers], observer=log)
+    for _ in range(40):
+        channel.unary_unary(ECHO, text("x"))
+    channel.close()
+    assert [line["call_id"] for line in out.parsed()] == [""] * expected
 
 
 def test_no_sample_has_failures_only(worlds: Worlds, logged: Logged) -> None:
@@ -320,6 +336,31 @@ def test_a_full_disk_is_no_matter_of_the_call(worlds: Worlds, logged: Logged) ->
     assert {str(error) for error in logged.failures()} == {"no space left on device"}
 
 
+def test_what_a_full_disk_kept_from_being_told_is_told_later() -> None:
+    out = Lines()
+
+    class Disk:
+        full = False
+
+        def write(self, line: str) -> None:
+            if self.full:
+                raise OSError("no space left on device")
+            out.write(line)
+
+    disk = Disk()
+    log = AccessLog(json=disk, per_minute=1)
+    written(log, *[ended()] * 3, *[ended(Code.INTERNAL)] * 5)
+    disk.full = True
+    for at in (60, 120):
+        with pytest.raises(OSError, match="no space"):
+            written(log, ended(at=at))
+    with pytest.raises(OSError, match="no space"):
+        log.stopped(MemorySource())
+    disk.full = False
+    log.stopped(MemorySource())
+    assert [line["left_out"] for line in out.parsed() if "left_out" in line] == [2, 4]
+
+
 # -- wrong values -------------------------------------------------------------------------------
 
 
@@ -333,6 +374,10 @@ def test_a_full_disk_is_no_matter_of_the_call(worlds: Worlds, logged: Logged) ->
         ({"sample": "all"}, TypeError, "sample"),
         ({"exclude": "/a.B/C"}, TypeError, "exclude must be a collection of str"),
         ({"exclude": [1]}, TypeError, "exclude"),
+        ({"exclude": ["a.B/C"]}, ValueError, "exclude: 'a.B/C' is no path of a method"),
+        ({"exclude": ["/a.B/*C"]}, ValueError, "exclude: '/a.B/.C' is no path"),
+        ({"exclude": ["*"]}, ValueError, "exclude: '.' is no path"),
+        ({"metadata": ["no key"]}, ValueError, "the metadata key 'no key' may only have"),
         ({"metadata": "tenant"}, TypeError, "metadata must be a collection of str"),
         ({"metadata": [b"x"]}, TypeError, "metadata"),
         ({"json": "access.log"}, TypeError, "json must be a file that is open for text, not"),

@@ -203,6 +203,17 @@ def test_a_failure_to_renew_does_not_matter_while_the_old_one_holds(world: Make)
 # -- what goes wrong ----------------------------------------------------------------------------
 
 
+def test_an_error_of_get_token_that_has_no_words_ends_the_call(world: Make) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+    w = world()
+    w.tokens.answers = [Mute()] * 2
+    with pytest.raises(Unavailable, match=r"get_token raised Mute \(the call was not"):
+        w.result()
+
+
 def test_what_get_token_raises_is_told_and_it_is_not_hammered(world: Make) -> None:
     w = world()
     w.tokens.answers = [OSError("no route")] * 100

@@ -126,9 +126,21 @@ def test_codes_are_written_as_grpcs_exporters_write_them() -> None:
         metrics.call_started(source, record)
         metrics.call_ended(source, record)
     found = samples(shown(metrics))
-    handled = [labels for name, labels in found if name == "grpc_server_handled_total"]
+    handled = [labels for (name, labels) in found if name == "grpc_server_handled_total"]
     assert sorted(dict(labels)["grpc_code"] for labels in handled) == sorted(CODES)
     source.close()
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_every_code_is_there_before_a_call_ends_with_it(side: str) -> None:
+    """A rate does not see that a series begins: without the 0, no first error would be found."""
+    counts = {
+        dict(labels)["grpc_code"]: value
+        for (name, labels), value in samples(shown(busy())).items()
+        if name == f"grpc_{side}_handled_total"
+    }
+    assert len(counts) == len(Code)
+    assert {code for code, count in counts.items() if count} == {"OK", "DeadlineExceeded"}
 
 
 def test_the_service_is_named() -> None:

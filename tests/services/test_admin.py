@@ -160,6 +160,38 @@ def test_peers_of_which_nobody_tells_that_they_are_gone(worlds: Any) -> None:
     assert [peer.calls_started for peer in world.others()] == [1]
 
 
+def test_many_connections_are_known_however_long_they_do_nothing(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("txzmq.rpc._wire.server._MAX_IDLE_PEERS", 4)
+    monkeypatch.setattr("txzmq.rpc._server.peers._MANY", 6)
+    world: World = worlds()
+    clients = [world.connect() for _ in range(20)]
+    for client in clients:
+        world.call(client, method=OTHER)
+    others = world.others()
+    assert [peer.calls_started for peer in others] == [1] * 20
+    assert {peer.user_agent for peer in others} == {f"txzmq/{txzmq.__version__}"}
+    for client in clients:
+        client.close()
+    world.network.run()
+    assert world.others() == []
+
+
+def test_where_nobody_tells_that_they_are_gone_there_is_an_end_to_what_is_remembered(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("txzmq.rpc._wire.server._MAX_IDLE_PEERS", 4)
+    monkeypatch.setattr("txzmq.rpc._server.peers._MANY", 6)
+    world: World = worlds(tells_of_loss=False)
+    for _ in range(50):
+        client = world.connect()
+        world.call(client, method=OTHER)
+        client.close()
+        world.network.run()
+    assert len(world.others()) <= 6
+
+
 # -- methods ------------------------------------------------------------------------------------
 
 

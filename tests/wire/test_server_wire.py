@@ -74,18 +74,16 @@ def check(wire: ServerWire[str], case: str, peer: bytes = PEER) -> None:
 
 def test_what_a_client_says_it_is() -> None:
     wire: ServerWire[str] = ServerWire()
-    assert wire.user_agent(PEER) == ""
-    next_id = request_ids()
-    wire.receive([PEER, next_id(), b"", encode_request(HEAD), b""])
-    assert wire.user_agent(PEER) == ""
+    said: list[tuple[bytes, str]] = []
     header = encode_request(HEAD._replace(user_agent="txzmq/2.0.0"))
-    wire.receive([PEER, b"p1", next_id(), b"", header, b""])  # a client behind a proxy
-    assert wire.user_agent(PEER) == ""
-    wire.receive([PEER, next_id(), b"", header, b""])
+    next_id = request_ids()
+    wire.receive([PEER, next_id(), b"", header, b""])  # nobody wants to know
+    wire.when_introduced(lambda peer, agent: said.append((peer, agent)))
     wire.receive([PEER, next_id(), b"", encode_request(HEAD), b""])
-    assert wire.user_agent(PEER) == "txzmq/2.0.0"
-    wire.lost(PEER)
-    assert wire.user_agent(PEER) == ""
+    wire.receive([PEER, b"p1", next_id(), b"", header, b""])  # a client behind a proxy
+    assert said == []
+    wire.receive([PEER, next_id(), b"", header, b""])
+    assert said == [(PEER, "txzmq/2.0.0")]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -24,6 +25,7 @@ from twisted.logger import Logger, LogLevel
 from txzmq import _check
 from txzmq._escape import escaped
 from txzmq.rpc.errors import Code
+from txzmq.rpc.metadata import key_takes_bytes
 from txzmq.rpc.records import CallRecord
 from txzmq.rpc.watching import Observer, Watched
 
@@ -66,7 +68,8 @@ _MINUTE: Final = 60.0
 #: Characters that are shown of a message or a value of metadata.
 _MOST_TEXT: Final = 500
 #: Metadata of which the log would give away what nobody else is to know.
-_SECRET: Final = frozenset({"authorization", "cookie"})
+_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_PATH: Final = re.compile(r"/[^/*]+/([^/*]+|\*)")
 # Any: constantly's, which has no types.
 _INFO: Final[Any] = LogLevel.info
 _WARN: Final[Any] = LogLevel.warn
@@ -111,10 +114,15 @@ class _Budget:
         self._left_out += 1
         return False
 
-    def take_left_out(self) -> int:
-        """How many were left out since the last time."""
+    def tell_left_out(self, tell: Callable[[int], None]) -> None:
+        """Tell how many were left out since the last time, if any; again where that fails."""
         left_out, self._left_out = self._left_out, 0
-        return left_out
+        if left_out:
+            try:
+                tell(left_out)
+            except BaseException:
+                self._left_out += left_out
+                raise
 
 
 class AccessLog(Observer):
@@ -140,15 +148,17 @@ class AccessLog(Observer):
             above is left out, and the next line that is written of the level, or the end of the
             channel or server, brings a line before it that says how many were.
         :param sample: which part of the calls that end with OK is logged, from 0 to 1. It is chosen
-            by the call's id, so that the logs of clients and servers have the same calls. A client
-            chooses its ids: a sample is for figures, and no audit.
+            by the call's id, so that the logs of clients and servers have the same calls; those
+            that an interceptor of a client answers have none, and are counted off. A client chooses
+            its ids: a sample is for figures, and no audit.
         :param exclude: methods of which calls that end with OK are not logged, such as
             ``/grpc.health.v1.Health/Check``, or ``/grpc.health.v1.Health/*`` for all of a service.
         :param metadata: keys of requests whose values are logged.
         :param json: a file opened for text, to which each line is written as JSON instead. It is
             flushed as it was opened: ``open(path, "a", buffering=1)`` for each line.
         :param now: the time of day, in seconds since 1970, for ``json``.
-        :raises ValueError: for a value out of range, and for keys of metadata that bear secrets.
+        :raises ValueError: for a value out of range, for what is no path or key, and for keys of
+            metadata that bear secrets.
         :raises TypeError: for a value of a wrong type.
         """
         if per_minute is not None:
@@ -157,16 +167,25 @@ class AccessLog(Observer):
         if sample > 1:
             raise ValueError(f"sample must be from 0 to 1, and not {sample!r}")
         self._exclude = _texts("exclude", exclude)
+        for path in self._exclude:
+            if _PATH.fullmatch(path) is None:
+                raise ValueError(
+                    f"exclude: {path!r} is no path of a method: /package.Service/Method or "
+                    "/package.Service/*"
+                )
         self._metadata = tuple(key.lower() for key in _texts("metadata", metadata))
         for key in self._metadata:
             if key in _SECRET:
                 raise ValueError(f"metadata: the log would show the secrets in {key!r}")
+            key_takes_bytes(key)
         if json is not None:
             if not hasattr(json, "write"):
                 raise _check.wrong_type("json", json, "a file that is open for text")
             _check.function("json.write", json.write, ("line",), awaited=False)
         _check.function("now", now, (), awaited=False)
         self._sample = sample
+        # Lines that are due of those OK calls that have no id, in parts of one.
+        self._owed = 0.0
         self._per_minute = per_minute
         self._json = json
         self._now = now
@@ -189,8 +208,10 @@ class AccessLog(Observer):
 
     def stopped(self, source: Watched) -> None:
         """Say how many were left out, as no further line may come."""
-        self._tell_left_out(_INFO, self._calls)
-        self._tell_left_out(_WARN, self._faults)
+        try:
+            self._tell_left_out(_INFO, self._calls)
+        finally:
+            self._tell_left_out(_WARN, self._faults)
 
     def _wants(self, record: CallRecord) -> bool:
         """Whether a call is logged that has ended with OK."""
@@ -198,13 +219,23 @@ class AccessLog(Observer):
             service = record.method.rpartition("/")[0]
             if record.method in self._exclude or f"{service}/*" in self._exclude:
                 return False
-        return self._sample >= 1 or zlib.crc32(record.request_id) < self._sample * 2**32
+        if self._sample >= 1:
+            return True
+        if record.request_id:
+            return zlib.crc32(record.request_id) < self._sample * 2**32
+        # An interceptor has answered it, and no server knows of it.
+        self._owed += self._sample
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
 
     def _tell_left_out(self, level: Any, budget: _Budget) -> None:
-        left_out = budget.take_left_out()
-        if left_out:
+        def tell(left_out: int) -> None:
             fields = {"left_out": left_out, "per_minute": self._per_minute}
             self._write(level, _LEFT_OUT, fields)
+
+        budget.tell_left_out(tell)
 
     def _fields(self, record: CallRecord) -> dict[str, Any]:
         """The fields of a line."""

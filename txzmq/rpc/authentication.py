@@ -26,6 +26,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._escape import text_of
 from txzmq._identity import Identity
 from txzmq._jwt import expiry_of
 from txzmq._reactor import Clock
@@ -234,8 +235,7 @@ class BearerCredentials:
             return Unavailable(f"no token could be got: get_token took over {self._timeout:g} s")
         if isinstance(error, _NoToken):
             return Unavailable(f"no token could be got: get_token gave none, {error}")
-        name = type(error).__name__
-        return Unavailable(f"no token could be got: get_token raised {name}: {error}")
+        return Unavailable(f"no token could be got: get_token raised {text_of(error)}")
 
     def _told(self, more: str) -> RpcError:
         """The error for one call; each has its own."""

@@ -176,6 +176,7 @@ class Channel:
         if isinstance(network, ZmqNetwork):  # in another, what looks like a name may be none
             resolver = NamedAddresses(resolver)
         self.guard = network.guard
+        self._metadata_size = metadata_size
         self._target = _named(endpoint, target)
         self._backlog = backlog
         self._notifier = Notifier(network.clock, observer)
@@ -298,6 +299,11 @@ class Channel:
         Of a resolver, the name of its class.
         """
         return self._target
+
+    @property
+    def metadata_size(self) -> int:
+        """Bytes that the metadata of a request may cost, as it was given."""
+        return self._metadata_size
 
     @property
     def state(self) -> ConnectivityState:

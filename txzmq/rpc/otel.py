@@ -46,7 +46,8 @@ from txzmq.rpc._semconv import (
     Instrument,
 )
 from txzmq.rpc.errors import Code
-from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.limits import METADATA_SIZE
+from txzmq.rpc.metadata import PAIR_OVERHEAD, Metadata
 from txzmq.rpc.method import Kind
 from txzmq.rpc.records import CallRecord, Side, StartedCall
 from txzmq.rpc.watching import Observer, Watched
@@ -78,6 +79,8 @@ _UNARY: Final = Kind.UNARY_UNARY
 _MOST: Final = 1_000
 #: Characters of the path of a method that the server does not have.
 _MOST_OF_A_PATH: Final = 256
+#: Characters of the message of an error.
+_MOST_OF_A_MESSAGE: Final = 1_024
 
 _Attributes = dict[str, str | int]
 
@@ -157,34 +160,42 @@ class Telemetry(Observer):
             carrier: dict[str, str] = {}
             self._inject(carrier, set_span_in_context(span), _SETTER)
             if carrier:
+                carrier = _fitting(carrier, call.metadata, self._source(source).metadata_size)
                 # What the caller has of another trace would be read in place of this one.
                 call.add_metadata(carrier, replace=True)
             return
         if call.peer or not call.known:
             attributes = {**attributes, **_about(call)}
         # From an empty context: what the reactor happens to run in has nothing to do with the call.
-        context = Context()
+        context, failed = Context(), None
         if call.metadata:
-            context = self._extract(call.metadata, context, _GETTER)
+            try:
+                context = self._extract(call.metadata, context, _GETTER)
+            except Exception as error:  # noqa: BLE001 - of a propagator; raised below
+                failed = error
         span = tracer.start_span(method.name, context, SpanKind.SERVER, attributes, None, now)
         self._spans[call] = span, now
         # Never detached: it is told in a context of the call's own.
         attach(set_span_in_context(span, context))
+        if failed is not None:
+            raise failed
 
     def call_ended(self, source: Watched, record: CallRecord) -> None:
         """End the span, and measure the call."""
         ending = self._method(source, record).ending(record.code)
         context, begun = _NO_SPAN, self._spans.pop(record, None)
-        if begun is not None:
-            span, began = begun
-            if span.is_recording():
-                self._end(source, record, ending, span)
-                # Its duration is the metric's, by a clock that nobody sets.
-                span.end(began + int(record.seconds * 1e9))
-                context = set_span_in_context(span)
-        seconds = self._client_seconds if record.side is _CLIENT else self._server_seconds
-        if seconds is not None:
-            seconds.record(record.seconds, ending.of_metrics, context)
+        try:
+            if begun is not None:
+                span, began = begun
+                if span.is_recording():
+                    context = set_span_in_context(span)
+                    self._end(source, record, ending, span)
+                    # Its duration is the metric's, by a clock that nobody sets.
+                    span.end(began + int(record.seconds * 1e9))
+        finally:  # a processor of spans may have raised
+            seconds = self._client_seconds if record.side is _CLIENT else self._server_seconds
+            if seconds is not None:
+                seconds.record(record.seconds, ending.of_metrics, context)
 
     def _end(self, source: Watched, record: CallRecord, ending: _Ending, span: Span) -> None:
         """Say how a call has ended."""
@@ -200,7 +211,7 @@ class Telemetry(Observer):
             attributes[REQUESTS], attributes[RESPONSES] = record.requests, record.responses
         span.set_attributes({**ending.of_spans, **attributes} if attributes else ending.of_spans)
         if ending.is_error:
-            span.set_status(StatusCode.ERROR, record.message or None)
+            span.set_status(StatusCode.ERROR, record.message[:_MOST_OF_A_MESSAGE] or None)
 
     def _source(self, source: Watched) -> _Source:
         # A channel tells of calls that are made when it is closed, too.
@@ -211,12 +222,16 @@ class Telemetry(Observer):
 
 
 class _Source:
-    """What the spans and metrics of one channel or server have in common, made once."""
+    """What the spans and metrics of one channel or server have in common, made once.
 
-    __slots__ = ("_methods", "_servers", "_target")
+    :ivar metadata_size: bytes that the metadata of a channel's call may cost.
+    """
+
+    __slots__ = ("_methods", "_servers", "_target", "metadata_size")
 
     def __init__(self, source: Watched) -> None:
         target = getattr(source, "target", "")
+        self.metadata_size: int = getattr(source, "metadata_size", METADATA_SIZE)
         self._target = _server_of(target) if isinstance(target, str) else {}
         # By path; the empty one is that of all which the server does not have.
         self._methods: dict[str, _Method] = {}
@@ -314,6 +329,26 @@ _GETTER: Final[Any] = _MetadataGetter()
 _SETTER: Final[Any] = _MetadataSetter()
 #: Where a call has no span, or one that is not sampled.
 _NO_SPAN: Final = Context()
+
+
+def _fitting(carrier: dict[str, str], own: Metadata, limit: int) -> dict[str, str]:
+    """What of a trace there is room for besides what the caller sends: the first that fit.
+
+    A call must not fail for the baggage that somebody else has sent. A half of the limit is left to
+    what is added later, such as a token.
+    """
+    left = limit
+    for key, value in own:
+        if key not in carrier:
+            left -= PAIR_OVERHEAD + len(key) + len(value)
+    left = min(left, limit // 2)
+    fitting: dict[str, str] = {}
+    for key, value in carrier.items():
+        cost = PAIR_OVERHEAD + len(key) + len(value)
+        if cost <= left:
+            left -= cost
+            fitting[key] = value
+    return fitting
 
 
 def _histogram(meter: Meter, instrument: Instrument) -> Histogram:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from twisted.web.http import Request
 
 __all__ = ["FAMILIES", "Family", "MetricsCollector", "MetricsResource", "listen", "operations_site"]
+
+_log = Logger()
 
 _CALL: Final = ("grpc_type", "grpc_service", "grpc_method")
 _TYPES: Final = {
@@ -217,8 +220,11 @@ class MetricsCollector(Collector):
         handled = _counter(f"grpc_{side}_handled_total")
         seconds = _histogram(f"grpc_{side}_handling_seconds")
         for method in methods:
-            for code, histogram in method.by_code.items():
-                handled.add_metric((*_labels(method), _name_of(code)), histogram.count)
+            ended = method.by_code
+            # Also those that none has ended with: rate() does not see that a series begins.
+            for code in Code:
+                count = ended[code].count if code in ended else 0
+                handled.add_metric((*_labels(method), _name_of(code)), count)
             _add(seconds, _labels(method), method.seconds)
         yield handled
         yield seconds
@@ -319,38 +325,57 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Hist
     family.add_metric(labels, buckets, histogram.sum)
 
 
-class MetricsResource(Resource):
+class _Page(Resource):
+    """A page of which a client may want the head alone."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+
+    def render_GET(self, request: Request) -> bytes:
+        """The page; its type is set."""
+        raise NotImplementedError
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Nothing, but how long the page is: Twisted logs each body that is too much."""
+        size = len(self.render_GET(request))
+        request.setHeader("content-length", str(size))  # type: ignore[no-untyped-call]  # Twisted's
+        return b""
+
+
+class MetricsResource(_Page):
     """What Prometheus scrapes: ``/metrics``, where it is put there.
 
     Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and
     its descriptors, by prometheus_client's ``ProcessCollector``.
     """
 
-    isLeaf = True
-
     def __init__(self, metrics: Metrics) -> None:
         """:raises TypeError: if it is no ``Metrics``."""
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+        super().__init__()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(MetricsCollector(metrics))
         ProcessCollector(registry=self._registry)
 
     def render_GET(self, request: Request) -> bytes:
-        """The metrics, in the format that the client asks for."""
-        accept: Any = request.getHeader("accept")
-        encode, content_type = choose_encoder(accept or "")
+        """The metrics, in the format that the client asks for, or as text."""
+        # By bytes: Twisted decodes nothing that is not UTF-8.
+        accept: Any = request.getHeader(b"accept")
+        try:
+            encode, content_type = choose_encoder((accept or b"").decode("latin-1"))
+        except (TypeError, ValueError):  # prometheus_client's, of versions that are none
+            encode, content_type = choose_encoder("")
         request.setHeader("content-type", content_type)  # type: ignore[no-untyped-call]  # Twisted's
         return encode(self._registry)
 
 
-class _State(Resource):
+class _State(_Page):
     """Says yes or no: 200 or 503."""
-
-    isLeaf = True
 
     def __init__(self, why_not: Callable[[], str]) -> None:
         """:param why_not: what is wrong; empty if nothing is."""
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+        super().__init__()
         self._why_not = why_not
 
     def render_GET(self, request: Request) -> bytes:
@@ -369,6 +394,44 @@ class _OperationsSite(Site):
         """Nothing."""
 
 
+class _Checks:
+    """What else has to be ready."""
+
+    def __init__(self, checks: object) -> None:
+        """:raises TypeError: if it is no function that can be asked, nor a collection of them."""
+        if callable(checks):
+            checks = (checks,)
+        elif isinstance(checks, str | bytes) or not isinstance(checks, Iterable):
+            raise _check.wrong_type("is_ready", checks, "a function, or a sequence of functions")
+        self._checks: list[Callable[[], object]] = []
+        # Any: the cast is for pyright, which knows a collection of what as little as the caller.
+        for check in cast("Iterable[Any]", checks):
+            _check.function("is_ready", check, (), awaited=False)
+            self._checks.append(check)
+        # Whether the log says already that one of them fails.
+        self._is_told = False
+
+    def are_ready(self) -> bool:
+        """Whether all of them say so. One that fails does not, and is logged when that begins."""
+        try:
+            ready = all(map(_answer_of, self._checks))
+        except Exception:  # noqa: BLE001 - whatever a user's function raises
+            if not self._is_told:
+                _log.failure("is_ready raised an exception; the application counts as not ready")
+            self._is_told = True
+            return False
+        self._is_told = False
+        return ready
+
+
+def _answer_of(check: Callable[[], object]) -> bool:
+    """:raises TypeError: if it says neither yes nor no: a Deferred would count as yes."""
+    answer = check()
+    if not isinstance(answer, bool):
+        raise TypeError(f"is_ready must return True or False, not {_check.shown(answer)}")
+    return answer
+
+
 def operations_site(
     metrics: Metrics, *, is_ready: Callable[[], bool] | Iterable[Callable[[], bool]] = ()
 ) -> Site:
@@ -378,10 +441,11 @@ def operations_site(
     the servers that *metrics* observes drains, before it refuses anything, or has none left; and
     while something else of the application's is not ready. Requests are not logged.
 
-    :param is_ready: functions that say whether the application is ready besides.
-    :raises TypeError: if *metrics* is no ``Metrics``.
+    :param is_ready: functions that say whether the application is ready besides, by True or False.
+        While one of them raises an exception, it is not.
+    :raises TypeError: if *metrics* is no ``Metrics``, or *is_ready* cannot be asked.
     """
-    checks = [is_ready] if callable(is_ready) else list(is_ready)
+    checks = _Checks(is_ready)
     had_servers = False
 
     def why_not() -> str:
@@ -392,7 +456,7 @@ def operations_site(
             return "a server drains"
         if had_servers and not servers:
             return "the servers have stopped"
-        return "" if all(check() for check in checks) else "the application is not ready"
+        return "" if checks.are_ready() else "the application is not ready"
 
     # Any: Twisted types resources with zope interfaces.
     root: Any = Resource()  # type: ignore[no-untyped-call]  # Twisted's

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq._escape import text_of
 from txzmq._identity import Identity
 from txzmq.rpc.errors import Code, RpcError, to_code
 from txzmq.rpc.metadata import PREVIOUS_ATTEMPTS, Metadata, MetadataInput, normalise
@@ -183,7 +184,9 @@ class CallRecord(StartedCall):
         :param request_id: of the request that a client has sent last.
         """
         self.code = code
-        self.message = message
+        # As it is on the wire: half of a character cannot be encoded by who exports it. A user may
+        # have put anything into an error.
+        self.message = f"{message}".encode("utf-8", "replace").decode() if message else ""
         self.seconds = now - self.began
         self.requests = requests
         self.responses = responses
@@ -331,5 +334,8 @@ def status_of_end(outcome: Any) -> tuple[Code, str]:
     if isinstance(outcome, RpcError):
         return to_code(outcome.code), outcome.message
     if isinstance(outcome, (CancelledError, asyncio.CancelledError)):
-        return Code.CANCELLED, str(outcome) or "the caller cancelled it"
-    return Code.UNKNOWN, f"{type(outcome).__name__}: {outcome}"
+        try:
+            return Code.CANCELLED, str(outcome) or "the caller cancelled it"
+        except Exception:  # noqa: BLE001 - one of the caller's own that cannot say what it is
+            return Code.CANCELLED, "the caller cancelled it"
+    return Code.UNKNOWN, text_of(outcome)

@@ -9,13 +9,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._escape import text_of
 from txzmq._identity import ANYBODY, AUTHENTICATED, Identity
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc._server.status import (
     chosen_status,
     escaped_failure,
-    text_of,
     too_much_metadata,
 )
 from txzmq.rpc._wire.control import CONTROL_PATHS

@@ -248,7 +248,7 @@ def _peer_state(
         address=listener.peer_address(peer),
         endpoint=listener.endpoint,
         age=now - record.since,
-        user_agent=listener.wire.user_agent(peer),
+        user_agent=record.user_agent,
         is_proxy=listener.for_proxy,
         started=record.started,
         running=len(calls) - queued,

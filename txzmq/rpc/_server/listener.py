@@ -244,6 +244,7 @@ class Listener:
         if owner.peer_numbers is not None:
             self.records = PeerRecords(owner.peer_numbers)
             self.wire.when_new(self._appeared)
+            self.wire.when_introduced(self.records.introduced)
         # Whether the time of connections is counted.
         self._ages_peers = False
         self.transport: ServerTransport | None = None
@@ -410,10 +411,9 @@ class Listener:
     def _appeared(self, peer: bytes) -> None:
         """A client has sent its first message."""
         if self.records is not None:
-            identity = self.identity
-            self.records.appeared(
-                peer, self._seconds(), self.user, key_of(identity), self.wire.peers
-            )
+            is_told = self.transport is not None and self.transport.tells_of_loss
+            known = None if is_told else self._known_peers
+            self.records.appeared(peer, self._seconds(), self.user, key_of(self.identity), known)
         if not self._ages_peers:
             return
         ages, transport = self.owner.ages, self.transport
@@ -421,6 +421,9 @@ class Listener:
             self._ages[peer] = ages.begin(
                 self, peer, transport.connection_of(peer), key_of(self.identity)
             )
+
+    def _known_peers(self) -> list[bytes]:
+        return self.wire.peers
 
     def tell_to_reconnect(self, peer: bytes) -> bool:
         """Tell a client that it is to connect anew; False if it cannot be told: it is a proxy."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Final
 
 __all__ = ["PeerRecord", "PeerRecords"]
 
-#: Connections that are remembered before it is looked which of them are known no more: not every
-#: transport tells when a peer is lost.
+#: Connections that are remembered before it is looked which of them are known no more, where the
+#: transport does not tell when a peer is lost.
 _MANY: Final = 20_000
 
 
@@ -22,9 +22,10 @@ class PeerRecord:
     :ivar identity: who had authenticated then.
     :ivar public_key: theirs.
     :ivar started: calls that it has made.
+    :ivar user_agent: what the client says that it is; empty if it does not, or is behind a proxy.
     """
 
-    __slots__ = ("identity", "number", "peer", "public_key", "since", "started")
+    __slots__ = ("identity", "number", "peer", "public_key", "since", "started", "user_agent")
 
     def __init__(
         self, peer: bytes, number: int, since: float, identity: str, public_key: str
@@ -35,6 +36,7 @@ class PeerRecord:
         self.identity = identity
         self.public_key = public_key
         self.started = 0
+        self.user_agent = ""
 
     def call_started(self) -> None:
         """It makes one more call."""
@@ -60,16 +62,22 @@ class PeerRecords:
         return self._records.get(peer)
 
     def appeared(
-        self, peer: bytes, now: float, identity: str, public_key: str, known: Collection[bytes]
+        self,
+        peer: bytes,
+        now: float,
+        identity: str,
+        public_key: str,
+        known: Callable[[], Iterable[bytes]] | None,
     ) -> None:
         """A connection's first message has come, or its first after the wire had forgotten it.
 
-        :param known: the routing ids of those that there are.
+        :param known: gives the routing ids of those that there may still be; None where
+            :meth:`lost` is called for all others.
         """
         if peer in self._records:
             return
-        if len(self._records) >= self._prune_at:
-            there = frozenset(known)
+        if known is not None and len(self._records) >= self._prune_at:
+            there = frozenset(known())
             self._records = {key: each for key, each in self._records.items() if key in there}
             self._prune_at = max(_MANY, 2 * len(self._records))
         number = next(self._numbers)
@@ -78,6 +86,12 @@ class PeerRecords:
     def lost(self, peer: bytes) -> None:
         """A connection is gone."""
         self._records.pop(peer, None)
+
+    def introduced(self, peer: bytes, user_agent: str) -> None:
+        """A client says what it is."""
+        record = self._records.get(peer)
+        if record is not None:
+            record.user_agent = user_agent
 
     def call_started(self, peer: bytes) -> None:
         """A client makes one more call."""

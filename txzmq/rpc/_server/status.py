@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txzmq._escape import escaped
+from txzmq._escape import escaped, text_of
 from txzmq._reactor import Clock
 from txzmq.rpc._raw_message import RawMessage, hint_to_wrap
 from txzmq.rpc._wire.headers import ResponseHead, encode_response
@@ -39,7 +39,6 @@ __all__ = [
     "escaped_failure",
     "is_source",
     "tell_end",
-    "text_of",
     "too_much_metadata",
     "unknown_method",
 ]
@@ -432,14 +431,6 @@ def chosen_status(error: RpcError) -> ResponseHead | None:
     if code is Code.OK:
         return None  # no error can be made with it
     return ResponseHead(code, error.message, error.details, (), error.metadata)
-
-
-def text_of(error: BaseException) -> str:
-    """The type and the text of an exception, whatever it is."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an exception that cannot even say what it is
-        return type(error).__name__
 
 
 def _hint_of(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from txzmq import _check
-from txzmq._escape import escaped
+from txzmq._escape import escaped, text_of
 from txzmq._reactor import Clock, monotonic
 from txzmq.rpc._tokens.keys import PUBLIC, Found, Key, key_of_jwk
 from txzmq.rpc.errors import Unavailable
@@ -365,7 +365,7 @@ def _shown(failure: Failure) -> str:
         error = _value(reasons[0])
     if isinstance(error, DeferredTimeoutError | CancelledError):
         return _NOT_IN_TIME
-    return escaped(f"{type(error).__name__}: {error}"[:_SHOWN])
+    return escaped(text_of(error)[:_SHOWN])
 
 
 def _value(failure: Failure) -> BaseException:

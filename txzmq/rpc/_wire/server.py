@@ -60,7 +60,7 @@ class Refusal(NamedTuple):
 
 
 class _Peer(Generic[C]):
-    __slots__ = ("accepts_batches", "asks", "calls", "latest", "user_agent")
+    __slots__ = ("accepts_batches", "asks", "calls", "latest")
 
     def __init__(self) -> None:
         self.calls: dict[CallKey, C] = {}
@@ -70,8 +70,6 @@ class _Peer(Generic[C]):
         self.asks = False
         # The latest id of each source: a random part, and the route through proxies if any.
         self.latest: dict[CallKey | bytes, bytes] = {}
-        #: What the client says that it is; empty if it does not.
-        self.user_agent = ""
 
 
 class ServerWire(Generic[C]):
@@ -89,6 +87,11 @@ class ServerWire(Generic[C]):
         self._staying: set[bytes] | None = None
         self._most_peers = _MAX_IDLE_PEERS
         self._appeared: Callable[[bytes], None] | None = None
+        self._introduced: Callable[[bytes, str], None] | None = None
+
+    def when_introduced(self, introduced: Callable[[bytes, str], None]) -> None:
+        """Call *introduced* with each peer that says what it is, and with that."""
+        self._introduced = introduced
 
     def when_new(self, appeared: Callable[[bytes], None]) -> None:
         """Call *appeared* with each peer that sends its first message."""
@@ -132,8 +135,9 @@ class ServerWire(Generic[C]):
         if head.accepts_batches and end == 2:  # not through a proxy, which has other servers, too
             peer = self._peers[key[0]]
             peer.accepts_batches = peer.asks = True
-        if head.user_agent and end == 2:  # nor is a proxy what one of its clients is
-            self._peers[key[0]].user_agent = head.user_agent
+        # Nor is a proxy what one of its clients is.
+        if head.user_agent and end == 2 and self._introduced is not None:
+            self._introduced(key[0], head.user_agent)
         return Request(key, head, message[end + 2])
 
     @staticmethod
@@ -223,11 +227,6 @@ class ServerWire(Generic[C]):
         """Whether replies to a peer may travel in a batch, where their keys fit."""
         peer = self._peers.get(peer_id)
         return peer is not None and peer.accepts_batches
-
-    def user_agent(self, peer_id: bytes) -> str:
-        """What a client says that it is; empty if it does not, or is behind a proxy."""
-        peer = self._peers.get(peer_id)
-        return "" if peer is None else peer.user_agent
 
     @staticmethod
     def fits(key: CallKey) -> bool:
