@@ -326,12 +326,21 @@ async def case_streams_go_on_over_broken_connections(world: World) -> None:
             await sleep(0.005)
             yield item
 
+    seen: dict[str, list[int]] = {"counted": [], "mirrored": []}
+
+    async def follow(name: str, stream: Any) -> list[int]:
+        async for item in stream:
+            seen[name].append(item.number)
+        return seen[name]
+
     calls = world.calls("relayed", stream_window=16)
-    counted = start(numbers(calls.count(messages.Counting(items=150, pause=0.005))))
-    mirrored = start(numbers(calls.mirror(slowly())))
+    counting = messages.Counting(items=150, pause=0.005)
+    counted = start(follow("counted", calls.count(counting)))
+    mirrored = start(follow("mirrored", calls.mirror(slowly())))
     before = [await world.connections(relay) for relay in ("calls", "publisher")]
-    for _ in range(2):
-        await sleep(0.2)
+    for enough in (5, 60):  # both are open before the first cut
+        while min(map(len, seen.values())) < enough:
+            await sleep(0.01)
         await world.tell("relay", "cut")
     assert await counted == list(range(150))
     assert await mirrored == list(range(150))

@@ -7,6 +7,7 @@ one, also for libzmq, whose thread for all connections then waits in ``recv`` fo
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import socket
@@ -89,7 +90,7 @@ def _libc() -> ctypes.CDLL:
     :raises OSError: on Windows, where sockets have no descriptors.
     """
     if sys.platform == "win32":
-        raise OSError("sockets have no descriptors here")
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     return ctypes.CDLL(None, use_errno=True)
 
 
