@@ -49,7 +49,8 @@ class Scraped:
         self.loop = loop
         self.metrics = metrics
         self.factory = ZmqFactory(loop.reactor)
-        self.server = Server(self.factory, services, **{"observer": metrics, **options})
+        options.setdefault("observer", metrics)
+        self.server = Server(self.factory, services, **options)
         self.address = self.server.listen("tcp://127.0.0.1:*")
         self.channel = self.connect(self.address)
         self.is_ready = True
