@@ -149,7 +149,7 @@ async def loaded(loop: Loop, channels: list[Channel], service: Counting, server:
     for load in loads:
         load.enough = True
     await loop.until(lambda: ended)
-    assert isinstance(ended[0], list), ended[0]
+    assert isinstance(ended[0], list), repr(cast("Any", ended[0]).value.subFailure.value)
     made = [value for load in loads for value in load.made]
     assert service.seen == Counter(made)
     assert set(service.seen.values()) == {1}
@@ -262,7 +262,7 @@ def test_servers_with_different_keys_and_a_rule_that_fails_cost_no_call(
         assert not ended, repr(cast("Any", ended[0]).value.subFailure.value)
         load.enough = True
         await one_loop.until(lambda: ended)
-        assert isinstance(ended[0], list), ended[0]
+        assert isinstance(ended[0], list), repr(cast("Any", ended[0]).value.subFailure.value)
         assert service.seen == Counter(load.made)
         assert set(service.seen.values()) == {1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -346,9 +347,8 @@ def test_an_interceptor_that_waits_goes_on_with_the_same_bytes(world: Make) -> N
 
 
 def test_rules_of_protos_hold_for_messages_only(world: Make) -> None:
-    validation = pytest.importorskip(
-        "txzmq.rpc.validation", reason="protovalidate is not installed: PyPy has no wheel"
-    )
+    pytest.importorskip("protovalidate", reason="protovalidate is not installed: PyPy has no wheel")
+    validation = importlib.import_module("txzmq.rpc.validation")
     w = world(
         interceptors=[validation.ServerValidationInterceptor()],
         client_interceptors=[validation.ClientValidationInterceptor()],
