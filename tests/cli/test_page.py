@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,6 +16,9 @@ import click
 from tests.cli.shop import World
 from tests.programs import ROOT
 from txzmq._cli.program import VERBS, program
+from txzmq.rpc.admin import Admin
+from txzmq.rpc.health import Health
+from txzmq.rpc.reflection import Reflection
 
 PAGE = (ROOT / "docs/guide/command-line.md").read_text("utf-8")
 ADDRESS = "tcp://127.0.0.1:5000"
@@ -31,7 +34,10 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("line", "printed"), [*commands()])
-def test_what_the_page_shows_is_printed(world: World, line: str, printed: str) -> None:
+def test_what_the_page_shows_is_printed(
+    new_world: Callable[..., World], line: str, printed: str
+) -> None:
+    world = new_world(Reflection(), Health(), Admin())
     echo, pipe, command = line.rpartition(" | ")
     stdin = [f"{shlex.split(echo)[1]}\n".encode()] if pipe else []
     name, *arguments = shlex.split(command)

@@ -17,6 +17,9 @@ from txzmq._escape import escaped
 
 __all__ = ["Output", "say_problem"]
 
+#: Columns of a terminal, so many that nothing is cut off.
+_ENDLESS: Final = 100_000
+
 _JSON: Final = JSONHighlighter()
 
 
@@ -92,15 +95,19 @@ class Output:
             table.add_row(*map(Text, row))
         if not self.is_terminal:
             # Wide enough for anything; what pads the last column is taken off.
-            wide = Console(width=100_000, no_color=True, highlight=False, emoji=False)
+            wide = Console(width=_ENDLESS, no_color=True, highlight=False, emoji=False)
             with wide.capture() as captured:
                 wide.print(table)
             lines = [line.rstrip() for line in captured.get().splitlines()]
             _write(sys.stdout, "".join(f"{line}\n" for line in lines))
-        elif self._out.measure(table).maximum <= self._out.width or not shown:
+        elif self._fits(table) or not shown:
             self._out.print(table)
         else:
             self._paragraphs([name.lstrip(">") for name in columns], shown)
+
+    def _fits(self, table: Table) -> bool:
+        endless = self._out.options.update_width(_ENDLESS)
+        return self._out.measure(table, options=endless).maximum <= self._out.width
 
     def _paragraphs(self, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         width = max(map(len, names))

@@ -24,6 +24,8 @@ VERBS: Final = {
     "list": "list_services",
     "describe": "describe",
     "call": "call",
+    "health": "health",
+    **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
 }
 
 
