@@ -128,6 +128,23 @@ def test_a_terminal_has_a_table_or_paragraphs_that_fit(
         assert plain.split()[: len(heads)] == heads
 
 
+def test_a_long_name_goes_on_in_the_next_line(
+    new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(Admin())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", world.run("limits", "AT").out)
+    assert plain.split()[:6] == HEADS["limits"].split()
+    monkeypatch.setenv("COLUMNS", "94")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", world.run("methods", "AT").out)
+    assert plain.split()[:8] == HEADS["methods"].split()
+    assert max(map(len, plain.splitlines())) <= 94
+    paths = "".join(line.split()[0] for line in plain.splitlines()[3:] if line.strip())
+    assert "/txzmq.rpc.v1.Admin/ListMethods" in paths
+    assert "\u2026" not in plain
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_server_without_the_service(world: World, verb: str) -> None:
     done = world.run(verb, "AT")

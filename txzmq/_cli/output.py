@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.highlighter import JSONHighlighter, RegexHighlighter
 from rich.table import Table
@@ -17,6 +18,9 @@ from txzmq._escape import escaped
 
 __all__ = ["Output", "say_problem"]
 
+#: Characters between two columns, and those that a column of text has at least if it needs them.
+_BETWEEN: Final = 3
+_LEAST: Final = 24
 #: Columns of a terminal, so many that nothing is cut off.
 _ENDLESS: Final = 100_000
 
@@ -89,7 +93,9 @@ class Output:
         table = Table(box=box.SIMPLE_HEAD if self.is_terminal else None, pad_edge=False)
         for name in columns:
             justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-            table.add_column(name.lstrip(">"), justify=justify, no_wrap=True)
+            # On a terminal, long text goes on in the next line.
+            wraps = justify == "left" and self.is_terminal
+            table.add_column(name.lstrip(">"), justify=justify, no_wrap=not wraps, overflow="fold")
         shown = [[escaped(cell) for cell in row] for row in rows]
         for row in shown:
             table.add_row(*map(Text, row))
@@ -100,14 +106,19 @@ class Output:
                 wide.print(table)
             lines = [line.rstrip() for line in captured.get().splitlines()]
             _write(sys.stdout, "".join(f"{line}\n" for line in lines))
-        elif self._fits(table) or not shown:
+        elif self._fits(columns, shown) or not shown:
             self._out.print(table)
         else:
             self._paragraphs([name.lstrip(">") for name in columns], shown)
 
-    def _fits(self, table: Table) -> bool:
-        endless = self._out.options.update_width(_ENDLESS)
-        return self._out.measure(table, options=endless).maximum <= self._out.width
+    def _fits(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+        """Whether the terminal has room for all columns, with long text over several lines."""
+        room = self._out.width
+        heads = [name.lstrip(">") for name in columns]
+        for place, name in enumerate(columns):
+            width = max(cell_len(row[place]) for row in [heads, *rows])
+            room -= _BETWEEN + (width if name.startswith(">") else min(width, _LEAST))
+        return room >= 0
 
     def _paragraphs(self, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         width = max(map(len, names))
