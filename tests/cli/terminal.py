@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Generator
 
 from tests.programs import PATIENCE, ROOT
@@ -86,11 +85,3 @@ def in_terminal(*arguments: str, width: int = 80, **env: str) -> Generator[Termi
             process.kill()
         process.wait(PATIENCE)
         os.close(master)
-
-
-def until(condition: object, what: str) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + PATIENCE
-    while not (condition() if callable(condition) else condition):
-        assert time.monotonic() < end, f"{what} did not happen in {PATIENCE} s"
-        time.sleep(0.01)

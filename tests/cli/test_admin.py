@@ -26,12 +26,6 @@ HEADS = {
 }
 
 
-@pytest.fixture
-def stock() -> list[Channel]:
-    """Channels of the server's process."""
-    return []
-
-
 class Busy:
     """A server with a stream that nobody reads, and a channel of its own."""
 

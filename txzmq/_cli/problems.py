@@ -45,7 +45,6 @@ class Problem(Exception):
         self.message = message
         self.hint = hint
         self.status = status if code is None else RPC + code
-        self.code = code
 
 
 class Interrupted(Exception):
