@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -18,8 +19,15 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
+_ROOT = Path(__file__).parents[1]
+#: The modules of the command line.
+_CLI = [
+    ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (_ROOT / "txzmq/_cli").rglob("*.py")
+]
 #: What some modules need that may not be there: of protovalidate there is no wheel for PyPy.
 _EXTRAS = {
+    **dict.fromkeys(_CLI, "click"),
     "txzmq.rpc.otel": "opentelemetry.trace",
     "txzmq.rpc.prometheus": "prometheus_client",
     "txzmq.rpc.validation": "protovalidate",

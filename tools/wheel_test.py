@@ -47,6 +47,7 @@ def main() -> None:
         check_validation(folder / "validation", wheel)
         check_tokens(folder / "tokens", wheel)
         check_telemetry(folder / "telemetry", wheel)
+        check_command_line(folder / "cli", wheel)
 
 
 def build(output: Path) -> Path:
@@ -76,12 +77,13 @@ def check_runtime_only(folder: Path, wheel: Path) -> None:
     run(python, "-W", "error", "-c", "import txzmq, txzmq.rpc, txzmq.testing")
     printed = run(python, "-W", "error", "-c", _STANDARD_SERVICES)
     check(printed == "1 3\n", f"health and reflection answered {printed!r}")
-    refused = subprocess.run(
-        [python, "-m", "txzmq.codegen", ROOT / "protos"], cwd=folder, capture_output=True, text=True
-    )
-    check(refused.returncode != 0, "the generator ran without its dependencies")
-    check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
-    check("txzmq[codegen]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+    for extra, arguments in (("codegen", ["txzmq.codegen", ROOT / "protos"]), ("cli", ["txzmq"])):
+        refused = subprocess.run(
+            [python, "-m", *arguments], cwd=folder, capture_output=True, text=True
+        )
+        check(refused.returncode != 0, f"{arguments[0]} ran without its dependencies")
+        check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
+        check(f"txzmq[{extra}]" in refused.stderr, f"no word of what to install: {refused.stderr}")
 
 
 #: gRPC's services, for which nothing else is installed.
@@ -184,6 +186,36 @@ channel = Channel(network, server.listen("inproc://x"), observer=telemetry)
 attach(extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}))
 print(network.result(channel.unary_unary(ECHO, StringValue(), metadata={"k": "v"})).value)
 """
+
+
+#: A server that tells its types.
+_REFLECTING = """
+from twisted.internet import reactor
+from txzmq import ZmqFactory
+from txzmq.rpc import Server
+from txzmq.rpc.health import Health
+from txzmq.rpc.reflection import Reflection
+
+server = Server(ZmqFactory(), [Health(), Reflection()])
+print(server.listen("tcp://127.0.0.1:*"), flush=True)
+reactor.run()
+"""
+
+
+def check_command_line(folder: Path, wheel: Path) -> None:
+    """The extra brings all that the program needs, and no compiler."""
+    title("the command line")
+    python = environment(folder, f"{wheel}[cli]")
+    program = folder / "bin" / "txzmq"
+    server = subprocess.Popen([python, "-c", _REFLECTING], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        printed = run(program, "call", address, "grpc.health.v1.Health/Check")
+        check(printed == '{"status": "SERVING"}\n', f"the call printed {printed!r}")
+    finally:
+        server.kill()
+        server.wait()
 
 
 def check_service(folder: Path, wheel: Path) -> None:

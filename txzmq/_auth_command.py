@@ -21,14 +21,15 @@ _FINE: Final = 0
 _ERROR: Final = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m txzmq.auth") -> int:
     """Do what the command line says.
 
     :param arguments: those of the process by default.
+    :param program: what the help calls it.
     :return: the exit status: 0, or 2 if something is wrong. Standard error has it then, in a line.
     :raises SystemExit: if the arguments are wrong, with status 2; and for ``--help``.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser(program).parse_args(arguments)
     try:
         lines = list(given.run(given))  # all or nothing
         sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -50,10 +51,8 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m txzmq.auth", description="Make and show CURVE keys."
-    )
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="Make and show CURVE keys.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     new = commands.add_parser(
         "new",

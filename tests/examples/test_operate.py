@@ -19,9 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher, jsonFileLogObserver
 
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
+pytest.importorskip("rich", reason="the extra cli is not installed")
+pytest.importorskip("click", reason="the extra cli is not installed")
 
-from examples.operate import ask
-from tests.programs import ROOT
+from tests.programs import ROOT, succeeds
 from tests.rpc.scraping import NEEDS_PROMETHEUS, Scraped, address_of, prometheus
 from tests.rpc.service import ECHO, OTHER, Waiting, text
 from tests.rpc.streaming import COUNT, Streaming
@@ -45,7 +46,7 @@ def blocks(language: str) -> list[str]:
 # The lexer of the page does not know subqueries: that one is text.
 QUERIES = [*blocks("promql"), *blocks("text")]
 FILTERS = [block for block in blocks("sh") if block.startswith("jq")]
-COMMANDS = [block for block in blocks("sh") if "examples.operate.ask" in block]
+COMMANDS = [block for block in blocks("sh") if block.startswith("txzmq")]
 
 
 class Hello(Waiting):
@@ -137,9 +138,7 @@ def is_figure(one: dict[str, Any]) -> bool:
 
 @NEEDS_PROMETHEUS
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs Debian's package jq")
-def test_each_question_has_an_answer(
-    one_loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str], logged: Logged
-) -> None:
+def test_each_question_has_an_answer(one_loop: Loop, tmp_path: Path, logged: Logged) -> None:
     assert len(COMMANDS) == 4
     answers: list[list[dict[str, Any]]] = []
     asked: dict[str, list[dict[str, Any]]] = {}
@@ -163,9 +162,10 @@ def test_each_question_has_an_answer(
                     found = [one for one in data["result"] if is_figure(one)]
                 answers.append(found)
         for command in COMMANDS:
-            what = command.split()[-1]
-            await ask.ask(one_loop.reactor, world.address, what)
-            asked[what] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            _, what, _ = command.split()
+            arguments = ["-m", "txzmq", what, "--json", world.address]
+            printed = await world.in_thread(succeeds, arguments)
+            asked[what] = [json.loads(line) for line in printed.splitlines()]
         await world.close()
 
     one_loop.run(main)
@@ -213,26 +213,9 @@ def filtered(command: str, folder: Path) -> str:
     return done.stdout
 
 
-SERVER = "tcp://127.0.0.1:1"
-
-
-@pytest.mark.parametrize("arguments", [[], [SERVER], [SERVER, "people"]])
-def test_a_mistake_says_how_to_ask(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"use: .*\.ask ENDPOINT \{peers,methods,"):
-        ask.main(None, *arguments)
-
-
-def test_a_mistaken_endpoint_is_said(one_loop: Loop) -> None:
-    async def main() -> None:
-        with pytest.raises(SystemExit, match="endpoint='somewhere': it has no scheme"):
-            await ask.ask(one_loop.reactor, "somewhere", "peers")
-
-    one_loop.run(main)
-
-
-@pytest.mark.parametrize("what", ask.PAGES)
+@pytest.mark.parametrize("what", ["peers", "streams", "limits", "endpoints"])
 def test_the_page_has_a_command_for_all_that_can_be_asked(what: str) -> None:
-    assert what == "methods" or any(command.split()[-1] == what for command in COMMANDS)
+    assert any(command.split()[1] == what for command in COMMANDS)
 
 
 def questions() -> Iterator[str]:

@@ -58,6 +58,8 @@ def room_of(module: str) -> str:
         return "generator"
     if module == "txzmq.testing" or module.startswith("txzmq._testing_"):
         return "testing"
+    if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
+        return "cli"
     if module.startswith("txzmq.rpc."):
         return module.split(".")[2]
     return {"txzmq.rpc": "names", "txzmq.codegen": "codegen"}.get(module, "sockets")
@@ -92,6 +94,11 @@ PLAN: dict[str, set[str]] = {
     # The messages of the standard services, in a pool of their own.
     "_services": set(),
     "generated": {"words", "names", "testing", "_services"},
+    # The command line, with an extra of its own.
+    "cli": {
+        *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
+        *("codegen", "generator"),
+    },
     "codegen": {"generator"},
     "generator": set(),
 }

@@ -1,0 +1,171 @@
+"""What a command runs on: a reactor, signals, standard input. Tests have another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import FrameType
+from typing import Any, Protocol, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from txzmq import ZmqFactory
+from txzmq._cli.problems import Interrupted
+from txzmq._reactor import Clock, default_reactor
+from txzmq.rpc.transport import Network
+
+__all__ = ["ReactorRuntime", "Runtime"]
+
+T = TypeVar("T")
+
+#: Bytes of standard input that are read at once.
+_CHUNK = 65_536
+
+
+class Runtime(Protocol):
+    """What runs a command's coroutine, and what that may use."""
+
+    @property
+    def network(self) -> ZmqFactory | Network:
+        """What channels are made with."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the time, in seconds."""
+        ...
+
+    def run(self, main: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+        """Run it to its end.
+
+        :raises Interrupted: if a signal has ended it.
+        """
+        ...
+
+    def standard_input(self) -> AsyncIterator[bytes]:
+        """What comes by standard input, as it comes."""
+        ...
+
+
+class ReactorRuntime:
+    """The process's reactor; it can run one command."""
+
+    def __init__(self) -> None:
+        # Any: Twisted's reactor, of which txzmq knows slices.
+        self._reactor: Any = default_reactor()
+        self.network = ZmqFactory(self._reactor)
+        self._running: Deferred[Any] | None = None
+        self._signal = 0
+
+    @property
+    def clock(self) -> Clock:
+        """The reactor's."""
+        clock: Clock = self._reactor
+        return clock
+
+    def run(self, main: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
+        """See :class:`Runtime`. Ctrl-C and SIGTERM cancel it; a second one ends it at once."""
+        results: list[T | Failure] = []
+
+        def start() -> None:
+            self._running = Deferred.fromCoroutine(main())
+            self._running.addBoth(results.append)
+            self._running.addBoth(lambda _: self._reactor.callLater(0, self._reactor.stop))
+            if self._signal:
+                self._running.cancel()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._interrupted) for number in numbers}
+        self._reactor.callWhenRunning(start)
+        try:
+            self._reactor.run(installSignalHandlers=False)
+            self.network.shutdown()  # which sends what waits, such as that a call is cancelled
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._signal:
+            raise Interrupted(self._signal)
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+            raise AssertionError("raiseException() raises")
+        return result
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            raise Interrupted(number)  # out of whatever blocks
+        self._signal = number
+        self._reactor.callFromThread(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+    def standard_input(self) -> AsyncIterator[bytes]:
+        """See :class:`Runtime`."""
+        return _Reading(self._reactor)
+
+
+class _Reading:
+    """Reads standard input when the reactor says that there is something.
+
+    Not by Twisted's ``StandardIO``: that makes the descriptor non-blocking, and with it standard
+    output, where both are one terminal.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._waiting: Deferred[bytes] | None = None
+
+    def __aiter__(self) -> _Reading:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._waiting = Deferred(self._cancelled)
+        self._reactor.addReader(self)
+        data = await self._waiting
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._stop()
+
+    def _stop(self) -> Deferred[bytes] | None:
+        waiting, self._waiting = self._waiting, None
+        self._reactor.removeReader(self)
+        return waiting
+
+    # -- Twisted's IReadDescriptor -----------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Of standard input."""
+        return 0
+
+    def doRead(self) -> None:
+        """There is input, or its end."""
+        waiting = self._stop()
+        if waiting is not None:
+            try:
+                waiting.callback(os.read(0, _CHUNK))
+            except OSError:
+                waiting.errback()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor cannot read it, or stops."""
+        waiting = self._stop()
+        if waiting is None:
+            return
+        # The cast: Twisted leaves the type open.
+        if isinstance(cast("object", reason.value), ConnectionDone):  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+            # Who wrote into the pipe has ended.
+            waiting.callback(b"")
+        else:
+            waiting.errback(reason)
+
+    def logPrefix(self) -> str:
+        """What Twisted's log calls it."""
+        return "standard input"
