@@ -32,7 +32,11 @@ def texts(words: int = _WORDS) -> list[Text]:
         text
         for path in sorted((ROOT / "txzmq").rglob("*.py"))
         # Facades list names; what is generated has its messages from the generator.
-        if not path.stem.endswith(("_pb2", "_txzmq", "__init__")) and "testing" not in path.stem
+        if not path.stem.endswith(("_pb2", "_txzmq", "__init__"))
+        and "testing" not in path.stem
+        # What the command line says has its hint beside it.
+        and "_cli" not in path.parts
+        and path.stem != "__main__"
         for text in _texts(path.relative_to(ROOT).as_posix(), ast.parse(path.read_bytes()), words)
     ]
 
