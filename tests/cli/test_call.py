@@ -267,6 +267,9 @@ def test_what_is_not_what_it_says_is_shown_as_bytes(world: World, url: str) -> N
     world.shop.extra = inner
     found = extra(world)
     assert isinstance(found, dict)
+    if "@value" in found["extra"]:  # protobuf's implementation in Python takes a space in a name
+        assert found["extra"] == {"@type": url, "@value": "/w=="}
+        return
     assert found["extra"]["typeUrl"] == base64_of(url.encode())
     assert found["extra"]["value"] == "/w=="
 

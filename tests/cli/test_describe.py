@@ -187,6 +187,8 @@ def proto2() -> FileDescriptorProto:
     return file
 
 
+# protobuf's implementation in Python reads defaults of bytes so.
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 def test_what_only_proto2_has(world: World, tmp_path: Path) -> None:
     path = tmp_path / "old"
     path.write_bytes(FileDescriptorSet(file=[proto2()]).SerializeToString())

@@ -90,6 +90,10 @@ def test_the_file_of_a_symbol_comes_with_what_it_imports(world: World, symbol: s
         ("grpc.health.v1.HealthCheckResponse.SERVING", "grpc/health/v1/health.proto"),
         ("grpc.reflection.v1.ServerReflection", "grpc/reflection/v1/reflection.proto"),
         ("grpc.reflection.v1alpha.ServerReflection", "grpc/reflection/v1alpha/reflection.proto"),
+        (
+            "grpc.reflection.v1.ServerReflectionRequest.message_request",
+            "grpc/reflection/v1/reflection.proto",
+        ),
         ("acme.e100", "more.proto"),
     ],
 )

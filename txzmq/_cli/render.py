@@ -59,18 +59,38 @@ def render(symbol: Symbol, pool: DescriptorPool) -> str:
     elif isinstance(symbol, MethodDescriptor):
         lines = _method(symbol, context)
     elif isinstance(symbol, EnumDescriptor):
-        enum = EnumDescriptorProto()
-        symbol.CopyToProto(enum)
-        lines = _enum(enum, context)
+        lines = _enum(_enum_proto(symbol), context)
     elif isinstance(symbol, Descriptor):
-        message = DescriptorProto()
-        symbol.CopyToProto(message)
-        lines = _message(message, context, symbol.full_name)
+        lines = _message(_message_proto(symbol), context, symbol.full_name)
     elif isinstance(symbol, FieldDescriptor):
         lines = _lone_field(symbol, context)
     else:
         lines = _oneof(symbol, context)
     return "\n".join(lines)
+
+
+# On PyPy only files know their protos; what is in one is found there.
+
+
+# Any: protobuf's stubs do not say that what is of a file has it.
+def _file_proto(symbol: Any) -> FileDescriptorProto:
+    file = FileDescriptorProto()
+    symbol.file.CopyToProto(file)
+    return file
+
+
+def _message_proto(message: Descriptor) -> DescriptorProto:
+    holder = message.containing_type
+    messages = (
+        _file_proto(message).message_type if holder is None else _message_proto(holder).nested_type
+    )
+    return next(each for each in messages if each.name == message.name)
+
+
+def _enum_proto(enum: EnumDescriptor) -> EnumDescriptorProto:
+    holder = enum.containing_type
+    enums = _file_proto(enum).enum_type if holder is None else _message_proto(holder).enum_type
+    return next(each for each in enums if each.name == enum.name)
 
 
 class _Context(NamedTuple):
@@ -81,12 +101,9 @@ class _Context(NamedTuple):
 
 def _is_proto2(symbol: Symbol) -> bool:
     """Whether its file is of proto2; methods and oneofs, which need not know, count as others."""
-    file = FileDescriptorProto()
-    described = getattr(symbol, "file", None)
-    if described is not None:
-        described.CopyToProto(file)
-        return file.syntax in ("", "proto2")
-    return False
+    if getattr(symbol, "file", None) is None:
+        return False
+    return _file_proto(symbol).syntax in ("", "proto2")
 
 
 def _options(options: Message, context: _Context) -> list[str]:
@@ -236,26 +253,19 @@ def _type(field: FieldDescriptorProto) -> str:
 
 
 def _lone_field(field: FieldDescriptor, context: _Context) -> list[str]:
-    # Fields cannot be copied; what they are in can. Any: their scope is not in protobuf's stubs.
+    # Any: their scope is not in protobuf's stubs.
     described: Any = field
     containing: Any = field.containing_type
     if not field.is_extension:
-        holder = DescriptorProto()
-        containing.CopyToProto(holder)
-        (proto,) = (each for each in holder.field if each.name == field.name)
+        fields = _message_proto(containing).field
     elif described.extension_scope is not None:
-        scope = DescriptorProto()
-        described.extension_scope.CopyToProto(scope)
-        (proto,) = (each for each in scope.extension if each.name == field.name)
+        fields = _message_proto(described.extension_scope).extension
     else:
-        file = FileDescriptorProto()
-        described.file.CopyToProto(file)
-        (proto,) = (each for each in file.extension if each.name == field.name)
+        fields = _file_proto(field).extension
+    proto = next(each for each in fields if each.name == field.name)
     maps: dict[str, DescriptorProto] = {}
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        entry = DescriptorProto()
-        field.message_type.CopyToProto(entry)
-        maps[f".{field.message_type.full_name}"] = entry
+        maps[f".{field.message_type.full_name}"] = _message_proto(field.message_type)
     line = _field(proto, maps, context)
     return _block(f"extend .{containing.full_name}", [line]) if field.is_extension else [line]
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
 from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
@@ -260,9 +261,11 @@ def _containing(pool: DescriptorPool, symbol: str) -> FileDescriptor:
     try:
         return pool.FindFileContainingSymbol(symbol)
     except KeyError:
-        # protobuf's implementation in Python does not know methods by their names.
-        service, _, name = symbol.rpartition(".")
-        return pool.FindServiceByName(service).methods_by_name[name].containing_service.file
+        # protobuf's implementation in Python does not know methods and oneofs by their names.
+        holder, _, name = symbol.rpartition(".")
+        with suppress(KeyError):
+            return pool.FindServiceByName(holder).methods_by_name[name].containing_service.file
+        return pool.FindMessageTypeByName(holder).oneofs_by_name[name].containing_type.file
 
 
 def _with_imports(file: FileDescriptor, sent: dict[str, bytes], room: int) -> list[bytes]:
