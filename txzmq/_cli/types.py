@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -182,6 +183,14 @@ class _Files:
             raise Problem(f"protobuf refuses the descriptors: {error}") from None
 
 
+def _load_standard(name: str) -> None:
+    """Have the default pool know a file, if it is one that protoc brings along."""
+    parts = name.removesuffix(".proto").split("/")
+    if parts[:2] == ["google", "protobuf"] and all(map(str.isidentifier, parts)):
+        with suppress(ImportError):
+            importlib.import_module(".".join(parts) + "_pb2")
+
+
 class FileTypes:
     """Types of descriptor sets, which have all that they import."""
 
@@ -194,6 +203,7 @@ class FileTypes:
             for name in missing:
                 # Those that protoc itself brings along.
                 found = FileDescriptorProto()
+                _load_standard(name)
                 try:
                     standard.FindFileByName(name).CopyToProto(found)
                 except KeyError:
