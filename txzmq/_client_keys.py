@@ -110,7 +110,7 @@ class ClientKeys:
         self._asked.setdefault(public_key, []).append(number)
         try:
             answer = self._rule(public_key, address)
-        except Exception:  # noqa: BLE001 - whatever a user's function raises denies
+        except BaseException:  # noqa: BLE001 - whatever a user's function raises denies
             answer = fail()
         if isinstance(answer, Coroutine):
             answer = Deferred.fromCoroutine(cast("Coroutine[Any, Any, object]", answer))

@@ -257,7 +257,7 @@ def _called(get_token: GetToken) -> Deferred[Any]:
     """Call a user's function; raises nothing."""
     try:
         given: Any = get_token()
-    except Exception:  # noqa: BLE001 - whatever it raises, calls are told
+    except BaseException:  # noqa: BLE001 - whatever it raises, calls are told
         return fail(Failure())  # type: ignore[no-untyped-call]  # Twisted's
     if isinstance(given, Coroutine):
         return Deferred.fromCoroutine(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # a user's

@@ -101,7 +101,10 @@ def to_code(number: int, /) -> Code:
     """The :class:`Code` of *number*; UNKNOWN for a number that gRPC does not define."""
     # A look into a tuple: to ask the enum takes ten times as long, and each call that is observed
     # or fails asks.
-    return _CODES[number] if 0 <= number < len(_CODES) else Code.UNKNOWN
+    try:
+        return _CODES[number] if number >= 0 else Code.UNKNOWN
+    except (IndexError, TypeError):  # the latter for what a user has put into an error
+        return Code.UNKNOWN
 
 
 class RpcError(Exception):

@@ -132,7 +132,7 @@ class Access:
                     return chosen
                 return too_much_metadata("response", self._metadata_size)
             allowed = error
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises denies
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises denies
             if self._may_log():
                 self._log_raised(error, head)
             return False
@@ -148,7 +148,7 @@ class Access:
         return allowed
 
     @staticmethod
-    def _log_raised(error: Exception, head: RequestHead) -> None:
+    def _log_raised(error: BaseException, head: RequestHead) -> None:
         """Log what a user's function has raised; without its text if a token may be in it."""
         text = text_of(error)
         values = [value for _, value in head.metadata if value]

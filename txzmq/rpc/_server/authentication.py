@@ -118,7 +118,7 @@ class Authentication:
         try:
             # Any: whatever a user's function returns.
             found: Any = self._authenticate(peer, head.path, head.metadata)
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises refuses
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises refuses
             self._refuse(listener, request, arrived, peer, self._status_of(error))
             return
         if isinstance(found, CoroutineType):

@@ -141,7 +141,7 @@ class FallbackMethods:
         try:
             # Any: whatever a user's function returns.
             found: Any = self._fallback(asked.path)
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises refuses
+        except BaseException as error:  # noqa: BLE001 - whatever a user's function raises refuses
             self._refuse(asked, self._status_of(error, Failure()))  # type: ignore[no-untyped-call]  # Twisted's
             return
         if isinstance(found, CoroutineType):

@@ -175,7 +175,7 @@ class JwksKeys:
             fetching: Deferred[Any] = self._agent.request(
                 b"GET", self._url, Headers({b"Accept": [b"application/json"]})
             )
-        except Exception:  # noqa: BLE001 - whatever an agent of the user's raises
+        except BaseException:  # noqa: BLE001 - whatever an agent of the user's raises
             self._failed(Failure())  # type: ignore[no-untyped-call]  # Twisted's
             return
         self._fetching = fetching
