@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from twisted.internet.defer import Deferred
 from zmq.utils import z85
@@ -97,6 +99,21 @@ def test_what_goes_wrong_is_told(
         refused("too many clients wait for a decision", ALICE.public_key),  # the one before
         refused("that could not be decided", STRANGER.public_key),
     ]
+
+
+@pytest.mark.parametrize(
+    "kind", [asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit]
+)
+def test_what_is_no_exception_is_a_decision_too(
+    asking: Asking, logged: Logged, kind: type[BaseException]
+) -> None:
+    def ends(key: str, address: str) -> Identity:
+        raise kind
+
+    told_of = asking.domain(ends)
+    decisions = watched(asking)
+    asking.decide(told_of, key(ALICE))
+    assert decisions == [refused("that could not be decided", ALICE.public_key)]
 
 
 def test_who_raises_keeps_nobody_from_being_told(asking: Asking, logged: Logged) -> None:
