@@ -125,11 +125,15 @@ def running(*arguments: str | Path, cwd: Path = ROOT) -> Generator[Program]:
 
 @contextlib.contextmanager
 def started(
-    *command: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+    *command: str | Path,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    fds: Sequence[int] = (),
 ) -> Generator[Program]:
     """Run any program; standard error goes where standard output goes.
 
     :param env: variables that it has besides, or in place of ours.
+    :param fds: descriptors that it has, too, by the same numbers.
     """
     process = subprocess.Popen(
         command,
@@ -140,6 +144,7 @@ def started(
         text=True,
         # A warning in a program is an error, as it is in a test.
         env={**os.environ, "PYTHONWARNINGS": "error", **(env or {})},
+        pass_fds=fds,
     )
     program = Program(process)
     try:

@@ -247,7 +247,8 @@ class StreamWorld:
         self.network.advance(3)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
-        assert leftovers(self.channel, self.server) == []
+        left = leftovers(self.channel, self.server)
+        assert left == [], left
 
 
 Worlds = Callable[..., StreamWorld]

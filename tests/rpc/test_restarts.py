@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import socket
+import sys
 import time
 
 import pytest
 
-from tests.programs import Program, running
+from tests.programs import Program, running, started
 from tests.rpc.service import ECHO, OTHER, text
 from tests.support import Loop
 from txzmq import ZmqFactory
@@ -55,6 +57,40 @@ def test_p3_a_rolling_restart_under_load_loses_no_call() -> None:
         assert ends.keys() == {"answered"}, client
         assert ends["answered"] > 20 * RESTARTS
         print(f"{RESTARTS} restarts, {ends['answered']} calls, all answered")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can leave connections to others")
+@pytest.mark.parametrize("count", [1, 2])
+def test_p3_processes_that_hand_over_under_load_fail_no_call(count: int) -> None:
+    """Also where there is one endpoint, and without a retry: no call is idempotent."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        endpoints = [f"tcp://127.0.0.1:{made.getsockname()[1]}" for made in sockets]
+        fds = [made.fileno() for made in sockets]
+
+        def start(number: int) -> Program:
+            command = [sys.executable, "-u", "-m", "tests.rpc.draining_server", endpoints[number]]
+            fd = fds[number]
+            program = stack.enter_context(started(*command, env={"FD": str(fd)}, fds=[fd]))
+            program.expect("listening at .*")
+            return program
+
+        servers = [start(number) for number in range(count)]
+        client = stack.enter_context(running("-m", "tests.rpc.load_client", *endpoints))
+        for server in servers:
+            server.expect("serving")
+        for roll in range(RESTARTS // 2):
+            number = roll % count
+            successor = start(number)
+            assert servers[number].terminate() == 0
+            servers[number] = successor
+            successor.expect("serving")
+        assert client.terminate() == 0
+        ends = ast.literal_eval(client.output[-1].removeprefix("ends: "))
+        assert ends.keys() == {"answered"}, client
+        assert ends["answered"] > 10 * RESTARTS
 
 
 def test_p3_sigterm_lets_a_call_finish(one_loop: Loop) -> None:

@@ -676,6 +676,7 @@ class Listener:
         for backlog in self._backlogs.values():
             backlog.drop()
         self._backlogs.clear()
+        self._ages.clear()
         for publisher in (self.publisher, self.multicast):
             if publisher is not None:
                 publisher.close()
