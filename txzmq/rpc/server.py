@@ -176,7 +176,8 @@ class Server:
         if credentials is not None:
             self._forget_keys = credentials.clients.when_revoked(self._revoked)
         self._listeners: list[Listener] = []
-        self._stopped: Deferred[None] = Deferred()
+        # Fires when it has closed; None until somebody wants to know.
+        self._stopped: Deferred[None] | None = None
         self._is_stopping = False
         self._stop_timer = ResettableTimer(self._clock, self._stop_now)
         self._stop_at = 0.0
@@ -514,6 +515,8 @@ class Server:
     def _when_stopped(self) -> Deferred[None]:
         """A Deferred of the caller's own that fires when everything is closed."""
         waiting: Deferred[None] = Deferred()
+        if self._stopped is None:
+            self._stopped = Deferred()
         self._stopped.addCallback(lambda _: waiting.callback(None))
         return waiting
 
@@ -570,7 +573,8 @@ class Server:
             if forget is not None:
                 forget()
         _log.info("the server has stopped")
-        self._stopped.callback(None)
+        if self._stopped is not None:
+            self._stopped.callback(None)
 
 
 def _use_fd(fd: int | None) -> dict[str, int]:
