@@ -1,61 +1,48 @@
-"""From request to answer: admission, handlers, deadlines, cancellation."""
+"""From a request to a call: control calls, rules, limits, refusals."""
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from random import Random
-from types import CoroutineType
-from typing import Any, Final
-
-from google.protobuf.message import DecodeError
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from typing import Final
 
 from txzmq._guard import Guard
 from txzmq._identity import Identity, key_of, user_of
 from txzmq._reactor import Clock
-from txzmq.rpc._core.deadlines import Deadlines
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
 from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
-from txzmq.rpc._server.call import OpenCalls, ServedCall, StreamCall, counted_as
+from txzmq.rpc._server.call import ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
+from txzmq.rpc._server.execution import MAY_BE_LATE, Execution, too_large
 from txzmq.rpc._server.fallback import FallbackMethods
 from txzmq.rpc._server.inspector import ServerInspector, ServerTables
 from txzmq.rpc._server.listener import BacklogBytes, Listener
 from txzmq.rpc._server.methods import ServedMethod
-from txzmq.rpc._server.reply_cache import Join, KeptReply, ReplyCache
 from txzmq.rpc._server.status import (
     HandlerLog,
-    WrongResult,
-    encode_reply,
-    tell_end,
     too_much_metadata,
     unknown_method,
 )
 from txzmq.rpc._server.streams import StreamRegistry
 from txzmq.rpc._server.waiting import WaitingCalls
-from txzmq.rpc._server.watchdog import Watchdog
 from txzmq.rpc._server.watched_calls import WatchedCalls
 from txzmq.rpc._wire.control import CONTROL_PATHS
 from txzmq.rpc._wire.headers import (
-    OK,
     OpenStream,
     ResponseHead,
-    decode_response,
     from_us,
 )
-from txzmq.rpc._wire.server import CallKey, Refusal, Request
+from txzmq.rpc._wire.server import Refusal, Request
 from txzmq.rpc.authentication import Authenticate
 from txzmq.rpc.authorization import Authorize, has_rule
-from txzmq.rpc.context import Context, set_current
+from txzmq.rpc.context import Context
 from txzmq.rpc.errors import Code
 from txzmq.rpc.interceptors import ServerInterceptor
 from txzmq.rpc.limits import ServerLimits
@@ -69,70 +56,35 @@ __all__ = ["Dispatcher"]
 #: Seconds that connections may last which come while another process takes over, where there is no
 #: limit: no matter how many.
 _LONG: Final = 86_400.0
-_WAITED_TOO_LONG: Final = ResponseHead(
-    Code.DEADLINE_EXCEEDED,
-    "the call's time was up on the server; it was not executed",
-    not_executed=True,
-)
-_TIME_IS_UP: Final = ResponseHead(
-    Code.DEADLINE_EXCEEDED, "the call's time was up on the server; it may have been executed"
-)
-#: A client has it made again where time is left, which only the client knows.
-_MAY_BE_LATE: Final = ResponseHead(
-    Code.UNAVAILABLE,
-    "the server stood still, and the request may have come too late; the call was not executed",
-    not_executed=True,
-)
 #: The proxy may give what follows the call to another worker.
 _NOT_THROUGH_A_PROXY: Final = ResponseHead(
     Code.UNIMPLEMENTED, "streams do not go through a proxy that has workers", not_executed=True
 )
-#: Answers that are kept for calls that come again. A client repeats a call that got another one in
-#: the hope of a better one.
-_KEPT: Final = frozenset(
-    {
-        Code.OK,
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.ALREADY_EXISTS,
-        Code.PERMISSION_DENIED,
-        Code.FAILED_PRECONDITION,
-        Code.OUT_OF_RANGE,
-        Code.UNIMPLEMENTED,
-        Code.UNAUTHENTICATED,
-    }
-)
 
 
 class Dispatcher:
-    """Serves the requests of all listeners of a server (a :class:`ListenerOwner`)."""
+    """Takes the requests of all listeners of a server on (a :class:`ListenerOwner`)."""
 
     # Each call reads a dozen; a dictionary of so many would be slower.
     __slots__ = (
         "_access",
         "_admission",
         "_authentication",
-        "_began",
         "_by_path",
         "_closed",
         "_control",
         "_draining",
+        "_execution",
         "_fallback",
-        "_guard",
-        "_handling",
-        "_handling_key",
         "_inspected",
         "_keeps_replies",
         "_listeners",
-        "_log",
         "_make_ages",
         "_new_call",
-        "_open_calls",
         "_replies",
         "_request_bytes",
-        "_serving",
+        "_run",
         "_settled",
-        "_surroundings",
         "_waiting",
         "_watch",
         "_watched",
@@ -198,7 +150,6 @@ class Dispatcher:
         if watch.calls is not None:
             self._watched = WatchedCalls(watch.calls, clock, methods)
             self._new_call = self._watched.call
-        self._guard = guard
         self._by_path = methods
         #: Of the connections that are remembered; None where none are.
         self.peer_numbers = count(1) if inspected else None
@@ -224,18 +175,35 @@ class Dispatcher:
         if age is not None:
             self.ages = self._make_ages(age=age, grace=grace)
         self._request_bytes = RequestBytes(limits)
-        self._log = HandlerLog(clock, methods, debug=debug)
+        log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
             clock,
             guard,
             limits,
             self._request_bytes,
-            log=self._log,
+            log=log,
             count=self.count,
             settled=settled,
         )
-        self._open_calls = OpenCalls(Deadlines(clock, self._too_late), self._request_bytes)
-        self._waiting = WaitingCalls(self, guard, self._open_calls)
+        self._admission: Admission[ServedCall] = Admission(limits)
+        self._execution = Execution(
+            clock,
+            guard,
+            limits,
+            self._admission,
+            self.streams,
+            self._request_bytes,
+            log=log,
+            watch=watch,
+            count=self.count,
+            settled=settled,
+            has_input=self._has_input,
+            caught_up=self._caught_up,
+        )
+        #: Notices that the reactor stood still.
+        self.watchdog = self._execution.watchdog
+        self._run = self._execution.run
+        self._waiting = WaitingCalls(self, guard, self._execution.open_calls)
         self._authentication: Authentication | None = None
         if authenticate is not None:
             authorizes = authorize is not None
@@ -245,19 +213,9 @@ class Dispatcher:
         self._fallback: FallbackMethods | None = None
         if fallback is not None:
             self._fallback = FallbackMethods(fallback, interceptors, self, self._waiting)
-        self._admission: Admission[ServedCall] = Admission(limits)
-        self._serving = False
-        self._surroundings = contextvars.copy_context()
         self._listeners: list[Listener] = []
-        self.watchdog = Watchdog(
-            clock, limits.blocked_after, self.was_blocked, self._has_input, self._caught_up
-        )
-        # The method whose handler was called last, for which call, and when.
-        self._handling: ServedMethod | None = None
-        self._handling_key: CallKey = ()
-        self._began = 0.0
         self._control = ControlServices(self, self.streams)
-        self._replies: ReplyCache[ServedCall] = ReplyCache(limits.reply_cache)
+        self._replies = self._execution.replies
         self._keeps_replies = limits.reply_cache is not None
 
     def awaits(self, requests: bytes) -> bool:
@@ -329,7 +287,7 @@ class Dispatcher:
             limits=self.limits,
         )
 
-    # -- a call's life: accept, run, finish --------------------------------------------------
+    # -- requests: taken on or refused -------------------------------------------------------
 
     def accept(
         self,
@@ -360,7 +318,7 @@ class Dispatcher:
         if method is None:
             method = self._by_path.get(head.path)
             if method is None:
-                self._handling = None
+                self._execution.handles_none()
                 if self._control.serve(listener, key, head.path, body):
                     return
         cache_key: tuple[object, ...] | None = None
@@ -382,8 +340,8 @@ class Dispatcher:
                 )
                 return
             status = (refusal or unknown_method(head.path))._replace(not_executed=True)
-            if refusal is _MAY_BE_LATE:
-                listener.hold(key, _MAY_BE_LATE)
+            if refusal is MAY_BE_LATE:
+                listener.hold(key, MAY_BE_LATE)
             else:
                 listener.answer(key, status)
             self._tell_refusal(listener, request, status, arrived, identity, method)
@@ -406,12 +364,12 @@ class Dispatcher:
         if listener.is_guarded:
             context.identify(identity, peer)
         call = self._new_call(listener, key, method, context, deadline, body, cache_key)
-        if cache_key is not None and not self._is_first(call):
+        if cache_key is not None and not self._execution.is_first(call):
             return
         if self._admission.may_run(call.place) or head.path in self._inspected:
             self._run(call)
         else:
-            self._queue(call, head.timeout_us, arrived)
+            self._execution.queue(call, head.timeout_us, arrived)
 
     def refuse(
         self,
@@ -502,7 +460,7 @@ class Dispatcher:
         if self._admission.may_run(call.place):
             self._run(call)
         else:
-            self._queue(call, head.timeout_us, arrived)
+            self._execution.queue(call, head.timeout_us, arrived)
 
     def _tell_refusal(
         self,
@@ -529,61 +487,6 @@ class Dispatcher:
         """Tell the observer of a request that cannot be read."""
         if self._watched is not None:
             self._watched.tell_unreadable(listener, refusal, arrived)
-
-    def _is_first(self, call: ServedCall) -> bool:
-        """Whether to execute a request that has a key; if not, it gets the reply of another."""
-        joined = self._replies.join(call.cache_key, call, self.clock.seconds())
-        if joined is Join.RUN:
-            return True
-        self.count("repeated request")
-        if joined is Join.WAIT:
-            call.wait_for_reply(self._open_calls)
-        elif joined is Join.REFUSE:
-            status = ResponseHead(
-                Code.RESOURCE_EXHAUSTED,
-                f"{self._replies.limits.waiting} requests with one key wait on the server "
-                "(ReplyCacheLimits.waiting)",
-            )
-            call.listener.answer(call.key, status)
-            self._tell_end(call, status)
-        else:
-            head = decode_response(joined.header)
-            call.listener.answer(call.key, head, joined.body)
-            self._tell_end(call, head, len(joined.body))
-        return False
-
-    def _queue(self, call: ServedCall, timeout_us: int | None, arrived: float) -> None:
-        reason = self._admission.why_not(call.place)
-        if reason is not None:
-            self._answer(call, self._shed(reason))
-            return
-        lain_us = self.watchdog.lain(arrived)
-        if lain_us and timeout_us is not None:
-            # Nobody may wait for it any more when there is a place.
-            call.begin_before(arrived + from_us(timeout_us - lain_us))
-        call.wait_in_queue(self._open_calls)
-        self._admission.enqueue(call.place, call)
-
-    def _shed(self, reason: str) -> ResponseHead:
-        """Count a request for which there is no room; its answer."""
-        self.count("shed request")
-        return ResponseHead(
-            Code.RESOURCE_EXHAUSTED, f"the call was not executed: {reason}", not_executed=True
-        )
-
-    def _serve_queue(self) -> None:
-        """Start calls that wait: one that ran has ended."""
-        if self._serving:
-            return  # a handler that this has started has ended at once
-        self._serving = True
-        self._handling = None  # what the time until now was spent on is not known
-        try:
-            while (call := self._admission.next_call()) is not None:
-                call.leave_queue()
-                # Not where the other call has ended: that may be in the handler of any call.
-                self._surroundings.copy().run(self._run, call)
-        finally:
-            self._serving = False
 
     def _refusal(
         self,
@@ -634,14 +537,14 @@ class Dispatcher:
         if timeout_us > self.watchdog.lain(arrived):
             return None  # another one of its batch has blocked the reactor
         self.count("request that may be late")
-        return _MAY_BE_LATE
+        return MAY_BE_LATE
 
     def too_much(self, peer: bytes, size: int) -> ResponseHead | None:
         """Why a request of so many bytes is not taken on; None if it is."""
         if size > self.limits.message_size:
-            return _too_large("request", size, self.limits.message_size)
+            return too_large("request", size, self.limits.message_size)
         reason = self._request_bytes.why_not(peer, size)
-        return None if reason is None else self._shed(reason)
+        return None if reason is None else self._execution.shed(reason)
 
     def _deadline(self, timeout_us: int | None, arrived: float) -> float | None:
         limits = self.limits
@@ -658,238 +561,19 @@ class Dispatcher:
             timeout = longest
         return None if timeout is None else arrived + timeout
 
-    def _run(self, call: ServedCall) -> None:
-        """Start the handler; most handlers are done before this returns."""
-        now = self.clock.seconds()
-        if now > self.watchdog.late_after:
-            self.stood_still(now)
-        if call.deadline is not None and call.deadline <= now:
-            # Other handlers have kept the reactor from calling _too_late().
-            self.count("late request")
-            self._answer(call, _WAITED_TOO_LONG if call.end is None else _MAY_BE_LATE)
-            if call.waited:
-                self._admission.waited_in_vain()
-            return
-        if call.waited:
-            call.begin(self._open_calls)
-        self._handling = method = call.method
-        self._handling_key = call.key
-        self._began = now
-        try:
-            request = call.take_request()
-        except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
-            self._answer(
-                call,
-                ResponseHead(
-                    Code.INTERNAL,
-                    f"the request to {method.path} cannot be parsed",
-                    not_executed=True,
-                ),
-            )
-            return
-        try:
-            # What a handler does to context variables is seen by nobody else.
-            result = call.surroundings.run(_handle, method.handler, request, call.context)
-        except KeyboardInterrupt as error:
-            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
-            # It is for the process; but the other calls of a batch are served before.
-            self.clock.callLater(0, _raise, error)
-            return
-        except BaseException:  # noqa: BLE001 - whatever a handler raises is the caller's answer
-            self._fail(call, Failure())  # type: ignore[no-untyped-call]  # Twisted's
-            return
-        # The response itself first: Deferred is an abstract class, which costs ten times as much to
-        # look for.
-        if isinstance(result, method.response_type) or not isinstance(result, Deferred):
-            self._succeed(call, result)
-        elif result.called and not result.paused and not isinstance(result.result, Failure):
-            # Of interceptors, or of a coroutine that had nothing to wait for.
-            self._succeed(call, result.result)
-        else:
-            self._wait(call, result)  # pyright: ignore[reportUnknownArgumentType]  # a user's
-
-    def _wait(self, call: ServedCall, result: Deferred[Any]) -> None:
-        """Answer when the handler's result is there, unless the call is over before."""
-        # One tuple for both, and no partials: they would be a third of a call's memory.
-        arguments = (call,)
-        result.addCallbacks(self._has_succeeded, self._has_failed, arguments, errbackArgs=arguments)
-        if not call.ended:
-            self._admission.started(call.place)
-            call.wait_for(result, self._open_calls)
-
-    def _has_succeeded(self, response: object, call: ServedCall) -> None:
-        self._ended(call, self._succeed, response)
-
-    def _has_failed(self, failure: Failure, call: ServedCall) -> None:
-        self._ended(call, self._fail, failure)
-
-    def _ended(
-        self, call: ServedCall, finish: Callable[[ServedCall, Any], None], result: object
-    ) -> None:
-        """The handler has ended: answer, unless the call was settled, and free its place."""
-        if self._guard.report_wrong_thread(self._ended, call, self._fail):
-            return  # the handler's Deferred was fired in another thread
-        if not call.handler_ended(self._open_calls):
-            finish(call, result)  # it was there at once, and the call has no place
-            return
-        self._admission.ended(call.place)
-        if not call.settled:
-            finish(call, result)
-        elif isinstance(result, Failure):
-            self._log.log_late(result, call.context)
-        self._serve_queue()
-        self._settled()
-
-    def _succeed(self, call: ServedCall, response: object) -> None:
-        method = call.method
-        if method.response_streaming and isinstance(call, StreamCall):
-            wrong = method.wrong(response)
-            if wrong is None:
-                self._answer(call, self.streams.open(call, response))
-            else:
-                self._fail(call, Failure(wrong))  # type: ignore[no-untyped-call]  # Twisted's
-            return
-        if not isinstance(response, method.response_type):
-            wrong = method.wrong(response)
-            self._fail(call, Failure(wrong))  # type: ignore[no-untyped-call]  # Twisted's
-            return
-        try:
-            body = response.SerializeToString()
-        except Exception as error:  # noqa: BLE001 - or it is more than protobuf can
-            cause = WrongResult.incomplete(response) or error
-            self._fail(call, Failure(cause))  # type: ignore[no-untyped-call]  # Twisted's
-            return
-        limit = self.limits.message_size
-        if len(body) > limit:
-            self._answer(call, _too_large("response", len(body), limit))
-            return
-        self._answer(call, OK, body)
-
-    def _fail(self, call: ServedCall, failure: Failure) -> None:
-        self._answer(call, self._log.status_of(failure, call.context))
-
-    def _answer(self, call: ServedCall, head: ResponseHead, body: bytes = b"") -> None:
-        context = call.context
-        if context.initial_metadata or context.trailing_metadata or head.trailing:
-            head = head._replace(
-                initial=context.initial_metadata,
-                trailing=(*context.trailing_metadata, *head.trailing),
-            )
-            if not check_size((*head.initial, *head.trailing), self.limits.metadata_size):
-                head, body = too_much_metadata("response", self.limits.metadata_size), b""
-        call.settle(self._open_calls)
-        if call.cache_key is None:
-            call.listener.answer(call.key, head, body)
-        else:
-            self._answer_all(call, head, body)
-        if head.stream is None:  # else it goes on as a stream
-            if context.end is None:
-                context.end_unasked()
-            else:
-                self._tell_end(call, head, len(body))
-
-    def _tell_end(self, call: ServedCall, head: ResponseHead, size: int = 0) -> None:
-        """A call that is no open stream has ended.
-
-        :param size: bytes of the response.
-        """
-        responses = int(head.code is Code.OK)
-        kind = call.method.method.kind
-        now = self.clock.seconds()
-        requests, bytes_taken = call.requests_taken, call.bytes_taken
-        tell_end(call.context, kind, head, now, requests, responses, bytes_taken, size)
-
-    def _answer_all(self, call: ServedCall, head: ResponseHead, body: bytes) -> None:
-        """Answer a request that has a key, and those with the same key that wait."""
-        if self._replies.runner(call.cache_key) is not call:
-            call.listener.answer(call.key, head, body)  # it waited for another one's reply
-            self._leave(call, "nobody waits for it any more")
-            return
-        keep = head.code in _KEPT and not head.not_executed
-        reply = KeptReply(*encode_reply(head, body)) if keep else KeptReply(b"", b"")
-        now = self.clock.seconds()
-        for waiting in self._replies.finish(
-            call.cache_key, call, reply, now, keep=keep, owner=call.user
-        ):
-            if waiting is not call:
-                waiting.settle(self._open_calls)
-            waiting.listener.answer(waiting.key, head, body)
-            if waiting is not call:
-                self._tell_end(waiting, head, len(body))
-
-    def _leave(self, call: ServedCall, reason: str) -> None:
-        """A request with a key does not wait any more; the last one ends the handler."""
-        runner = self._replies.runner(call.cache_key)
-        if self._replies.leave(call.cache_key, call):
-            assert runner is not None, "the run had not ended"
-            runner.settle(self._open_calls)
-            self._interrupt(runner, reason)
-        elif runner is call:
-            call.detach()
-
     def revoke(self, keys: Collection[str], reason: str) -> None:
         """End what belongs to these keys, and let who has them receive nothing any more."""
         status = ResponseHead(Code.UNAUTHENTICATED, reason)
         for listener in self._listeners:
-            for call in _waiting_first(listener.wire.calls()):
-                if key_of(call.context.peer_identity) not in keys:
-                    continue
-                if not call.settled and not call.detached:
-                    self._answer(call, status)
-                    self._interrupt(call, reason)
+            calls = listener.wire.calls()
+            theirs = [call for call in calls if key_of(call.context.peer_identity) in keys]
+            self._execution.end(theirs, status, reason)
             for publisher in (listener.publisher, listener.multicast):
                 if publisher is not None:
                     publisher.end_connections(keys)
         self.streams.revoke(keys, reason)
 
     # -- ends that come from outside ---------------------------------------------------------
-
-    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
-        """End calls whose result nobody wants; a place is free when its handler has ended."""
-        for call in _waiting_first(calls):
-            if call.settled or call.detached:
-                continue
-            if call.cache_key is None:
-                call.settle(self._open_calls)
-                self._interrupt(call, reason)
-                continue
-            if self._replies.runner(call.cache_key) is not call:
-                call.settle(self._open_calls)
-                self._tell_end(call, ResponseHead(Code.CANCELLED, reason))
-            self._leave(call, reason)
-
-    def end_calls(self, calls: Iterable[ServedCall], reason: str) -> None:
-        """Answer calls with UNAVAILABLE, and cancel their handlers."""
-        for call in _waiting_first(calls):
-            if call.settled or call.detached:
-                continue
-            head = _cut_short(reason, executed=call.may_have_run)
-            if call.cache_key is None:
-                self._answer(call, head)
-                self._interrupt(call, reason)
-            else:  # others may wait for its reply, by other connections
-                call.listener.answer(call.key, head._replace(not_executed=False))
-                self.abandon([call], reason)
-
-    def _interrupt(self, call: ServedCall, reason: str) -> None:
-        """Have a call end that is settled."""
-        if call.queued:
-            call.leave_queue()
-            self._admission.remove(call.place, call)
-        call.interrupt(reason, self._open_calls)
-        self._tell_end(call, ResponseHead(Code.CANCELLED, reason))
-
-    def _too_late(self, call: ServedCall) -> None:
-        if call.settled:
-            return
-        if call.may_have_run:
-            status = _TIME_IS_UP
-        else:
-            status = _WAITED_TOO_LONG if call.end is None else _MAY_BE_LATE
-        self._answer(call, status)
-        self._interrupt(call, "its deadline has passed")
-        if call.waited:
-            self._admission.waited_in_vain()
 
     # -- a reactor that stood still ----------------------------------------------------------
 
@@ -899,25 +583,12 @@ class Dispatcher:
         self.watchdog.start()
 
     def stood_still(self, now: float) -> None:
-        """The watchdog's time is past since a message was read, or a place became free."""
-        seconds = self.watchdog.noticed(now)
-        handling, since = self._handling, now - self._began
-        if handling is not None and since <= seconds:  # it was called since the reactor was seen
-            self._tell_of_block(since, handling)
-        else:
-            self._tell_of_block(seconds)
+        """The watchdog's time is past since a message was read."""
+        self._execution.stood_still(now)
 
     def was_blocked(self, now: float) -> None:
         """The watchdog's time is past, and it is not known by what."""
-        self._tell_of_block(self.watchdog.noticed(now))
-
-    def _tell_of_block(self, seconds: float, handling: ServedMethod | None = None) -> None:
-        self.count("reactor blocked")
-        if handling is None:
-            self._watch.stood_still(seconds)
-        else:
-            call_id = self._handling_key[-1].hex()
-            self._watch.blocked(seconds, handling.path, handling.handler_name, call_id)
+        self._execution.was_blocked(now)
 
     def _has_input(self) -> bool:
         return any(listener.has_input for listener in self._listeners)
@@ -927,6 +598,14 @@ class Dispatcher:
             listener.release()
 
     # -- the end -----------------------------------------------------------------------------
+
+    def abandon(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """End calls whose result nobody wants; a place is free when its handler has ended."""
+        self._execution.abandon(calls, reason)
+
+    def end_calls(self, calls: Iterable[ServedCall], reason: str) -> None:
+        """Answer calls with UNAVAILABLE, and cancel their handlers."""
+        self._execution.end_calls(calls, reason)
 
     def hand_over(self) -> None:
         """Have another process take the connections of the clients, which are served until then."""
@@ -946,53 +625,14 @@ class Dispatcher:
     def end(self, listeners: Sequence[Listener]) -> None:
         """Answer all calls with UNAVAILABLE, and cancel their handlers."""
         calls = [call for listener in listeners for call in listener.wire.calls()]
-        for call in _waiting_first(calls):
-            if not call.settled:
-                self._answer(call, _cut_short("the server shut down", executed=call.may_have_run))
-            self._interrupt(call, "the server shuts down")
+        self._execution.end_all(calls)
         self.streams.end()
 
     def close(self) -> None:
         """Leave nothing behind, in the reactor or here."""
-        self._open_calls.deadlines.close()
-        self.watchdog.stop()
+        self._execution.close()
         if self.ages is not None:
             self.ages.close()
         self._listeners.clear()
         self._control.close()
         self.streams.close()
-        self._replies.clear()
-
-
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-def _handle(handler: Callable[[Any, Context], Any], request: Any, context: Context) -> Any:
-    """Call a handler in its own surroundings; the result, or a Deferred of it."""
-    set_current(context)
-    result = handler(request, context)
-    if isinstance(result, CoroutineType):
-        # pyright knows nothing of what a handler awaits, and need not.
-        return Deferred.fromCoroutine(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return result
-
-
-def _waiting_first(calls: Iterable[ServedCall]) -> list[ServedCall]:
-    """Calls in the order in which to end them: the end of one that runs starts one that waits."""
-    return sorted(calls, key=lambda call: not call.queued)
-
-
-def _cut_short(reason: str, *, executed: bool) -> ResponseHead:
-    what = "may have been" if executed else "was not"
-    return ResponseHead(
-        Code.UNAVAILABLE, f"{reason}; the call {what} executed", not_executed=not executed
-    )
-
-
-def _too_large(what: str, size: int, limit: int) -> ResponseHead:
-    return ResponseHead(
-        Code.RESOURCE_EXHAUSTED,
-        f"the {what} has {size} bytes, over the server's limit of {limit} "
-        "(ServerLimits.message_size)",
-    )
