@@ -16,7 +16,7 @@ import pytest
 from tests.attack.curve import has_sodium
 from tests.attack.siege import Client, Siege, siege
 from tests.programs import Program
-from tests.support import Loop
+from tests.support import PATIENCE, Loop
 
 pytestmark = [
     pytest.mark.skipif(not has_sodium(), reason="no libsodium, with which attackers encrypt"),
@@ -31,8 +31,8 @@ LEFT = 60 if sys.implementation.name == "cpython" else 120  # whose own collecto
 
 @pytest.fixture(scope="module")
 def server() -> Generator[Siege]:
-    """One server for one attack after the other; its handshakes may take a second."""
-    with siege(handshake=1) as server:
+    """One server for one attack after the other; its handshakes may take a second, on CPython."""
+    with siege(handshake=PATIENCE / 30) as server:
         yield server
 
 
@@ -106,7 +106,7 @@ def played(
         finally:
             client.close()
 
-    return loop.run(main, patience=60)
+    return loop.run(main, patience=2 * PATIENCE)
 
 
 async def _left(loop: Loop, server: Siege, before: float) -> float:
@@ -127,7 +127,7 @@ def test_those_who_wait_for_a_decision_that_never_comes_keep_nobody_out(
     one_loop: Loop, record_property: Callable[[str, object], None]
 ) -> None:
     """They are refused after the policy's second, and do not wait in the server for longer."""
-    with siege(hangs=True, handshake=2) as server:
+    with siege(hangs=True, handshake=PATIENCE / 15) as server:
         name, ended = "ask_who_never_answers", Ended(says=("ended 300",))
         assert played(one_loop, server, name, ended, record_property) == []
         assert len(server.log()) < MOST_LINES

@@ -49,7 +49,7 @@ OTHER_CLIENT: Final = 0x80
 #: What a server that runs may keep: its clients, and what is bounded and goes with the next one.
 _STAYS: Final = (
     *(".wire._peers", "._control._pings"),
-    *("._replies._kept", "._replies._shares", "._replies._heaviest"),
+    *(".replies._kept", ".replies._shares", ".replies._heaviest"),
 )
 #: Lines of the log for one script; one whose clients break every rule makes fewer.
 MOST_LINES: Final = 60

@@ -398,7 +398,7 @@ def test_a_million_paths_take_no_memory(logged: Logged) -> None:
             assert type(end) is expected
     assert len(logged.failures()) == 10
     assert len([event for event in logged if "what" in event]) == 10
-    budgets = vars(w.server)["_dispatcher"]._log._limits
+    budgets = vars(w.server)["_dispatcher"]._execution._log._limits
     assert len(budgets) == 2
     assert [method.method for method in metrics.methods] == [UNKNOWN]
     w.close()

@@ -30,7 +30,7 @@ _GRACE = 1.0
 #: descriptors; kinds of messages; number, bytes and age of replies for calls that come again.
 _BOUNDED = (
     *("._pings", "._endedFds", ".discarded"),
-    *("._replies._kept", "._replies._shares", "._replies._shares[].keys", "._replies._heaviest"),
+    *(".replies._kept", ".replies._shares", ".replies._shares[].keys", ".replies._heaviest"),
 )
 
 
