@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -329,5 +330,6 @@ def test_a_peer_that_says_nothing(
 
     with peer() as address:
         message = one_loop.run(lambda: main(address))
-    assert f"it was not executed ({address}, 0.3" in message
-    assert f" s after connecting began: {words}" in message
+    # A busy machine may take longer than the 0.3 s to say so.
+    said = rf"it was not executed \({address}, [0-9.]+ s after connecting began: "
+    assert re.search(said + re.escape(words), message), message
