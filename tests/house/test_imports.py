@@ -80,6 +80,7 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
+    "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
     "tokens": {"ground", "words", "_tokens"},
     "validation": {"ground", "words", "_core"},
