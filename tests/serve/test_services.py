@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from txzmq._serve.services import LoadError, load_options, load_services
+from txzmq._serve.services import LoadError, find_services, load_options, load_services
 from txzmq.rpc import Server, ServerLimits
 from txzmq.testing import MemoryNetwork
 
@@ -154,6 +154,18 @@ def test_services_come_in_the_order_of_their_names_and_can_be_served() -> None:
     services = load_services(["shop_services:one", "txzmq.rpc.health:Health"])
     assert [type(service).__name__ for service in services] == ["Echo", "Health"]
     Server(MemoryNetwork(), services[:1]).listen("inproc://services")
+
+
+def test_services_are_made_when_the_function_is_called_that_finding_them_returns() -> None:
+    with pytest.raises(LoadError, match="does not implement again"):
+        find_services(["shop_services:one", "shop_services:Half"])
+    make = find_services(["shop_services:failing", "shop_services:Echo"])
+    with pytest.raises(LoadError, match="raised IndexError"):
+        make()
+    make = find_services(["shop_services:Echo", "shop_services:instance"])
+    (first, same), (second, again) = make(), make()
+    assert first is not second
+    assert same is again
 
 
 ONE_OF = "an instance of a subclass of a generated <Service>Base"

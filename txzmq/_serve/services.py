@@ -16,7 +16,7 @@ from txzmq import _check
 from txzmq.rpc.method import ServiceHandler
 from txzmq.rpc.server import Server
 
-__all__ = ["LoadError", "load_options", "load_services"]
+__all__ = ["LoadError", "find_services", "load_options", "load_services"]
 
 
 class LoadError(Exception):
@@ -37,7 +37,20 @@ def load_services(names: Iterable[str]) -> list[ServiceHandler]:
     :raises LoadError: if there is no such module, or no such name in it; if it is no service; if
         its class is abstract, or needs arguments; or if the user's code raises something.
     """
-    return [service for name in names for service in _services(name)]
+    return find_services(names)()
+
+
+def find_services(names: Iterable[str]) -> Callable[[], list[ServiceHandler]]:
+    """As :func:`load_services` in two steps: modules are imported now, and services are made later.
+
+    For programs that fork between the two.
+
+    :return: a function that makes the services. It raises LoadError if the user's code raises
+        something, or returns no service.
+    :raises LoadError: for everything else.
+    """
+    makers = [_maker(name) for name in names]
+    return lambda: [service for make in makers for service in make()]
 
 
 def load_options(name: str) -> dict[str, object]:
@@ -51,7 +64,8 @@ def load_options(name: str) -> dict[str, object]:
     """
     found = _resolve(name)
     if callable(found) and not isinstance(found, Mapping):
-        found = _result(name, found)
+        _check_callable(name, found)
+        found = _called(name, found)
         if not isinstance(found, Mapping):
             raise LoadError(f"{name}() must return a mapping, not {_check.shown(found)}")
     if not isinstance(found, Mapping):
@@ -73,25 +87,33 @@ def load_options(name: str) -> dict[str, object]:
     return checked
 
 
-def _services(name: str) -> list[ServiceHandler]:
+def _maker(name: str) -> Callable[[], list[ServiceHandler]]:
+    """What makes the services of a name."""
     found = _resolve(name)
     if isinstance(found, type):
         if not hasattr(found, "__txzmq_service__"):
             raise LoadError(f"{name} is a class, and no subclass of a generated <Service>Base")
         # Any: a class of whatever instances.
-        found = _result(name, cast("type[Any]", found))
-    elif not _is_service(found) and callable(found):
-        found = _result(name, found)
-        name = f"{name}()"
-        if isinstance(found, Sequence) and not isinstance(found, str | bytes):
-            return _each(name, cast("Sequence[object]", found))
-    return [_service(name, found)]
+        cls = cast("type[Any]", found)
+        _check_callable(name, cls)
+        return lambda: [_service(name, _called(name, cls))]
+    if not _is_service(found) and callable(found):
+        function = found
+        _check_callable(name, function)
+        return lambda: _each(f"{name}()", _called(name, function))
+    service = _service(name, found)
+    return lambda: [service]
 
 
-def _each(name: str, found: Sequence[object]) -> list[ServiceHandler]:
+def _each(name: str, found: object) -> list[ServiceHandler]:
+    """What a function has returned: a service, or several."""
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+        return [_service(name, found)]
     if not found:
         raise LoadError(f"{name} returned no service")
-    return [_service(f"{name}[{index}]", one) for index, one in enumerate(found)]
+    # The cast is for pyright, which knows a sequence of what as little as we do.
+    several = cast("Sequence[object]", found)
+    return [_service(f"{name}[{index}]", one) for index, one in enumerate(several)]
 
 
 def _is_service(value: object) -> bool:
@@ -109,8 +131,8 @@ def _service(name: str, value: object) -> ServiceHandler:
 
 
 # Any: of whatever parameters.
-def _result(name: str, function: Callable[..., Any]) -> object:
-    """What a class or function of the user's returns, called without arguments."""
+def _check_callable(name: str, function: Callable[..., Any]) -> None:
+    """Check that a class or function of the user's can be called without arguments."""
     if inspect.isabstract(function):
         left = ", ".join(sorted(cast("Any", function).__abstractmethods__))
         raise LoadError(f"{name} does not implement {left}")
@@ -121,6 +143,9 @@ def _result(name: str, function: Callable[..., Any]) -> object:
         )
     if inspect.iscoroutinefunction(function):
         raise LoadError(f"{name} must be a plain function, not an async def")
+
+
+def _called(name: str, function: Callable[[], object]) -> object:
     try:
         return function()
     except Exception as error:
