@@ -103,7 +103,7 @@ PLAN: dict[str, set[str]] = {
         *("codegen", "generator"),
     },
     # Services by their names.
-    "serve": {"ground", "words", "server"},
+    "serve": {"ground", "sockets", "words", "server", "application"},
     "codegen": {"generator"},
     "generator": set(),
 }
