@@ -23,6 +23,7 @@ from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
 from txzmq.rpc._net.endpoints import checked_target
+from txzmq.rpc._net.given import network_for
 from txzmq.rpc._net.parsing import Use, parse_address
 from txzmq.rpc._net.publishers import Publishers
 from txzmq.rpc.authentication import Authenticate, BearerCredentials
@@ -162,6 +163,9 @@ class _NetworkService(_TypedService):
     """A service with a factory: one that is given, or its own."""
 
     def __init__(self, factory: ZmqFactory | Network | None) -> None:
+        """:raises TypeError: if *factory* is neither a factory nor a network."""
+        if factory is not None:
+            network_for(factory, None, None, CurveServerCredentials)
         self._given_factory = factory
         self._own_factory: ZmqFactory | None = None
 
@@ -226,6 +230,7 @@ class ServerService(_NetworkService):
         :raises ValueError: if there is no address, or one is malformed; if *grace* is below 0; or
             if an option of one address is given for several.
         :raises TypeError: for an option that there is none, or a value of a wrong type.
+        :raises zmq.ZMQError: if the factory that is given was shut down.
         """
         super().__init__(factory)
         _check_services(services)
@@ -331,6 +336,7 @@ class ChannelService(_NetworkService):
             values when it starts.
         :raises TypeError: for an option that there is none, or a target of a wrong type.
         :raises ValueError: if there is no address, or one is malformed.
+        :raises zmq.ZMQError: if the factory that is given was shut down.
         """
         super().__init__(factory)
         # Any: what the check has found right.
