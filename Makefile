@@ -17,7 +17,7 @@ RUNS := $(VENV)/.installed-codegen-$(PYTHON_ID)
 DEVELOPS := $(VENV)/.installed-dev-$(PYTHON_ID)
 
 # What the type checkers read. The linter reads everything that git knows.
-TYPED := txzmq codegen/txzmq_codegen tests examples benchmarks tools docs
+TYPED := txzmq twisted codegen/txzmq_codegen tests examples benchmarks tools docs
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

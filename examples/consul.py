@@ -37,6 +37,7 @@ class ConsulResolver:
         self._headers = Headers({} if token is None else {"X-Consul-Token": [token]})
         self._service = service
         self._watching: Deferred[None] | None = None
+        self._is_closed = False
 
     # Any: Twisted types reactors with zope interfaces.
     def start(self, clock: Any, listener: ResolverListener) -> None:
@@ -51,6 +52,7 @@ class ConsulResolver:
 
     def close(self) -> None:
         """Stop watching."""
+        self._is_closed = True
         if self._watching is not None:
             self._watching.cancel()
 
@@ -65,6 +67,8 @@ class ConsulResolver:
             except CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+                if self._is_closed:  # which need not come as a CancelledError
+                    return
                 index = 0
                 if told is None:
                     reason = f"Consul does not tell of {self._service}: {error}"

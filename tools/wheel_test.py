@@ -60,8 +60,10 @@ def build(output: Path) -> Path:
         has(sdist, {name.partition("/")[2] for name in archive.getnames()}, "LICENSE", "protos")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    has(wheel, set(names), "txzmq/py.typed", "txzmq_codegen/py.typed", "txzmq/codegen.py")
-    foreign = [n for n in names if not re.match(r"txzmq(_codegen|-[\w.]+\.dist-info)?/", n)]
+    plugin = "twisted/plugins/txzmq_plugin.py"
+    has(wheel, set(names), "txzmq/py.typed", "txzmq_codegen/py.typed", "txzmq/codegen.py", plugin)
+    ours = re.compile(rf"txzmq(_codegen|-[\w.]+\.dist-info)?/|{plugin}$")
+    foreign = [n for n in names if not ours.match(n)]
     check(not foreign, f"{wheel.name} holds what is not txzmq: {foreign}")
     return wheel
 
@@ -77,6 +79,13 @@ def check_runtime_only(folder: Path, wheel: Path) -> None:
     run(python, "-W", "error", "-c", "import txzmq, txzmq.rpc, txzmq.testing")
     printed = run(python, "-W", "error", "-c", _STANDARD_SERVICES)
     check(printed == "1 3\n", f"health and reflection answered {printed!r}")
+    for program in ("twist", "twistd"):
+        printed = run(folder / "bin" / program, "--help")
+        check(
+            re.search(r"^ +txzmq +Serve services", printed, re.MULTILINE) is not None,
+            f"{program} lists no txzmq: {printed}",
+        )
+    check_twist(folder)
     for extra, arguments in (("codegen", ["txzmq.codegen", ROOT / "protos"]), ("cli", ["txzmq"])):
         refused = subprocess.run(
             [python, "-m", *arguments], cwd=folder, capture_output=True, text=True
@@ -84,6 +93,25 @@ def check_runtime_only(folder: Path, wheel: Path) -> None:
         check(refused.returncode != 0, f"{arguments[0]} ran without its dependencies")
         check("Traceback" not in refused.stderr, f"a traceback for an answer: {refused.stderr}")
         check(f"txzmq[{extra}]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+
+
+def check_twist(folder: Path) -> None:
+    """A service of the wheel's own, by its name."""
+    command: list[str | Path] = [folder / "bin" / "twist", "--log-format=text"]
+    options = ["txzmq", "--listen", "tcp://127.0.0.1:*", "txzmq.rpc.health:Health"]
+    server = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert server.stdout is not None
+        lines: list[str] = []
+        while "the server listens at" not in "".join(lines):
+            line = server.stdout.readline()
+            check(line != "", f"twist txzmq serves nothing: {''.join(lines)}")
+            lines.append(line)
+    finally:
+        server.kill()
+        server.wait()
 
 
 #: gRPC's services, for which nothing else is installed.

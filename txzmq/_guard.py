@@ -190,7 +190,8 @@ def _tell_at_exit(what: str) -> None:
 
 
 def _warn_of_no_reactor(what: str) -> None:
-    if _last_reactors_thread() is None:
+    ended_by_exception = hasattr(sys, "last_value")  # whose traceback says why it never ran
+    if _last_reactors_thread() is None and not ended_by_exception:
         warnings.warn(
             f"{what}, and the reactor never ran: nothing was sent. Run it, by "
             "reactor.run() or twisted.internet.task.react(main)",

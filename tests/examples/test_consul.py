@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,5 +102,25 @@ def test_instances_come_and_go(one_loop: Loop, monkeypatch: pytest.MonkeyPatch) 
         await one_loop.sleep(0.01)
         first = ResolvedAddress("tcp://192.0.2.1:5000")
         assert noted.told == [[first, ResolvedAddress("tcp://[2001:db8::2]:5001")], [first]]
+
+    one_loop.run(main)
+
+
+def test_what_is_closed_while_it_connects_leaves_nothing(one_loop: Loop) -> None:
+    """In any state: the end of a connection attempt is another error than that of a wait."""
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the question, says nothing
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            for turns in range(4):
+                resolver = ConsulResolver("greeter", consul=url)
+                noted = Noted()
+                resolver.start(one_loop.reactor, noted)
+                for _ in range(turns):
+                    await one_loop.sleep(0)
+                resolver.close()
+                await one_loop.sleep(0.01)
+                assert noted.errors == []
+                assert len(one_loop.reactor.getDelayedCalls()) == 1  # the time limit of the test
 
     one_loop.run(main)

@@ -54,6 +54,8 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
                 yield Text(f"{module}:{node.lineno}", piece)
 
 
+#: What Twisted's classes of options print of themselves.
+_OF_USAGE: Final = {"synopsis", "longdesc", "optFlags", "optParameters"}
 #: What makes metrics.
 _OF_METRICS: Final = {"Family", "Instrument", "_gauge"}
 
@@ -63,7 +65,9 @@ def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
-        elif isinstance(node, ast.keyword) and node.arg in ("help", "description"):
+        elif (isinstance(node, ast.keyword) and node.arg in ("help", "description")) or (
+            isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in _OF_USAGE
+        ):
             yield from ast.walk(node.value)
         elif isinstance(node, ast.Assert) and node.msg is not None:
             yield from ast.walk(node.msg)

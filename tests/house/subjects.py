@@ -45,6 +45,7 @@ from txzmq.rpc import (
     resolver_for,
     runtime_path,
 )
+from txzmq.rpc.application import ChannelService, ServerService
 from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.authorization import permissions
 from txzmq.rpc.method import StreamOptions
@@ -185,6 +186,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     ),
     "Blocking": Subject(always(Blocking), (channel(),), names=("owner",)),
     "Blocking()": Subject(lambda: Blocking(channel()), (len,), names=("function",)),
+    "ChannelService": Subject(always(ChannelService), options={"target": ADDRESS}),
     "Channel": Subject(always(Channel), options={"factory": network(), "endpoint": ADDRESS}),
     **CALLS,
     "Channel.wait_for_state_change": Subject(
@@ -264,6 +266,9 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "Server.listen": Subject(lambda: server().listen, options={"address": ADDRESS}),
     "Server.stop": Subject(lambda: server().stop),
     "ServerLimits": Subject(always(ServerLimits)),
+    "ServerService": Subject(
+        always(ServerService), options={"services": [Echo()], "addresses": ADDRESS}
+    ),
     "Service": Subject(always(Service), options={"name": "a.B", "methods": ()}),
     "ServiceConfig": Subject(always(ServiceConfig)),
     "ServiceConfig.parse": Subject(always(ServiceConfig.parse), options={"source": "{}"}),
@@ -284,6 +289,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
 }
 
 _ADDRESS = "an address: what is said of those has tests of its own"
+_BY_NAME = "what server and channel are made with: they look at it, and a wrong name is tried"
 #: Parameters that are not tried, and why.
 SPARED: Final[dict[str, str]] = {
     "Blocking().args": "they are the function's own",
@@ -293,6 +299,8 @@ SPARED: Final[dict[str, str]] = {
         [f"{label}.{subject.names[1]}" for label, subject in CALLS.items()],
         "the message names the method, and the type that it takes: it is tried below",
     ),
+    "ChannelService.options": _BY_NAME,
+    "ChannelService.target": _ADDRESS,
     "ClientCall.replace.request": "whatever the method takes: said where the call is made",
     "DnsResolver.target": _ADDRESS,
     "NotFound.code": "the message in first place, or RpcError's own code",
@@ -303,6 +311,8 @@ SPARED: Final[dict[str, str]] = {
     "Server.listen.address": _ADDRESS,
     "Server.listen.multicast": _ADDRESS,
     "Server.listen.publisher": _ADDRESS,
+    "ServerService.addresses": _ADDRESS,
+    "ServerService.options": _BY_NAME,
     "StaticResolver.addresses": _ADDRESS,
     "resolver_for.target": _ADDRESS,
 }
@@ -320,6 +330,11 @@ NOTHING_TO_TRY: Final[dict[str, str]] = {
         "Unimplemented Unknown".split(),
         _CODE,
     ),
+    **dict.fromkeys(
+        "ChannelOptions ServerOptions".split(),
+        "a dictionary of keyword arguments, for type checkers",
+    ),
+    "OrderedMultiService": "it has no parameters",
     **dict.fromkeys(
         "BalancingPolicy Caller DnsClient Endpoint Resolver ResolverListener ServiceHandler "
         "Watched".split(),

@@ -37,7 +37,10 @@ PAGES = [
     "raw",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]
+READ = [
+    *("balancing", "retries", "failures", "watching", "logs", "security", "tokens"),
+    "application",  # and run below
+]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.extend(["metrics", "operate"])
 if is_installed("opentelemetry.sdk"):
@@ -201,6 +204,40 @@ print(set(tokens.roles({"realm_access": {"roles": ["admin"]}})))
 """
 
 
+# Services of Twisted, as the page has them: one calls another, and they stop in order.
+APPLICATION = """
+import application
+from generated.hello.v1.hello_pb2 import SayHelloRequest
+from generated.hello.v1.hello_txzmq import HelloClient
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from txzmq import ZmqFactory
+from txzmq.rpc.application import ChannelService
+
+async def main(reactor):
+    hello = application.HelloService("tcp://127.0.0.1:*")
+    hello.startService()
+    front = application.FrontService(hello.endpoints[0], "tcp://127.0.0.1:*")
+    front.startService()
+    client = ChannelService(front.services[1].endpoints[0])
+    client.startService()
+    hello_behind = HelloClient(client.channel)
+    reply = await hello_behind.say_hello(SayHelloRequest(name="Ada"), wait_for_ready=True)
+    print(reply.text)
+    for service in (client, front, hello):
+        await service.stopService()
+    factory = ZmqFactory(reactor)
+    both = application.make_both(factory)
+    both.startService()
+    here = HelloClient(both.services[1].channel)
+    print((await here.say_hello(SayHelloRequest(name="Bob"))).text)
+    await both.stopService()
+    factory.shutdown()
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -286,6 +323,10 @@ def test_other_tokens_than_json_web_tokens_work_as_the_page_says(folder: Path) -
     pytest.importorskip("jwt", reason="PyJWT and cryptography are not installed here")
     said = succeeds(["-c", API_KEYS], cwd=folder).splitlines()
     assert said == ["Hello, backup!", "a valid x-api-key is needed", "{'admin'}"]
+
+
+def test_services_of_an_application_run_as_the_page_says(folder: Path) -> None:
+    assert succeeds(["-c", APPLICATION], cwd=folder).splitlines() == ["Hello, Ada!", "Hello, Bob!"]
 
 
 def test_a_call_is_traced_as_the_page_says(folder: Path) -> None:

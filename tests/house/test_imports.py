@@ -60,6 +60,8 @@ def room_of(module: str) -> str:
         return "testing"
     if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
         return "cli"
+    if f"{module}.".startswith("txzmq._serve."):
+        return "serve"
     if module.startswith("txzmq.rpc."):
         return module.split(".")[2]
     return {"txzmq.rpc": "names", "txzmq.codegen": "codegen"}.get(module, "sockets")
@@ -78,6 +80,7 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     "blocking": {"ground", "sockets", "words", "channel"},
+    "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
     "tokens": {"ground", "words", "_tokens"},
     "validation": {"ground", "words", "_core"},
@@ -99,6 +102,8 @@ PLAN: dict[str, set[str]] = {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
         *("codegen", "generator"),
     },
+    # Services by their names.
+    "serve": {"ground", "sockets", "words", "server", "application"},
     "codegen": {"generator"},
     "generator": set(),
 }

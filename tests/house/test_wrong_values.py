@@ -26,7 +26,7 @@ from txzmq.rpc import Method
 from txzmq.testing import FakeCaller
 
 #: Other modules of which users call things.
-MORE: Final = ["txzmq.rpc.service_config", "txzmq.rpc.method"]
+MORE: Final = ["txzmq.rpc.service_config", "txzmq.rpc.method", "txzmq.rpc.application"]
 
 #: What is tried for each type that an annotation has; and for any other, ANYTHING.
 WRONG: Final[dict[Any, list[Any]]] = {

@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.programs import succeeds
+from tests.programs import running, succeeds
 from tests.rpc.ends import Outcome
 from tests.rpc.given import channel, server, untyped
 from tests.rpc.service import ADDRESS, ECHO, OTHER, Echo, made, text
@@ -236,6 +236,14 @@ def test_a_program_that_never_runs_the_reactor_is_told(what: str) -> None:
     code, said = PROGRAMS[what]
     program = f"import sys\nsys.stderr = sys.stdout\n{code}{what}()"
     assert f"{said}, and the reactor never ran" in succeeds(["-W", "default", "-c", program])
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_program_that_ends_by_an_exception_is_not_told_what_it_never_came_to(what: str) -> None:
+    code, _ = PROGRAMS[what]
+    with running("-W", "default", "-c", f"{code}{what}()\nraise KeyError('the port')") as program:
+        assert program.wait() == 1
+    assert program.output[-1] == "KeyError: 'the port'"
 
 
 @pytest.mark.parametrize("what", PROGRAMS)
