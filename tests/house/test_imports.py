@@ -60,6 +60,8 @@ def room_of(module: str) -> str:
         return "testing"
     if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
         return "cli"
+    if f"{module}.".startswith("txzmq._serve."):
+        return "serve"
     if module.startswith("txzmq.rpc."):
         return module.split(".")[2]
     return {"txzmq.rpc": "names", "txzmq.codegen": "codegen"}.get(module, "sockets")
@@ -99,6 +101,8 @@ PLAN: dict[str, set[str]] = {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
         *("codegen", "generator"),
     },
+    # Services by their names.
+    "serve": {"ground", "words", "server"},
     "codegen": {"generator"},
     "generator": set(),
 }

@@ -1,0 +1,1 @@
+"""Serving services by their names: what ``twist txzmq`` stands on."""
