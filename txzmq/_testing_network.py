@@ -256,6 +256,10 @@ class _Listener(_Socket[ServerHandler]):
         known = client is not None and self.tells_of_loss
         return _ClientConnection(self, client, peer) if known and client is not None else None
 
+    def accept_no_more(self) -> bool:
+        self._network.forget(self)
+        return True
+
     def close(self) -> None:
         self._network.forget(self)
         super().close()
@@ -599,10 +603,11 @@ class MemoryNetwork:
 
         A wildcard port becomes a number.
 
+        :param options: with ``USE_FD``, it takes the place of who listens there.
         :raises CannotListenError: if the address is in use.
         """
         address = self._place(address)
-        if address in self._listeners:
+        if address in self._listeners and "USE_FD" not in options:
             raise _in_use(address)
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
@@ -668,7 +673,8 @@ class MemoryNetwork:
 
     def forget(self, listener: _Listener) -> None:
         """Remove a server's socket that is closed."""
-        self._listeners.pop(listener.endpoint, None)
+        if self._listeners.get(listener.endpoint) is listener:
+            del self._listeners[listener.endpoint]
 
     def new_peer(self) -> bytes:
         """A routing id as libzmq generates them."""

@@ -2,7 +2,8 @@
 
 Each call takes some milliseconds, so that some always run. Arguments: where to listen; for how long
 a call of ``Other`` runs, in seconds; and ``connect``, to dial out instead. The environment may have
-the grace, in seconds, as ``GRACE``.
+the grace, in seconds, as ``GRACE``; and as ``FD`` the descriptor of the listening socket, which
+another process takes over when this one is told to end.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ def main() -> None:
     factory.registerForShutdown()
     server = Server(factory, [Leisurely(reactor, float((*sys.argv, "0")[2]))])
     grace = float(os.environ.get("GRACE", "10"))
-    reactor.addSystemEventTrigger("before", "shutdown", server.stop, grace)
+    fd = int(os.environ["FD"]) if "FD" in os.environ else None
+    end = server.stop if fd is None else server.hand_over
+    reactor.addSystemEventTrigger("before", "shutdown", end, grace)
     if sys.argv[3:] == ["connect"]:
         server.connect(sys.argv[1])
         line = f"connected to {sys.argv[1]}"
     else:
-        line = f"listening at {server.listen(sys.argv[1])}"
+        line = f"listening at {server.listen(sys.argv[1], fd=fd)}"
     # When SIGTERM is handled, too.
     reactor.callWhenRunning(print, line, flush=True)
     reactor.run()

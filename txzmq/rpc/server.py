@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -27,6 +29,7 @@ from txzmq.rpc._net.addresses import (
     split_scheme,
 )
 from txzmq.rpc._net.given import check_observer, network_for
+from txzmq.rpc._net.given_sockets import endpoint_of
 from txzmq.rpc._net.parsing import Use, parse_address, parse_group
 from txzmq.rpc._net.secure_bind import check_endpoint, is_local
 from txzmq.rpc._net.zmq_network import ZmqNetwork
@@ -173,13 +176,17 @@ class Server:
         if credentials is not None:
             self._forget_keys = credentials.clients.when_revoked(self._revoked)
         self._listeners: list[Listener] = []
-        self._stopping: Deferred[None] | None = None
+        self._stopped: Deferred[None] = Deferred()
+        self._is_stopping = False
         self._stop_timer = ResettableTimer(self._clock, self._stop_now)
         self._stop_at = 0.0
         self._is_stopped = False
         # Runs while clients have time to leave; afterwards they are not waited for.
         self._leaving = ResettableTimer(self._clock, self._wait_no_more)
         self._waited = False
+        # Runs while another process takes the clients over.
+        self._handing_over = ResettableTimer(self._clock, self._handed_over)
+        self._hand_over_until = 0.0
         self._watch.start(self)
 
     def listen(
@@ -190,6 +197,8 @@ class Server:
         publisher: str | None = None,
         advertise: str | None = None,
         multicast: str | None = None,
+        fd: int | None = None,
+        publisher_fd: int | None = None,
     ) -> str:
         """Serve at *address*; may be called for more addresses.
 
@@ -209,11 +218,18 @@ class Server:
             such as ``epgm://eth0;239.192.1.1:5555``: what is before the semicolon is the interface,
             or an address of it. All who are in that network can read them, and forge them: nothing
             there is encrypted or authenticated. Streams that are not shared never go there.
+        :param fd: the descriptor of a socket that listens at *address* already, of tcp or ipc: one
+            that a supervisor or systemd has given to the process, for instance. It stays the
+            caller's, who may close it. Other processes may have the same socket; each accepts some
+            of the connections. See :meth:`hand_over`.
+        :param publisher_fd: the same for *publisher*; no other process may publish by it, since a
+            client must come to that which has its streams.
         :return: the endpoint really bound, to connect to.
         :raises ValueError: if an address is malformed, or a range of ports, which is for clients;
             if the path of ipc is too long, with what the publisher has behind it; if *multicast*
-            is no address of a group, or *publisher* is one.
-        :raises TypeError: if an address is no str.
+            is no address of a group, or *publisher* is one; if *fd* is no socket that listens at
+            *address*, or *publisher_fd* at *publisher*.
+        :raises TypeError: for a value of a wrong type.
         :raises InsecureBindError: if strangers can reach *address*, or others can lead the path of
             ipc elsewhere, by a link. (It is a ValueError.)
         :raises twisted.internet.error.CannotListenError: if it is in use, or cannot be listened at;
@@ -222,9 +238,17 @@ class Server:
         """
         self._guard.check_server()
         _check.boolean("insecure", insecure)
-        if self._stopping is not None:
+        if self._is_leaving:
             raise RuntimeError("the server is stopped")
         self._check(address, publisher, advertise, multicast)
+        if fd is not None:
+            address = self._given("fd", fd, address)
+        if publisher_fd is not None:
+            if publisher is None:
+                raise ValueError(
+                    f"publisher_fd={publisher_fd}: pass its address as publisher=, too"
+                )
+            publisher = self._given("publisher_fd", publisher_fd, publisher)
         if self._credentials is not None:
             _check_secure(address, publisher)
         elif not insecure:
@@ -234,14 +258,18 @@ class Server:
         if multicast is not None and not insecure:
             check_endpoint(multicast)
         listener = Listener(self._dispatcher)
-        transport = self._network.listen(address, listener, self._options)
+        options = {**self._options, **_use_fd(fd)}
+        transport = self._network.listen(address, listener, options)
         listener.opened(transport, is_local=is_local(transport.endpoint))
         if self._publishes:
             try:
-                place = publisher or beside(transport.endpoint)
-                self._publish(listener, place, advertise or "")
-                if address == ANY_IPC and publisher is None:
-                    listener.remove_when_closed(split_scheme(place)[1])
+                # Whoever has the same socket publishes by another one.
+                own = "" if fd is None else f".{os.getpid()}"
+                place = publisher or beside(transport.endpoint, own)
+                self._publish(listener, place, advertise or "", _use_fd(publisher_fd))
+                scheme, path = split_scheme(place)
+                if publisher is None and scheme == "ipc" and (address == ANY_IPC or own):
+                    listener.remove_when_closed(path, folder=address == ANY_IPC)
                 if multicast is not None:
                     self._publish(listener, multicast, announced(multicast), multicast=True)
             except BaseException:
@@ -280,8 +308,24 @@ class Server:
         if advertise is not None:
             parse_address(advertise, Use.ADVERTISE, "advertise", foreign=self._is_foreign)
 
+    def _given(self, name: str, fd: object, address: str) -> str:
+        """The endpoint of a socket that the server was given.
+
+        :raises ValueError: if it does not listen, or at another address; TypeError if *fd* is no
+            int.
+        """
+        _check.integer(name, fd)
+        assert isinstance(fd, int), "it was checked"
+        return address if self._is_foreign else endpoint_of(fd, address, name)
+
     def _publish(
-        self, listener: Listener, address: str, advertised: str, *, multicast: bool = False
+        self,
+        listener: Listener,
+        address: str,
+        advertised: str,
+        options: Mapping[str, int] = MappingProxyType({}),
+        *,
+        multicast: bool = False,
     ) -> None:
         publisher = Publisher(
             self._dispatcher.clock,
@@ -293,7 +337,7 @@ class Server:
             multicast=multicast,
             ages=self._dispatcher.ages,
         )
-        publisher.opened(self._network.publish(address, publisher, {}))
+        publisher.opened(self._network.publish(address, publisher, options))
         listener.publish_by(publisher)
 
     def connect(
@@ -322,7 +366,7 @@ class Server:
         """
         self._guard.check_server()
         _check.boolean("insecure", insecure)
-        if self._stopping is not None:
+        if self._is_leaving:
             raise RuntimeError("the server is stopped")
         parse_address(address, Use.CONNECT, "address", foreign=self._is_foreign)
         if not insecure and credentials is None:
@@ -379,7 +423,7 @@ class Server:
     def stats(self) -> ServerStats:
         """What it has at this moment, for metrics."""
         clients = sum(len(listener.wire.peers) for listener in self._listeners)
-        return self._dispatcher.stats(clients, is_draining=self._stopping is not None)
+        return self._dispatcher.stats(clients, is_draining=self._is_leaving)
 
     @property
     def running(self) -> int:
@@ -411,9 +455,9 @@ class Server:
         """
         self._guard.check()
         _check.number("grace", grace)
-        waiting: Deferred[None] = Deferred()
-        if self._stopping is None:
-            self._stopping = Deferred()
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._handing_over.stop()
             _log.info(
                 "the server drains: {running} calls run and {queued} wait, for {grace:g} s at most",
                 running=self.running,
@@ -429,7 +473,48 @@ class Server:
             self._stop_if_idle()
         elif not self._is_stopped and grace < self._stop_at - self._clock.seconds():
             self._stop_in(grace)
-        self._stopping.addCallback(lambda _: waiting.callback(None))
+        return self._when_stopped()
+
+    def hand_over(self, grace: float = 10.0) -> Deferred[None]:
+        """Let another process take over that has the same listening sockets, then close.
+
+        Its server must be ready. This one accepts no further connections, and tells its clients to
+        connect anew; it serves them until they have, so that no call is refused. What runs then may
+        finish, as with :meth:`stop`, which ends it at once where there is a hurry. A stream goes on
+        here as long as the grace allows; then a client whose method can be resumed opens it at the
+        other server.
+
+        Connections can be left to another process on Linux, where :meth:`listen` was given the
+        socket by ``fd=``. Otherwise this server accepts some of them until it stops, and tells them
+        to connect anew, too.
+
+        :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
+        :return: fires when everything is closed.
+        :raises ValueError: if *grace* is below 0, or no number.
+        """
+        self._guard.check()
+        _check.number("grace", grace)
+        if not self._is_leaving:
+            _log.info("the server hands its clients over to another process")
+            self._hand_over_until = self._clock.seconds() + grace
+            self._handing_over.start(grace)
+            self._dispatcher.hand_over()
+            self._stop_if_idle()
+        return self._when_stopped()
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether it is to take no more clients."""
+        return self._is_stopping or self._handing_over.is_running
+
+    def _handed_over(self) -> None:
+        """The clients have gone, or have had the time to: stop."""
+        self.stop(max(0.0, self._hand_over_until - self._clock.seconds()))
+
+    def _when_stopped(self) -> Deferred[None]:
+        """A Deferred of the caller's own that fires when everything is closed."""
+        waiting: Deferred[None] = Deferred()
+        self._stopped.addCallback(lambda _: waiting.callback(None))
         return waiting
 
     def _stop_in(self, seconds: float) -> None:
@@ -448,8 +533,13 @@ class Server:
 
     def _stop_if_idle(self) -> None:
         """Stop, if that is asked for, when nothing runs and the clients have left."""
+        if self._handing_over.is_running:
+            # A proxy's clients do not leave it for another worker.
+            if all(listener.is_left or listener.for_proxy for listener in self._listeners):
+                self._handing_over.start(0)
+            return
         if (
-            self._stopping is None
+            not self._is_stopping
             or self._is_stopped
             or self.running
             or self.queued
@@ -466,7 +556,7 @@ class Server:
             self._leaving.start(_LEAVING)
 
     def _stop_now(self) -> None:
-        if self._stopping is None or self._is_stopped:
+        if not self._is_stopping or self._is_stopped:
             return
         self._is_stopped = True
         self._stop_timer.stop()
@@ -480,7 +570,12 @@ class Server:
             if forget is not None:
                 forget()
         _log.info("the server has stopped")
-        self._stopping.callback(None)
+        self._stopped.callback(None)
+
+
+def _use_fd(fd: int | None) -> dict[str, int]:
+    """The option of a socket that listens by what it was given."""
+    return {} if fd is None else {"USE_FD": fd}
 
 
 def _paths_of(service: ServiceHandler) -> list[str]:

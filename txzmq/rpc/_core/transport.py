@@ -156,6 +156,13 @@ class ServerTransport(Transport, Protocol):
         """The connection of a peer that has sent something; None where it is not known."""
         ...
 
+    def accept_no_more(self) -> bool:
+        """Leave further connections to other processes that have the same listening socket.
+
+        :return: False where that is not possible: there is none, or the system does not know how.
+        """
+        ...
+
     @property
     def authenticates(self) -> bool:
         """Whether only those are let in who have authenticated."""
@@ -304,7 +311,10 @@ class Network(Protocol):
     def listen(
         self, address: str, handler: ServerHandler, options: Mapping[str, int]
     ) -> ServerTransport:
-        """Listen at *address*."""
+        """Listen at *address*.
+
+        :param options: with ``USE_FD``, by that listening socket, which stays the caller's.
+        """
         ...
 
     def dial_out(

@@ -101,12 +101,15 @@ def announced(address: str) -> str:
     return address if group is None else f"{group[0]}://{group[2]}"
 
 
-def beside(address: str) -> str:
-    """Where the publisher of a server that is bound to *address* listens."""
+def beside(address: str, own: str = "") -> str:
+    """Where the publisher of a server that is bound to *address* listens.
+
+    :param own: tells it from that of another server there, by ipc and inproc.
+    """
     tcp = split_tcp(address)
     if tcp is not None:
         return f"tcp://{tcp[0]}:*"
-    return address + SUFFIX
+    return address + own + SUFFIX
 
 
 def reachable(publisher: str, server: str) -> str:

@@ -89,6 +89,9 @@ class NamedWorker:
     def connection_of(self, peer: bytes) -> PeerConnection | None:
         return None  # it is this side's own
 
+    def accept_no_more(self) -> bool:
+        return False  # it accepts none
+
     def flush_soon(self) -> None:
         if self._transport is not None:
             self._transport.flush_soon()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from twisted.logger import Logger
 
@@ -33,6 +34,8 @@ Publishers: TypeAlias = str | Iterable[str] | Callable[[str, str], bool]
 PublisherRule: TypeAlias = Callable[[str, str], bool]
 
 _log = Logger()
+#: Of the process of a server, in the name of its publisher.
+_NUMBER: Final = re.compile(r"(\.[0-9]{1,10})?")
 _RIGHT = "tcp://10.0.0.7 (any port), tcp://10.0.0.7:5001, tcp://10.0.0.7:5001-5004 or ipc:///path"
 
 
@@ -107,8 +110,9 @@ def publisher_for(publisher: str, server: str, allowed: PublisherRule) -> str:
             raise _refusal(publisher, server, "it is no multicast group")
         # An interface is the client's own affair, and may be a name.
         return reachable(announced(publisher), server)
-    if _is_beside(publisher, server):
-        return server + SUFFIX
+    address = _beside(publisher, server)
+    if address:
+        return address
     try:
         parse_address(publisher, Use.ADVERTISE, "publisher")
     except ValueError as error:
@@ -124,17 +128,24 @@ def publisher_for(publisher: str, server: str, allowed: PublisherRule) -> str:
     return address
 
 
-def _is_beside(publisher: str, server: str) -> bool:
-    """Whether a publisher's address is the server's with the suffix, by the last name of a path.
+def _beside(publisher: str, server: str) -> str:
+    """The address of a publisher beside its server, by ipc or inproc; empty if it is not there.
 
-    The folder may have another name for the client: by a link, or in a container.
+    Its name is the server's with the suffix, which has a number before it where the server is one
+    of several processes. The folder may have another name for the client: by a link, or in a
+    container.
     """
-    if split_tcp(server) is not None or split_scheme(publisher)[0] != split_scheme(server)[0]:
-        return False
-    own = server + SUFFIX
-    if split_scheme(server)[0] != "ipc":
-        return publisher == own
-    return publisher.rpartition("/")[2] == own.rpartition("/")[2]
+    scheme = split_scheme(server)[0]
+    if scheme == "tcp" or split_scheme(publisher)[0] != scheme:
+        return ""
+    name = publisher
+    own = server
+    if scheme == "ipc":
+        name, own = publisher.rpartition("/")[2], server.rpartition("/")[2]
+    number = name.removeprefix(own).removesuffix(SUFFIX)
+    if name != own + number + SUFFIX or not _NUMBER.fullmatch(number):
+        return ""
+    return server + number + SUFFIX
 
 
 def _same_host(publisher: str, server: str) -> bool:

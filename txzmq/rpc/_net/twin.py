@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Self
 
-__all__ = ["Twin", "place_of"]
+__all__ = ["Twin", "libc", "place_of"]
 
 #: Bytes of the longest address, ``struct sockaddr_storage``.
 _LONGEST: Final = 128
@@ -32,7 +32,7 @@ class Twin:
 
     def __init__(self, descriptor: int) -> None:
         """:raises OSError: if it is none, or the system has no such calls."""
-        self._libc = _libc()
+        self._libc = libc()
         self._descriptor = os.dup(descriptor)
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ class Twin:
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
     """The functions of the C library.
 
     :raises OSError: on Windows, where sockets have no descriptors.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
 from txzmq._backend import SHARES_MEMORY, hasMulticast
@@ -43,6 +44,7 @@ from txzmq.rpc._net.failures import (
     handshake_failure,
     is_unexplained,
 )
+from txzmq.rpc._net.given_sockets import accept_no_more, duplicate
 from txzmq.rpc._net.greeting import GreetingProbe
 from txzmq.rpc._net.ipc import claim
 from txzmq.rpc._net.named_worker import NamedWorker
@@ -110,6 +112,22 @@ def _bound_bytes(
 
 
 H = TypeVar("H", bound=Handler)
+
+
+@contextmanager
+def _place(address: str, options: dict[str, int]) -> Generator[dict[str, int]]:
+    """The options to listen with: at an address that is free, or by a socket that is there.
+
+    :param options: with ``USE_FD`` for the latter; the descriptor stays the caller's.
+    :raises CannotListenError: and others, if the address cannot be had.
+    """
+    given = options.get("USE_FD")
+    if given is None:
+        with claim(address):
+            yield options
+    else:
+        with duplicate(given) as own:
+            yield {**options, "USE_FD": own}
 
 
 def _ignore() -> None:
@@ -366,6 +384,10 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
 
     def connection_of(self, peer: bytes) -> PeerConnection | None:
         return accepted(self.peerDescriptor(peer), self.endpoint)
+
+    def accept_no_more(self) -> bool:
+        given = self.socketOptions.get("USE_FD")
+        return isinstance(given, int) and accept_no_more(given)
 
     @property
     def authenticates(self) -> bool:
@@ -635,9 +657,9 @@ class ZmqNetwork:
         parse_address(address, Use.LISTEN, "address")
         merged = {**self._options.for_server(), **options}
         budget = self._options.send_budget
-        with claim(address):
+        with _place(address, merged) as placed:
             return _ServerConnection(
-                self._factory, address, handler, merged, budget, self._credentials
+                self._factory, address, handler, placed, budget, self._credentials
             )
 
     def dial_out(
@@ -677,8 +699,8 @@ class ZmqNetwork:
         merged = {**self._options.for_publisher(), **options}
         if self._credentials is not None:
             merged["MAXMSGSIZE"] = SECURE_PUBLISHER_MESSAGE_SIZE
-        with claim(address):
-            return _Publisher(self._factory, address, handler, merged, self._credentials)
+        with _place(address, merged) as placed:
+            return _Publisher(self._factory, address, handler, placed, self._credentials)
 
     def subscribe(
         self, address: str, handler: SubscriberHandler, options: Mapping[str, int]

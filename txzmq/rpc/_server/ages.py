@@ -124,6 +124,13 @@ class ConnectionAges:
             age.begin()
         return age
 
+    def leaving(
+        self, listener: AgingListener, peer: bytes, connection: PeerConnection | None
+    ) -> PeerAge:
+        """A client is told to connect anew, and may take its time; see :meth:`PeerAge.left`."""
+        self.told()
+        return PeerAge(self, listener, peer, connection, "")
+
     def looked_at(self, key: str) -> None:
         """A client was let in by its key."""
         self._looked_at[key] = self._clock.seconds()

@@ -6,6 +6,7 @@ import contextvars
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from random import Random
 from types import CoroutineType
@@ -65,6 +66,9 @@ from txzmq.rpc.watching import Denial, ServerStats
 
 __all__ = ["Dispatcher"]
 
+#: Seconds that connections may last which come while another process takes over, where there is no
+#: limit: no matter how many.
+_LONG: Final = 86_400.0
 _WAITED_TOO_LONG: Final = ResponseHead(
     Code.DEADLINE_EXCEEDED,
     "the call's time was up on the server; it was not executed",
@@ -121,6 +125,7 @@ class Dispatcher:
         "_keeps_replies",
         "_listeners",
         "_log",
+        "_make_ages",
         "_new_call",
         "_open_calls",
         "_replies",
@@ -215,8 +220,9 @@ class Dispatcher:
         age, grace = limits.connection_age, limits.connection_age_grace
         #: Counts the time of connections; None where they may last for any time.
         self.ages = None
+        self._make_ages = partial(ConnectionAges, clock, random, count=self.count, check=check)
         if age is not None:
-            self.ages = ConnectionAges(clock, random, age, grace, self.count, check)
+            self.ages = self._make_ages(age=age, grace=grace)
         self._request_bytes = RequestBytes(limits)
         self._log = HandlerLog(clock, methods, debug=debug)
         self.streams = StreamRegistry(
@@ -921,6 +927,14 @@ class Dispatcher:
             listener.release()
 
     # -- the end -----------------------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        """Have another process take the connections of the clients, which are served until then."""
+        if self.ages is not None:
+            self.ages.close()
+        self.ages = self._make_ages(age=self.limits.connection_age or _LONG, grace=None)
+        for listener in self._listeners:
+            listener.hand_over(self.ages)
 
     def drain(self) -> None:
         """Take no more requests on."""

@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Final, Protocol
 
+from twisted.logger import Logger
+
 from txzmq._identity import Identity, key_of, user_of
 from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
@@ -28,6 +30,7 @@ from txzmq.rpc.limits import ServerLimits
 
 __all__ = ["BacklogBytes", "Listener", "ListenerOwner"]
 
+_log = Logger()
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
 #: Bytes that a message costs beyond its own, roughly: a list, and the objects in it.
@@ -228,8 +231,8 @@ class Listener:
         self._is_local = False
         self.for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
-        # Whether clients are to be told to go elsewhere.
-        self._draining = False
+        # Whether clients are to be told to go elsewhere, or to connect anew.
+        self._draining = self._is_replaced = False
         # The time of each client's connection; those that were told to connect anew, and those
         # whose grace is over.
         self._ages: dict[bytes, PeerAge] = {}
@@ -250,8 +253,9 @@ class Listener:
         self.transport: ServerTransport | None = None
         #: Publishes the streams that are opened here.
         self.publisher: Publisher | None = None
-        # The publisher's socket in a folder of libzmq's; None where there is none.
+        # The publisher's socket, if nobody else removes it; and whether its folder is libzmq's.
         self._companion: str | None = None
+        self._companion_folder = False
         #: Publishes those of them that are shared, to all clients at once; None if there is none.
         self.multicast: Publisher | None = None
         # Refusals that wait until their requests may come again, by peer.
@@ -403,7 +407,7 @@ class Listener:
         self.owner.abandon(calls, "the client has gone")
         self.owner.peer_lost(peer)
         self.owner.client_lost(address, len(calls))
-        if self._draining:
+        if self._draining or self._is_replaced:
             self.owner.settled()
 
     # -- connections that have lasted long enough --------------------------------------------
@@ -464,14 +468,14 @@ class Listener:
         """A client sends no more calls on its connection."""
         self.wire.leave(key)
         age = self._ages.get(key[0])
-        if age is not None and key[0] in self._aged:
+        if age is not None and (self._is_replaced or key[0] in self._aged):
             age.left()
 
     def _renewed(self, peer: bytes) -> None:
         """A client that was told has gone."""
         self._aged.discard(peer)
         self._expired.discard(peer)
-        self._tells = self._draining or bool(self._aged)
+        self._tells = self._draining or self._is_replaced or bool(self._aged)
         if not self._expired:
             self._accept = self._accept_usually
 
@@ -501,7 +505,7 @@ class Listener:
         """The header of a reply that tells its client to send no more calls by this connection."""
         if self._draining:
             return head._replace(draining=True)
-        if peer in self._aged:
+        if self._is_replaced or peer in self._aged:
             return head._replace(draining=True, reconnect=True)
         return head
 
@@ -620,6 +624,29 @@ class Listener:
         for key in self.wire.drain():
             self.answer(key, OK)
 
+    def hand_over(self, ages: ConnectionAges) -> None:
+        """Leave further connections to another process, and tell the clients to connect anew.
+
+        :param ages: end the connections of the clients that have left.
+        """
+        transport = self.transport
+        if transport is None or self.for_proxy:
+            return  # a proxy has other servers
+        if not transport.accept_no_more():
+            _log.warn(
+                "the server goes on accepting connections at {endpoint} until it stops: it was not "
+                "given the socket by fd=, or the system is not Linux",
+                endpoint=transport.endpoint,
+            )
+        self._is_replaced = self._tells = True
+        for age in self._ages.values():
+            age.stop()
+        keys = self.wire.drain()
+        for peer in {key[0] for key in keys}:
+            self._ages[peer] = ages.leaving(self, peer, transport.connection_of(peer))
+        for key in keys:
+            self.answer(key, OK)
+
     @property
     def is_left(self) -> bool:
         """Whether all clients have said that they send no more calls, or are gone."""
@@ -628,12 +655,14 @@ class Listener:
         # A proxy says nothing of its clients; it needs a moment to take what it has been sent.
         return inproc or (self.wire.all_left and not self.for_proxy)
 
-    def remove_when_closed(self, path: str) -> None:
-        """Have no socket of the publisher left at *path*, in the folder that ``ipc://*`` has made.
+    def remove_when_closed(self, path: str, *, folder: bool) -> None:
+        """Have no socket of the publisher left at *path*.
 
-        libzmq removes the folder with its own socket, if nothing else is in it.
+        :param folder: whether it is in one that ``ipc://*`` has made. libzmq removes that with its
+            own socket, if nothing else is in it.
         """
         self._companion = path
+        self._companion_folder = folder
 
     def closed(self) -> None:
         """The socket was closed by somebody else."""
@@ -653,7 +682,8 @@ class Listener:
         if self._companion is not None:
             with suppress(OSError):
                 os.unlink(self._companion)
-                os.rmdir(os.path.dirname(self._companion))  # where libzmq has tried already
+                if self._companion_folder:
+                    os.rmdir(os.path.dirname(self._companion))  # where libzmq has tried already
         if self.transport is not None:
             self.transport.close()
             self.transport = None
