@@ -31,6 +31,7 @@ _EXTRAS = {
     "txzmq.rpc.otel": "opentelemetry.trace",
     **dict.fromkeys(
         [
+            *("txzmq._serve.figures", "txzmq._serve.metrics"),
             *("txzmq.rpc._exposition", "txzmq.rpc.prometheus"),
         ],
         "prometheus_client",

@@ -101,10 +101,13 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("codegen", "generator"),
+        *("serve", "codegen", "generator"),
     },
-    # Services by their names.
-    "serve": {"ground", "words", "server"},
+    # Processes that serve, and the one that supervises them.
+    "serve": {
+        *("ground", "sockets", "words", "_core", "_net", "server"),
+        *("admin", "health", "reflection", "prometheus", "_exposition"),
+    },
     "codegen": {"generator"},
     "generator": set(),
 }
