@@ -16,7 +16,8 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.programs import PATIENCE, ROOT, Program, running
-from tests.rpc.service import ECHO, text
+from tests.rpc.service import ECHO, WATCH, text
+from tests.serve.shop import ITEMS
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.auth import CurveClientCredentials
@@ -24,8 +25,9 @@ from txzmq.rpc import Channel, RpcError
 
 ANY_PORT = "tcp://127.0.0.1:*"
 SHOP = "tests.serve.shop:Shop"
-#: Calls that are in flight at a time.
+#: Calls that are in flight at a time, and streams that are open.
 _CALLERS = 20
+_STREAMS = 4
 
 
 class Supervised:
@@ -56,7 +58,10 @@ class Supervised:
 
     def has_said(self, part: str) -> int:
         """How many lines with this part there are by now; does not wait."""
+        before = len(self.program.output)
         self.program.has_said("")
+        for line in self.program.output[before:]:
+            self._note(line)
         return sum(part in line for line in self.program.output)
 
     def _note(self, line: str) -> None:
@@ -72,7 +77,7 @@ class Supervised:
     def values(self, name: str) -> float:
         """The sum of a metric's values."""
         lines = self.get("/metrics").splitlines()
-        found = [line for line in lines if re.match(rf"{re.escape(name)}(\{{| )", line)]
+        found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
     def signal(self, number: signal.Signals) -> None:
@@ -143,7 +148,11 @@ class Load:
         self.factory = ZmqFactory(loop.reactor)
         self.channel = Channel(self.factory, addresses, credentials=credentials)
         self._stopped = False
-        self._callers = [Deferred.fromCoroutine(self._call(i)) for i in range(_CALLERS)]
+        self.streams = 0
+        self._callers = [
+            *(Deferred.fromCoroutine(self._call(i)) for i in range(_CALLERS)),
+            *(Deferred.fromCoroutine(self._stream(i)) for i in range(_STREAMS)),
+        ]
 
     async def _call(self, caller: int) -> None:
         number = 0
@@ -160,6 +169,24 @@ class Load:
                 assert answered == value
                 self.pids[int(pid)] += 1
             await self._loop.sleep(0.001)
+
+    async def _stream(self, caller: int) -> None:
+        while not self._stopped:
+            value = f"stream {caller}"
+            try:
+                stream = self.channel.unary_stream(WATCH, text(value), timeout=30)
+                items = [item.value async for item in stream]
+            except RpcError as error:
+                self.errors.append(str(error))
+                await self._loop.sleep(0.05)
+            else:
+                assert items == [f"{value} {number}" for number in range(ITEMS)]
+                self.streams += 1
+
+    @property
+    def ended(self) -> int:
+        """Calls that have come to a good end."""
+        return self.pids.total() + self.streams
 
     def stop(self) -> Deferred[list[None]]:
         """Fires when all callers have their last answer."""

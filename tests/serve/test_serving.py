@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 
 pytest.importorskip("click", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -33,6 +35,12 @@ from txzmq import ZmqFactory
 from txzmq.auth import CurveClientCredentials, CurveKeyPair
 from txzmq.rpc import Channel, Unauthenticated, Unavailable
 
+#: ``make test-rolls`` does more: times, and seconds.
+ROLLS = int(os.environ.get("TXZMQ_ROLLS", "1"))
+KILLS = float(os.environ.get("TXZMQ_KILLS", "3"))
+#: How many workers take calls.
+READY = 'txzmq_supervisor_processes{state="ready"}'
+
 SERVER_KEYS = CurveKeyPair.generate()
 CLIENT_KEYS = CurveKeyPair.generate()
 CREDENTIALS = CurveClientCredentials(CLIENT_KEYS, server_keys=[SERVER_KEYS.public_key])
@@ -52,34 +60,91 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def supervised(keys: Path) -> Iterator[Supervised]:
     """Two workers with keys and metrics, for several tests, which leave them as they were."""
     arguments = ("--keys", keys / "server.key_secret", "--clients", keys / "clients")
-    with serving(*arguments, "--metrics", "127.0.0.1:0", ports=2) as supervised:
+    publishers = ["--publisher", ANY_PORT] * 4
+    with serving(*arguments, *publishers, "--metrics", "127.0.0.1:0", ports=2) as supervised:
         yield supervised
 
 
 def test_a_roll_under_load_replaces_all_and_fails_no_call(
     supervised: Supervised, one_loop: Loop
 ) -> None:
-    old = set(supervised.pids.values())
     before = supervised.values("grpc_server_started_total")
+
+    def all_serve(load: Load) -> Deferred[None]:
+        return until(lambda: load.pids.keys() >= {*supervised.pids.values()})
+
+    def rolled(times: int) -> Deferred[None]:
+        return until(lambda: supervised.has_said("the roll is done") == times)
+
+    def until(condition: Callable[[], bool]) -> Deferred[None]:
+        return Deferred.fromCoroutine(one_loop.until(condition))
 
     async def main() -> Load:
         load = Load(one_loop, supervised.addresses, CREDENTIALS)
-        await one_loop.until(lambda: old <= load.pids.keys())
-        supervised.signal(signal.SIGUSR2)
-        await one_loop.until(lambda: len(load.pids) == 4)
+        for number in range(1, ROLLS + 1):
+            await all_serve(load)
+            old = {*supervised.pids.values()}
+            supervised.signal(signal.SIGUSR2)
+            await rolled(number)
+            assert not old & {*supervised.pids.values()}
+        await all_serve(load)
         await load.stop()
         load.factory.shutdown()
         return load
 
-    load = one_loop.run(main)
-    supervised.expect("the roll is done")
+    load = one_loop.run(main, patience=30 * ROLLS)
     assert load.errors == []
-    assert not old & set(supervised.pids.values())
+    assert load.streams
     # What the old ones have counted is counted on.
-    calls = load.pids.total()
-    assert supervised.values("grpc_server_started_total") - before == calls
-    assert supervised.values("grpc_server_handled_total") - before == calls
-    assert supervised.values("txzmq_supervisor_rolls_total") == 1
+    assert supervised.values("grpc_server_started_total") - before == load.ended
+    assert supervised.values("grpc_server_handled_total") - before == load.ended
+    assert supervised.values("txzmq_supervisor_rolls_total") == ROLLS
+    print(f"{ROLLS} rolls, {load.pids.total()} calls and {load.streams} streams, all served")
+
+
+def test_whatever_happens_to_workers_the_calls_go_on(
+    supervised: Supervised, one_loop: Loop
+) -> None:
+    """They are killed, drained and rolled at random: calls may fail, and nothing else."""
+    seed = int(os.environ.get("TXZMQ_SEED", "0")) or random.randrange(1, 1_000_000)
+    print(f"TXZMQ_SEED={seed}")
+    chance = random.Random(seed)
+    counted = 0.0
+
+    def happens() -> None:
+        what = chance.choice(["kill", "drain", "roll", "keys"])
+        if what == "roll":
+            supervised.signal(signal.SIGUSR2)
+        elif what == "keys":
+            supervised.signal(signal.SIGHUP)
+        else:
+            # One that has ended meanwhile is nobody's: pids come around after a long time only.
+            workers = children_of(supervised.program.process.pid)
+            if workers:
+                number = signal.SIGKILL if what == "kill" else signal.SIGTERM
+                os.kill(chance.choice(workers), number)
+
+    async def main() -> None:
+        nonlocal counted
+        load = Load(one_loop, supervised.addresses, CREDENTIALS)
+        until = time.monotonic() + KILLS
+        while time.monotonic() < until:
+            happens()
+            await one_loop.sleep(chance.uniform(0, 1))
+            now = supervised.values("grpc_server_started_total")
+            assert now >= counted, "no counter falls"
+            counted = now
+        ended = load.ended
+        await one_loop.until(lambda: supervised.values(READY) == 2)
+        await one_loop.until(lambda: load.ended > ended + 100)
+        await load.stop()
+        load.factory.shutdown()
+        # A client takes a handshake that ends without a word for a refusal, until it tries again.
+        codes = {error.partition(":")[0] for error in load.errors}
+        assert codes <= {"UNAVAILABLE", "UNAUTHENTICATED"}
+        print(f"{KILLS} s, {load.ended} calls, {len(load.errors)} have failed")
+
+    one_loop.run(main, patience=60 + 2 * KILLS)
 
 
 def test_a_worker_that_is_killed_is_started_again(supervised: Supervised, one_loop: Loop) -> None:

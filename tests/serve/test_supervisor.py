@@ -74,6 +74,17 @@ def test_a_first_worker_for_which_the_system_has_no_process_ends_it() -> None:
     assert str(error).startswith("no process could be started: ")
 
 
+def test_a_worker_that_has_served_and_dies_while_others_start_yet_is_started_again() -> None:
+    house = House()
+    first, second = house.alive
+    first.becomes_ready()
+    first.exits("signal SIGKILL")
+    second.becomes_ready()
+    house.advance(1)
+    house.all_ready()
+    assert house.supervisor.status == "2 of 2 ready"
+
+
 # -- restarts -----------------------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ class Listener:
             self._end_roll(GivenUp(f"at {self.address}: {why}"))
 
     def _start_again(self, worker: Worker) -> None:
-        if worker.since and self._clock.seconds() - worker.since >= _WORKS:
+        if worker.since is not None and self._clock.seconds() - worker.since >= _WORKS:
             self._backoff.reset()
         self._restart.start(self._backoff.next())
         self._owner.worker_restarts()

@@ -253,7 +253,7 @@ class Supervisor:
         if failure is not None:
             self._imported(failure.files)
         self._answered(worker)
-        if not self.is_started and not self.is_stopping:
+        if not self.is_started and not self.is_stopping and worker.since is None:
             # What is wrong with one is mostly wrong with all.
             trace = "" if failure is None else failure.traceback
             self._failure = NotStarted(why, trace)

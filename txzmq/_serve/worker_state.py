@@ -109,7 +109,7 @@ class Worker:
     :ivar number: that of its address, from 1.
     :ivar slot: which of the places of its address it has, 0 or 1.
     :ivar failure: what it has said of why it cannot serve.
-    :ivar since: when it became ready.
+    :ivar since: when it became ready; None if it has not.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Worker:
         self.slot = slot
         self.state = State.STARTING
         self.failure: Failed | None = None
-        self.since = 0.0
+        self.since: float | None = None
         self._process: Process | None = None
         # What happens if it does not do in time what is expected of it.
         self._timer = ResettableTimer(clock, self._too_late)
