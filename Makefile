@@ -216,7 +216,7 @@ bench-memory: $(DEVELOPS)  ## measure what calls and idle streams cost in memory
 	$(BIN)/python -m benchmarks.memory
 
 .PHONY: bench-scale
-bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes and methods
+bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes, methods and processes
 	$(BIN)/python -m benchmarks.scale
 
 .PHONY: bench-instructions
