@@ -60,14 +60,20 @@ coverage: $(DEVELOPS)  ## run all tests, and report the lines and branches of tx
 
 # Properties that are tried with other examples each time, and with many more of them.
 .PHONY: test-long
-test-long: $(DEVELOPS)  ## play the games of calls, streams, servers and broken wires 50 times as long, at random
+test-long: $(DEVELOPS)  ## play the games of calls, streams, servers, supervisors and broken wires 50 times as long, at random
 	TXZMQ_TEST_EXAMPLES=50 $(BIN)/python -m pytest -o faulthandler_timeout=3600 \
-		tests/rpc/test_stateful.py tests/rpc/test_stateful_streams.py tests/rpc/test_hostile_streams.py $(PYTEST_ARGS)
+		tests/rpc/test_stateful.py tests/rpc/test_stateful_streams.py tests/rpc/test_hostile_streams.py \
+		tests/serve/test_supervisor_game.py $(PYTEST_ARGS)
 
 .PHONY: test-restarts
 test-restarts: $(DEVELOPS)  ## restart two servers under load, 200 times, and lose no call
 	TXZMQ_RESTARTS=200 $(BIN)/python -m pytest -s -o faulthandler_timeout=3600 \
 		tests/rpc/test_restarts.py $(PYTEST_ARGS)
+
+.PHONY: test-rolls
+test-rolls: $(DEVELOPS)  ## replace the processes of txzmq serve under load, 100 times; then kill some at random for a minute
+	TXZMQ_ROLLS=100 TXZMQ_KILLS=60 $(BIN)/python -m pytest -s -o faulthandler_timeout=7200 \
+		tests/serve/test_serving.py -k 'roll_under_load or whatever_happens' $(PYTEST_ARGS)
 
 .PHONY: test-mixed
 test-mixed: $(DEVELOPS)  ## run this version and an older one against each other, both ways
@@ -210,7 +216,7 @@ bench-memory: $(DEVELOPS)  ## measure what calls and idle streams cost in memory
 	$(BIN)/python -m benchmarks.memory
 
 .PHONY: bench-scale
-bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes and methods
+bench-scale: $(DEVELOPS)  ## measure how cost grows with calls, endpoints, clients, sizes, methods and processes
 	$(BIN)/python -m benchmarks.scale
 
 .PHONY: bench-instructions

@@ -29,7 +29,13 @@ _CLI = [
 _EXTRAS = {
     **dict.fromkeys(_CLI, "click"),
     "txzmq.rpc.otel": "opentelemetry.trace",
-    "txzmq.rpc.prometheus": "prometheus_client",
+    **dict.fromkeys(
+        [
+            *("txzmq._serve.figures", "txzmq._serve.metrics"),
+            *("txzmq.rpc._exposition", "txzmq.rpc.prometheus"),
+        ],
+        "prometheus_client",
+    ),
     "txzmq.rpc.validation": "protovalidate",
     **dict.fromkeys(
         ["txzmq.rpc.tokens", "txzmq.rpc._tokens.jwks", "txzmq.rpc._tokens.keys"], "jwt"

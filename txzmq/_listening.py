@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import zmq
 from twisted.internet.error import CannotListenError
 
-__all__ = ["CannotListen", "cannotListen", "no_folder", "no_interface"]
+__all__ = ["CannotListen", "cannotListen", "no_folder", "no_interface", "why_not"]
 
 #: Errors of bind() that are about the address, not about the socket.
 _OF_THE_ADDRESS: Final = frozenset(
@@ -70,7 +70,7 @@ def cannotListen(address: str, error: zmq.ZMQError, others: Iterable[_Bound]) ->
     number = error.errno or 0
     if number not in _OF_THE_ADDRESS:
         return error
-    return CannotListen(address, number, _why(address, number, others))
+    return CannotListen(address, number, why_not(address, number, others))
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -81,7 +81,12 @@ def _parts(address: str) -> tuple[str, int]:
     return host, int(port) if port.isascii() and port.isdecimal() else 0
 
 
-def _why(address: str, number: int, others: Iterable[_Bound]) -> str:
+def why_not(address: str, number: int, others: Iterable[_Bound] = ()) -> str:
+    """Why nothing can listen at an address, and what to do.
+
+    :param number: the system's error, or libzmq's.
+    :param others: the connections of the same factory.
+    """
     host, port = _parts(address)
     is_tcp = address.startswith("tcp://")
     if number in (errno.EADDRINUSE, zmq.Errno.EADDRINUSE):

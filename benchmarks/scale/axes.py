@@ -31,6 +31,8 @@ class Setup:
     clients: int = 1
     #: Of the service, each called in turn; 0 for the generated service, which has one.
     methods: int = 0
+    #: Of ``txzmq serve``, each with an endpoint; 0 for one process without a supervisor.
+    workers: int = 0
     #: Bytes that a message may have; None for the default.
     message_limit: int | None = None
 
@@ -151,6 +153,20 @@ AXES: Final[dict[str, Axis]] = {
             points=[
                 Point(value=n, setup=Setup(methods=n), in_flight=_IN_FLIGHT)
                 for n in (1, 10, 100, 1_000, 10_000)
+            ],
+        ),
+        Axis(
+            name="workers",
+            title="Processes of txzmq serve",
+            unit="processes",
+            fixed=(
+                f"{_PROCESSES} clients in processes of their own, each connected to all and with "
+                f"{_EACH} calls in flight, messages of {SMALL} bytes, and handlers that take 1 ms "
+                "of CPU time"
+            ),
+            points=[
+                Point(value=n, setup=Setup(workers=n, clients=_PROCESSES), in_flight=_EACH)
+                for n in (1, 2, 3, 4)
             ],
         ),
     )

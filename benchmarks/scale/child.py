@@ -20,6 +20,7 @@ from benchmarks.child import Line, OrdersByLine, tell_cpu
 from benchmarks.drivers import Rounds, TwistedCall
 from benchmarks.peers.txzmq_ import bench_client, bench_service, make_factory
 from benchmarks.scale.axes import Setup
+from benchmarks.scale.served import serve_by_processes
 from benchmarks.workload import SERVICE, TIMEOUT, Messages, Window
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, ConnectivityState, Context, Method, Server, Service
@@ -134,7 +135,9 @@ def main(role: str, setup_as_json: str, folder: str) -> None:
     sys.path.insert(0, folder)
     setup = Setup(**json.loads(setup_as_json))
     messages = Messages.load("generated.bench_pb2")
-    if role == "server":
+    if role == "server" and setup.workers:
+        serve_by_processes(setup.workers, folder, line)
+    elif role == "server":
         threading.Thread(target=tell_cpu, args=(line,), daemon=True).start()
         serve(setup, messages, line)
     else:

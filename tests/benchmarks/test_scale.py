@@ -16,6 +16,7 @@ from benchmarks.scale.measure import Cost, Plan, Row, added, growth, measure, me
 from benchmarks.scale.report import as_markdown, as_text, cells, header, size, verdict
 from tests.benchmarks.test_run import WHERE
 from tests.benchmarks.test_stacks import skip_unless_installed
+from tests.support import is_installed
 
 ROWS = [Row(16, Cost(12_345.6, 20e-6, 10e-6)), Row(1_024, Cost(3_000.0, 40e-6, 11e-6))]
 
@@ -41,6 +42,7 @@ def test_an_axis_varies_one_thing_upwards(axis: Axis) -> None:
         "clients": [point.setup.clients for point in axis.points],
         "size": [point.message_bytes for point in axis.points],
         "methods": [point.setup.methods for point in axis.points],
+        "workers": [point.setup.workers for point in axis.points],
     }
     assert varied[axis.name] == values
 
@@ -53,6 +55,7 @@ def test_the_axes_reach_as_far_as_they_should() -> None:
         "clients": (1, 500),
         "size": (16, 16 << 20),
         "methods": (1, 10_000),
+        "workers": (1, 4),
     }
 
 
@@ -142,11 +145,16 @@ def axis_of(points: Sequence[Point]) -> Axis:
 
 @pytest.mark.parametrize(
     "setup",
-    [Setup(endpoints=3), Setup(clients=6), Setup(methods=3), Setup(message_limit=6 << 20)],
+    [
+        *(Setup(endpoints=3), Setup(clients=6), Setup(methods=3), Setup(message_limit=6 << 20)),
+        Setup(workers=2),
+    ],
     ids=str,
 )
 def test_a_point_is_measured(setup: Setup, tmp_path: Path) -> None:
     skip_unless_installed("txzmq")
+    if setup.workers and not is_installed("click"):
+        pytest.skip("the extra cli is not installed")
     with_txzmq(tmp_path)
     bytes_ = 5 << 20 if setup.message_limit else 100
     point = Point(value=7, setup=setup, in_flight=2, message_bytes=bytes_)

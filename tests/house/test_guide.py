@@ -38,7 +38,7 @@ PAGES = [
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
 READ = [
-    *("balancing", "retries", "failures", "watching", "logs", "security", "tokens"),
+    *("balancing", "retries", "failures", "watching", "logs", "security", "serve", "tokens"),
     "application",  # and run below
 ]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page

@@ -86,7 +86,9 @@ PLAN: dict[str, set[str]] = {
     "validation": {"ground", "words", "_core"},
     "health": {"ground", "words", "_core", "_services", "generated"},
     "reflection": {"ground", "words", "_core", "_services", "generated"},
-    "prometheus": {"ground", "words"},
+    # Pages for whoever scrapes.
+    "_exposition": set(),
+    "prometheus": {"ground", "words", "_exposition"},
     # OpenTelemetry's names.
     "_semconv": {"words"},
     "otel": {"ground", "words", "_semconv"},
@@ -100,7 +102,12 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("codegen", "generator"),
+        *("serve", "codegen", "generator"),
+    },
+    # Processes that serve, and the one that supervises them.
+    "serve": {
+        *("ground", "sockets", "words", "_core", "_net", "server"),
+        *("admin", "health", "reflection", "prometheus", "_exposition"),
     },
     # Services by their names.
     "serve": {"ground", "sockets", "words", "server", "application"},
@@ -287,7 +294,7 @@ print([name for name in {engines!r} if name in sys.modules])
         ("txzmq.rpc.status", {"ground", "words", "names"}),
         ("txzmq.rpc.tokens", {"ground", "words", "names", "_tokens"}),
         ("txzmq.rpc.validation", {"ground", "words", "names", "_core"}),
-        ("txzmq.rpc.prometheus", {"ground", "words", "names"}),
+        ("txzmq.rpc.prometheus", {"ground", "words", "names", "_exposition"}),
         ("txzmq.rpc.otel", {"ground", "words", "names", "_semconv"}),
     ],
 )

@@ -26,6 +26,7 @@ VERBS: Final = {
     "call": "call",
     "health": "health",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
+    "serve": "serve",
     **dict.fromkeys(("keys", "codegen"), "tools"),
 }
 

@@ -38,8 +38,9 @@ try:
         InfoMetricFamily,
         Metric,
     )
-    from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
+
+    from txzmq.rpc._exposition import OperationsSite, Page, State, exposed
 except ImportError as error:
     raise ImportError(
         "txzmq.rpc.prometheus needs prometheus_client 0.22 or later: "
@@ -325,26 +326,7 @@ def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Hist
     family.add_metric(labels, buckets, histogram.sum)
 
 
-class _Page(Resource):
-    """A page of which a client may want the head alone."""
-
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
-
-    def render_GET(self, request: Request) -> bytes:
-        """The page; its type is set."""
-        raise NotImplementedError
-
-    def render_HEAD(self, request: Request) -> bytes:
-        """Nothing, but how long the page is: Twisted logs each body that is too much."""
-        size = len(self.render_GET(request))
-        request.setHeader("content-length", str(size))  # type: ignore[no-untyped-call]  # Twisted's
-        return b""
-
-
-class MetricsResource(_Page):
+class MetricsResource(Page):
     """What Prometheus scrapes: ``/metrics``, where it is put there.
 
     Besides what ``Metrics`` has, the process's own: when it started, its CPU time, its memory and
@@ -360,38 +342,7 @@ class MetricsResource(_Page):
 
     def render_GET(self, request: Request) -> bytes:
         """The metrics, in the format that the client asks for, or as text."""
-        # By bytes: Twisted decodes nothing that is not UTF-8.
-        accept: Any = request.getHeader(b"accept")
-        try:
-            encode, content_type = choose_encoder((accept or b"").decode("latin-1"))
-        except (TypeError, ValueError):  # prometheus_client's, of versions that are none
-            encode, content_type = choose_encoder("")
-        request.setHeader("content-type", content_type)  # type: ignore[no-untyped-call]  # Twisted's
-        return encode(self._registry)
-
-
-class _State(_Page):
-    """Says yes or no: 200 or 503."""
-
-    def __init__(self, why_not: Callable[[], str]) -> None:
-        """:param why_not: what is wrong; empty if nothing is."""
-        super().__init__()
-        self._why_not = why_not
-
-    def render_GET(self, request: Request) -> bytes:
-        """``ok``, or why not."""
-        request.setHeader("content-type", "text/plain; charset=utf-8")  # type: ignore[no-untyped-call]  # Twisted's
-        reason = self._why_not()
-        if reason:
-            request.setResponseCode(503)
-        return f"{reason or 'ok'}\n".encode()
-
-
-class _OperationsSite(Site):
-    """Logs no requests: there is one every few seconds from whoever scrapes or probes."""
-
-    def log(self, request: Request) -> None:
-        """Nothing."""
+        return exposed(request, self._registry)
 
 
 class _Checks:
@@ -461,9 +412,9 @@ def operations_site(
     # Any: Twisted types resources with zope interfaces.
     root: Any = Resource()  # type: ignore[no-untyped-call]  # Twisted's
     root.putChild(b"metrics", MetricsResource(metrics))
-    root.putChild(b"healthz", _State(lambda: ""))
-    root.putChild(b"readyz", _State(why_not))
-    return _OperationsSite(root)  # type: ignore[no-untyped-call]  # Twisted's
+    root.putChild(b"healthz", State(lambda: ""))
+    root.putChild(b"readyz", State(why_not))
+    return OperationsSite(root)  # type: ignore[no-untyped-call]  # Twisted's
 
 
 # Any: Twisted types reactors and ports with zope interfaces.
