@@ -106,11 +106,9 @@ PLAN: dict[str, set[str]] = {
     },
     # Processes that serve, and the one that supervises them.
     "serve": {
-        *("ground", "sockets", "words", "_core", "_net", "server"),
+        *("ground", "sockets", "words", "_core", "_net", "server", "application"),
         *("admin", "health", "reflection", "prometheus", "_exposition"),
     },
-    # Services by their names.
-    "serve": {"ground", "sockets", "words", "server", "application"},
     "codegen": {"generator"},
     "generator": set(),
 }

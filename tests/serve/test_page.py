@@ -14,12 +14,9 @@ from tests.support import is_installed
 
 PAGE = (ROOT / "docs/guide/serve.md").read_text(encoding="utf-8")
 #: Files of units, by their names.
-UNITS = {
-    name: text
-    for name, text in re.findall(
-        r"`/etc/systemd/system/(\S+)`:\n\n```ini\n(.*?)```", PAGE, re.DOTALL
-    )
-}
+UNITS: dict[str, str] = dict(
+    re.findall(r"`/etc/systemd/system/(\S+)`:\n\n```ini\n(.*?)```", PAGE, re.DOTALL)
+)
 
 
 def test_the_units_are_right(tmp_path: Path) -> None:
