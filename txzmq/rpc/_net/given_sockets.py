@@ -25,7 +25,7 @@ __all__ = ["accept_no_more", "duplicate", "endpoint_of"]
 _INT: Final = struct.Struct("=i")
 #: One descriptor that an instance of epoll watches, in ``/proc/self/fdinfo``: with its events, and
 #: what whoever watches it has put there.
-_WATCHED: Final = re.compile(r"^tfd:\s*(\d+) events:\s*[0-9a-f]+ data:\s*([0-9a-f]+)", re.MULTILINE)
+_WATCHED: Final = re.compile(r"tfd:\s*(\d+)\s.*\sdata:\s*([0-9a-f]+)", re.ASCII)
 #: Of ``epoll_ctl``: change what is watched.
 _MODIFY: Final = 3
 
