@@ -55,7 +55,10 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
 
 
 #: What makes metrics.
-_OF_METRICS: Final = {"Family", "Instrument", "_gauge"}
+_OF_METRICS: Final = {
+    *("Family", "Instrument", "_gauge"),
+    *("CounterMetricFamily", "GaugeMetricFamily"),
+}
 
 
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:

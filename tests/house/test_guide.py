@@ -37,7 +37,7 @@ PAGES = [
     "raw",
 ]
 # Those whose code makes channels to elsewhere: it is read, and not called.
-READ = ["balancing", "retries", "failures", "watching", "logs", "security", "tokens"]
+READ = ["balancing", "retries", "failures", "watching", "logs", "security", "serve", "tokens"]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.extend(["metrics", "operate"])
 if is_installed("opentelemetry.sdk"):
