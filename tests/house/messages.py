@@ -57,7 +57,10 @@ def _texts(module: str, tree: ast.Module, words: int) -> Iterator[Text]:
 #: What Twisted's classes of options print of themselves.
 _OF_USAGE: Final = {"synopsis", "longdesc", "optFlags", "optParameters"}
 #: What makes metrics.
-_OF_METRICS: Final = {"Family", "Instrument", "_gauge"}
+_OF_METRICS: Final = {
+    *("Family", "Instrument", "_gauge"),
+    *("CounterMetricFamily", "GaugeMetricFamily"),
+}
 
 
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:

@@ -59,6 +59,8 @@ _FIGURES: Final = 1.0
 _SHARE: Final = 50.0
 #: Seconds that the last messages may take to leave.
 _LAST_MESSAGES: Final = 2.0
+#: What stands in messages of a server in place of its arguments.
+_BY_OPTIONS: Final = "--keys and --clients"
 
 
 class CannotServe(Exception):
@@ -212,9 +214,7 @@ class _Serving:
             )
         except ValueError as error:  # InsecureBindError among them
             said = str(error).replace("insecure=True", "--insecure")
-            said = said.replace(
-                "credentials= (docs/guide/security.md shows how)", "--keys and --clients"
-            )
+            said = said.replace("credentials= (docs/guide/security.md shows how)", _BY_OPTIONS)
             raise CannotServe(said) from None
 
     def run(self, reader: MessageReader) -> None:
@@ -294,11 +294,10 @@ class _Serving:
             self.end(self._server.hand_over(message.grace))
         elif isinstance(message, ReloadKeys):
             self._control.send(self._reload_keys())
-        elif isinstance(message, GetFigures):
+        else:
+            assert isinstance(message, GetFigures), f"no supervisor says {message}"
             families = [] if self._read_figures is None else self._read_figures()
             self._control.send(Figures(families=families, asked=True))
-        else:
-            raise AssertionError(f"no supervisor says {message}")
 
     def _reload_keys(self) -> KeysReloaded:
         if self._credentials is None:

@@ -48,6 +48,8 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
 )
 @click.option(
     "--keys",
+    "--key",
+    "keys",
     metavar="FILE",
     help="The file with the server's secret CURVE key, NAME.key_secret.",
 )
