@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,34 @@ def test_an_error_is_red_and_fits_a_narrow_terminal(shop: tuple[Program, str]) -
             "hint: did you mean Place?",
         ]
         assert b"\x1b[1;31m" in terminal.printed
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_a_load_shows_how_far_it_is_and_reports_when_it_is_ended(
+    shop: tuple[Program, str], width: int
+) -> None:
+    _, address = shop
+    load = ("bench", address, f"{SHOP}/Place", "-d", '{"item": "tea"}', "-z", "1h")
+    with in_terminal(*load, width=width) as terminal:
+        terminal.expect(r"[1-9][\d,]* calls +[\d,]+/s")
+        assert "━" in terminal.text
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 130
+        *_, report = re.split(r"calls/s\n", terminal.text)
+        assert re.match(r"errors +0\ncancelled +50 ", report)
+        assert "Traceback" not in report
+
+
+def test_a_load_prints_its_report_alone_where_a_program_reads_it(
+    shop: tuple[Program, str],
+) -> None:
+    _, address = shop
+    load = ("bench", address, f"{SHOP}/Place", "-z", "200ms", "-O", "json")
+    with command(*load) as process:
+        found = json.loads(pipe(process.stdout).read())
+        assert process.wait(PATIENCE) == 0
+        assert found["succeeded"] == found["calls"] > 0
+        assert found["seconds"] >= 0.2
 
 
 def test_without_the_extra_one_sentence_says_what_to_install() -> None:

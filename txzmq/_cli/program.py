@@ -25,6 +25,7 @@ VERBS: Final = {
     "describe": "describe",
     "call": "call",
     "health": "health",
+    "bench": "bench",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
     **dict.fromkeys(("keys", "codegen"), "tools"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
 from typing import Any, Protocol, TypeVar, cast
@@ -43,6 +44,10 @@ class Runtime(Protocol):
 
         :raises Interrupted: if a signal has ended it.
         """
+        ...
+
+    def cpu_seconds(self) -> float:
+        """Seconds of processor that the thread has taken which runs it."""
         ...
 
     def standard_input(self) -> AsyncIterator[bytes]:
@@ -103,6 +108,10 @@ class ReactorRuntime:
     def _cancel(self) -> None:
         if self._running is not None:
             self._running.cancel()
+
+    def cpu_seconds(self) -> float:
+        """See :class:`Runtime`."""
+        return time.thread_time()
 
     def standard_input(self) -> AsyncIterator[bytes]:
         """See :class:`Runtime`."""
