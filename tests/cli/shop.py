@@ -116,6 +116,9 @@ class MemoryRuntime:
     def cpu_seconds(self) -> float:
         return 0.0
 
+    def when_signalled(self, number: int, call: Callable[[], object]) -> None:
+        raise AssertionError("only a terminal's programs mind signals")
+
     async def standard_input(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
             yield piece

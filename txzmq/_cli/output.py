@@ -60,6 +60,11 @@ class Output:
         return self._out.is_terminal
 
     @property
+    def console(self) -> Console:
+        """Standard output, for what is drawn there."""
+        return self._out
+
+    @property
     def beside(self) -> Console:
         """Standard error, for what is drawn there."""
         return self._err

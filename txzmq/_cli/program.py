@@ -25,6 +25,7 @@ VERBS: Final = {
     "describe": "describe",
     "call": "call",
     "health": "health",
+    "top": "top",
     "bench": "bench",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
     **dict.fromkeys(("keys", "codegen"), "tools"),
