@@ -177,6 +177,22 @@ def test_a_warm_up_is_not_counted(plan: dict[str, Any]) -> None:
     assert load.tally.seconds == pytest.approx(1.0, abs=0.11)
 
 
+def test_calls_that_were_due_in_the_warm_up_take_nothing_from_the_total() -> None:
+    server = Server(seconds=0.02, at_once=1)
+    run = Run(server, concurrency=1, rate=100.0, total=10, warm_up=0.5)
+    run.advance(2)
+    run.end()
+    assert run.load.tally.succeeded == run.load.tally.begun == 10
+    assert server.begun == 50 + 10
+
+
+def test_a_warm_up_may_be_longer_than_what_follows() -> None:
+    run = Run(Server(), concurrency=None, rate=10.0, seconds=1.0, warm_up=3.0)
+    run.advance(5)
+    run.end()
+    assert (run.server.begun, run.load.tally.succeeded) == (40, 10)
+
+
 @pytest.mark.parametrize("rate", [None, 1000.0])
 def test_calls_that_cannot_be_sent_neither_stop_nor_block_it(rate: float | None) -> None:
     run = Run(
@@ -216,4 +232,15 @@ def test_what_is_no_rpc_error_ends_it() -> None:
     (failure,) = run.results
     assert failure.check(TypeError)
     run.advance(0.1)
+    assert run.server.clock.getDelayedCalls() == []
+
+
+def test_a_call_that_cannot_be_made_at_all_ends_it() -> None:
+    def call() -> Deferred[Any]:
+        raise ValueError("a mistake")
+
+    run = Run(Server(), call, concurrency=None, rate=10.0, seconds=1.0, warm_up=0.5)
+    run.advance(0.1)
+    (failure,) = run.results
+    assert failure.check(ValueError)
     assert run.server.clock.getDelayedCalls() == []

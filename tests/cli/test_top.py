@@ -198,6 +198,14 @@ def test_an_older_server_tells_no_more_than_it_knows(busy: Busy) -> None:
     assert rows(lines)[PATH][1:] == ["2.0", "0", "0", "-", "-"]
 
 
+def test_calls_with_a_token_go_to_each_server(busy: Busy) -> None:
+    """The token is asked for between a call and its server."""
+    given = ("--token", "secret", "--insecure", "-H", "tenant: acme")
+    (found,) = documents(busy.world.run("top", BOTH, "--once", "--json", *given).out)
+    assert [each["trouble"] for each in found["servers"]] == ["", ""]
+    assert method(found)["calls_per_second"] == pytest.approx(20, abs=0.1)
+
+
 def test_open_streams_are_in_flight(busy: Busy) -> None:
     stream = busy.channels[0].unary_stream(WATCH, ORDER(item="x"))
     lines = busy.world.run("top", "AT", "--once").lines

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from txzmq._cli.latencies import Latencies
@@ -186,7 +186,9 @@ class Load:
             return
         self.is_counting = True
         self.tally.began = self._phase_began = self._seconds()
-        self._begun = self._noticed = 0
+        self._noticed = 0
+        # What was due before is still made, and is none of those that follow.
+        self._begun = -len(self._due)
         if self._plan.total is not None:
             self._left = self._plan.total
         if self._plan.seconds is not None:
@@ -220,7 +222,8 @@ class Load:
         if self.is_counting and self._noticed < self._left:
             self.tally.late = max(self.tally.late, now - due)
         # Not after the end: a call that is due then is not due any more.
-        end = self._phase_began + (self._plan.seconds or float("inf")) - 1e-9
+        seconds = self._plan.seconds if self.is_counting else None
+        end = self._phase_began + (seconds or float("inf")) - 1e-9
         while due <= until and due < end and self._noticed < self._left:
             self._due.append(min(now, due + _RESOLUTION))
             self._noticed += 1
@@ -253,7 +256,8 @@ class Load:
             if not self._due or self._more.is_running:
                 return
             if self._in_flight >= self._most:
-                self.tally.waited = max(self.tally.waited, len(self._due))
+                if self.is_counting:
+                    self.tally.waited = max(self.tally.waited, len(self._due))
                 return
             due = self._due.popleft()
             if self.is_counting and self._plan.concurrency is None:
@@ -267,9 +271,11 @@ class Load:
         self._begun += 1
         if self.is_counting and due >= self.tally.began:
             self.tally.begun += 1
-        self._call().addCallbacks(
-            self._succeeded, self._failed, callbackArgs=(due,), errbackArgs=(due,)
-        )
+        try:
+            call = self._call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the load
+            call = fail(error)
+        call.addCallbacks(self._succeeded, self._failed, callbackArgs=(due,), errbackArgs=(due,))
 
     def _succeeded(self, _: object, due: float) -> None:
         self._in_flight -= 1

@@ -21,7 +21,7 @@ __all__ = ["Screen"]
 
 _STDIN: Final = 0
 #: Columns and lines that are used at least; a terminal may say that it has none.
-_LEAST_WIDTH: Final = 10
+_LEAST_WIDTH: Final = 1
 _LEAST_HEIGHT: Final = 3
 
 
