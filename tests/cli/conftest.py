@@ -11,6 +11,7 @@ from tests.support import is_installed
 
 if is_installed("click") and is_installed("rich"):
     from tests.cli.shop import World, without_environment
+    from txzmq.testing import Faults
 
     @pytest.fixture(autouse=True)
     def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,8 +23,8 @@ if is_installed("click") and is_installed("rich"):
     ) -> Iterator[Callable[..., World]]:
         made: list[World] = []
 
-        def make(*services: Any) -> World:
-            made.append(World(capsys, services or None))
+        def make(*services: Any, faults: Faults | None = None) -> World:
+            made.append(World(capsys, services or None, faults))
             return made[-1]
 
         yield make

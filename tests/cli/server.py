@@ -9,6 +9,7 @@ from tests.cli.shop import Shop
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
 from txzmq.rpc import Context, Server
+from txzmq.rpc.admin import Admin
 from txzmq.rpc.reflection import Reflection
 
 
@@ -24,7 +25,7 @@ class TellingShop(Shop):
 def main() -> None:
     factory = ZmqFactory()
     factory.registerForShutdown()
-    server = Server(factory, [TellingShop(), Reflection()])
+    server = Server(factory, [TellingShop(), Reflection(), Admin()])
     print(f"ready at {server.listen('tcp://127.0.0.1:*')}", flush=True)
     reactor = default_reactor()
     reactor.run()  # type: ignore[attr-defined]  # not in the slice of it that txzmq uses

@@ -19,7 +19,7 @@ from txzmq._cli.program import invoke
 from txzmq._cli.types import FileTypes, read_sets, to_method
 from txzmq.rpc import Context, NotFound, RequestStream, Server, Service
 from txzmq.rpc.reflection import Reflection
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import Faults, MemoryNetwork
 
 T = TypeVar("T")
 
@@ -58,6 +58,8 @@ class Shop:
                 details=[ORDER(item="detail")],
                 metadata=[("reason-bin", b"\x00\xff")],
             )
+        if request.item == "never":
+            return Deferred[Any]()
         context.send_initial_metadata({"first": "1"})
         context.set_trailing_metadata({"last": "2"})
         return self._receipt(request.item)
@@ -111,6 +113,12 @@ class MemoryRuntime:
             result.raiseException()
         return result
 
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def when_signalled(self, number: int, call: Callable[[], object]) -> None:
+        raise AssertionError("only a terminal's programs mind signals")
+
     async def standard_input(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
             yield piece
@@ -133,10 +141,13 @@ class World:
     """A server in memory, and commands that ask it."""
 
     def __init__(
-        self, capsys: pytest.CaptureFixture[str], services: Sequence[Any] | None = None
+        self,
+        capsys: pytest.CaptureFixture[str],
+        services: Sequence[Any] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self._capsys = capsys
-        self.network = MemoryNetwork()
+        self.network = MemoryNetwork(faults=faults)
         self.shop = Shop()
         given: list[Any] = [self.shop, Reflection()] if services is None else [self.shop, *services]
         self.server = Server(self.network, given)

@@ -13,10 +13,12 @@ import subprocess
 import sys
 import termios
 from collections.abc import Generator
+from typing import Any
 
 from tests.programs import PATIENCE, ROOT
 
 CTRL_C = b"\x03"
+CTRL_BACKSLASH = b"\x1c"
 
 
 class Terminal:
@@ -36,6 +38,14 @@ class Terminal:
         """Wait until it has printed something."""
         while not re.search(pattern, self.text):
             assert self._read(), f"ended without {pattern!r}: {self.text!r}"
+
+    @property
+    def mode(self) -> list[Any]:
+        """How the terminal takes what is typed."""
+        return termios.tcgetattr(self._master)
+
+    def resize(self, width: int, height: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def press(self, keys: bytes) -> None:
         os.write(self._master, keys)

@@ -13,12 +13,13 @@ pytest.importorskip("click", reason="the extra cli is not installed")
 
 import click
 
-from tests.cli.shop import World
+from tests.cli.shop import PROTOSET, World
 from tests.programs import ROOT
 from txzmq._cli.program import VERBS, program
 from txzmq.rpc.admin import Admin
 from txzmq.rpc.health import Health
 from txzmq.rpc.reflection import Reflection
+from txzmq.testing import Faults
 
 PAGE = (ROOT / "docs/guide/command-line.md").read_text("utf-8")
 ADDRESS = "tcp://127.0.0.1:5000"
@@ -45,6 +46,19 @@ def test_what_the_page_shows_is_printed(
     given = ["AT" if argument == ADDRESS else argument for argument in arguments]
     done = world.run(*given, stdin=stdin)
     assert done.out + done.err == printed
+
+
+def labels(report: str) -> list[str]:
+    """The words in front of the figures; the lines of the histogram have none."""
+    return re.findall(r"^ *(\S+)", report.partition("histogram")[0], re.MULTILINE)
+
+
+def test_the_report_of_the_page_is_as_reports_are(new_world: Callable[..., World]) -> None:
+    (shown,) = re.findall(r"```text\n(calls .*?)```", PAGE, re.DOTALL)
+    world = new_world(faults=Faults(delay=0.02))
+    arguments = ["-c", "1", "-n", "20", "--protoset", str(PROTOSET), "-d", '{"item": "tea"}']
+    done = world.run("bench", "AT", "acme.shop.v1.Shop/Place", *arguments)
+    assert labels(shown) == labels(done.out)
 
 
 def options_of(verb: str) -> set[str]:

@@ -22,12 +22,13 @@ from txzmq.rpc.admin import (
     PAGE,
     SERVICE_NAME,
     Admin,
+    GetServerRequest,
     ListEndpointsRequest,
     ListMethodsRequest,
     ListPeersRequest,
     ListStreamsRequest,
 )
-from txzmq.rpc.metrics import UNKNOWN, Histogram, Metrics
+from txzmq.rpc.metrics import BUCKETS, UNKNOWN, Histogram, Metrics
 from txzmq.rpc.transport import SendResult
 from txzmq.rpc.v1.admin_txzmq import AdminMethods
 
@@ -227,6 +228,43 @@ def test_methods_have_figures_from_the_beginning(worlds: Any) -> None:
     client.close()
 
 
+def test_the_seconds_of_a_method_are_told_by_a_histogram(worlds: Any) -> None:
+    world: World = worlds()
+    client = world.connect()
+    for seconds in (0.001, 0.001, 40.0, 1000.0):
+        world.call(client, timeout=2000)
+        world.network.advance(seconds)
+        world.service.results.pop().callback(text("y"))
+        world.network.run()
+    answer = world.network.result(world.admin.list_methods(ListMethodsRequest()))
+    counts = {each.path: [*each.seconds_counts] for each in answer.methods}
+    bounds = [*answer.seconds_bounds]
+    assert bounds == [*BUCKETS]
+    assert len(counts[ECHO.path]) == len(bounds) + 1
+    found = {bound: count for bound, count in zip(bounds, counts[ECHO.path], strict=False) if count}
+    assert found == {0.001: 2, 60.0: 1}
+    assert counts[ECHO.path][-1] == 1
+    assert counts[OTHER.path] == []
+
+
+def test_what_the_server_is_and_has_in_all(worlds: Any) -> None:
+    metrics = Metrics(name="shop", version="1.4", instance="here:1")
+    before = time.time() - 0.001  # it is told in milliseconds
+    limits = ServerLimits(running=1)
+    world: World = worlds(admin=Admin(metrics=metrics), observer=metrics, limits=limits)
+    client = world.connect()
+    stream = client.unary_stream(COUNT, text("x"))
+    world.network.run()
+    world.call(client)
+    world.call(client, method=OTHER)
+    found = world.network.result(world.admin.get_server(GetServerRequest()))
+    assert (found.name, found.version, found.instance) == ("shop", "1.4", "here:1")
+    assert (found.running, found.running_limit, found.queued) == (1, 1, 1)
+    assert (found.streams, found.peers) == (1, 2)
+    stream.cancel()
+    assert before <= found.since.ToNanoseconds() / 1e9 <= time.time() + 0.001
+
+
 def test_methods_come_in_pages(worlds: Any) -> None:
     world: World = worlds()
     paths: list[str] = []
@@ -239,7 +277,7 @@ def test_methods_come_in_pages(worlds: Any) -> None:
         if not token:
             break
     assert paths == sorted(paths)
-    assert len(paths) == len(set(paths)) == 3 + 5 + 5
+    assert len(paths) == len(set(paths)) == 3 + 5 + 6
     assert f"/{SERVICE_NAME}/ListPeers" in paths
 
 

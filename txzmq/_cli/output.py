@@ -59,6 +59,16 @@ class Output:
         """Whether somebody looks at it."""
         return self._out.is_terminal
 
+    @property
+    def console(self) -> Console:
+        """Standard output, for what is drawn there."""
+        return self._out
+
+    @property
+    def beside(self) -> Console:
+        """Standard error, for what is drawn there."""
+        return self._err
+
     def line(self, text: str, style: str = "") -> None:
         """Print a line as it is, at once.
 

@@ -25,6 +25,8 @@ VERBS: Final = {
     "describe": "describe",
     "call": "call",
     "health": "health",
+    "top": "top",
+    "bench": "bench",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
     "serve": "serve",
     **dict.fromkeys(("keys", "codegen"), "tools"),

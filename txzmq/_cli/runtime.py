@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
 from typing import Any, Protocol, TypeVar, cast
@@ -45,8 +46,16 @@ class Runtime(Protocol):
         """
         ...
 
+    def cpu_seconds(self) -> float:
+        """Seconds of processor that the thread has taken which runs it."""
+        ...
+
     def standard_input(self) -> AsyncIterator[bytes]:
         """What comes by standard input, as it comes."""
+        ...
+
+    def when_signalled(self, number: int, call: Callable[[], object]) -> None:
+        """Have *call* called at a signal while a command runs; by it, the signal does nothing."""
         ...
 
 
@@ -59,6 +68,8 @@ class ReactorRuntime:
         self.network = ZmqFactory(self._reactor)
         self._running: Deferred[Any] | None = None
         self._signal = 0
+        # What was done at signals before the command.
+        self._before: dict[int, Any] = {}
 
     @property
     def clock(self) -> Clock:
@@ -77,15 +88,16 @@ class ReactorRuntime:
             if self._signal:
                 self._running.cancel()
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._interrupted) for number in numbers}
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            self._before[ending] = signal.signal(ending, self._interrupted)
         self._reactor.callWhenRunning(start)
         try:
             self._reactor.run(installSignalHandlers=False)
             self.network.shutdown()  # which sends what waits, such as that a call is cancelled
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
+            self._before.clear()
         if self._signal:
             raise Interrupted(self._signal)
         (result,) = results
@@ -94,15 +106,31 @@ class ReactorRuntime:
             raise AssertionError("raiseException() raises")
         return result
 
+    def when_signalled(self, number: int, call: Callable[[], object]) -> None:
+        """See :class:`Runtime`."""
+
+        def signalled(_: int, __: FrameType | None) -> None:
+            self._reactor.callFromThread(call)
+
+        self._before.setdefault(number, signal.signal(number, signalled))
+
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self._signal:
+        if not self._signal:
+            self._signal = number
+            self._reactor.callFromThread(self._cancel)
+        elif self._reactor.running:
+            # It would log what is raised here, and go on.
+            self._reactor.callFromThread(self._reactor.crash)
+        else:
             raise Interrupted(number)  # out of whatever blocks
-        self._signal = number
-        self._reactor.callFromThread(self._cancel)
 
     def _cancel(self) -> None:
         if self._running is not None:
             self._running.cancel()
+
+    def cpu_seconds(self) -> float:
+        """See :class:`Runtime`."""
+        return time.thread_time()
 
     def standard_input(self) -> AsyncIterator[bytes]:
         """See :class:`Runtime`."""

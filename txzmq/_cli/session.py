@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,9 +20,11 @@ from txzmq._cli.runtime import Runtime
 from txzmq._cli.types import FileTypes, ReflectedTypes, Types, compile_protos, read_sets
 from txzmq.auth import CurveClientCredentials, CurveKeyPair
 from txzmq.rpc.authentication import BearerCredentials
+from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.channel import Channel
 from txzmq.rpc.errors import DeadlineExceeded, Unavailable
 from txzmq.rpc.limits import MESSAGE_SIZE
+from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.watching import ConnectivityState
 
@@ -29,6 +32,8 @@ __all__ = ["Session", "Target", "TypeSources", "target_options", "type_options"]
 
 #: Seconds that an answer may take which the tool asks for on its own.
 _PATIENCE: Final = 30.0
+#: What stands between two addresses, and not in the path of one.
+_COMMA: Final = re.compile(r", *(?=[a-z][a-z+]*:)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +234,20 @@ def _with_options(
 class Session:
     """A channel to the server, whose time runs from the beginning."""
 
-    def __init__(self, runtime: Runtime, endpoint: str, target: Target) -> None:
-        """:raises Problem: if an option is wrong."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        endpoint: str,
+        target: Target,
+        *,
+        policy: BalancingPolicy | None = None,
+        liveness: Liveness | None = None,
+    ) -> None:
+        """
+        :param endpoint: a channel's target, or several addresses with commas between.
+        :param policy: as :class:`~txzmq.rpc.Channel` has it, and so *liveness*.
+        :raises Problem: if an option is wrong.
+        """
         self._clock = runtime.clock
         self._target = target
         self._endpoint = endpoint
@@ -238,7 +255,9 @@ class Session:
         try:
             self.channel = Channel(
                 runtime.network,
-                endpoint,
+                _addresses(endpoint),
+                policy=policy,
+                liveness=liveness,
                 timeout=None,
                 message_size=target.max_msg_sz,
                 credentials=target.credentials(),
@@ -284,23 +303,38 @@ class Session:
         except CancelledError:
             if timer.active():
                 raise  # the command is cancelled
-            raise self._not_connected(seconds) from None
+            raise self._not_connected(f" within {seconds:g} s") from None
         finally:
             if timer.active():
                 timer.cancel()
+
+    async def connect_well(self) -> None:
+        """As :meth:`connect`, but it is an error if calls are known to fail.
+
+        :raises Unavailable: if no server can be reached.
+        """
+        await self.connect()
+        if self.channel.state is not ConnectivityState.READY:
+            raise self._not_connected("")
 
     def _is_decided(self) -> bool:
         state = self.channel.state
         fails = state is ConnectivityState.TRANSIENT_FAILURE and not self._target.wait_for_ready
         return fails or state is ConnectivityState.READY
 
-    def _not_connected(self, seconds: float) -> Exception:
+    def _not_connected(self, within: str) -> Exception:
         reasons = {each.reason for each in self.channel.endpoints if each.reason}
         why = f": {'; '.join(sorted(reasons))}" if reasons else ""
-        said = f"no connection to {self._endpoint} within {seconds:g} s{why}"
+        said = f"no connection to {self._endpoint}{within}{why}"
         if self._end is not None and self._clock.seconds() >= self._end:
             return DeadlineExceeded(said)
         return Unavailable(said)
+
+
+def _addresses(endpoint: str) -> str | list[str]:
+    """One target, or several: a comma counts where another address begins."""
+    found = _COMMA.split(endpoint)
+    return found[0] if len(found) == 1 else found
 
 
 def _wrong_endpoint(error: ValueError, endpoint: str) -> Problem:

@@ -35,13 +35,15 @@ from txzmq.rpc.context import Context
 from txzmq.rpc.errors import InvalidArgument
 from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method import Kind, Service
-from txzmq.rpc.metrics import UNKNOWN, MethodMetrics, Metrics
+from txzmq.rpc.metrics import BUCKETS, UNKNOWN, MethodMetrics, Metrics
 from txzmq.rpc.records import Side
 from txzmq.rpc.v1.admin_pb2 import (
     ChannelFigures,
     Endpoint,
     GetLimitsRequest,
     GetLimitsResponse,
+    GetServerRequest,
+    GetServerResponse,
     Limit,
     ListEndpointsRequest,
     ListEndpointsResponse,
@@ -68,6 +70,8 @@ __all__ = [
     "Endpoint",
     "GetLimitsRequest",
     "GetLimitsResponse",
+    "GetServerRequest",
+    "GetServerResponse",
     "Limit",
     "ListEndpointsRequest",
     "ListEndpointsResponse",
@@ -131,6 +135,7 @@ class Admin(Inspecting, AdminBase):
         self._metrics = metrics or self._own_metrics or Metrics()
         # None before it is given to a server.
         self._inspector: Inspector | None = None
+        self._since = 0.0
 
     # -- what the server says ----------------------------------------------------------------
 
@@ -147,6 +152,7 @@ class Admin(Inspecting, AdminBase):
 
     def __txzmq_inspects__(self, inspector: Inspector) -> None:
         self._inspector = inspector
+        self._since = time.time()
 
     @property
     def _server(self) -> Inspector:
@@ -154,6 +160,21 @@ class Admin(Inspecting, AdminBase):
         return self._inspector
 
     # -- what clients ask --------------------------------------------------------------------
+
+    def get_server(self, request: GetServerRequest, context: Context) -> GetServerResponse:
+        """What the server is, since when it has run, and what it has in all."""
+        state = self._server.server()
+        return GetServerResponse(
+            instance=self._metrics.instance,
+            name=self._metrics.name,
+            version=self._metrics.version,
+            since=_when(self._since),
+            running=state.running,
+            running_limit=state.running_limit,
+            queued=state.queued,
+            streams=state.streams,
+            peers=state.peers,
+        )
 
     def list_peers(self, request: ListPeersRequest, context: Context) -> ListPeersResponse:
         """The connections of clients, the oldest first."""
@@ -177,6 +198,7 @@ class Admin(Inspecting, AdminBase):
         return ListMethodsResponse(
             methods=[_method(state, figures.get(state.path)) for state in page[:size]],
             next_page_token=page[size - 1].path if len(page) > size else "",
+            seconds_bounds=BUCKETS,
         )
 
     def list_streams(self, request: ListStreamsRequest, context: Context) -> ListStreamsResponse:
@@ -307,6 +329,7 @@ def _method(state: MethodState, figures: MethodMetrics | None) -> MethodFigures:
             seconds_p50=seconds.quantile(0.5),
             seconds_p90=seconds.quantile(0.9),
             seconds_p99=seconds.quantile(0.99),
+            seconds_counts=seconds.counts if seconds.count else (),
             requests=figures.requests,
             responses=figures.responses,
             request_bytes=figures.request_bytes,

@@ -12,8 +12,8 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from txzmq._cli.admin_service import explained
 from txzmq._cli.output import Output
-from txzmq._cli.problems import Problem
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import Session, Target, target_options
 from txzmq._cli.units import bytes_of, seconds_of
@@ -31,7 +31,6 @@ from txzmq.rpc.admin import (
     Peer,
     StreamFigures,
 )
-from txzmq.rpc.errors import PermissionDenied, Unimplemented
 from txzmq.rpc.metadata import Metadata
 
 __all__ = ["COMMANDS"]
@@ -219,20 +218,8 @@ def _command(name: str) -> click.Command:
                 await session.connect()
                 return await _all(name, session, metadata)
 
-        try:
+        with explained():
             found = made.run(run)
-        except Unimplemented as error:
-            raise Problem(
-                "the server has no Admin service",
-                "give it Admin() of txzmq.rpc.admin",
-                code=error.code,
-            ) from None
-        except PermissionDenied as error:
-            raise Problem(
-                f"the server does not answer it: {error}",
-                "ask on the server's own machine, or have a permission for /txzmq.rpc.v1.Admin/*",
-                code=error.code,
-            ) from None
         _show(name, found, as_json)
 
     return command

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
 import click
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError
 
+from txzmq._cli.given import given_values
 from txzmq._cli.headers import shown
-from txzmq._cli.json_stream import Value
-from txzmq._cli.messages import Format, Writer, parse, splitter_for
+from txzmq._cli.messages import Format, Writer, parse
 from txzmq._cli.output import Output
 from txzmq._cli.problems import RPC, Problem
 from txzmq._cli.runtime import Runtime
@@ -27,8 +25,6 @@ from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.method import Method
 
 __all__ = ["command"]
-
-_STDIN: Final = "@"
 
 
 @click.command("call")
@@ -144,7 +140,7 @@ class _Requests:
             raise
 
     async def _read(self) -> AsyncIterator[Message]:
-        async for value in self._values():
+        async for value in given_values(self.runtime, self.data, self.format):
             yield parse(
                 value,
                 self.method.request_type,
@@ -152,34 +148,6 @@ class _Requests:
                 self.format,
                 allow_unknown=self.allow_unknown,
             )
-
-    async def _values(self) -> AsyncIterator[Value]:
-        splitter = splitter_for(self.format)
-        async for text in self._pieces():
-            for value in splitter.feed(text):
-                yield value
-        for value in splitter.end():
-            yield value
-
-    async def _pieces(self) -> AsyncIterator[str]:
-        if self.data is None:
-            return
-        if not self.data.startswith(_STDIN):
-            yield self.data
-            return
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        name = self.data[1:]
-        try:
-            if name:
-                yield decoder.decode(Path(name).read_bytes(), final=True)
-                return
-            async for data in self.runtime.standard_input():
-                yield decoder.decode(data)
-            yield decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise Problem(f"{name or 'standard input'} is not UTF-8: {error.reason}") from None
-        except OSError as error:
-            raise Problem(f"{name or 'standard input'}: {error.strerror}") from None
 
 
 @dataclass(slots=True)

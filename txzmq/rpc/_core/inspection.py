@@ -11,7 +11,15 @@ from txzmq.rpc._core.stream_state import StreamState
 from txzmq.rpc.method import Kind
 from txzmq.rpc.watching import Observer
 
-__all__ = ["Inspecting", "Inspector", "LimitUse", "MethodState", "OpenStreamState", "PeerState"]
+__all__ = [
+    "Inspecting",
+    "Inspector",
+    "LimitUse",
+    "MethodState",
+    "OpenStreamState",
+    "PeerState",
+    "ServerState",
+]
 
 
 class PeerState(NamedTuple):
@@ -120,8 +128,29 @@ class LimitUse(NamedTuple):
     fullest: str = ""
 
 
+class ServerState(NamedTuple):
+    """What a server has in all.
+
+    :ivar running: calls whose handlers run.
+    :ivar running_limit: how many may.
+    :ivar queued: calls that wait for a place.
+    :ivar streams: streams of responses that have not come to their end on both sides.
+    :ivar peers: connections of clients.
+    """
+
+    running: int
+    running_limit: int
+    queued: int
+    streams: int
+    peers: int
+
+
 class Inspector(Protocol):
     """Answers with what there is at this moment."""
+
+    def server(self) -> ServerState:
+        """The server as a whole."""
+        ...
 
     def peers(self, after: int, most: int) -> list[PeerState]:
         """The connections with numbers above *after*, in their order, so many at most."""

@@ -10,7 +10,13 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from txzmq._reactor import Clock
-from txzmq.rpc._core.inspection import LimitUse, MethodState, OpenStreamState, PeerState
+from txzmq.rpc._core.inspection import (
+    LimitUse,
+    MethodState,
+    OpenStreamState,
+    PeerState,
+    ServerState,
+)
 from txzmq.rpc._server.admission import Admission, RequestBytes
 from txzmq.rpc._server.call import ServedCall, user_counted_as
 from txzmq.rpc._server.listener import BacklogBytes, Listener
@@ -90,6 +96,17 @@ class ServerInspector:
 
     def __init__(self, tables: ServerTables) -> None:
         self._tables = tables
+
+    def server(self) -> ServerState:
+        """The server as a whole."""
+        tables = self._tables
+        return ServerState(
+            running=tables.admission.running,
+            running_limit=tables.limits.running,
+            queued=tables.admission.queued,
+            streams=len(tables.streams),
+            peers=sum(len(each.records or ()) for each in tables.listeners),
+        )
 
     def methods(self) -> Iterator[MethodState]:
         """All methods, by their paths."""

@@ -54,6 +54,9 @@ class PeerRecords:
         self._prune_at = _MANY
         self._records: dict[bytes, PeerRecord] = {}
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def __iter__(self) -> Iterator[PeerRecord]:
         return iter(self._records.values())
 

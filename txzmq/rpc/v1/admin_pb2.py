@@ -29,7 +29,7 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18txzmq/rpc/v1/admin.proto\x12\x0ctxzmq.rpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"9\n\x10ListPeersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x11ListPeersResponse\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.txzmq.rpc.v1.Peer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe9\x02\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nuser_agent\x18\x07 \x01(\t\x12\r\n\x05proxy\x18\x08 \x01(\x08\x12\x15\n\rcalls_started\x18\t \x01(\x04\x12\x15\n\rcalls_running\x18\n \x01(\x04\x12\x14\n\x0c\x63\x61lls_queued\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x16\n\x0eshared_streams\x18\r \x01(\x04\x12\x1c\n\x14unacknowledged_items\x18\x0e \x01(\x04\x12\x1c\n\x14unacknowledged_bytes\x18\x0f \x01(\x04\x12\x15\n\rbacklog_bytes\x18\x10 \x01(\x04\";\n\x12ListMethodsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListMethodsResponse\x12,\n\x07methods\x18\x01 \x03(\x0b\x32\x1b.txzmq.rpc.v1.MethodFigures\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd7\x02\n\rMethodFigures\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07started\x18\x03 \x01(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\x04\x12\x0e\n\x06queued\x18\x05 \x01(\x04\x12\x35\n\x05\x65nded\x18\x06 \x03(\x0b\x32&.txzmq.rpc.v1.MethodFigures.EndedEntry\x12\x13\n\x0bseconds_p50\x18\x07 \x01(\x01\x12\x13\n\x0bseconds_p90\x18\x08 \x01(\x01\x12\x13\n\x0bseconds_p99\x18\t \x01(\x01\x12\x10\n\x08requests\x18\n \x01(\x04\x12\x11\n\tresponses\x18\x0b \x01(\x04\x12\x15\n\rrequest_bytes\x18\x0c \x01(\x04\x12\x16\n\x0eresponse_bytes\x18\r \x01(\x04\x1a,\n\nEndedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\";\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListStreamsResponse\x12,\n\x07streams\x18\x01 \x03(\x0b\x32\x1b.txzmq.rpc.v1.StreamFigures\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x03\n\rStreamFigures\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.txzmq.rpc.v1.StreamFigures.State\x12\x0f\n\x07peer_id\x18\x04 \x01(\x04\x12\x10\n\x08identity\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06shared\x18\x07 \x01(\x08\x12\x0f\n\x07\x63\x61llers\x18\x08 \x01(\x04\x12\r\n\x05items\x18\t \x01(\x04\x12\x1c\n\x14unacknowledged_items\x18\n \x01(\x04\x12\x1c\n\x14unacknowledged_bytes\x18\x0b \x01(\x04\x12\x14\n\x0cwindow_items\x18\x0c \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\r \x01(\x04\x12\x0f\n\x07running\x18\x0e \x01(\x08\x12\x0f\n\x07\x62locked\x18\x0f \x01(\x08\"L\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07OPENING\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\n\n\x06\x45NDING\x10\x03\x12\t\n\x05\x45NDED\x10\x04\"\x12\n\x10GetLimitsRequest\"8\n\x11GetLimitsResponse\x12#\n\x06limits\x18\x01 \x03(\x0b\x32\x13.txzmq.rpc.v1.Limit\"~\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04used\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x66ullest\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\tB\x08\n\x06_valueB\x07\n\x05_used\"=\n\x14ListEndpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x8b\x01\n\x15ListEndpointsResponse\x12)\n\tendpoints\x18\x01 \x03(\x0b\x32\x16.txzmq.rpc.v1.Endpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\x08\x63hannels\x18\x03 \x03(\x0b\x32\x1c.txzmq.rpc.v1.ChannelFigures\"Z\n\x08\x45ndpoint\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x05 \x01(\x04\"y\n\x0e\x43hannelFigures\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tendpoints\x18\x03 \x01(\x04\x12\x0f\n\x07waiting\x18\x04 \x01(\x04\x12\x15\n\rrequest_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61\x63klog\x18\x06 \x01(\x04\x32\xbe\x03\n\x05\x41\x64min\x12Q\n\tListPeers\x12\x1e.txzmq.rpc.v1.ListPeersRequest\x1a\x1f.txzmq.rpc.v1.ListPeersResponse\"\x03\x90\x02\x01\x12W\n\x0bListMethods\x12 .txzmq.rpc.v1.ListMethodsRequest\x1a!.txzmq.rpc.v1.ListMethodsResponse\"\x03\x90\x02\x01\x12W\n\x0bListStreams\x12 .txzmq.rpc.v1.ListStreamsRequest\x1a!.txzmq.rpc.v1.ListStreamsResponse\"\x03\x90\x02\x01\x12Q\n\tGetLimits\x12\x1e.txzmq.rpc.v1.GetLimitsRequest\x1a\x1f.txzmq.rpc.v1.GetLimitsResponse\"\x03\x90\x02\x01\x12]\n\rListEndpoints\x12\".txzmq.rpc.v1.ListEndpointsRequest\x1a#.txzmq.rpc.v1.ListEndpointsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18txzmq/rpc/v1/admin.proto\x12\x0ctxzmq.rpc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetServerRequest\"\xc7\x01\n\x11GetServerResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x05 \x01(\x04\x12\x15\n\rrunning_limit\x18\x06 \x01(\x04\x12\x0e\n\x06queued\x18\x07 \x01(\x04\x12\x0f\n\x07streams\x18\x08 \x01(\x04\x12\r\n\x05peers\x18\t \x01(\x04\"9\n\x10ListPeersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x11ListPeersResponse\x12!\n\x05peers\x18\x01 \x03(\x0b\x32\x12.txzmq.rpc.v1.Peer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe9\x02\n\x04Peer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nuser_agent\x18\x07 \x01(\t\x12\r\n\x05proxy\x18\x08 \x01(\x08\x12\x15\n\rcalls_started\x18\t \x01(\x04\x12\x15\n\rcalls_running\x18\n \x01(\x04\x12\x14\n\x0c\x63\x61lls_queued\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x16\n\x0eshared_streams\x18\r \x01(\x04\x12\x1c\n\x14unacknowledged_items\x18\x0e \x01(\x04\x12\x1c\n\x14unacknowledged_bytes\x18\x0f \x01(\x04\x12\x15\n\rbacklog_bytes\x18\x10 \x01(\x04\";\n\x12ListMethodsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"t\n\x13ListMethodsResponse\x12,\n\x07methods\x18\x01 \x03(\x0b\x32\x1b.txzmq.rpc.v1.MethodFigures\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0eseconds_bounds\x18\x03 \x03(\x01\"\xef\x02\n\rMethodFigures\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07started\x18\x03 \x01(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\x04\x12\x0e\n\x06queued\x18\x05 \x01(\x04\x12\x35\n\x05\x65nded\x18\x06 \x03(\x0b\x32&.txzmq.rpc.v1.MethodFigures.EndedEntry\x12\x13\n\x0bseconds_p50\x18\x07 \x01(\x01\x12\x13\n\x0bseconds_p90\x18\x08 \x01(\x01\x12\x13\n\x0bseconds_p99\x18\t \x01(\x01\x12\x10\n\x08requests\x18\n \x01(\x04\x12\x11\n\tresponses\x18\x0b \x01(\x04\x12\x15\n\rrequest_bytes\x18\x0c \x01(\x04\x12\x16\n\x0eresponse_bytes\x18\r \x01(\x04\x12\x16\n\x0eseconds_counts\x18\x0e \x03(\x04\x1a,\n\nEndedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\";\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListStreamsResponse\x12,\n\x07streams\x18\x01 \x03(\x0b\x32\x1b.txzmq.rpc.v1.StreamFigures\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x03\n\rStreamFigures\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.txzmq.rpc.v1.StreamFigures.State\x12\x0f\n\x07peer_id\x18\x04 \x01(\x04\x12\x10\n\x08identity\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06shared\x18\x07 \x01(\x08\x12\x0f\n\x07\x63\x61llers\x18\x08 \x01(\x04\x12\r\n\x05items\x18\t \x01(\x04\x12\x1c\n\x14unacknowledged_items\x18\n \x01(\x04\x12\x1c\n\x14unacknowledged_bytes\x18\x0b \x01(\x04\x12\x14\n\x0cwindow_items\x18\x0c \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\r \x01(\x04\x12\x0f\n\x07running\x18\x0e \x01(\x08\x12\x0f\n\x07\x62locked\x18\x0f \x01(\x08\"L\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07OPENING\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\n\n\x06\x45NDING\x10\x03\x12\t\n\x05\x45NDED\x10\x04\"\x12\n\x10GetLimitsRequest\"8\n\x11GetLimitsResponse\x12#\n\x06limits\x18\x01 \x03(\x0b\x32\x13.txzmq.rpc.v1.Limit\"~\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04used\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x66ullest\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\tB\x08\n\x06_valueB\x07\n\x05_used\"=\n\x14ListEndpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x8b\x01\n\x15ListEndpointsResponse\x12)\n\tendpoints\x18\x01 \x03(\x0b\x32\x16.txzmq.rpc.v1.Endpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\x08\x63hannels\x18\x03 \x03(\x0b\x32\x1c.txzmq.rpc.v1.ChannelFigures\"Z\n\x08\x45ndpoint\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x05 \x01(\x04\"y\n\x0e\x43hannelFigures\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tendpoints\x18\x03 \x01(\x04\x12\x0f\n\x07waiting\x18\x04 \x01(\x04\x12\x15\n\rrequest_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61\x63klog\x18\x06 \x01(\x04\x32\x91\x04\n\x05\x41\x64min\x12Q\n\tGetServer\x12\x1e.txzmq.rpc.v1.GetServerRequest\x1a\x1f.txzmq.rpc.v1.GetServerResponse\"\x03\x90\x02\x01\x12Q\n\tListPeers\x12\x1e.txzmq.rpc.v1.ListPeersRequest\x1a\x1f.txzmq.rpc.v1.ListPeersResponse\"\x03\x90\x02\x01\x12W\n\x0bListMethods\x12 .txzmq.rpc.v1.ListMethodsRequest\x1a!.txzmq.rpc.v1.ListMethodsResponse\"\x03\x90\x02\x01\x12W\n\x0bListStreams\x12 .txzmq.rpc.v1.ListStreamsRequest\x1a!.txzmq.rpc.v1.ListStreamsResponse\"\x03\x90\x02\x01\x12Q\n\tGetLimits\x12\x1e.txzmq.rpc.v1.GetLimitsRequest\x1a\x1f.txzmq.rpc.v1.GetLimitsResponse\"\x03\x90\x02\x01\x12]\n\rListEndpoints\x12\".txzmq.rpc.v1.ListEndpointsRequest\x1a#.txzmq.rpc.v1.ListEndpointsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METHODFIGURES_ENDEDENTRY']._loaded_options = None
   _globals['_METHODFIGURES_ENDEDENTRY']._serialized_options = b'8\001'
+  _globals['_ADMIN'].methods_by_name['GetServer']._loaded_options = None
+  _globals['_ADMIN'].methods_by_name['GetServer']._serialized_options = b'\220\002\001'
   _globals['_ADMIN'].methods_by_name['ListPeers']._loaded_options = None
   _globals['_ADMIN'].methods_by_name['ListPeers']._serialized_options = b'\220\002\001'
   _globals['_ADMIN'].methods_by_name['ListMethods']._loaded_options = None
@@ -48,42 +50,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMIN'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001'
   _globals['_ADMIN'].methods_by_name['ListEndpoints']._loaded_options = None
   _globals['_ADMIN'].methods_by_name['ListEndpoints']._serialized_options = b'\220\002\001'
-  _globals['_LISTPEERSREQUEST']._serialized_start=75
-  _globals['_LISTPEERSREQUEST']._serialized_end=132
-  _globals['_LISTPEERSRESPONSE']._serialized_start=134
-  _globals['_LISTPEERSRESPONSE']._serialized_end=213
-  _globals['_PEER']._serialized_start=216
-  _globals['_PEER']._serialized_end=577
-  _globals['_LISTMETHODSREQUEST']._serialized_start=579
-  _globals['_LISTMETHODSREQUEST']._serialized_end=638
-  _globals['_LISTMETHODSRESPONSE']._serialized_start=640
-  _globals['_LISTMETHODSRESPONSE']._serialized_end=732
-  _globals['_METHODFIGURES']._serialized_start=735
-  _globals['_METHODFIGURES']._serialized_end=1078
-  _globals['_METHODFIGURES_ENDEDENTRY']._serialized_start=1034
-  _globals['_METHODFIGURES_ENDEDENTRY']._serialized_end=1078
-  _globals['_LISTSTREAMSREQUEST']._serialized_start=1080
-  _globals['_LISTSTREAMSREQUEST']._serialized_end=1139
-  _globals['_LISTSTREAMSRESPONSE']._serialized_start=1141
-  _globals['_LISTSTREAMSRESPONSE']._serialized_end=1233
-  _globals['_STREAMFIGURES']._serialized_start=1236
-  _globals['_STREAMFIGURES']._serialized_end=1671
-  _globals['_STREAMFIGURES_STATE']._serialized_start=1595
-  _globals['_STREAMFIGURES_STATE']._serialized_end=1671
-  _globals['_GETLIMITSREQUEST']._serialized_start=1673
-  _globals['_GETLIMITSREQUEST']._serialized_end=1691
-  _globals['_GETLIMITSRESPONSE']._serialized_start=1693
-  _globals['_GETLIMITSRESPONSE']._serialized_end=1749
-  _globals['_LIMIT']._serialized_start=1751
-  _globals['_LIMIT']._serialized_end=1877
-  _globals['_LISTENDPOINTSREQUEST']._serialized_start=1879
-  _globals['_LISTENDPOINTSREQUEST']._serialized_end=1940
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=1943
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=2082
-  _globals['_ENDPOINT']._serialized_start=2084
-  _globals['_ENDPOINT']._serialized_end=2174
-  _globals['_CHANNELFIGURES']._serialized_start=2176
-  _globals['_CHANNELFIGURES']._serialized_end=2297
-  _globals['_ADMIN']._serialized_start=2300
-  _globals['_ADMIN']._serialized_end=2746
+  _globals['_GETSERVERREQUEST']._serialized_start=75
+  _globals['_GETSERVERREQUEST']._serialized_end=93
+  _globals['_GETSERVERRESPONSE']._serialized_start=96
+  _globals['_GETSERVERRESPONSE']._serialized_end=295
+  _globals['_LISTPEERSREQUEST']._serialized_start=297
+  _globals['_LISTPEERSREQUEST']._serialized_end=354
+  _globals['_LISTPEERSRESPONSE']._serialized_start=356
+  _globals['_LISTPEERSRESPONSE']._serialized_end=435
+  _globals['_PEER']._serialized_start=438
+  _globals['_PEER']._serialized_end=799
+  _globals['_LISTMETHODSREQUEST']._serialized_start=801
+  _globals['_LISTMETHODSREQUEST']._serialized_end=860
+  _globals['_LISTMETHODSRESPONSE']._serialized_start=862
+  _globals['_LISTMETHODSRESPONSE']._serialized_end=978
+  _globals['_METHODFIGURES']._serialized_start=981
+  _globals['_METHODFIGURES']._serialized_end=1348
+  _globals['_METHODFIGURES_ENDEDENTRY']._serialized_start=1304
+  _globals['_METHODFIGURES_ENDEDENTRY']._serialized_end=1348
+  _globals['_LISTSTREAMSREQUEST']._serialized_start=1350
+  _globals['_LISTSTREAMSREQUEST']._serialized_end=1409
+  _globals['_LISTSTREAMSRESPONSE']._serialized_start=1411
+  _globals['_LISTSTREAMSRESPONSE']._serialized_end=1503
+  _globals['_STREAMFIGURES']._serialized_start=1506
+  _globals['_STREAMFIGURES']._serialized_end=1941
+  _globals['_STREAMFIGURES_STATE']._serialized_start=1865
+  _globals['_STREAMFIGURES_STATE']._serialized_end=1941
+  _globals['_GETLIMITSREQUEST']._serialized_start=1943
+  _globals['_GETLIMITSREQUEST']._serialized_end=1961
+  _globals['_GETLIMITSRESPONSE']._serialized_start=1963
+  _globals['_GETLIMITSRESPONSE']._serialized_end=2019
+  _globals['_LIMIT']._serialized_start=2021
+  _globals['_LIMIT']._serialized_end=2147
+  _globals['_LISTENDPOINTSREQUEST']._serialized_start=2149
+  _globals['_LISTENDPOINTSREQUEST']._serialized_end=2210
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=2213
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=2352
+  _globals['_ENDPOINT']._serialized_start=2354
+  _globals['_ENDPOINT']._serialized_end=2444
+  _globals['_CHANNELFIGURES']._serialized_start=2446
+  _globals['_CHANNELFIGURES']._serialized_end=2567
+  _globals['_ADMIN']._serialized_start=2570
+  _globals['_ADMIN']._serialized_end=3099
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,66 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetServerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetServerRequest: _TypeAlias = GetServerRequest  # noqa: Y015
+
+@_typing.final
+class GetServerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RUNNING_LIMIT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Which process it is, and name and version of the service, as the server's `Metrics` say; name and
+    version may be empty.
+    """
+    name: _builtins.str
+    version: _builtins.str
+    running: _builtins.int
+    """Calls whose handlers run, how many may, and calls that wait for a place."""
+    running_limit: _builtins.int
+    queued: _builtins.int
+    streams: _builtins.int
+    """Streams of responses that have not come to their end, and connections of clients."""
+    peers: _builtins.int
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When the server was made."""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        running: _builtins.int = ...,
+        running_limit: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        peers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "name", b"name", "peers", b"peers", "queued", b"queued", "running", b"running", "running_limit", b"running_limit", "since", b"since", "streams", b"streams", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetServerResponse: _TypeAlias = GetServerResponse  # noqa: Y015
+
+@_typing.final
 class ListPeersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,17 +234,23 @@ class ListMethodsResponse(_message.Message):
 
     METHODS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SECONDS_BOUNDS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty where this is the last page."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodFigures]: ...
+    @_builtins.property
+    def seconds_bounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Seconds, the upper bounds of what `MethodFigures.seconds_counts` counts."""
+
     def __init__(
         self,
         *,
         methods: _abc.Iterable[Global___MethodFigures] | None = ...,
         next_page_token: _builtins.str = ...,
+        seconds_bounds: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods", "next_page_token", b"next_page_token", "seconds_bounds", b"seconds_bounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListMethodsResponse: _TypeAlias = ListMethodsResponse  # noqa: Y015
@@ -225,6 +291,7 @@ class MethodFigures(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_COUNTS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """`/package.Service/Method`."""
     kind: _builtins.str
@@ -249,6 +316,13 @@ class MethodFigures(_message.Message):
     def ended(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Calls that have ended, by code: `OK`, `NOT_FOUND` and so on."""
 
+    @_builtins.property
+    def seconds_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many of the calls that have ended took so long: at most the first of `seconds_bounds`, more
+        than that and at most the second, and so on; and last, more than all of them. Empty where none
+        has ended.
+        """
+
     def __init__(
         self,
         *,
@@ -265,8 +339,9 @@ class MethodFigures(_message.Message):
         responses: _builtins.int = ...,
         request_bytes: _builtins.int = ...,
         response_bytes: _builtins.int = ...,
+        seconds_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "in_flight", b"in_flight", "kind", b"kind", "path", b"path", "queued", b"queued", "request_bytes", b"request_bytes", "requests", b"requests", "response_bytes", b"response_bytes", "responses", b"responses", "seconds_p50", b"seconds_p50", "seconds_p90", b"seconds_p90", "seconds_p99", b"seconds_p99", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "in_flight", b"in_flight", "kind", b"kind", "path", b"path", "queued", b"queued", "request_bytes", b"request_bytes", "requests", b"requests", "response_bytes", b"response_bytes", "responses", b"responses", "seconds_counts", b"seconds_counts", "seconds_p50", b"seconds_p50", "seconds_p90", b"seconds_p90", "seconds_p99", b"seconds_p99", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___MethodFigures: _TypeAlias = MethodFigures  # noqa: Y015

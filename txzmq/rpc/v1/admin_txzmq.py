@@ -26,6 +26,16 @@ with _method.importing(__name__):
 class AdminMethods:
     """The methods of ``txzmq.rpc.v1.Admin``, as the runtime sees them."""
 
+    get_server: _typing.Final[
+        _method.Method[_admin_pb2.GetServerRequest, _admin_pb2.GetServerResponse]
+    ] = _method.Method(
+        path="/txzmq.rpc.v1.Admin/GetServer",
+        name="get_server",
+        request_type=_admin_pb2.GetServerRequest,
+        response_type=_admin_pb2.GetServerResponse,
+        idempotency_level=_method.IdempotencyLevel.NO_SIDE_EFFECTS,
+    )
+
     list_peers: _typing.Final[
         _method.Method[_admin_pb2.ListPeersRequest, _admin_pb2.ListPeersResponse]
     ] = _method.Method(
@@ -93,6 +103,27 @@ class AdminClient:
         """Make calls through *channel*, a :class:`txzmq.rpc.Channel`."""
         _method.require_caller(channel, self)
         self._channel = channel
+
+    def get_server(
+        self,
+        request: _admin_pb2.GetServerRequest,
+        /,
+        *,
+        timeout: _builtins.float | None = None,
+        metadata: _rpc.MetadataInput | None = None,
+        wait_for_ready: _builtins.bool | None = None,
+    ) -> _rpc.Deferred[_admin_pb2.GetServerResponse]:
+        """What the server is, since when it has run, and what it has in all.
+
+        Takes ``txzmq.rpc.v1.GetServerRequest``, returns ``txzmq.rpc.v1.GetServerResponse``.
+        """
+        return self._channel.unary_unary(
+            AdminMethods.get_server,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            wait_for_ready=wait_for_ready,
+        )
 
     def list_peers(
         self,
@@ -212,6 +243,7 @@ class AdminBase(_abc.ABC):
     __txzmq_service__: _typing.ClassVar[_method.Service] = _method.Service(
         name="txzmq.rpc.v1.Admin",
         methods=(
+            AdminMethods.get_server,
             AdminMethods.list_peers,
             AdminMethods.list_methods,
             AdminMethods.list_streams,
@@ -219,6 +251,19 @@ class AdminBase(_abc.ABC):
             AdminMethods.list_endpoints,
         ),
     )
+
+    @_abc.abstractmethod
+    def get_server(
+        self,
+        request: _admin_pb2.GetServerRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_admin_pb2.GetServerResponse]:
+        """What the server is, since when it has run, and what it has in all.
+
+        Takes ``txzmq.rpc.v1.GetServerRequest``, returns ``txzmq.rpc.v1.GetServerResponse``.
+        """
+        raise NotImplementedError
 
     @_abc.abstractmethod
     def list_peers(
@@ -290,6 +335,14 @@ class AdminBase(_abc.ABC):
 class UnimplementedAdminBase(AdminBase):
     """Serves ``txzmq.rpc.v1.Admin``: what a subclass leaves out answers UNIMPLEMENTED."""
 
+    def get_server(
+        self,
+        request: _admin_pb2.GetServerRequest,
+        context: _rpc.Context,
+        /,
+    ) -> _rpc.UnaryResult[_admin_pb2.GetServerResponse]:
+        raise _rpc.Unimplemented("/txzmq.rpc.v1.Admin/GetServer is not implemented")
+
     def list_peers(
         self,
         request: _admin_pb2.ListPeersRequest,
@@ -345,6 +398,9 @@ class AdminFakeClient(AdminClient):
     def __init__(
         self,
         *,
+        get_server: _testing.UnaryUnaryAnswer[
+            _admin_pb2.GetServerRequest, _admin_pb2.GetServerResponse
+        ] | None = None,
         list_peers: _testing.UnaryUnaryAnswer[
             _admin_pb2.ListPeersRequest, _admin_pb2.ListPeersResponse
         ] | None = None,
@@ -363,6 +419,7 @@ class AdminFakeClient(AdminClient):
     ) -> None:
         self._channel = _testing.FakeCaller(
             {
+                "get_server": get_server,
                 "list_peers": list_peers,
                 "list_methods": list_methods,
                 "list_streams": list_streams,
