@@ -244,6 +244,62 @@ def check_command_line(folder: Path, wheel: Path) -> None:
     finally:
         server.kill()
         server.wait()
+    check_serving(folder, program)
+
+
+def check_serving(folder: Path, program: Path) -> None:
+    """Processes under a supervisor, of a service in the current folder."""
+    title("txzmq serve")
+    (folder / "shop.py").write_text(_SHOP)
+    serve: list[str | Path] = [program, "serve", "shop:Shop"]
+    serve += [part for _ in range(2) for part in ("--listen", "tcp://127.0.0.1:*")]
+    refused = subprocess.run(
+        [*serve, "--metrics", ":0"], cwd=folder, capture_output=True, text=True
+    )
+    check("txzmq[prometheus]" in refused.stderr, f"no word of what to install: {refused.stderr}")
+    supervisor = subprocess.Popen(
+        [*serve, "--log", "json"], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert supervisor.stderr is not None
+        addresses: list[str] = []
+        for line in supervisor.stderr:
+            event = json.loads(line)
+            addresses = addresses or event.get("addresses", "").split()
+            if "workers are ready" in event["log_format"]:
+                break
+        for address in addresses:
+            printed = run(program, "call", address, "shop.Echo/Echo", "-d", '"tea"')
+            check(printed == '"tea"\n', f"the call printed {printed!r}")
+        supervisor.terminate()
+        rest = supervisor.stderr.read()
+        check(supervisor.wait(30) == 0 and len(addresses) == 2, f"it ended badly: {rest}")
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+
+
+#: A service of well-known types, for which no code is generated.
+_SHOP = """
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.wrappers_pb2 import StringValue
+from txzmq.rpc import Method, Service
+
+file = descriptor_pb2.FileDescriptorProto(name="shop.proto", package="shop", syntax="proto3")
+file.dependency.append("google/protobuf/wrappers.proto")
+value = ".google.protobuf.StringValue"
+file.service.add(name="Echo").method.add(name="Echo", input_type=value, output_type=value)
+descriptor_pool.Default().Add(file)
+
+
+class Shop:
+    __txzmq_service__ = Service(
+        "shop.Echo", (Method("/shop.Echo/Echo", "echo", StringValue, StringValue),)
+    )
+
+    def echo(self, request, context):
+        return request
+"""
 
 
 def check_service(folder: Path, wheel: Path) -> None:
