@@ -102,6 +102,61 @@ def test_a_roll_under_load_replaces_all_and_fails_no_call(
     print(f"{ROLLS} rolls, {load.pids.total()} calls and {load.streams} streams, all served")
 
 
+def test_a_worker_that_is_killed_is_started_again(supervised: Supervised, one_loop: Loop) -> None:
+    counted = supervised.values("grpc_server_started_total")
+    restarts = supervised.values("txzmq_supervisor_restarts_total")
+    address = supervised.addresses[0]
+
+    async def main() -> int:
+        factory = ZmqFactory(one_loop.reactor)
+        channel = Channel(factory, address, credentials=CREDENTIALS, wait_for_ready=True)
+        answer = await channel.unary_unary(ECHO, text("x"), timeout=30)
+        pid = int(answer.value.partition(" ")[0])
+        os.kill(pid, signal.SIGKILL)
+        # The socket is the supervisor's: it waits there, and is not refused.
+        try:
+            answer = await channel.unary_unary(ECHO, text("y"), timeout=30)
+        except Unavailable:
+            answer = await channel.unary_unary(ECHO, text("y"), timeout=30)
+        assert not answer.value.startswith(f"{pid} ")
+        factory.shutdown()
+        return pid
+
+    pid = one_loop.run(main)
+    said = supervised.expect(r"worker 1 at \S+ has ended: (.*)")[1]
+    assert said == f"signal SIGKILL; process {pid}; another one is started"
+    supervised.expect("worker 1 is ready")
+    assert supervised.values("txzmq_supervisor_restarts_total") == restarts + 1
+    assert supervised.values("grpc_server_started_total") >= counted, "no counter falls"
+
+
+def test_readiness_is_that_of_all(supervised: Supervised) -> None:
+    assert supervised.get("/healthz") == "ok\n"
+    assert supervised.get("/readyz") == "ok\n"
+    assert supervised.values("txzmq_supervisor_listeners") == 2
+
+
+def test_a_revoked_key_can_do_nothing_after_sighup(
+    supervised: Supervised, keys: Path, one_loop: Loop
+) -> None:
+    certificate = keys / "clients" / "alice.key"
+
+    async def main() -> None:
+        factory = ZmqFactory(one_loop.reactor)
+        channel = Channel(factory, supervised.addresses, credentials=CREDENTIALS)
+        await channel.unary_unary(ECHO, text("x"), timeout=30)
+        text_of_it = certificate.read_text()
+        certificate.unlink()
+        supervised.signal(signal.SIGHUP)
+        await one_loop.until(lambda: supervised.has_said("it knows 0 of them") == 2)
+        with pytest.raises(Unauthenticated):
+            await channel.unary_unary(ECHO, text("x"), timeout=30)
+        certificate.write_text(text_of_it)
+        factory.shutdown()
+
+    one_loop.run(main)
+
+
 def test_whatever_happens_to_workers_the_calls_go_on(
     supervised: Supervised, one_loop: Loop
 ) -> None:
@@ -145,60 +200,6 @@ def test_whatever_happens_to_workers_the_calls_go_on(
         print(f"{KILLS} s, {load.ended} calls, {len(load.errors)} have failed")
 
     one_loop.run(main, patience=60 + 2 * KILLS)
-
-
-def test_a_worker_that_is_killed_is_started_again(supervised: Supervised, one_loop: Loop) -> None:
-    pid = supervised.pids[1]
-    counted = supervised.values("grpc_server_started_total")
-
-    async def main() -> None:
-        factory = ZmqFactory(one_loop.reactor)
-        options = {"credentials": CREDENTIALS, "wait_for_ready": True}
-        channel = Channel(factory, supervised.addresses[0], **options)  # type: ignore[arg-type]  # mypy takes them for one type
-        answer = await channel.unary_unary(ECHO, text("x"), timeout=30)
-        assert answer.value.startswith(f"{pid} ")
-        os.kill(pid, signal.SIGKILL)
-        # The socket is the supervisor's: it waits there, and is not refused.
-        try:
-            answer = await channel.unary_unary(ECHO, text("y"), timeout=30)
-        except Unavailable:
-            answer = await channel.unary_unary(ECHO, text("y"), timeout=30)
-        assert not answer.value.startswith(f"{pid} ")
-        factory.shutdown()
-
-    one_loop.run(main)
-    said = supervised.expect(r"worker 1 at \S+ has ended: (.*)")[1]
-    assert said == f"signal SIGKILL; process {pid}; another one is started"
-    supervised.expect("worker 1 is ready")
-    assert supervised.values("txzmq_supervisor_restarts_total") == 1
-    assert supervised.values("grpc_server_started_total") >= counted, "no counter falls"
-
-
-def test_readiness_is_that_of_all(supervised: Supervised) -> None:
-    assert supervised.get("/healthz") == "ok\n"
-    assert supervised.get("/readyz") == "ok\n"
-    assert supervised.values("txzmq_supervisor_listeners") == 2
-
-
-def test_a_revoked_key_can_do_nothing_after_sighup(
-    supervised: Supervised, keys: Path, one_loop: Loop
-) -> None:
-    certificate = keys / "clients" / "alice.key"
-
-    async def main() -> None:
-        factory = ZmqFactory(one_loop.reactor)
-        channel = Channel(factory, supervised.addresses, credentials=CREDENTIALS)
-        await channel.unary_unary(ECHO, text("x"), timeout=30)
-        text_of_it = certificate.read_text()
-        certificate.unlink()
-        supervised.signal(signal.SIGHUP)
-        await one_loop.until(lambda: supervised.has_said("it knows 0 of them") == 2)
-        with pytest.raises(Unauthenticated):
-            await channel.unary_unary(ECHO, text("x"), timeout=30)
-        certificate.write_text(text_of_it)
-        factory.shutdown()
-
-    one_loop.run(main)
 
 
 def test_sigterm_lets_calls_finish(one_loop: Loop) -> None:
