@@ -83,6 +83,11 @@ PLAN: dict[str, set[str]] = {
     "validation": {"ground", "words", "_core"},
     "health": {"ground", "words", "_core", "_services", "generated"},
     "reflection": {"ground", "words", "_core", "_services", "generated"},
+    # What no generated code knows, by its descriptors.
+    "_descriptors": {"ground", "words", "reflection"},
+    # Which methods there are, and what passes them on.
+    "method_sources": {"ground", "words", "_descriptors", "health", "reflection"},
+    "relay": {"ground", "words", "health", "method_sources"},
     "prometheus": {"ground", "words"},
     # OpenTelemetry's names.
     "_semconv": {"words"},
@@ -97,6 +102,7 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
+        *("_descriptors", "method_sources", "relay", "server", "prometheus"),
         *("codegen", "generator"),
     },
     "codegen": {"generator"},

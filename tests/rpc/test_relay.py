@@ -1,11 +1,9 @@
-"""The relay of the guide: all that a call has passes through it, both ways, byte by byte."""
+"""A relay: all that a call has passes through it, both ways, byte by byte."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +29,7 @@ from txzmq.rpc import (
     Method,
     NotFound,
     Observer,
+    PermissionDenied,
     RawMessage,
     ResponseMetadata,
     Server,
@@ -39,19 +38,9 @@ from txzmq.rpc import (
     Unimplemented,
     raw_method,
 )
+from txzmq.rpc.method_sources import DescribedMethods
+from txzmq.rpc.relay import Relay
 from txzmq.testing import MemoryNetwork
-
-_PAGE = Path(__file__).parents[2] / "docs/guide/raw.md"
-
-
-def relay_of_the_guide() -> Any:
-    """What the first program of the page defines."""
-    block = re.search(r"^```python\n(.*?)^```$", _PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert block is not None
-    page: dict[str, Any] = {}
-    exec(compile(block[1], str(_PAGE), "exec"), page)  # our own page
-    return page["Relay"]
-
 
 # -- the server behind it, and its old client -----------------------------------------------------
 
@@ -175,7 +164,7 @@ class Relayed:
         self.server = Server(self.network, [self.behind])
         self.to_server = Channel(self.network, self.server.listen("inproc://behind"))
         self.found: list[Any] = []
-        relay = relay_of_the_guide()(self.to_server, described())
+        relay = Relay(self.to_server, DescribedMethods(described()))
 
         def find(path: str) -> Any:
             self.found.append(relay.find(path))
@@ -345,6 +334,17 @@ def test_what_the_pool_does_not_have_is_not_served(world: Make) -> None:
         assert type(outcome.end) is Unimplemented
     assert w.behind.contexts == []
     assert not any(record.known for record in w.ends.records)
+
+
+def test_what_servers_tell_to_their_own_machine_does_not_pass(world: Make) -> None:
+    """A relay is on it, and its callers are not."""
+    w = world()
+    method = raw_method("/txzmq.rpc.v1.Admin/ListPeers", Kind.UNARY_STREAM)
+    outcome = Outcome(w.call(method, RawMessage(b"x")))
+    w.network.advance(1)
+    assert type(outcome.end) is PermissionDenied
+    assert w.found == []
+    assert w.behind.contexts == []
 
 
 @KINDS
