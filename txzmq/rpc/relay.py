@@ -13,6 +13,7 @@ back-pressure pass. The guide's page on proxies says what else holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -46,6 +47,8 @@ _Raw: TypeAlias = Method[RawMessage, RawMessage]
 #: What a relay has at a path.
 Relayed: TypeAlias = MethodHandler[RawMessage, RawMessage] | None
 
+#: Seconds for a call: what is left of its caller's, whatever the channel has for others.
+_OWN: Final = math.inf
 #: What servers tell to whoever is on their own machine, as a relay may be.
 _LOCAL: Final = "/txzmq.rpc.v1."
 
@@ -125,26 +128,34 @@ class Relay:
 
     async def _unary_unary(self, method: _Raw, request: RawMessage, context: Context) -> RawMessage:
         with ResponseMetadata() as metadata:
-            call = self._channel.unary_unary(method, request, metadata=context.metadata)
+            call = self._channel.unary_unary(
+                method, request, timeout=_OWN, metadata=context.metadata
+            )
         return await _response(call, metadata, context)
 
     async def _stream_unary(
         self, method: _Raw, requests: RequestStream[RawMessage], context: Context
     ) -> RawMessage:
         with ResponseMetadata() as metadata:
-            call = self._channel.stream_unary(method, requests, metadata=context.metadata)
+            call = self._channel.stream_unary(
+                method, requests, timeout=_OWN, metadata=context.metadata
+            )
         return await _response(call, metadata, context)
 
     async def _unary_stream(
         self, method: _Raw, request: RawMessage, context: Context
     ) -> AsyncIterator[RawMessage]:
-        stream = self._channel.unary_stream(method, request, metadata=context.metadata)
+        stream = self._channel.unary_stream(
+            method, request, timeout=_OWN, metadata=context.metadata
+        )
         return await _responses(stream, context)
 
     async def _stream_stream(
         self, method: _Raw, requests: RequestStream[RawMessage], context: Context
     ) -> AsyncIterator[RawMessage]:
-        stream = self._channel.stream_stream(method, requests, metadata=context.metadata)
+        stream = self._channel.stream_stream(
+            method, requests, timeout=_OWN, metadata=context.metadata
+        )
         return await _responses(stream, context)
 
 
