@@ -88,6 +88,8 @@ PLAN: dict[str, set[str]] = {
     # Which methods there are, and what passes them on.
     "method_sources": {"ground", "words", "_descriptors", "health", "reflection"},
     "relay": {"ground", "words", "health", "method_sources"},
+    # ZeroMQ's plain proxy, for servers that connect.
+    "proxy": {"ground", "sockets", "words", "_net"},
     "prometheus": {"ground", "words"},
     # OpenTelemetry's names.
     "_semconv": {"words"},
@@ -102,7 +104,7 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("_descriptors", "method_sources", "relay", "server", "prometheus"),
+        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus"),
         *("codegen", "generator"),
     },
     "codegen": {"generator"},
