@@ -26,6 +26,7 @@ VERBS: Final = {
     "call": "call",
     "health": "health",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
+    "proxy": "proxy",
     **dict.fromkeys(("keys", "codegen"), "tools"),
 }
 
