@@ -6,7 +6,7 @@ import contextlib
 import re
 import socket
 import urllib.request
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 pytest.importorskip("rich", reason="the extra cli is not installed")
 pytest.importorskip("click", reason="the extra cli is not installed")
 
-from tests.cli.shop import CHAT, ORDER, PLACE, PROTOSET, WATCH, Shop, World
+from tests.cli.shop import CHAT, ORDER, PLACE, PROTOSET, UPLOAD, WATCH, Shop, World
 from tests.programs import Program, running
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Loop, is_installed
@@ -53,6 +53,12 @@ def has_said(program: Program, part: str) -> bool:
     """Whether a line with *part* has been printed; does not wait."""
     program.has_said("")
     return any(part in line for line in program.output)
+
+
+async def unended() -> AsyncIterator[Any]:
+    """Requests of which more may come."""
+    yield ORDER(item="x")
+    await Deferred[None](lambda _: None)
 
 
 def free_port() -> int:
@@ -98,8 +104,8 @@ def test_calls_of_all_kinds_pass_and_it_drains(one_loop: Loop) -> None:
             running = channel.unary_stream(WATCH, ORDER(item="tick"), timeout=60)
             await anext(running)
             proxied.program.process.terminate()
-            with pytest.raises(Unavailable):
-                await channel.unary_unary(PLACE, ORDER(item="x"), timeout=20, wait_for_ready=False)
+            await one_loop.until(lambda: has_said(proxied.program, "the server drains"))
+            assert (await anext(running)).text == "tick 1"
             running.cancel()
             await one_loop.until(lambda: proxied.program.process.poll() is not None)
             channel.close()
@@ -121,15 +127,15 @@ def test_it_starts_before_its_servers_and_ends_what_dies(one_loop: Loop) -> None
             channel = Channel(factory, proxied.clients)
             waiting = channel.unary_unary(PLACE, ORDER(item="early"), timeout=30)
             other = ZmqFactory(one_loop.reactor)
-            server = Server(other, [Shop()])
+            shop = Shop()
+            server = Server(other, [shop])
             server.listen(f"tcp://127.0.0.1:{port}")
             assert (await waiting).text == "early"
-            stream = channel.unary_stream(WATCH, ORDER(item="tick"), timeout=60)
-            await anext(stream)
+            upload = channel.stream_unary(UPLOAD, unended(), timeout=60)
+            await one_loop.until(lambda: len(shop.contexts) == 2)
             other.shutdown()  # all at once, as if the process had died
-            with pytest.raises(Unavailable):
-                async for _ in stream:
-                    pass
+            with pytest.raises(Unavailable, match="may have been executed"):
+                await upload
             channel.close()
             factory.shutdown()
 
