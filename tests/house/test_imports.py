@@ -104,7 +104,7 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus"),
+        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus", "names"),
         *("codegen", "generator"),
     },
     "codegen": {"generator"},

@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from txzmq import _check
 from txzmq.rpc.client import Caller, ResponseMetadata
@@ -84,13 +85,16 @@ class Relay:
         """
         :param channel: to the servers. With ``wait_for_ready=True``, calls wait while none of them
             is there, as long as their deadlines allow.
-        :param methods: which methods the servers have; see :mod:`txzmq.rpc.method_sources`.
+        :param methods: which methods the servers have; see :mod:`txzmq.rpc.method_sources`. What
+            it finds is kept by path, so they have to be few.
         :raises TypeError: if *methods* is no source.
         """
         if not callable(getattr(methods, "find", None)):
             raise _check.wrong_type("methods", methods, "a MethodSource")
         self._channel = channel
         self._methods = methods
+        # What was made of the methods that the source has, by path: to check it takes long.
+        self._made: dict[str, tuple[Method[Any, Any], MethodHandler[RawMessage, RawMessage]]] = {}
         # Any: handlers of four kinds, each of other arguments.
         self._handlers: dict[Kind, Callable[..., Any]] = {
             Kind.UNARY_UNARY: self._unary_unary,
@@ -115,6 +119,9 @@ class Relay:
     def _relayed(self, found: Method[Any, Any] | None) -> Relayed:
         if found is None:
             return None
+        made = self._made.get(found.path)
+        if made is not None and made[0] is found:
+            return made[1]
         # To the servers, as they have it: how often a call may be sent, whether a stream resumes.
         there = raw_method(
             found.path,
@@ -124,23 +131,27 @@ class Relay:
         )
         # Not shared here: each call is to be judged by the servers, by its own metadata.
         here = raw_method(found.path, found.kind, idempotency_level=found.idempotency_level)
-        return MethodHandler(here, partial(self._handlers[found.kind], there), known=True)
+        handler = MethodHandler(here, partial(self._handlers[found.kind], there), known=True)
+        self._made[found.path] = (found, handler)
+        return handler
 
-    async def _unary_unary(self, method: _Raw, request: RawMessage, context: Context) -> RawMessage:
+    def _unary_unary(
+        self, method: _Raw, request: RawMessage, context: Context
+    ) -> Deferred[RawMessage]:
         with ResponseMetadata() as metadata:
             call = self._channel.unary_unary(
                 method, request, timeout=_OWN, metadata=context.metadata
             )
-        return await _response(call, metadata, context)
+        return _response(call, metadata, context)
 
-    async def _stream_unary(
+    def _stream_unary(
         self, method: _Raw, requests: RequestStream[RawMessage], context: Context
-    ) -> RawMessage:
+    ) -> Deferred[RawMessage]:
         with ResponseMetadata() as metadata:
             call = self._channel.stream_unary(
                 method, requests, timeout=_OWN, metadata=context.metadata
             )
-        return await _response(call, metadata, context)
+        return _response(call, metadata, context)
 
     async def _unary_stream(
         self, method: _Raw, request: RawMessage, context: Context
@@ -159,17 +170,27 @@ class Relay:
         return await _responses(stream, context)
 
 
-async def _response(
+def _response(
     call: Deferred[RawMessage], metadata: ResponseMetadata, context: Context
-) -> RawMessage:
-    try:
-        response = await call
-    except RpcError as error:
-        raise _answer(error) from error
-    finally:
-        context.send_initial_metadata(metadata.initial)
-    context.set_trailing_metadata(metadata.trailing)
-    return response
+) -> Deferred[RawMessage]:
+    """The call's outcome as the handler's. No coroutine, which would take longer."""
+
+    def succeeded(response: RawMessage) -> RawMessage:
+        if metadata.initial:
+            context.send_initial_metadata(metadata.initial)
+        if metadata.trailing:
+            context.set_trailing_metadata(metadata.trailing)
+        return response
+
+    def failed(failure: Failure) -> Failure:
+        if metadata.initial:
+            context.send_initial_metadata(metadata.initial)
+        error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        if isinstance(error, RpcError):
+            raise _answer(error) from error
+        return failure
+
+    return call.addCallbacks(succeeded, failed)
 
 
 async def _responses(
@@ -247,9 +268,9 @@ class RelayHealth(Health):
         """What a server says of its services, with the relay's own status."""
         call = self._client.list(request, metadata=context.metadata, wait_for_ready=False)
         listed = await _asked(call)
-        own = self.statuses[OVERALL]
-        listed.statuses[OVERALL].status = HealthCheckResponse.ServingStatus.Value(own.name)
-        return listed
+        value = HealthCheckResponse.ServingStatus.Value(self.statuses[OVERALL].name)
+        own = HealthCheckResponse(status=value)
+        return HealthListResponse(statuses={**listed.statuses, OVERALL: own})
 
     async def watch(
         self, request: HealthCheckRequest, context: Context
