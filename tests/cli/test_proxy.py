@@ -106,8 +106,10 @@ def test_calls_of_all_kinds_pass_and_it_drains(one_loop: Loop) -> None:
             proxied.program.process.terminate()
             await one_loop.until(lambda: has_said(proxied.program, "the server drains"))
             assert (await anext(running)).text == "tick 1"
-            running.cancel()
+            # A second signal ends it at once, though the stream goes on.
+            proxied.program.process.terminate()
             await one_loop.until(lambda: proxied.program.process.poll() is not None)
+            running.cancel()
             channel.close()
             for server in servers:
                 await server.stop(0)
@@ -326,6 +328,18 @@ def test_a_port_in_use_is_one_sentence(
         status, (line,) = refused(one_loop, capsys, *arguments[kind])
     assert status == 1
     assert line.startswith(f"txzmq proxy: cannot listen at {used}: port ")
+
+
+@pytest.mark.skipif(not is_installed("prometheus_client"), reason="the extra is not installed")
+def test_a_port_in_use_for_metrics_is_one_sentence(
+    one_loop: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ("--listen", ANY_PORT, *TO, "--metrics", place)
+        status, (line,) = refused(one_loop, capsys, *arguments)
+    assert status == 1
+    assert line.startswith(f"txzmq proxy: --metrics: Couldn't listen on {place}")
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def _relay(
             methods = described or _reflected(made, channel, reflect_metadata)
             server = _listening(made, options, credentials, channel, methods, metrics)
             try:
-                port = None if place is None else _serve_metrics(metrics, place, channel)
+                port = None if place is None else _serve_metrics(made, metrics, place, channel)
             except Problem:
                 await server.stop(0)
                 raise
@@ -373,7 +373,9 @@ def _metrics_place(given: str) -> tuple[str, int]:
 
 
 # Any: a port of Twisted's.
-def _serve_metrics(metrics: Metrics, place: tuple[str, int], channel: Channel) -> Any:
+def _serve_metrics(
+    runtime: Runtime, metrics: Metrics, place: tuple[str, int], channel: Channel
+) -> Any:
     from txzmq.rpc.prometheus import listen
 
     host, port = place
@@ -382,6 +384,7 @@ def _serve_metrics(metrics: Metrics, place: tuple[str, int], channel: Channel) -
             metrics,
             interface=host,
             port=port,
+            reactor=runtime.clock,
             is_ready=lambda: channel.state is ConnectivityState.READY,
         )
     except CannotListenError as error:
