@@ -195,6 +195,10 @@ bench-streams: $(DEVELOPS)  ## measure streams alone, beside grpc.aio; writes pa
 bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grpc.aio with mutual TLS
 	$(BIN)/python -m benchmarks.secure
 
+.PHONY: bench-proxies
+bench-proxies: $(DEVELOPS)  ## measure calls through a relay and through a plain proxy, beside direct ones
+	$(BIN)/python -m benchmarks.proxies
+
 .PHONY: bench-observers
 bench-observers: $(DEVELOPS)  ## measure what a call costs more on each side where it is observed
 	$(BIN)/python -m benchmarks.observers

@@ -89,6 +89,13 @@ PLAN: dict[str, set[str]] = {
     # Pages for whoever scrapes.
     "_exposition": set(),
     "prometheus": {"ground", "words", "_exposition"},
+    # What no generated code knows, by its descriptors.
+    "_descriptors": {"ground", "words", "reflection"},
+    # Which methods there are, and what passes them on.
+    "method_sources": {"ground", "words", "_descriptors", "health", "reflection"},
+    "relay": {"ground", "words", "health", "method_sources"},
+    # ZeroMQ's plain proxy, for servers that connect.
+    "proxy": {"ground", "sockets", "words", "_net"},
     # OpenTelemetry's names.
     "_semconv": {"words"},
     "otel": {"ground", "words", "_semconv"},
@@ -102,6 +109,7 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
+        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus", "names"),
         *("serve", "codegen", "generator"),
     },
     # Processes that serve, and the one that supervises them.

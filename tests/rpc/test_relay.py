@@ -1,213 +1,38 @@
-"""The relay of the guide: all that a call has passes through it, both ways, byte by byte."""
+"""A relay: all that a call has passes through it, both ways, byte by byte."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.ends import Outcome
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw_calls import METHODS, Raw, called
+from tests.rpc.relayed import TYPED, Relayed
 from tests.rpc.service import made, text
 from tests.support import examples
 from txzmq.rpc import (
-    CallRecord,
     Channel,
     Context,
     DeadlineExceeded,
     IdempotencyLevel,
     Kind,
-    Method,
     NotFound,
-    Observer,
+    PermissionDenied,
     RawMessage,
     ResponseMetadata,
-    Server,
-    Service,
     Unavailable,
     Unimplemented,
     raw_method,
 )
-from txzmq.testing import MemoryNetwork
 
-_PAGE = Path(__file__).parents[2] / "docs/guide/raw.md"
-
-
-def relay_of_the_guide() -> Any:
-    """What the first program of the page defines."""
-    block = re.search(r"^```python\n(.*?)^```$", _PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert block is not None
-    page: dict[str, Any] = {}
-    exec(compile(block[1], str(_PAGE), "exec"), page)  # our own page
-    return page["Relay"]
-
-
-# -- the server behind it, and its old client -----------------------------------------------------
-
-#: A method of each kind, as generated code has them.
-TYPED: dict[Kind, Method[StringValue, StringValue]] = {
-    kind: Method(
-        f"/test.Typed/{kind.name.title()}", kind.name.lower(), StringValue, StringValue, kind
-    )
-    for kind in Kind
-}
-
-
-def described() -> DescriptorPool:
-    """What is known of the methods of both services; of one, that it may be sent twice."""
-    file = FileDescriptorProto(name="test.proto", package="test", syntax="proto3")
-    file.message_type.add(name="Any")
-    for service in ("Typed", "Raw"):
-        added = file.service.add(name=service)
-        methods: list[Method[Any, Any]] = [*TYPED.values(), *METHODS]
-        for method in methods:
-            if not method.path.startswith(f"/test.{service}/"):
-                continue
-            one = added.method.add(
-                name=method.path.rpartition("/")[2],
-                input_type=".test.Any",
-                output_type=".test.Any",
-                client_streaming=method.kind.request_streaming,
-                server_streaming=method.kind.response_streaming,
-            )
-            if method.kind is Kind.UNARY_UNARY:
-                one.options.idempotency_level = MethodOptions.IDEMPOTENT
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-Do = Callable[[Context], Any]
-
-
-class Behind:
-    """Methods of all kinds, raw and not: what they get, they give back; a test says what else."""
-
-    __txzmq_service__: ClassVar[Service] = Service("test.Behind", (*TYPED.values(), *METHODS))
-
-    def __init__(self) -> None:
-        #: Called first, with the context; what it returns is awaited, what it raises the answer.
-        self.first: Do = lambda context: None
-        #: The same, behind the items.
-        self.last: Do = lambda context: None
-        self.seen: list[Any] = []
-        self.contexts: list[Context] = []
-        #: How the handlers ended that somebody cancelled.
-        self.cancelled: list[str] = []
-
-    async def _begin(self, context: Context) -> None:
-        self.contexts.append(context)
-        context.cancelled.addCallback(self.cancelled.append)
-        result = self.first(context)
-        if isinstance(result, Deferred):
-            await result
-
-    async def unary_unary(self, request: Any, context: Context) -> Any:
-        await self._begin(context)
-        self.seen.append(request)
-        return request
-
-    async def stream_unary(self, requests: Any, context: Context) -> Any:
-        await self._begin(context)
-        async for request in requests:
-            self.seen.append(request)
-        return self.seen[-1]
-
-    async def unary_stream(self, request: Any, context: Context) -> Any:
-        await self._begin(context)
-        self.seen.append(request)
-
-        async def twice() -> AsyncIterator[Any]:
-            yield request
-            yield request
-            await self._end(context)
-
-        return twice()
-
-    async def stream_stream(self, requests: Any, context: Context) -> Any:
-        await self._begin(context)
-
-        async def back() -> AsyncIterator[Any]:
-            async for request in requests:
-                self.seen.append(request)
-                yield request
-            await self._end(context)
-
-        return back()
-
-    async def _end(self, context: Context) -> None:
-        result = self.last(context)
-        if isinstance(result, Deferred):
-            await result
-
-    UnaryUnary, StreamUnary = unary_unary, stream_unary
-    UnaryStream = Shared = Resumed = unary_stream
-    StreamStream = stream_stream
-
-
-class Ends(Observer):
-    """Notes how calls ended on the relay."""
-
-    def __init__(self) -> None:
-        self.records: list[CallRecord] = []
-
-    def call_ended(self, source: Any, record: CallRecord) -> None:
-        self.records.append(record)
-
-
-class Relayed:
-    """A client, a relay and the server behind it, in memory."""
-
-    def __init__(self) -> None:
-        self.network = MemoryNetwork()
-        self.behind = Behind()
-        self.server = Server(self.network, [self.behind])
-        self.to_server = Channel(self.network, self.server.listen("inproc://behind"))
-        self.found: list[Any] = []
-        relay = relay_of_the_guide()(self.to_server, described())
-
-        def find(path: str) -> Any:
-            self.found.append(relay.find(path))
-            return self.found[-1]
-
-        self.ends = Ends()
-        self.relay = Server(self.network, [], fallback=find, observer=self.ends)
-        self.channel = Channel(self.network, self.relay.listen("inproc://relay"))
-
-    def call(self, method: Method[Any, Any], *items: Any, **options: Any) -> Deferred[list[Any]]:
-        return called(self.channel, method, items, **options)
-
-    def result(self, method: Method[Any, Any], *items: Any, **options: Any) -> list[Any]:
-        call = self.call(method, *items, **options)
-        self.network.advance(1)
-        return self.network.result(call)
-
-    def close(self) -> None:
-        """End everything, and check that nothing is left behind."""
-        self.channel.close()
-        stopped = self.relay.stop(0)
-        self.network.advance(3)
-        assert stopped.called
-        self.to_server.close()
-        stopped = self.server.stop(0)
-        self.network.advance(3)
-        assert stopped.called
-        assert not self.network.clock.getDelayedCalls()
-        assert leftovers(self.channel, self.relay, self.to_server, self.server) == []
-
-
-Make = Callable[[], Relayed]
+Make = Callable[..., Relayed]
 KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
 
 
@@ -347,11 +172,21 @@ def test_what_the_pool_does_not_have_is_not_served(world: Make) -> None:
     assert not any(record.known for record in w.ends.records)
 
 
+def test_what_servers_tell_to_their_own_machine_does_not_pass(world: Make) -> None:
+    """A relay is on it, and its callers are not."""
+    w = world()
+    method = raw_method("/txzmq.rpc.v1.Admin/ListPeers", Kind.UNARY_STREAM)
+    outcome = Outcome(w.call(method, RawMessage(b"x")))
+    w.network.advance(1)
+    assert type(outcome.end) is PermissionDenied
+    assert w.found == []
+    assert w.behind.contexts == []
+
+
 @KINDS
 def test_where_nobody_is_behind_it_the_call_says_so(world: Make, kind: Kind) -> None:
     w = world()
-    w.server.stop(0)
-    w.network.advance(3)
+    w.stop(w.servers[0])
     outcome = Outcome(w.call(TYPED[kind], text("x"), timeout=5))
     w.network.advance(6)
     assert isinstance(outcome.end, (Unavailable, DeadlineExceeded))

@@ -29,6 +29,7 @@ VERBS: Final = {
     "bench": "bench",
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
     "serve": "serve",
+    "proxy": "proxy",
     **dict.fromkeys(("keys", "codegen"), "tools"),
 }
 

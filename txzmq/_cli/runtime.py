@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import FrameType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.logger import (
+    FilteringLogObserver,
+    LogEvent,
+    LogLevel,
+    PredicateResult,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 
 from txzmq import ZmqFactory
@@ -22,6 +31,8 @@ __all__ = ["ReactorRuntime", "Runtime"]
 
 T = TypeVar("T")
 
+#: Signals that end a program.
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 #: Bytes of standard input that are read at once.
 _CHUNK = 65_536
 
@@ -48,6 +59,18 @@ class Runtime(Protocol):
 
     def cpu_seconds(self) -> float:
         """Seconds of processor that the thread has taken which runs it."""
+        ...
+
+    def serve(
+        self, main: Callable[[], Coroutine[Deferred[Any], Any, T]], reload: Callable[[], None]
+    ) -> T:
+        """Run what goes on until a signal, and log to standard error.
+
+        Each SIGTERM or Ctrl-C cancels what *main* waits for: the first one has it drain, and the
+        second one end at once.
+
+        :param reload: called at SIGHUP.
+        """
         ...
 
     def standard_input(self) -> AsyncIterator[bytes]:
@@ -79,6 +102,38 @@ class ReactorRuntime:
 
     def run(self, main: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
         """See :class:`Runtime`. Ctrl-C and SIGTERM cancel it; a second one ends it at once."""
+        result = self._run(main, dict.fromkeys(_ENDING, self._interrupted))
+        if self._signal:
+            raise Interrupted(self._signal)
+        return _result(result)
+
+    def serve(
+        self, main: Callable[[], Coroutine[Deferred[Any], Any, T]], reload: Callable[[], None]
+    ) -> T:
+        """See :class:`Runtime`."""
+        _log_to_standard_error()
+
+        def cancel(number: int, frame: FrameType | None) -> None:
+            self._signal = number
+            self._reactor.callFromThread(self._cancel)
+
+        handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(
+            _ENDING, cancel
+        )
+        if sys.platform != "win32":  # there is no SIGHUP
+
+            def hung_up(number: int, frame: FrameType | None) -> None:
+                self._reactor.callFromThread(reload)
+
+            handlers[signal.SIGHUP] = hung_up
+        return _result(self._run(main, handlers))
+
+    def _run(
+        self,
+        main: Callable[[], Coroutine[Deferred[Any], Any, T]],
+        handlers: Mapping[int, Callable[[int, FrameType | None], None]],
+    ) -> list[T | Failure]:
+        """Run it with handlers of signals; what it has returned, or failed with."""
         results: list[T | Failure] = []
 
         def start() -> None:
@@ -88,8 +143,8 @@ class ReactorRuntime:
             if self._signal:
                 self._running.cancel()
 
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            self._before[ending] = signal.signal(ending, self._interrupted)
+        for number, handler in handlers.items():
+            self._before[number] = signal.signal(number, handler)
         self._reactor.callWhenRunning(start)
         try:
             self._reactor.run(installSignalHandlers=False)
@@ -98,13 +153,7 @@ class ReactorRuntime:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             self._before.clear()
-        if self._signal:
-            raise Interrupted(self._signal)
-        (result,) = results
-        if isinstance(result, Failure):
-            result.raiseException()
-            raise AssertionError("raiseException() raises")
-        return result
+        return results
 
     def when_signalled(self, number: int, call: Callable[[], object]) -> None:
         """See :class:`Runtime`."""
@@ -135,6 +184,28 @@ class ReactorRuntime:
     def standard_input(self) -> AsyncIterator[bytes]:
         """See :class:`Runtime`."""
         return _Reading(self._reactor)
+
+
+def _result(results: Sequence[T | Failure]) -> T:
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+        raise AssertionError("raiseException() raises")
+    return result
+
+
+def _log_to_standard_error() -> None:
+    """What txzmq logs, and what others warn of."""
+
+    def wanted(event: LogEvent) -> Any:
+        level = LogLevel.info if event["log_namespace"].startswith("txzmq") else LogLevel.warn
+        is_enough = event["log_level"] >= level
+        return PredicateResult.maybe if is_enough else PredicateResult.no
+
+    # Any: Twisted types observers with zope interfaces.
+    lines: Any = textFileLogObserver(sys.stderr)
+    observer: Any = FilteringLogObserver(lines, [wanted])  # type: ignore[list-item]  # a zope interface
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 class _Reading:

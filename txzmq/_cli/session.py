@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from txzmq._cli.headers import parse_headers
 from txzmq._cli.problems import Problem
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.types import FileTypes, ReflectedTypes, Types, compile_protos, read_sets
-from txzmq.auth import CurveClientCredentials, CurveKeyPair
+from txzmq.auth import CurveClientCredentials, CurveKeyPair, CurveServerCredentials
 from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.balancing import BalancingPolicy
 from txzmq.rpc.channel import Channel
@@ -28,7 +28,15 @@ from txzmq.rpc.liveness import Liveness
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.watching import ConnectivityState
 
-__all__ = ["Session", "Target", "TypeSources", "target_options", "type_options"]
+__all__ = [
+    "Session",
+    "Target",
+    "TypeSources",
+    "client_credentials",
+    "server_credentials",
+    "target_options",
+    "type_options",
+]
 
 #: Seconds that an answer may take which the tool asks for on its own.
 _PATIENCE: Final = 30.0
@@ -62,17 +70,7 @@ class Target:
 
         :raises Problem: if one is missing, or cannot be read.
         """
-        if not self.server_key and self.key is None:
-            return None
-        if self.key is None:
-            raise Problem(
-                "--server-key needs the client's own key",
-                "pass --key FILE; txzmq keys new makes one",
-            )
-        if not self.server_key:
-            raise Problem("--key needs the server's public key", "pass it by --server-key")
-        keys = _read(CurveKeyPair.load, self.key)
-        return CurveClientCredentials(keys, server_keys=map(_server_key, self.server_key))
+        return client_credentials(self.key, self.server_key)
 
     def call_credentials(self) -> BearerCredentials | None:
         """The token of each call, if there is one."""
@@ -82,6 +80,38 @@ class Target:
         if token.startswith("@"):
             token = _read(lambda path: Path(path).read_text("utf-8"), token[1:]).strip()
         return BearerCredentials(lambda: token, insecure=self.insecure)
+
+
+def client_credentials(
+    key: str | None, server_keys: Sequence[str]
+) -> CurveClientCredentials | None:
+    """The keys of ``--key`` and ``--server-key``; None if there are none.
+
+    :raises Problem: if one is missing, or cannot be read.
+    """
+    if not server_keys and key is None:
+        return None
+    if key is None:
+        raise Problem(
+            "--server-key needs the client's own key",
+            "pass --key FILE; txzmq keys new makes one",
+        )
+    if not server_keys:
+        raise Problem("--key needs the server's public key", "pass it by --server-key")
+    keys = _read(CurveKeyPair.load, key)
+    return CurveClientCredentials(keys, server_keys=map(_server_key, server_keys))
+
+
+def server_credentials(keys: str, clients: str, *, allow_group: bool) -> CurveServerCredentials:
+    """A server's key, and who may connect.
+
+    :param keys: the file with the secret key.
+    :param clients: the folder with the clients' public keys.
+    :raises Problem: if one cannot be read.
+    """
+    own = _read(lambda path: CurveKeyPair.load(path, allow_group=allow_group), keys)
+    made: CurveServerCredentials = _read(lambda path: CurveServerCredentials(own, path), clients)
+    return made
 
 
 def _read(read: Callable[[str], Any], path: str) -> Any:
@@ -360,6 +390,10 @@ class TypeSources:
     def are_files(self) -> bool:
         """Whether no server is asked."""
         return bool(self.protoset or self.proto)
+
+    def metadata(self) -> Metadata:
+        """Of questions to the reflection service."""
+        return parse_headers(self.reflect_header)
 
     def from_files(self) -> Types:
         """The types of the files.
