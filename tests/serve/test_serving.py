@@ -255,6 +255,7 @@ def test_where_strangers_can_connect_it_needs_keys() -> None:
     with running("-m", "txzmq", "serve", SHOP, "--listen", "tcp://0.0.0.0:*") as program:
         assert program.wait() == 1
     assert "Pass --keys and --clients, or --insecure" in program.output[-1]
+    assert not any("Warning" in line for line in program.output)
 
 
 #: As systemd does it: sockets from descriptor 3 on, and variables that say so.

@@ -189,9 +189,8 @@ class _Running:
         ):
             signal.signal(number, self._handler(told))
         _log.info(
-            "serves {services} by {number} processes at {addresses}",
+            "serves {services} by a process each at {addresses}",
             services=", ".join(self._settings.services),
-            number=len(self._sockets),
             addresses=" ".join(one.address for one in self._sockets),
         )
         if self._port is not None:

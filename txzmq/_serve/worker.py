@@ -86,13 +86,12 @@ def main() -> int:
     fields: dict[str, object] = {"worker": start.number, "address": start.address}
     begin_logging(who, format=start.log, level=start.log_level, fields=fields)
     try:
-        serving = _Serving(start, load_services(start.services))
+        _Serving(start, load_services(start.services)).run(reader)
     except (LoadError, CannotServe) as error:
         return _fail(str(error), error.__cause__)
     except Exception as error:  # noqa: BLE001 - whatever a user's code raises is told
         why = traceback.format_exception_only(error)[-1].strip()
         return _fail(f"the server cannot be made: {why}", error)
-    serving.run(reader)
     return 0
 
 
@@ -183,7 +182,7 @@ class _Serving:
         self._figures_timer = ResettableTimer(self._reactor, self._tell_figures)
         self._is_ending = False
         self._server = Server(self._factory, _with_standard(services, start.admin), **options)
-        self._listen()
+        self._failure: Exception | None = None
 
     def _observer(self, given: Observer | None) -> Observer | None:
         observers = [] if given is None else [given]
@@ -218,13 +217,25 @@ class _Serving:
             raise CannotServe(said) from None
 
     def run(self, reader: MessageReader) -> None:
-        """Serve, until the supervisor says otherwise, or has ended."""
+        """Serve, until the supervisor says otherwise, or has ended.
+
+        :raises CannotServe: if it cannot listen.
+        """
         self._control.reader = reader
         self._reactor.callWhenRunning(self._begin)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)
         self._reactor.run()
+        if self._failure is not None:
+            raise self._failure
 
     def _begin(self) -> None:
+        try:
+            self._listen()
+        except Exception as error:  # noqa: BLE001 - run() raises it
+            self._failure = error
+            self._is_ending = True
+            self._reactor.stop()
+            return
         # The reactor has installed its own.
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, _ignore)
