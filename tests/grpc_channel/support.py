@@ -7,7 +7,7 @@ cancelled. Both servers keep in mind what they were asked, and what was cancelle
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -38,6 +38,7 @@ from txzmq.rpc.grpc import GrpcChannel
 from txzmq.rpc.v1.header_pb2 import Status
 
 T = TypeVar("T")
+AnyRig = TypeVar("AnyRig", bound="Rig")
 
 #: What a server sends with an error.
 TRAILING = (("t", "1"), ("t-bin", b"\x00\xff"))
@@ -283,13 +284,14 @@ class Rig:
         for channel in self._channels:
             channel.close()
         await self.stop()
-        await self.loop.sleep(0)  # for what asyncio still has to close
 
 
 @asynccontextmanager
-async def served(loop: Loop, **options: Any) -> AsyncGenerator[Rig]:
+async def served(
+    loop: Loop, kind: Callable[[Loop], AnyRig], **options: Any
+) -> AsyncGenerator[AnyRig]:
     """A rig with a server, closed at the end."""
-    rig = Rig(loop)
+    rig = kind(loop)
     try:
         await rig.serve(**options)
         yield rig

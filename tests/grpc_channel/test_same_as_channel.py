@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.grpc_channel.support import Notes, by_zmq, call, items, served, streams
+from tests.grpc_channel.support import Notes, Rig, by_zmq, call, items, served, streams
 from tests.rpc.observing import outline
 from tests.rpc.service import ECHO, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT
@@ -20,6 +20,8 @@ from txzmq.rpc import (
     CallRecord,
     ClientCall,
     ClientProceed,
+    Code,
+    DeadlineExceeded,
     Method,
     Observer,
     ResponseMetadata,
@@ -51,7 +53,7 @@ class Seen(Observer):
 
     async def intercept(self, call: ClientCall, proceed: ClientProceed) -> Any:
         def ended(record: CallRecord) -> None:
-            self.intercepted.append(f"end {record.method} {record.code.name} {record.message}")
+            self.intercepted.append(f"end {record.method} {record.code.name}")
 
         call.ended().addCallback(ended)
         self.intercepted.append(f"{call.method.path} {dict(call.metadata).keys()}")
@@ -71,7 +73,7 @@ class Seen(Observer):
                 record.method,
                 record.kind,
                 record.code,
-                record.message,
+                record.code is Code.DEADLINE_EXCEEDED or record.message,
                 record.metadata,
                 record.sent,
                 record.attempts,
@@ -100,6 +102,9 @@ async def ended(outcome: Any) -> object:
             waiting: Deferred[StringValue] = outcome  # pyright: ignore[reportUnknownVariableType]  # of whatever
             return (await waiting).value
         return await items(outcome)
+    except DeadlineExceeded as error:
+        # Either side may be the first to notice, and each says it in its own words.
+        return type(error), error.method
     except RpcError as error:
         return (
             type(error),
@@ -187,7 +192,7 @@ async def failing_source(side: Side) -> object:
 
     return [
         await ended(call(side.caller, COLLECT, source("a"))),
-        await ended(call(side.caller, CHAT, source("b"))),
+        await ended(call(side.caller, CHAT, source("wait"))),  # no response comes before
     ]
 
 
@@ -205,7 +210,9 @@ async def wrong_items(side: Side) -> object:
 
 
 async def silent(side: Side) -> object:
-    return await ended(call(side.caller, COUNT, "wait").max_silence(0.2))
+    with pytest.raises(DeadlineExceeded, match=r"silent for 0\.2 s"):
+        await items(call(side.caller, COUNT, "wait").max_silence(0.2))
+    return "silent"
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -267,7 +274,7 @@ def test_both_channels_do_the_same(grpc_loop: Loop, tmp_path: Path, intercepted:
         async with by_zmq(grpc_loop, tmp_path, notes, **options(seen)) as channel:
             ours = await run(channel, notes, seen)
         seen = Seen()
-        async with served(grpc_loop) as rig:
+        async with served(grpc_loop, Rig) as rig:
             theirs = await run(rig.channel(**options(seen)), rig.notes, seen)
         return ours, theirs
 

@@ -211,6 +211,8 @@ class GrpcChannel:
         self._given_credentials = call_credentials
         self._clock = clock
         self._counters: Counter[str] = Counter()
+        # Fires when it is closed.
+        self._closing: Deferred[object] = succeed(None)
         self._waiters: list[Deferred[ConnectivityState]] = []
         self._notifier = Notifier(clock, observer)
         self._transport = GrpcTransport(
@@ -308,19 +310,25 @@ class GrpcChannel:
             return
         error = CancelledError("the channel was closed")
         self._registry.refuse()
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        self._transport.close(error)
+        self._closing = self._transport.close(error)
+        self._closing.addCallback(self._closed)
         if self._call_credentials is not None:
             self._call_credentials.close(error)
         self._registry.close(error)
         self._notifier.stop()  # last: calls have ended until now
 
-    def _stopping(self) -> None:
+    def _closed(self, _: object) -> None:
+        """Nothing is left of it in asyncio's loop."""
+        trigger, self._trigger = self._trigger, None
+        if trigger is not None:
+            self._reactor.removeSystemEventTrigger(trigger)
+
+    def _stopping(self) -> Deferred[object]:
+        """The reactor is about to stop; asyncio's loop is to end what it does for the channel."""
         self._trigger = None
         if not self.guard.forked:  # a child may stop the reactor that it has from its parent
             self.close()
+        return self._closing
 
     @property
     def target(self) -> str:
@@ -387,7 +395,8 @@ class GrpcChannel:
         self._counters[name] += 1
 
     def _changed(self, previous: ConnectivityState, state: ConnectivityState) -> None:
-        reason = self._transport.obstacle
+        failed = state is ConnectivityState.TRANSIENT_FAILURE
+        reason = self._transport.obstacle if failed else ""
         change = EndpointChange(address=self._target, previous=previous, state=state, reason=reason)
         self._notifier.endpoint(change)
         self._notifier.channel(previous, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias, TypedDict
+from typing import Final, TypeAlias, TypedDict, cast
 
 import grpc
 import grpc.aio
@@ -30,6 +30,9 @@ _UnaryUnary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 _UnaryStream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
 _StreamUnary: TypeAlias = "grpc.aio.StreamUnaryMultiCallable[bytes, bytes]"
 _StreamStream: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, bytes]"
+#: Seconds that the events of a closed channel may take, and after which it is looked again.
+_ENDING: Final = 1.0
+_POLL: Final = 0.001
 #: What gRPC makes of a call with one response.
 _OneResponse: TypeAlias = (
     "grpc.aio.UnaryUnaryCall[bytes, bytes] | grpc.aio.StreamUnaryCall[bytes, bytes]"
@@ -77,6 +80,8 @@ class GrpcTransport:
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
         self._watching: asyncio.Task[None] | None = None
+        # Whether the last attempt to connect has failed.
+        self._failed = False
         # Who waits for a connection.
         self._waiting: dict[Deferred[None], None] = {}
         # How many calls were handed over.
@@ -96,7 +101,6 @@ class GrpcTransport:
             return
         self._channel = self._make()
         self._watching = self._loop.create_task(self._watch(self._channel), context=empty_context())
-        self._watching.add_done_callback(_seen)
         early, self._early = self._early, {}
         for call in early:
             self._hand_over(call, self._channel)
@@ -115,7 +119,10 @@ class GrpcTransport:
         if previous is state or previous is ConnectivityState.SHUTDOWN:
             return
         self.state = state
-        if state is ConnectivityState.READY:
+        if state is ConnectivityState.TRANSIENT_FAILURE:
+            self._failed = True
+        elif state is ConnectivityState.READY:
+            self._failed = False
             waiting, self._waiting = self._waiting, {}
             for each in waiting:
                 each.callback(None)
@@ -207,9 +214,7 @@ class GrpcTransport:
     @property
     def obstacle(self) -> str:
         """Why it cannot send calls now; empty if it can, or that is not known."""
-        if self.state is ConnectivityState.TRANSIENT_FAILURE:
-            return f"{self.address} cannot be reached"
-        return ""
+        return f"{self.address} cannot be reached" if self._failed else ""
 
     def withdraw(self, call: Call) -> None:
         """Do not wait for its reply; the server learns of it, as it does of deadlines."""
@@ -224,21 +229,35 @@ class GrpcTransport:
         """Empty: gRPC's requests have no ids."""
         return b""
 
-    def close(self, error: Exception) -> None:
-        """End the calls that have one response, and the connection."""
+    def close(self, error: Exception) -> Deferred[object]:
+        """End the calls that have one response, and the connection.
+
+        :return: fires when asyncio has nothing to do for it any more.
+        """
         self._closed = True
+        self._enter(ConnectivityState.SHUTDOWN)
         for call in [*self._early, *self._calls]:
             self.withdraw(call)
             call.fail(error)
-        self._enter(ConnectivityState.SHUTDOWN)
         watching, self._watching = self._watching, None
         channel, self._channel = self._channel, None
-        if watching is not None:
-            watching.cancel()
-        if channel is not None and self._loop.is_running():
-            # Otherwise nothing runs any more, and gRPC closes what it finds to be garbage.
-            closing = self._loop.create_task(channel.close(), context=empty_context())
-            closing.add_done_callback(_seen)
+        if watching is None or channel is None or not self._loop.is_running():
+            # Nothing has begun; or nothing runs any more, and gRPC closes what becomes garbage.
+            return succeed(None)
+        closing = self._loop.create_task(self._close(channel, watching), context=empty_context())
+        return cast("Deferred[object]", Deferred.fromFuture(closing))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+
+    async def _close(self, channel: grpc.aio.Channel, watching: asyncio.Task[None]) -> None:
+        """Close gRPC's channel, and wait for what comes of it: events for a loop that may end."""
+        await channel.close()
+        try:
+            async with asyncio.timeout(_ENDING):
+                while self.load:
+                    await asyncio.sleep(_POLL)
+                await asyncio.wait([watching])
+        except TimeoutError:
+            pass
+        watching.cancel()
 
 
 async def _answer(rpc: _OneResponse) -> tuple[ResponseHead, bytes]:
@@ -255,9 +274,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Have asyncio say nothing of a task of ours that failed: it was to end."""
-    if not task.cancelled():
-        task.exception()
