@@ -497,9 +497,9 @@ def _configs_of(given: object) -> tuple[str | None, ServiceConfig | None]:
 
 #: What to do where Twisted runs on something else.
 _DO: Final = (
-    "grpc.aio needs a reactor on asyncio's loop: run `twistd --reactor=asyncio`, or begin the "
-    "program with `from twisted.internet import asyncioreactor; asyncioreactor.install()`, before "
-    "anything imports twisted.internet.reactor"
+    "grpc.aio needs a reactor on asyncio's loop: run twistd --reactor=asyncio, or begin the "
+    "program with asyncioreactor.install(), of twisted.internet, before anything imports "
+    "twisted.internet.reactor"
 )
 
 
