@@ -8,8 +8,6 @@ import pytest
 
 from tests.support import Loop, fresh_loop
 
-pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
-
 
 @pytest.fixture
 def grpc_loop() -> Iterator[Loop]:

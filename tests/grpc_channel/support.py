@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
+import pytest
+
+pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage

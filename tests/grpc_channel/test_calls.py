@@ -9,8 +9,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc.aio
 import pytest
+
+pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
+import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 

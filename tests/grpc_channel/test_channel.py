@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
 import grpc
 import grpc.aio
-import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.grpc_channel.support import Rig, add, call, served

@@ -330,6 +330,9 @@ class GrpcChannel:
             self.close()
         return self._closing
 
+    #: What it is called by OpenTelemetry's conventions.
+    rpc_system: Final = "grpc"
+
     @property
     def target(self) -> str:
         """What the channel was made for, as it was given."""
