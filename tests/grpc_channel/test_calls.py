@@ -263,6 +263,8 @@ def test_calls_that_gRPC_does_not_have_yet_end_with_the_channel(grpc_loop: Loop)
 
 #: A program that closes nothing.
 REACT = """
+import os
+os.environ["GRPC_VERBOSITY"] = "ERROR"  # its server logs that it ends
 from twisted.internet import asyncioreactor
 asyncioreactor.install()
 from twisted.internet.defer import Deferred

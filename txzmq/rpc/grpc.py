@@ -311,7 +311,7 @@ class GrpcChannel:
         error = CancelledError("the channel was closed")
         self._registry.refuse()
         self._closing = self._transport.close(error)
-        self._closing.addCallback(self._closed)
+        self._closing.addBoth(self._closed)  # asyncio.run() cancels what is left at its end
         if self._call_credentials is not None:
             self._call_credentials.close(error)
         self._registry.close(error)
