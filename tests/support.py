@@ -28,6 +28,17 @@ _CLI = [
 #: What some modules need that may not be there: of protovalidate there is no wheel for PyPy.
 _EXTRAS = {
     **dict.fromkeys(_CLI, "click"),
+    **dict.fromkeys(
+        [
+            "txzmq.rpc.grpc",
+            "txzmq.rpc._grpc.calls",
+            "txzmq.rpc._grpc.heads",
+            "txzmq.rpc._grpc.requests",
+            "txzmq.rpc._grpc.response_stream",
+            "txzmq.rpc._grpc.transport",
+        ],
+        "grpc.aio",
+    ),
     "txzmq.rpc.otel": "opentelemetry.trace",
     **dict.fromkeys(
         [

@@ -47,6 +47,7 @@ def main() -> None:
         check_validation(folder / "validation", wheel)
         check_tokens(folder / "tokens", wheel)
         check_telemetry(folder / "telemetry", wheel)
+        check_grpc(folder / "grpc", wheel)
         check_command_line(folder / "cli", wheel)
 
 
@@ -213,6 +214,48 @@ server = Server(network, [Echo()], observer=telemetry)
 channel = Channel(network, server.listen("inproc://x"), observer=telemetry)
 attach(extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}))
 print(network.result(channel.unary_unary(ECHO, StringValue(), metadata={"k": "v"})).value)
+"""
+
+
+def check_grpc(folder: Path, wheel: Path) -> None:
+    """The extra brings all that calls a server of gRPC's."""
+    title("calling a server of gRPC's")
+    python = environment(folder, f"{wheel}[grpc]")
+    printed = run(python, "-W", "error", "-c", _GRPC)
+    check(printed == "x\n", f"the server of gRPC's answered {printed!r}")
+
+
+#: A server of gRPC's that answers with what it is asked, and a client of ours.
+_GRPC = """
+from twisted.internet import asyncioreactor
+asyncioreactor.install()
+import asyncio
+import grpc.aio
+from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from txzmq.rpc import Method
+from txzmq.rpc.grpc import GrpcChannel
+
+async def serve():
+    async def echo(request, context):
+        return request
+    server = grpc.aio.server()
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("a.B", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return server, port
+
+async def main(reactor):
+    server, port = await Deferred.fromFuture(asyncio.ensure_future(serve()))
+    channel = GrpcChannel(f"127.0.0.1:{port}")
+    method = Method("/a.B/Echo", "echo", StringValue, StringValue)
+    print((await channel.unary_unary(method, StringValue(value="x"))).value)
+    channel.close()
+    await Deferred.fromFuture(asyncio.ensure_future(server.stop(0)))
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 

@@ -14,14 +14,14 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from threading import get_ident
-from typing import cast
+from typing import Protocol, cast
 
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from txzmq._reactor import ThreadedReactor
 
-__all__ = ["ForkedError", "Guard", "WrongThreadError"]
+__all__ = ["ForkedError", "Guard", "Guarded", "WrongThreadError"]
 
 
 class WrongThreadError(RuntimeError):
@@ -157,6 +157,15 @@ class Guard:
                 self.thread = me
             return self.thread == me
         return self.thread in (None, me) or not _is_alive(self.thread)
+
+
+class Guarded(Protocol):
+    """A factory, or a channel of either kind: it knows the thread of its reactor."""
+
+    @property
+    def guard(self) -> Guard:
+        """Says which thread it is."""
+        ...
 
 
 def _warn_of_asyncio(*, stacklevel: int) -> None:

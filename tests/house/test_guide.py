@@ -45,6 +45,8 @@ if importlib.util.find_spec("prometheus_client") is not None:  # the extra of th
     READ.extend(["metrics", "operate"])
 if is_installed("opentelemetry.sdk"):
     READ.append("tracing")  # and called below
+if is_installed("grpc.aio"):
+    READ.append("from-grpc")  # likewise
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -238,6 +240,35 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 
+# A service that moves from gRPC: its client, then its server.
+MOVING = """
+from twisted.internet import asyncioreactor
+asyncioreactor.install()
+import asyncio, importlib, os
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from txzmq import ZmqFactory
+from txzmq.rpc import Channel
+
+page = importlib.import_module("from-grpc")
+
+async def main(reactor):
+    factory = ZmqFactory(reactor)
+    new = page.serve_new(factory, page.Hello(), f"ipc://{os.getcwd()}/new")
+    channel = Channel(factory, new)
+    serving = asyncio.ensure_future(page.serve_old(channel, "127.0.0.1:0"))
+    server, port = await Deferred.fromFuture(serving)
+    target = f"127.0.0.1:{port}"
+    print(await page.greet(page.make_client(target)))
+    for address in (new, target):
+        print(await page.greet(page.make_either(factory, address)))
+    await Deferred.fromFuture(asyncio.ensure_future(server.stop(0)))
+    factory.shutdown()
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -338,16 +369,35 @@ def test_a_call_is_traced_as_the_page_says(folder: Path) -> None:
     assert "greet" in printed.splitlines()
 
 
+def test_a_service_moves_from_grpc_as_the_page_says(folder: Path) -> None:
+    pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
+    folder.chmod(0o700)
+    said = succeeds(["-c", MOVING], cwd=folder).splitlines()
+    assert said == ["Hello, World! {}"] * 3
+
+
+def test_the_page_on_grpc_has_every_name_of_grpc_aio() -> None:
+    aio = pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
+    text = (GUIDE / "from-grpc.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \|", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert sorted(set(aio.__all__) - named) == []
+
+
 @pytest.mark.parametrize("page", READ)
 def test_what_a_page_defines_is_right(folder: Path, page: str) -> None:
     if page == "tokens":
         pytest.importorskip("jwt", reason="PyJWT and cryptography are not installed here")
-    succeeds(["-c", f"import {page}"], cwd=folder)
+    succeeds(["-c", f"import importlib; importlib.import_module({page!r})"], cwd=folder)
 
 
 def test_the_pages_are_typed(folder: Path) -> None:
     pytest.importorskip("mypy", reason="the type checkers are not installed")
-    files = [f"{page}.py" for page in [*PAGES, *READ, "streams"]]
+    # grpcio has no types of its own.
+    pages = [*PAGES, *READ, "streams"]
+    if not is_installed("grpc-stubs"):
+        pages = [page for page in pages if page != "from-grpc"]
+    files = [f"{page}.py" for page in pages]
     succeeds(["-m", "mypy", *files], cwd=folder)
     # Outside of the checkout, pyright does not look into the environment that it runs in.
     succeeds(["-m", "pyright", "--pythonpath", sys.executable, *files], cwd=folder)

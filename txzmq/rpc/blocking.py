@@ -15,10 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txzmq import _check
-from txzmq._guard import WrongThreadError
+from txzmq._guard import Guard, Guarded, WrongThreadError
 from txzmq._reactor import ThreadedReactor
-from txzmq.factory import ZmqFactory
-from txzmq.rpc.channel import Channel
 from txzmq.rpc.errors import DeadlineExceeded, RpcError, Unavailable
 
 __all__ = ["Blocking"]
@@ -42,19 +40,21 @@ class Blocking:
     ``contextvars`` context.
     """
 
-    def __init__(self, owner: Channel | ZmqFactory, *, patience: float | None = None) -> None:
+    def __init__(self, owner: Guarded, *, patience: float | None = None) -> None:
         """
-        :param owner: the channel or factory in whose reactor the calls are made.
+        :param owner: the channel (of either kind) or factory in whose reactor the calls are made.
         :param patience: how many seconds to wait for a reactor that is blocked. For a call with a
             ``timeout`` they begin when that is over, for one without when the reactor last did
             anything. None for a second and a tenth of the timeout, and for 30 s without a timeout.
         :raises TypeError: for a value of a wrong type, or ValueError if *patience* is not above 0.
         """
         hint = "; a client is made with its channel" if hasattr(owner, "_channel") else ""
-        _check.instance("owner", owner, (Channel, ZmqFactory), "a Channel or ZmqFactory", hint)
+        guard = getattr(owner, "guard", None)
+        if isinstance(owner, type) or not isinstance(guard, Guard):
+            raise _check.wrong_type("owner", owner, "a Channel or ZmqFactory", hint)
         if patience is not None:
             _check.number("patience", patience, above=True)
-        self._guard = owner.guard
+        self._guard = guard
         self._patience = patience
 
     def __call__(

@@ -227,12 +227,14 @@ class _Source:
     :ivar metadata_size: bytes that the metadata of a channel's call may cost.
     """
 
-    __slots__ = ("_methods", "_servers", "_target", "metadata_size")
+    __slots__ = ("_methods", "_servers", "_system", "_target", "metadata_size")
 
     def __init__(self, source: Watched) -> None:
         target = getattr(source, "target", "")
         self.metadata_size: int = getattr(source, "metadata_size", METADATA_SIZE)
         self._target = _server_of(target) if isinstance(target, str) else {}
+        # A channel to servers of gRPC's says so.
+        self._system: str = getattr(source, "rpc_system", SYSTEM)
         # By path; the empty one is that of all which the server does not have.
         self._methods: dict[str, _Method] = {}
         # By the address that a call went to.
@@ -243,7 +245,8 @@ class _Source:
         path = call.method if call.known else ""
         method = self._methods.get(path)
         if method is None:
-            method = _Method(path, is_client=call.side is _CLIENT, target=self._target)
+            common = {SYSTEM_NAME: self._system, **self._target}
+            method = _Method(path, is_client=call.side is _CLIENT, common=common)
             if len(self._methods) < _MOST:
                 self._methods[path] = method
         return method
@@ -270,11 +273,14 @@ class _Method:
 
     __slots__ = ("_endings", "_errors", "attributes", "name")
 
-    def __init__(self, path: str, *, is_client: bool, target: _Attributes) -> None:
-        """:param path: empty for methods that the server does not have."""
+    def __init__(self, path: str, *, is_client: bool, common: _Attributes) -> None:
+        """
+        :param path: empty for methods that the server does not have.
+        :param common: attributes of all methods of the channel or server.
+        """
         method = path.removeprefix("/") or OTHER
         self.name = SYSTEM if method == OTHER else method
-        self.attributes: _Attributes = {SYSTEM_NAME: SYSTEM, METHOD: method, **target}
+        self.attributes: _Attributes = {METHOD: method, **common}
         self._errors = CLIENT_ERRORS if is_client else SERVER_ERRORS
         # By the number of the code.
         self._endings: list[_Ending | None] = [None] * (max(Code) + 1)
@@ -384,8 +390,12 @@ def _place(address: str) -> tuple[str, str]:
     """Host and port of an address, as they are written; the port is empty where there is none."""
     scheme, _, place = address.partition(":")
     place = place.removeprefix("//")
-    if scheme in ("dns", "dns+srv"):
+    if place.isdecimal() or address.startswith("["):  # a target of gRPC's, which has no scheme
+        place = address
+    elif scheme in ("dns", "dns+srv"):
         place = place.rpartition("/")[2]  # after the DNS server
+    elif scheme in ("ipv4", "ipv6"):
+        pass
     elif scheme == "tcp":
         place = place.rpartition(";")[2]  # after the address to connect from
     else:

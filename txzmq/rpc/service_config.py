@@ -10,7 +10,7 @@ almost a known one, since it is misspelt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast, final
 
 from txzmq import _check
@@ -164,12 +164,12 @@ class _ByPath(dict[str, MethodConfig]):
 
     def __init__(self, by_name: Mapping[tuple[str, str], MethodConfig]) -> None:
         super().__init__()
-        self._by_name = by_name
+        self.by_name = by_name
 
     def __missing__(self, path: str) -> MethodConfig:
         _, _, rest = path.partition("/")
         service, _, method = rest.partition("/")
-        by_name = self._by_name
+        by_name = self.by_name
         for name in ((service, method), (service, ""), ("", "")):
             if name in by_name:
                 found = by_name[name]
@@ -276,6 +276,15 @@ class ServiceConfig:
     def new_policy(self) -> BalancingPolicy | None:
         """A new balancing policy for one channel; None if the config has none."""
         return None if self._new_policy is None else self._new_policy()
+
+    def without_attempts(self) -> ServiceConfig:
+        """The timeouts and limits of the methods alone, where something else repeats calls."""
+        return ServiceConfig(
+            {
+                name: replace(config, retry_policy=None, hedging_policy=None)
+                for name, config in self._by_path.by_name.items()
+            }
+        )
 
     def __repr__(self) -> str:
         return f"<ServiceConfig policy={self.policy_name} ignored={list(self.ignored)}>"

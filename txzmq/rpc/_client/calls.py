@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from txzmq import _check
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of, too_large
 from txzmq.rpc._client.intercepted import ClientCallEnd, InterceptedCall, InterceptedStream
+from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._client.request_stream import Requests, RequestsCall
 from txzmq.rpc._client.response_stream import ClientStream
 from txzmq.rpc._client.retried_call import RetriedCall
@@ -39,13 +40,13 @@ from txzmq.rpc.method import Kind, Method
 from txzmq.rpc.service_config import RetryPolicy, ServiceConfig
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["NOT_MADE", "CallOptions", "Calls"]
+__all__ = ["NOT_MADE", "STREAMED", "CallOptions", "Calls"]
 
 #: Of most timeouts; others are looked at more closely.
 _NUMBERS: Final = frozenset({int, float})
 _ENDLESS: Final = math.inf
 #: In place of a request, where they stream: the body of the opening call is empty then.
-_STREAM: Final = object()
+STREAMED: Final = object()
 #: A member of an enumeration is slow to read.
 _UNARY: Final = Kind.UNARY_UNARY
 #: Seconds that are 0 microseconds in a header.
@@ -313,7 +314,7 @@ class Calls:
             spec.parent.adopt(call.deferred)
         return call
 
-    def _make_with_requests(self, spec: CallSpec) -> RequestsCall | RetriedCall:
+    def _make_with_requests(self, spec: CallSpec) -> Call | RetriedCall:
         """Make a call with a stream of requests and one response; it is still to be started.
 
         :raises RpcError: if a limit forbids it, or TypeError.
@@ -321,7 +322,7 @@ class Calls:
         method = spec.method
         check_request(method, spec.request)
         left = self._left(spec)
-        body, response_size = self._check(spec, _STREAM, left)
+        body, response_size = self._check(spec, STREAMED, left)
         requests = Requests(method, spec.request, self._request_size(method))
         head = RequestHead(
             method.path,
@@ -342,7 +343,7 @@ class Calls:
             spec.parent.adopt(call.deferred)
         return call
 
-    def _open(self, spec: CallSpec) -> ClientStream:
+    def _open(self, spec: CallSpec) -> ReceivedStream:
         """Begin a stream of responses.
 
         :raises RpcError: if a limit forbids it, or TypeError.
@@ -351,7 +352,7 @@ class Calls:
         streams = method.kind.request_streaming
         if streams:
             check_request(method, spec.request)
-        request = _STREAM if streams else spec.request
+        request = STREAMED if streams else spec.request
         body, response_size = self._check(spec, request, self._left(spec))
         policy = self._retry_policy(method)
         stream = ClientStream(registry, spec, response_size, self._window)
@@ -391,7 +392,7 @@ class Calls:
     def _check(self, spec: CallSpec, request: Any, left: float | None) -> tuple[bytes, int]:
         """The serialised request, and how large a response may be.
 
-        :param request: the request; ``_STREAM`` where they stream.
+        :param request: the request; ``STREAMED`` where they stream.
         :raises RpcError: if a limit forbids the call.
         :raises TypeError: if the method takes other requests.
         :raises CancelledError: in a handler whose call is over.
@@ -403,7 +404,7 @@ class Calls:
         method, options, waiting = spec.method, self._options, self._registry.size
         if isinstance(request, method.request_type):
             body = request.SerializeToString()
-        elif request is _STREAM:
+        elif request is STREAMED:
             body = b""
         else:
             raise wrong_request(method, request)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any
 
 from google.protobuf.message import DecodeError
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
-from txzmq._escape import escaped
-from txzmq.rpc._client.call import Call, SubchannelPort, too_large
+from txzmq.rpc._client.call import SubchannelPort
+from txzmq.rpc._client.request_source import CallWithRequests, RequestSource
 from txzmq.rpc._client.stream_control import SendRequests, StreamControl
-from txzmq.rpc._core.cancelling import cancel
-from txzmq.rpc._core.coroutines import close_source, ending_error
 from txzmq.rpc._wire.headers import TOPIC_SIZE, ResponseHead
 from txzmq.rpc._wire.streams import Publication, Sender
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES
 from txzmq.rpc.method import Method
-from txzmq.rpc.records import Tally
 from txzmq.rpc.v1 import streams_pb2
 
 __all__ = ["Requests", "RequestsCall"]
 
-_log = Logger()
-_CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 
-
-class Requests:
+class Requests(RequestSource):
     """The requests of one call (ControlledRequests).
 
     The caller is asked for items from when the opening call has a connection, as long as fewer than
@@ -42,19 +32,13 @@ class Requests:
     __slots__ = (
         "_ask_next",
         "_asked",
-        "_asking",
         "_control",
         "_ended",
-        "_failed",
         "_held",
         "_held_bytes",
-        "_method",
         "_missed",
-        "_over",
         "_room",
         "_sender",
-        "_size",
-        "_source",
         "_unasked",
         "_unasked_bytes",
         "id",
@@ -71,22 +55,15 @@ class Requests:
         :param source: what the caller gave: an iterable, or an asynchronous one.
         :param size: bytes that an item may have.
         """
+        super().__init__(method, source, size)
         self.id = os.urandom(TOPIC_SIZE)
-        self._method = method
-        self._source: Any = source
-        self._size = size
-        self._failed: Callable[[BaseException], None] = _ignore
         self._sender = Sender(REQUESTS_WINDOW, REQUESTS_WINDOW_BYTES)
         # All items, for the case that the call is made again; None if it cannot be any more.
         self._held: list[bytes] | None = None
         self._held_bytes = 0
         # Of the connection that the call was given to; None before, and between two attempts.
         self._control: StreamControl | None = None
-        # Whether the call has ended.
-        self._over = False
-        # The coroutine that asks the caller for items, while it waits; and what it waits for, where
-        # that is room in the window.
-        self._asking: Deferred[None] | None = None
+        # What is waited for, where that is room in the window.
         self._room: Deferred[None] | None = None
         # Whether the end was sent.
         self._ended = False
@@ -109,63 +86,18 @@ class Requests:
         """Bytes of these items."""
         return self._sender.given_bytes
 
-    def when_failed(self, failed: Callable[[BaseException], None]) -> None:
-        """Call *failed* with what asking for an item raises: the call cannot go on."""
-        self._failed = failed
-
     def carried(self, control: StreamControl) -> None:
         """A connection has the opening call, and sends it before anything else of the call."""
         if self._control is not None:
             self._control.requests_ended(self)
         self._control = control
         control.requests_begun(self)
-        if self._source is not None:
-            source, self._source = self._source, None
-            asking = Deferred.fromCoroutine(self._ask(source))
-            if not asking.called:
-                self._asking = asking
-            asking.addErrback(self._asking_failed)
-        else:
+        if not self._start():
             control.send_requests_again(self)
 
-    async def _ask(self, source: Any) -> None:
-        """Ask the caller for items, as long as there is room for them."""
-        try:
-            if isinstance(source, AsyncIterable):
-                items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # the caller's
-                async for item in items:
-                    if self._add(item):
-                        await self._wait()
-            else:
-                one_by_one: Iterable[Any] = source
-                for item in one_by_one:
-                    if self._add(item):
-                        await self._wait()
-            self._sender.end(b"")
-            if self._control is not None:
-                self._control.send_requests_soon(self)
-        except GeneratorExit:
-            raise  # this coroutine is closed, and can wait for nothing; or the source raised it
-        except BaseException as error:  # noqa: BLE001 - whatever a source raises ends the call
-            self._asking = None
-            self._source_failed(error)  # first: closing may take long, or fail
-            await close_source(source)
-            return
-        self._asking = None
-        await close_source(source)
-
     def _add(self, item: Any) -> bool:
-        expected = self._method.request_type
-        if type(item) is not expected:
-            raise TypeError(
-                f"{self._method.path} takes {expected.__name__}, not {type(item).__name__}"
-            )
-        data = item.SerializeToString()
-        if len(data) > self._size:
-            raise too_large("item of the stream", len(data), self._size)
+        data = self._serialised(item)
         sender, control = self._sender, self._control
-        if self._over:
-            raise CancelledError("the call has ended")
         if self._held is not None:
             self._hold(self._held, data)
         enough = sender.add(data)
@@ -181,17 +113,10 @@ class Requests:
         self._room = Deferred()
         return self._room
 
-    def _asking_failed(self, failure: Failure) -> None:
-        self._source_failed(cast("BaseException", failure.value))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
-
-    def _source_failed(self, error: BaseException) -> None:
-        """End the call; what fails after its end, while the source is closed, is logged."""
-        whose = f"the requests of {self._method.path}"
-        if not self._over:
-            self._failed(ending_error(error, whose))
-        elif not isinstance(error, _CANCELLED):
-            text = escaped(repr(error))
-            _log.error("{whose} failed after the call had ended: {error}", whose=whose, error=text)
+    def _given(self) -> None:
+        self._sender.end(b"")
+        if self._control is not None:
+            self._control.send_requests_soon(self)
 
     @property
     def is_unacknowledged(self) -> bool:
@@ -319,12 +244,8 @@ class Requests:
 
     def stop(self) -> None:
         """The call has ended: ask the caller for no more."""
-        self._over = True
         self._leave_connection()
-        self._source = None
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            cancel(asking, f"the requests of {self._method.path}")
+        super().stop()
 
     def _leave_connection(self) -> None:
         control, self._control = self._control, None
@@ -332,50 +253,17 @@ class Requests:
             control.requests_ended(self)
 
 
-class RequestsCall(Call):
+class RequestsCall(CallWithRequests):
     """A call with a stream of requests and one response, which no policy repeats."""
 
-    __slots__ = ("_response_bytes", "requests")
+    __slots__ = ("_sent_by",)
 
     def __init__(self, requests: Requests, *arguments: Any) -> None:
         """:param arguments: as a :class:`Call`'s."""
-        super().__init__(*arguments)
-        self.requests = requests
-        self._response_bytes = 0
+        super().__init__(requests, *arguments)
+        self._sent_by = requests
 
     def picked(self, subchannel: SubchannelPort) -> None:
         """A connection has it: the requests go there, too."""
         super().picked(subchannel)
-        self.requests.carried(subchannel.stream_control)
-
-    def finish(self, head: ResponseHead, body: bytes) -> None:
-        """The reply has arrived."""
-        self._response_bytes = len(body)
-        super().finish(head, body)
-
-    def tally(self) -> Tally:
-        """What it has sent and received."""
-        requests = self.requests
-        return (
-            super()
-            .tally()
-            ._replace(
-                requests=requests.count,
-                request_bytes=requests.size,
-                response_bytes=self._response_bytes,
-            )
-        )
-
-    def requests_failed(self, error: BaseException) -> None:
-        """The caller has no more items, because of an error."""
-        if self.route is not None:
-            self.route.cancel(self)
-        self.fail(error)
-
-    def _end(self) -> None:
-        super()._end()
-        self.requests.stop()
-
-
-def _ignore(error: BaseException) -> None:
-    """Nobody has to be told."""
+        self._sent_by.carried(subchannel.stream_control)

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from google.protobuf.message import DecodeError
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from txzmq._timer import ResettableTimer
 from txzmq.rpc._client.attempts import Attempts
-from txzmq.rpc._client.call import CallRegistry, outcome_of, too_large
+from txzmq.rpc._client.call import CallRegistry
+from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._client.retry_policy import Progress
 from txzmq.rpc._client.stream_control import StreamControl
 from txzmq.rpc._client.stream_opening import OpeningCall, StreamOpener
-from txzmq.rpc._core.milestone import Milestone
-from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
+from txzmq.rpc._core.stream_state import OPEN, OPENING
 from txzmq.rpc._wire.headers import (
     BadHeader,
     OpenStream,
@@ -38,37 +36,13 @@ __all__ = ["ClientStream"]
 _log = Logger()
 
 
-class StreamMilestones:
-    """What one may wait for in the life of a stream."""
-
-    __slots__ = ("ended", "metadata", "opened")
-
-    def __init__(self) -> None:
-        #: Whether all that is published from now on arrives.
-        self.opened: Milestone[None] = Milestone()
-        #: The initial metadata.
-        self.metadata: Milestone[Metadata] = Milestone()
-        self.ended: Milestone[None] = Milestone()
-
-    def end(self, outcome: BaseException, initial: Metadata) -> None:
-        """The stream has ended: with an error, or well."""
-        if isinstance(outcome, StopAsyncIteration):
-            self.opened.reach(None)
-            self.metadata.reach(initial)
-            self.ended.reach(None)
-        else:
-            self.opened.miss(outcome)
-            self.metadata.miss(outcome)
-            self.ended.miss(outcome)
-
-
-class ClientStream(StreamLife):
+class ClientStream(ReceivedStream):
     """A stream of responses, from the opening call until its reader has had its end.
 
     It is opening until the server has answered, and again when it is opened anew; open while a
     connection has it; ending when its end is known and items before it are not read; then ended.
 
-    It is a LogicalCall, Attempted, and a ControlledStream. What it has received and its reader has
+    It is Attempted, and a ControlledStream. What it has received and its reader has
     not taken is in the :class:`Receiver`, which takes no more than a window of items.
     """
 
@@ -78,42 +52,26 @@ class ClientStream(StreamLife):
         "_attempts",
         "_control",
         "_first",
-        "_from_string",
         "_heard",
         "_joined",
-        "_milestones",
-        "_on_ended",
-        "_on_opened",
         "_opened_by",
         "_opener",
         "_opening",
         "_peer",
-        "_registry",
         "_request",
         "_request_id",
-        "_response_size",
         "_sent",
-        "_silence",
-        "_silence_timer",
         "_skips",
-        "_spec",
         "_taken",
         "_taken_bytes",
         "_told",
-        "_waiter",
         "_window",
-        "_with_parent",
         "bundle",
-        "initial",
-        "is_registered",
-        "items",
         "lost",
-        "outcome",
         "receiver",
         "requests",
         "shared",
         "topic",
-        "trailing",
     )
 
     def __init__(
@@ -127,24 +85,9 @@ class ClientStream(StreamLife):
         :param response_size: bytes that an item may have.
         :param window: how much may have been published and not been read.
         """
-        super().__init__()
-        self._registry = registry
-        self._spec = spec
-        self._response_size = response_size
-        self._window = window
-        # Any: the method types what a stream gives.
-        self._from_string: Callable[[bytes], Any] = spec.method.response_type.FromString
-        # Cancelled with the call whose handler made this one, if one did.
-        self._with_parent: Deferred[Any] | None = None
         self.receiver = Receiver(window.window_items, window_bytes=window.window_bytes)
-        #: What has arrived and was not read.
-        self.items = self.receiver.items
-        #: How it ends: with an error, or well; None until that is known.
-        self.outcome: BaseException | None = None
-        #: Whether its deadline holds, and the channel ends it when it is closed.
-        self.is_registered = False
-        self.initial: Metadata = ()
-        self.trailing: Metadata = ()
+        super().__init__(registry, spec, response_size, self.receiver.items)
+        self._window = window
         self.topic = b""
         #: Under which it may be published, too, together with others; empty if it may not.
         self.bundle = b""
@@ -159,8 +102,6 @@ class ClientStream(StreamLife):
         # When the next attempt has to have been answered; None for no such time.
         self._opened_by: float | None = None
         self.requests: Requests | None = None
-        self._on_opened: Callable[[BaseException | None], None] | None = None
-        self._on_ended: Callable[[BaseException], None] | None = None
         # How often it was asked for, and where last; how many requests, and bytes of them.
         self._sent = 0
         self._peer = ""
@@ -170,8 +111,6 @@ class ClientStream(StreamLife):
         self._first = self.receiver.sequence
         # Whether anything has arrived since it was opened: the server has the subscription.
         self._heard = False
-        # Made for the first who waits for one.
-        self._milestones: StreamMilestones | None = None
         #: Items that were skipped, because the server did not have them any more.
         self.lost = 0
         # Whether an item has arrived since it was opened; whether gaps are skipped, and who is told
@@ -179,37 +118,23 @@ class ClientStream(StreamLife):
         self._joined = False
         self._skips = False
         self._told: Callable[[int], object] | None = None
-        self._waiter: Deferred[None] | None = None
-        # Seconds for which the reader waits at most, and its timer; made when that is wanted.
-        self._silence: float | None = None
-        self._silence_timer: ResettableTimer | None = None
         # What was read since the last acknowledgement, and how much makes the next one worth it.
         self._taken = 0
         self._taken_bytes = 0
         self._ack_items = self._ack_bytes = 1
 
-    @property
-    def deadline(self) -> float | None:
-        """When its time is up."""
-        return self._spec.deadline
-
     # -- opening -----------------------------------------------------------------------------
 
     def open(self, opener: StreamOpener) -> None:
         """Make the call that opens it."""
-        registry, parent = self._registry, self._spec.parent
+        registry = self._registry
         self._opener = opener
         self._request = (1, opener.size)
         self.requests = opener.requests
         if opener.policy is not None:
             self._attempts = Attempts(registry, self._spec.method, opener.policy, self)
         call = opener.call(repeated=self._attempts is not None)
-        registry.logical_begun(self)
-        self.is_registered = True
-        if parent is not None:
-            self._with_parent = Deferred(lambda _: self.cancel())
-            self._with_parent.addErrback(_ignore)
-            parent.adopt(self._with_parent)
+        self._register()
         self._open(call)
 
     def _open(self, call: OpeningCall) -> None:
@@ -228,17 +153,6 @@ class ClientStream(StreamLife):
     def attempts_ended(self, error: Exception) -> None:
         """It is not opened again."""
         self._finish(error)
-
-    def when_opened(self, told: Callable[[BaseException | None], None]) -> None:
-        """Call *told* once: with None when the server has agreed, or with why it will not."""
-        self._on_opened = told
-        if self.state is not OPENING:
-            self._tell_opened()
-
-    def _tell_opened(self) -> None:
-        told, self._on_opened = self._on_opened, None
-        if told is not None:
-            told(self.outcome)
 
     def _note(self, call: OpeningCall) -> None:
         """An opening call has ended: keep what is told of it."""
@@ -345,16 +259,7 @@ class ClientStream(StreamLife):
 
     def _set_initial(self, metadata: Metadata) -> None:
         self._commit()
-        self.initial = metadata
-        wanted = self._spec.response_metadata
-        if wanted is not None:
-            wanted.received(metadata, wanted.trailing)
-
-    def _set_trailing(self, metadata: Metadata) -> None:
-        self.trailing = metadata
-        wanted = self._spec.response_metadata
-        if wanted is not None:
-            wanted.received(wanted.initial, metadata)
+        super()._set_initial(metadata)
 
     # -- arriving ----------------------------------------------------------------------------
 
@@ -387,16 +292,6 @@ class ClientStream(StreamLife):
             self._wake()
         if first:
             self._tell_milestones()
-
-    @property
-    def milestones(self) -> StreamMilestones:
-        """What one may wait for."""
-        if self._milestones is None:
-            self._milestones = StreamMilestones()
-            self._tell_milestones()
-            if self.outcome is not None:
-                self._milestones.end(self.outcome, self.initial)
-        return self._milestones
 
     def _tell_milestones(self) -> None:
         """Tell those who wait what has been reached."""
@@ -506,81 +401,7 @@ class ClientStream(StreamLife):
             self._control.replay(self)
         return item
 
-    # Any: the method types what a stream gives.
-    def parse(self, item: bytes) -> Any:
-        """The response that an item is.
-
-        :raises RpcError: if it is none, or too large; then the stream has ended.
-        """
-        if len(item) > self._response_size:
-            error: RpcError = too_large("item of the stream", len(item), self._response_size)
-        else:
-            try:
-                return self._from_string(item)
-            except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
-                error = Internal(f"an item of {self._spec.method.path} cannot be parsed")
-        self.cancel(error)
-        raise outcome_of(error, self._spec.method)
-
-    def more(self) -> Deferred[None]:
-        """Fires when there is something to read, or the stream has ended.
-
-        :raises RuntimeError: if somebody else waits for it.
-        """
-        if self._waiter is not None:
-            raise RuntimeError("a stream has one reader at a time")
-        waiter: Deferred[None] = Deferred(self._reader_cancelled)
-        self._waiter = waiter
-        self._watch_silence()
-        return waiter
-
-    def set_silence(self, seconds: float | None) -> None:
-        """End the stream when its reader has to wait for longer."""
-        self._silence = seconds
-        self._stop_silence()
-        if self._waiter is not None:
-            self._watch_silence()
-
-    def _watch_silence(self) -> None:
-        if self._silence is not None:
-            if self._silence_timer is None:
-                self._silence_timer = ResettableTimer(self._registry.clock, self._too_silent)
-            self._silence_timer.start(self._silence)
-
-    def _too_silent(self) -> None:
-        self.cancel(
-            DeadlineExceeded(f"the stream was silent for {self._silence:g} s, and was cancelled")
-        )
-
-    def _stop_silence(self) -> None:
-        if self._silence_timer is not None:
-            self._silence_timer.stop()
-
-    def _reader_cancelled(self, _: Deferred[None]) -> None:
-        self._waiter = None
-        self._stop_silence()
-        self.cancel()
-
-    def reader_is_gone(self) -> None:
-        """The coroutine that reads is closed: it is garbage, or the process ends."""
-        self._waiter = None
-        self._stop_silence()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            self._stop_silence()
-            waiter.callback(None)
-
     # -- the end -----------------------------------------------------------------------------
-
-    def check_thread(self) -> None:
-        """Raise unless its caller may cancel it here, before anything is done.
-
-        :raises WrongThreadError: in another thread than the reactor's.
-        :raises ForkedError: in a forked child.
-        """
-        self._registry.guard.check()
 
     def cancel(self, error: BaseException | None = None, *, keep: bool = False) -> None:
         """End it, and tell the server; the reader gets *error*, None for ``CancelledError``.
@@ -589,11 +410,7 @@ class ClientStream(StreamLife):
         """
         error = error or CancelledError("the stream was cancelled")
         if self.is_over:
-            if self.items:
-                # Its reader must not take what it has had for all.
-                self.items.clear()
-                self.outcome = outcome_of(error, self._spec.method)
-            self.read_to_end()
+            self._cancel_unread(error)
             return
         if not keep:
             self.items.clear()
@@ -603,10 +420,6 @@ class ClientStream(StreamLife):
             opening.deferred.cancel()
         elif control is not None:
             control.cancel(self)
-
-    def forgotten(self) -> None:
-        """Its reader is garbage; called in any thread, at any moment."""
-        self._registry.soon(self.cancel)
 
     def fail(self, error: Exception) -> None:
         """There is no more here; what has arrived may still be read."""
@@ -636,65 +449,21 @@ class ClientStream(StreamLife):
         why = "" if self._control is None else self._control.obstacle
         self.cancel(DeadlineExceeded(f"the stream's time was up{why and f' ({why})'}"))
 
-    def give_up(self, error: Exception) -> None:
-        """The channel is closed: what has arrived before an end may still be read."""
-        if self.is_over:
-            self._unregister()
-        else:
-            self.cancel(error)
-
-    def read_to_end(self) -> None:
-        """Its end is known, and nothing before it is left to be read."""
-        if self.state is ENDING:
-            self._enter(ENDED)
-            self._unregister()
-
-    def _unregister(self) -> None:
-        self.is_registered = False
-        self._registry.logical_ended(self)
-
     def _finish(self, outcome: BaseException) -> None:
-        self._enter(ENDING if self.items else ENDED)
-        self.outcome = outcome_of(outcome, self._spec.method)
+        self._settle(outcome)
         if self._opening is not None:
             self._note(self._opening)
         self._opener = None
         attempts, self._attempts = self._attempts, None
         if attempts is not None:
             attempts.stop()
-        if self.state is ENDED or self.deadline is None:
-            self._unregister()
-        parent = self._spec.parent
-        if parent is not None and self._with_parent is not None:
-            parent.release(self._with_parent)
-        self._leave_connection(self.outcome)
+        self._release()
+        self._leave_connection(outcome)
         requests, self.requests = self.requests, None
         if requests is not None:
             self._request = (requests.count, requests.size)
             requests.stop()
-        self._tell_opened()
-        self._wake()
-        self._silence_timer = None  # which has this stream, as this has it
-        if self._milestones is not None:
-            self._milestones.end(self.outcome, self.initial)
-        told, self._on_ended = self._on_ended, None
-        if told is not None:
-            told(self.outcome)
-
-    def when_ended(self, told: Callable[[BaseException], None]) -> None:
-        """Call *told* once with its outcome, when that is known."""
-        before = self._on_ended
-        if self.outcome is not None:
-            told(self.outcome)
-        elif before is None:
-            self._on_ended = told
-        else:  # an interceptor answers several calls with one stream
-
-            def tell_both(outcome: BaseException) -> None:
-                before(outcome)
-                told(outcome)
-
-            self._on_ended = tell_both
+        self._tell_end(outcome)
 
     @property
     def arrived_items(self) -> int:
@@ -713,7 +482,3 @@ class ClientStream(StreamLife):
         control, self._control = self._control, None
         if control is not None:
             control.ended(self, outcome)
-
-
-def _ignore(_: object) -> None:
-    """Who cancelled it knows."""

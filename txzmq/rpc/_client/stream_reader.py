@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from txzmq.rpc._client.response_stream import ClientStream
+from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.streams import ResponseStream, check_silence, check_told
 
@@ -21,7 +21,7 @@ class OpenResponseStream(ResponseStream[T]):
 
     __slots__ = ("_core", "_items")
 
-    def __init__(self, core: ClientStream) -> None:
+    def __init__(self, core: ReceivedStream) -> None:
         self._core = core
         self._items = core.items
 
@@ -41,7 +41,7 @@ class OpenResponseStream(ResponseStream[T]):
         return item
 
     def __del__(self) -> None:
-        core: ClientStream | None = getattr(self, "_core", None)
+        core: ReceivedStream | None = getattr(self, "_core", None)
         if core is not None and core.is_registered:
             core.forgotten()
 
@@ -91,7 +91,7 @@ class OpenResponseStream(ResponseStream[T]):
         return self
 
 
-def opened(core: ClientStream) -> Deferred[OpenResponseStream[Any]]:
+def opened(core: ReceivedStream) -> Deferred[OpenResponseStream[Any]]:
     """Fires with a stream to read when the server has agreed, and fails if it does not."""
     stream: OpenResponseStream[Any] = OpenResponseStream(core)
     waiting: Deferred[OpenResponseStream[Any]] = Deferred(lambda _: stream.cancel())

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from txzmq.rpc._client.call import Call, CallRegistry, outcome_of
 from txzmq.rpc._client.calls import NOT_MADE, CallOptions, Calls
 from txzmq.rpc._client.intercepted import ClientCallEnd, InterceptedStream
-from txzmq.rpc._client.response_stream import ClientStream
+from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._client.retried_call import RetriedCall
 from txzmq.rpc._client.stream_reader import OpenResponseStream
 from txzmq.rpc._core.call_watch import CallWatch
@@ -241,7 +241,7 @@ class WatchedCalls(Calls):
         return failure
 
     def _stream_ended(
-        self, record: CallRecord, stream: ClientStream, outcome: BaseException
+        self, record: CallRecord, stream: ReceivedStream, outcome: BaseException
     ) -> None:
         self._ended(record, outcome, stream.arrived_items, stream.tally())
 

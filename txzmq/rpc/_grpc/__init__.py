@@ -1,0 +1,1 @@
+"""The client's engine over gRPC: calls of :mod:`txzmq.rpc` by ``grpc.aio``."""
