@@ -54,6 +54,16 @@ def test_it_is_the_last_when_all_have_been_wrong(number: int) -> None:
     assert told == [*[False] * (number - 1), True] * 2
 
 
+def test_who_let_the_client_in_before_may_close_one_connection_without_a_word() -> None:
+    table = keys(1)
+    assert not table.may_have_ended(RPC), "it has never let anybody in"
+    table.succeeded(RPC, 0)
+    assert not table.may_have_ended(PUBLISHER)
+    assert [table.may_have_ended(RPC) for _ in range(3)] == [True, False, False]
+    table.succeeded(RPC, 0)
+    assert table.may_have_ended(RPC)
+
+
 def test_a_client_without_credentials_has_nothing_to_try() -> None:
     table = ServerKeys(None)
     assert table.failed(RPC, table.key_for(RPC))
@@ -72,6 +82,11 @@ def test_addresses_that_come_and_go_are_forgotten() -> None:
     for number in range(5_000):
         table.failed(f"tcp://10.0.0.7:{number}", 0)
         table.found_mechanism(f"tcp://10.0.0.7:{number}", "CURVE")
+        table.succeeded(f"tcp://10.0.0.8:{number}", 0)
+    assert [table.may_have_ended(f"tcp://10.0.0.8:{number}") for number in (0, 4_999)] == [
+        False,
+        True,
+    ]
     assert len(table._wrong) <= 1_024  # pyright: ignore[reportPrivateUsage]  # what is bounded
     assert table.mechanism("tcp://10.0.0.7:1") is None
     assert table.mechanism("tcp://10.0.0.7:4999") == "CURVE"

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 #: Attributes that hold something for as long as their owner lives: what it was made with, what it
-#: counts and logs, its connections; and a bounded heap of times at which nothing may be due any
-#: more.
+#: counts and logs, its connections, who has let it in; and a bounded heap of times at which nothing
+#: may be due any more.
 _KEPT = {
     "_addresses",
     "_allowed",
@@ -27,6 +27,7 @@ _KEPT = {
     "_subchannels",
     "_ranks",
     "_ticks",
+    "_worked",
     "counters",
     "dropped",
     "endpoints",

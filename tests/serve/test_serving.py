@@ -194,7 +194,7 @@ def test_whatever_happens_to_workers_the_calls_go_on(
         await one_loop.until(lambda: load.ended > ended + 100)
         await load.stop()
         load.factory.shutdown()
-        # A client takes a handshake that ends without a word for a refusal, until it tries again.
+        # Two handshakes in a row that end without a word are taken for a refusal.
         codes = {error.partition(":")[0] for error in load.errors}
         assert codes <= {"UNAVAILABLE", "UNAUTHENTICATED"}
         print(f"{KILLS} s, {load.ended} calls, {len(load.errors)} have failed")

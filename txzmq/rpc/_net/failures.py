@@ -15,6 +15,7 @@ from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp
 __all__ = [
     "ACCEPTED",
     "CLOSED_EARLY",
+    "ENDED",
     "NO_HANDSHAKE",
     "Attempt",
     "handshake_failure",
@@ -35,6 +36,11 @@ ACCEPTED: Final = (
     "HTTP server, for example), or be stopped or busy"
 )
 CLOSED_EARLY: Final = f"the connection was closed before the handshake was done: {NO_HANDSHAKE}"
+#: What is said of a server that has let the client in before, and closes the next connection.
+ENDED: Final = (
+    "the connection was closed before the handshake was done: the server has ended or been busy, "
+    "or has another key than before"
+)
 _NO_SERVER_KEY: Final = "the server has no credentials, and this client asks for them"
 _NO_CLIENT_KEY: Final = "the server asks for a key, and this client has no credentials"
 #: libzmq's numbers, of zmq.h.

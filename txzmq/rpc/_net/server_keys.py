@@ -11,7 +11,7 @@ from txzmq.rpc._net.failures import is_mismatch, mismatch, refusal
 
 __all__ = ["ServerKeys"]
 
-#: Addresses at which keys were wrong last; of more, the oldest are forgotten.
+#: Addresses of which something is remembered; of more, the oldest are forgotten.
 _MOST_ADDRESSES: Final = 1_024
 
 
@@ -32,6 +32,8 @@ class ServerKeys:
         self._right = 0
         # By address, which key to try next, and how many were wrong in a row.
         self._wrong: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        # The addresses whose servers have let the client in, and have not been silent since.
+        self._worked: OrderedDict[str, None] = OrderedDict()
         # By address, the mechanism of who closed the connection without a word; empty if unknown.
         self._mechanisms: OrderedDict[str, str] = OrderedDict()
 
@@ -45,6 +47,16 @@ class ServerKeys:
         self._right = key
         self._wrong.pop(address, None)
         self.forget_mechanism(address)
+        self._worked[address] = None
+        if len(self._worked) > _MOST_ADDRESSES:
+            self._worked.popitem(last=False)
+
+    def may_have_ended(self, address: str) -> bool:
+        """Whether a server that closes a connection without a word may just have ended.
+
+        It has let the client in before. When it does so once more, it is taken for another server.
+        """
+        return self._worked.pop(address, address) is None
 
     def failed(self, address: str, key: int) -> bool:
         """A socket's key was wrong, or may have been; whether all of the server's have been."""

@@ -39,6 +39,7 @@ from txzmq.rpc._net.addresses import is_multicast, on_interface, split_scheme
 from txzmq.rpc._net.failures import (
     ACCEPTED,
     CLOSED_EARLY,
+    ENDED,
     NO_HANDSHAKE,
     Attempt,
     handshake_failure,
@@ -299,7 +300,9 @@ class _ClientConnection(_TransportConnection[ClientHandler], ZmqREQConnection):
         elif self._keys.is_broken(event, was_ready=self._ready):
             is_last = self._keys.failed(self._address, self._serverKey)
             reason = self._keys.reason(event)
-            if is_last and is_unexplained(event):
+            if is_last and is_unexplained(event) and self._keys.may_have_ended(self._address):
+                self._handler.failed(ENDED)
+            elif is_last and is_unexplained(event):
                 self._find_out(lambda: self._handler.refused(reason, is_last=True))
             else:
                 self._handler.refused(reason, is_last=is_last)
