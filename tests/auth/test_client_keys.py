@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.auth.support import ALICE, BOB, CLIENTS, STRANGER, Ends
+from tests.kubelet import Volume
 from tests.support import Logged, error_of
 from txzmq import _client_keys
 from txzmq.auth import ClientKeys, CurveKeyPair, Identity
@@ -119,6 +120,26 @@ def test_with_a_broken_folder_all_stays_as_it_was(tmp_path: Path, broken: str) -
         keys.reload()
     assert (name_of(keys, ALICE), name_of(keys, BOB)) == ("alice", None)
     assert not told
+
+
+def test_a_volume_of_kubernetes_is_read_at_each_step_of_its_update(tmp_path: Path) -> None:
+    """Who is in it before and after stays in; who is in neither gets in at no step."""
+    alice = certificate(tmp_path, "alice", ALICE).read_text()
+    bob = certificate(tmp_path, "bob", BOB).read_text()
+    volume = Volume(tmp_path / "clients", {"alice.key": alice, "bob.key": bob})
+    keys = ClientKeys(volume.folder)
+    assert (name_of(keys, ALICE), name_of(keys, BOB), len(keys)) == ("alice", "bob", 2)
+    carol = certificate(tmp_path, "carol", STRANGER).read_text()
+    failed: list[str] = []
+    for step in volume.steps({"alice.key": alice, "carol.key": carol}):
+        try:
+            keys.reload()
+        except FileNotFoundError:  # a link whose file is gone
+            failed.append(step)
+        assert name_of(keys, ALICE) == "alice", step
+        assert name_of(keys, BOB) == "bob" or step in {"bob.key is gone", "cleaned up"}, step
+    assert failed == ["swapped", "carol.key is there"]
+    assert (name_of(keys, BOB), name_of(keys, STRANGER), len(keys)) == (None, "carol", 2)
 
 
 # -- a function ------------------------------------------------------------------------------

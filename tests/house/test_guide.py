@@ -40,6 +40,7 @@ PAGES = [
 READ = [
     *("balancing", "retries", "failures", "watching", "logs", "security", "serve", "tokens"),
     "application",  # and run below
+    "kubernetes",
 ]
 if importlib.util.find_spec("prometheus_client") is not None:  # the extra of that page
     READ.extend(["metrics", "operate"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +11,14 @@ import pytest
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names.error import DNSNameError, DNSQueryRefusedError
 
-from tests.programs import Program, started
+from tests.rpc.dns_server import NEEDS_DNSMASQ, dnsmasq, free_port
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Logged, Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, DnsResolver, ResolvedAddress, Server, Unavailable
 from txzmq.rpc._net.dns import SystemDns
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dnsmasq", path="/usr/sbin:/usr/bin:/sbin") is None,
-    reason="dnsmasq is not installed (Debian: apt-get install dnsmasq-base)",
-)
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP; dnsmasq cannot be told to choose one."""
-    while True:
-        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                tcp.bind(("127.0.0.1", port))
-                return port
-
-
-@contextlib.contextmanager
-def dnsmasq(port: int, *records: str, address: str = "127.0.0.1") -> Generator[Program]:
-    """A DNS server with the zone ``test``."""
-    with started(
-        shutil.which("dnsmasq", path="/usr/sbin:/usr/bin:/sbin") or "",
-        "--no-daemon",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--user=",  # no change of user
-        "--bind-interfaces",
-        f"--listen-address={address}",
-        f"--port={port}",
-        "--local=/test/",
-        *records,
-    ) as program:
-        program.expect("dnsmasq: started, .*")
-        yield program
+pytestmark = NEEDS_DNSMASQ
 
 
 class Noted:

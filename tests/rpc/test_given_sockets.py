@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.rpc.service import ECHO, Echo, text
+from tests.rpc.service import ECHO, Echo, Waiting, text
 from tests.rpc.streaming import COUNT, Streaming
 from tests.support import Loop
 from txzmq import ZmqFactory
@@ -258,3 +258,41 @@ def test_all_new_connections_are_the_other_servers(
     one_loop.run(main)
     if kind == "ipc":
         assert (tmp_path / "s").is_socket(), "it belongs to whoever has made it"
+
+
+@linux
+def test_who_comes_while_a_server_drains_waits_for_the_next_one(
+    one_loop: Loop, stack: contextlib.ExitStack
+) -> None:
+    """It is not let in and then lost: what it would send might have been executed."""
+    made = listening(stack)
+
+    async def main() -> None:
+        factories = [ZmqFactory(one_loop.reactor) for _ in range(3)]
+        waiting = Waiting()
+        draining = Server(factories[0], [waiting])
+        following, other = (Server(factories[1], [Echo()]) for _ in range(2))
+        address = draining.listen(address_of(made), fd=made.fileno())
+        first = Channel(factories[2], address)
+        held = first.unary_unary(ECHO, text("held"))
+        await one_loop.until(lambda: draining.running)
+        stopped: Deferred[None] = draining.stop()
+        channels = [Channel(factories[2], address) for _ in range(20)]
+        answers = [channel.unary_unary(ECHO, text("late")) for channel in channels]
+        # Whoever connects after them to another server is let in.
+        elsewhere = Channel(factories[2], other.listen("tcp://127.0.0.1:*"))
+        await elsewhere.unary_unary(ECHO, text("x"))
+        assert draining.stats.clients == 1
+        waiting.results[0].callback(text("done"))
+        assert (await held).value == "done"
+        await stopped
+        assert not any(answer.called for answer in answers)
+        following.listen(address, fd=made.fileno())
+        for answer in answers:
+            assert (await answer).value == "late"
+        await other.stop()
+        await following.stop()
+        for factory in factories:
+            factory.shutdown()
+
+    one_loop.run(main)

@@ -21,27 +21,24 @@ from tests.serve.shop import ITEMS
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.auth import CurveClientCredentials
-from txzmq.rpc import Channel, RpcError
+from txzmq.rpc import Channel, Resolver, RpcError
 
 ANY_PORT = "tcp://127.0.0.1:*"
 SHOP = "tests.serve.shop:Shop"
-#: Calls that are in flight at a time, and streams that are open.
-_CALLERS = 20
-_STREAMS = 4
 
 
 class Supervised:
     """A supervisor that runs, and what its log has said so far."""
 
-    def __init__(self, program: Program, ports: int) -> None:
+    def __init__(self, program: Program) -> None:
         self.program = program
-        self.addresses = program.expect(r".* serves .* at (.*)")[1].split()
-        self.ports = ports
+        self.addresses: list[str] = []
         #: Processes by the number of their worker.
         self.pids: dict[int, int] = {}
         self.metrics = ""
 
     def wait_until_ready(self) -> None:
+        self.addresses = self.program.expect(r".* serves .* at (.*)")[1].split()
         while True:
             line = self.program.expect(r".*\[supervisor .*")[0]
             self._note(line)
@@ -90,10 +87,19 @@ def serving(
 ) -> Generator[Supervised]:
     """Run ``txzmq serve``; in the end, none of its processes is left."""
     listen = [part for _ in range(ports) for part in ("--listen", ANY_PORT)]
-    with running("-m", "txzmq", "serve", service, *listen, *arguments, cwd=cwd) as program:
-        supervised = Supervised(program, ports)
+    with started_serving(*listen, *arguments, service=service, cwd=cwd) as supervised:
+        supervised.wait_until_ready()
+        yield supervised
+
+
+@contextlib.contextmanager
+def started_serving(
+    *arguments: str | Path, service: str = SHOP, cwd: Path = ROOT
+) -> Generator[Supervised]:
+    """As :func:`serving`, without waiting for it to be ready, and listening where one says."""
+    with running("-m", "txzmq", "serve", service, *arguments, cwd=cwd) as program:
+        supervised = Supervised(program)
         try:
-            supervised.wait_until_ready()
             yield supervised
             if program.process.poll() is None:
                 assert program.terminate() == 0, program
@@ -139,19 +145,26 @@ class Load:
     def __init__(
         self,
         loop: Loop,
-        addresses: list[str],
+        target: list[str] | Resolver,
         credentials: CurveClientCredentials | None = None,
+        *,
+        callers: int = 20,
+        streams: int = 4,
     ) -> None:
+        """
+        :param callers: calls that are in flight at a time.
+        :param streams: streams that are open.
+        """
         self.pids: Counter[int] = Counter()
         self.errors: list[str] = []
         self._loop = loop
         self.factory = ZmqFactory(loop.reactor)
-        self.channel = Channel(self.factory, addresses, credentials=credentials)
+        self.channel = Channel(self.factory, target, credentials=credentials)
         self._stopped = False
         self.streams = 0
         self._callers = [
-            *(Deferred.fromCoroutine(self._call(i)) for i in range(_CALLERS)),
-            *(Deferred.fromCoroutine(self._stream(i)) for i in range(_STREAMS)),
+            *(Deferred.fromCoroutine(self._call(i)) for i in range(callers)),
+            *(Deferred.fromCoroutine(self._stream(i)) for i in range(streams)),
         ]
 
     async def _call(self, caller: int) -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("click", reason="the extra cli is not installed")
 pytest.importorskip("rich", reason="the extra cli is not installed")
 pytest.importorskip("prometheus_client", reason="the extra prometheus is not installed")
 
+from tests.kubelet import Volume
 from tests.programs import ROOT, running
 from tests.rpc.service import ECHO, OTHER, text
 from tests.serve.supervised import (
@@ -200,6 +201,39 @@ def test_whatever_happens_to_workers_the_calls_go_on(
         print(f"{KILLS} s, {load.ended} calls, {len(load.errors)} have failed")
 
     one_loop.run(main, patience=60 + 2 * KILLS)
+
+
+def test_a_key_that_is_removed_from_a_volume_is_revoked_without_a_signal(
+    keys: Path, tmp_path: Path, one_loop: Loop
+) -> None:
+    """As in a pod: ``--keys`` of a Secret by ``fsGroup``, ``--clients`` of a ConfigMap."""
+    certificate = (keys / "clients" / "alice.key").read_text()
+    secret = (keys / "server.key_secret").read_text()
+    server = Volume(tmp_path / "server", {"server.key_secret": secret})
+    clients = Volume(tmp_path / "clients", {"alice.key": certificate})
+    arguments = ("--keys", server.folder / "server.key_secret", "--allow-group")
+    also = ("--clients", clients.folder, "--reload-keys", "0.05")
+    with serving(*arguments, *also) as supervised:
+
+        async def main() -> None:
+            factory = ZmqFactory(one_loop.reactor)
+            channel = Channel(factory, supervised.addresses, credentials=CREDENTIALS)
+            await channel.unary_unary(ECHO, text("x"), timeout=30)
+            clients.update({})
+            await one_loop.until(lambda: supervised.has_said("it knows 0 of them"))
+            with pytest.raises(Unauthenticated):
+                await channel.unary_unary(ECHO, text("x"), timeout=30)
+            factory.shutdown()
+
+        one_loop.run(main)
+
+
+def test_keys_that_are_not_there_are_not_reloaded() -> None:
+    with running(
+        *("-m", "txzmq", "serve", SHOP, "--listen", ANY_PORT, "--reload-keys", "5")
+    ) as program:
+        assert program.wait() == 2
+    assert "--reload-keys needs --clients" in program.output[0]
 
 
 def test_sigterm_lets_calls_finish(one_loop: Loop) -> None:

@@ -1,53 +1,58 @@
-"""``--reload``: looks whether the files have changed that the workers have imported."""
+"""``--reload`` and ``--reload-keys``: look again and again whether files have changed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from twisted.logger import Logger
 
+from txzmq._key_pair import PUBLIC_SUFFIX
 from txzmq._reactor import Clock
 from txzmq._serve.supervisor import Supervisor, Watching
 from txzmq._timer import ResettableTimer
 
-__all__ = ["FileWatcher"]
+__all__ = ["FileWatcher", "KeyWatcher"]
 
 _log = Logger()
-#: Seconds between two looks.
+#: Seconds between two looks at the code.
 _INTERVAL: Final = 0.5
 
-_Stamp = tuple[int, int] | None
+_Stamp = tuple[int, int, int] | None
 
 
-class FileWatcher(Watching):
-    """Calls a function when a file has changed, and no more has changed since the last look."""
+class _Watcher(Watching):
+    """Calls a function when files have changed, and no more has changed since the last look."""
 
-    def __init__(self, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, interval: float, changed: Callable[[], None]) -> None:
         """:param changed: called without arguments."""
         self._tell = changed
+        self._interval = interval
         self._stamps: dict[str, _Stamp] = {}
         self._timer = ResettableTimer(clock, self._look)
         self._is_dirty = False
 
-    @property
-    def files(self) -> list[str]:
-        """Those that are looked at."""
-        return [*self._stamps]
-
     def start(self) -> None:
         """Look from now on."""
-        self._timer.start(_INTERVAL)
+        self._timer.start(self._interval)
 
     def stop(self) -> None:
         """Look no more."""
         self._timer.stop()
 
+    def _found(self) -> Mapping[str, _Stamp]:
+        """The files as they are now; None for one that is gone."""
+        raise NotImplementedError
+
     def _look(self) -> None:
-        changed = [path for path, before in self._stamps.items() if _stamp(path) != before]
-        for path in changed:
-            self._stamps[path] = _stamp(path)
+        found = self._found()
+        changed = [
+            path
+            for path in sorted({*self._stamps, *found})
+            if self._stamps.get(path) != found.get(path)
+        ]
+        self._stamps = dict(found)
         if changed:
             # An editor may write several files, or one in several steps.
             self._is_dirty = True
@@ -55,20 +60,66 @@ class FileWatcher(Watching):
         elif self._is_dirty:
             self._is_dirty = False
             self._tell()
-        self._timer.start(_INTERVAL)
+        self._timer.start(self._interval)
 
-    # -- what it is told by the supervisor -----------------------------------------------------
+    def changed(self, supervisor: Supervisor) -> None:
+        """Look no more once it stops; see :class:`~txzmq._serve.supervisor.Watching`."""
+        if supervisor.is_stopping:
+            self.stop()
+
+
+class FileWatcher(_Watcher):
+    """Looks at the files that the workers have imported."""
+
+    def __init__(self, clock: Clock, changed: Callable[[], None]) -> None:
+        """:param changed: called without arguments."""
+        super().__init__(clock, _INTERVAL, changed)
+
+    @property
+    def files(self) -> list[str]:
+        """Those that are looked at."""
+        return [*self._stamps]
+
+    def _found(self) -> Mapping[str, _Stamp]:
+        return {path: _stamp(path) for path in self._stamps}
 
     def imported(self, files: Sequence[str]) -> None:
-        """Look at these files, too."""
+        """Look at these files, too; see :class:`~txzmq._serve.supervisor.Watching`."""
         for path in files:
             if path not in self._stamps:
                 self._stamps[path] = _stamp(path)
 
-    def changed(self, supervisor: Supervisor) -> None:
-        """Look no more once it stops."""
-        if supervisor.is_stopping:
-            self.stop()
+
+class KeyWatcher(_Watcher):
+    """Looks at the clients' keys of a folder: those that are there, and those that come."""
+
+    def __init__(
+        self, clock: Clock, folder: str, interval: float, changed: Callable[[], None]
+    ) -> None:
+        """
+        :param interval: seconds between two looks.
+        :param changed: called without arguments.
+        """
+        super().__init__(clock, interval, changed)
+        self._folder = folder
+
+    def start(self) -> None:
+        """Look from now on. Who reads the folder later than this misses no change."""
+        self._stamps = dict(self._found())
+        super().start()
+
+    def _found(self) -> Mapping[str, _Stamp]:
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return {}  # who reads it says why
+        # Links are followed: in Kubernetes each name is one, by way of a folder that is replaced.
+        return {
+            path: _stamp(path)
+            for path in (
+                os.path.join(self._folder, name) for name in names if name.endswith(PUBLIC_SUFFIX)
+            )
+        }
 
 
 def _stamp(path: str) -> _Stamp:
@@ -77,4 +128,4 @@ def _stamp(path: str) -> _Stamp:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_size, status.st_ino

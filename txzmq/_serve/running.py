@@ -19,7 +19,7 @@ from txzmq._serve.addresses import each_address, publishers_of
 from txzmq._serve.control import Start
 from txzmq._serve.log import begin_logging
 from txzmq._serve.processes import WorkerProcess, spawn
-from txzmq._serve.reloading import FileWatcher
+from txzmq._serve.reloading import FileWatcher, KeyWatcher
 from txzmq._serve.sockets import ListeningSocket, open_all
 from txzmq._serve.supervisor import Supervisor, Watching
 from txzmq._serve.systemd import Systemd, ToSystemd
@@ -46,6 +46,7 @@ class Settings:
     keys: str = ""
     allow_group: bool = False
     clients: str = ""
+    reload_keys: float = 0.0
     insecure: bool = False
     admin: bool = False
     limits: Limits
@@ -99,6 +100,9 @@ class _Running:
         self._files = FileWatcher(clock, self._roll_at_change)
         if settings.reload:
             watching.append(self._files)
+        self._keys = KeyWatcher(clock, settings.clients, settings.reload_keys, self._reload_keys)
+        if settings.reload_keys:
+            watching.append(self._keys)
         self._keeper: FigureKeeper | None = None
         if settings.metrics:
             # Here: it needs an extra.
@@ -134,6 +138,9 @@ class _Running:
 
     def _roll_at_change(self) -> None:
         self._supervisor.roll()
+
+    def _reload_keys(self) -> None:
+        self._supervisor.reload_keys()
 
     def _launch(self, worker: Worker) -> WorkerProcess:
         """A process for a worker.
@@ -201,6 +208,8 @@ class _Running:
             )
         if self._settings.reload:
             self._files.start()
+        if self._settings.reload_keys:
+            self._keys.start()
         self._watchdog()
         supervisor.run().addErrback(self._failed).addBoth(lambda _: self._reactor.stop())
 

@@ -261,7 +261,7 @@ class Server:
         listener = Listener(self._dispatcher)
         options = {**self._options, **_use_fd(fd)}
         transport = self._network.listen(address, listener, options)
-        listener.opened(transport, is_local=is_local(transport.endpoint))
+        listener.opened(transport, is_local=is_local(transport.endpoint), is_given=fd is not None)
         if self._publishes:
             try:
                 # Whoever has the same socket publishes by another one.

@@ -57,6 +57,15 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
 @click.option(
     "--clients", metavar="FOLDER", help="The folder with the clients' public keys, NAME.key."
 )
+@click.option(
+    "--reload-keys",
+    default=0.0,
+    show_default=True,
+    callback=_seconds,
+    metavar="SECONDS",
+    help="Look so often whether the files of --clients have changed, and read them again; 0 for "
+    "at SIGHUP only.",
+)
 @click.option("--insecure", is_flag=True, help="Listen without keys where strangers can connect.")
 @click.option(
     "--options",
@@ -118,6 +127,7 @@ def command(
     keys: str | None,
     allow_group: bool,
     clients: str | None,
+    reload_keys: float,
     insecure: bool,
     options: str | None,
     admin: bool,
@@ -139,6 +149,8 @@ def command(
             f"{given} needs {missing}",
             "the server's own key is --keys FILE, and --clients FOLDER says who may connect",
         )
+    if reload_keys and clients is None:
+        raise Problem("--reload-keys needs --clients", "it is their files that are read again")
     if metrics is not None and importlib.util.find_spec("prometheus_client") is None:
         raise Problem("--metrics needs prometheus_client", "pip install 'txzmq[prometheus]'")
     from txzmq._serve.running import Settings, run
@@ -153,6 +165,7 @@ def command(
         keys=keys or "",
         allow_group=allow_group,
         clients=clients or "",
+        reload_keys=reload_keys,
         insecure=insecure,
         admin=admin,
         limits=Limits(

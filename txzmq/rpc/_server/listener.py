@@ -229,6 +229,7 @@ class Listener:
         self.owner = owner
         # Whether only this machine can reach it, or only this user.
         self._is_local = False
+        self._is_given = False
         self.for_proxy = for_proxy
         self.wire: ServerWire[ServedCall] = ServerWire(owner.limits.metadata_size)
         # Whether clients are to be told to go elsewhere, or to connect anew.
@@ -274,13 +275,17 @@ class Listener:
         self.is_guarded = owner.is_guarded
         self.identity: Identity | None = None
 
-    def opened(self, transport: ServerTransport, *, is_local: bool = False) -> None:
+    def opened(
+        self, transport: ServerTransport, *, is_local: bool = False, is_given: bool = False
+    ) -> None:
         """It has a socket.
 
         :param is_local: whether only this machine can reach it, or only this user.
+        :param is_given: whether somebody else has made it, who may give it to another process.
         """
         self.transport = transport
         self._is_local = is_local
+        self._is_given = is_given
         self.authenticates = transport.authenticates
         self.is_guarded = self.authenticates or self.owner.is_guarded
         # A proxy gives requests of many clients, and inproc has no connections that end.
@@ -619,7 +624,13 @@ class Listener:
     # -- the end -----------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Tell the clients to send no more calls."""
+        """Tell the clients to send no more calls.
+
+        Who connects from now on waits for the next process that has the socket, or until there is
+        none. If it were let in, what it sends while this one closes might have been executed.
+        """
+        if self._is_given and self.transport is not None:
+            self.transport.accept_no_more()
         self._draining = self._tells = True
         for key in self.wire.drain():
             self.answer(key, OK)
