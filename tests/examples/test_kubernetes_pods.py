@@ -103,18 +103,18 @@ def test_a_pod_serves_is_probed_and_drains(pod: Supervised, root: Path, one_loop
     async def main() -> None:
         factory = ZmqFactory(one_loop.reactor)
         channel = Channel(factory, pod.addresses, credentials=CREDENTIALS)
-        answer = await channel.unary_unary(SAY_HELLO, text("Ada"), timeout=PATIENCE)
-        assert answer.value == "Hello, Ada!"
+        assert (status_of(pod, readiness), status_of(pod, liveness)) == (200, 200)
         async with channel.unary_stream(WATCH, text("ACME"), timeout=PATIENCE) as prices:
             assert (await anext(prices)).value == "ACME"
-        assert (status_of(pod, readiness), status_of(pod, liveness)) == (200, 200)
-        slow = channel.unary_unary(SAY_HELLO, text("Sloth"), timeout=PATIENCE)
-        await one_loop.until(lambda: pod.values("txzmq_server_calls_running") == 1)
-        pod.signal(signal.SIGTERM)
-        await one_loop.until(lambda: pod.has_said("stops: 1 workers drain"))
-        # It is taken out of the DNS, and not killed.
-        assert (status_of(pod, readiness), status_of(pod, liveness)) == (503, 200)
-        assert (await slow).value == "Hello, Sloth!"
+            slow = channel.unary_unary(SAY_HELLO, text("Sloth"), timeout=PATIENCE)
+            # It comes after the slow one, which runs by then.
+            answer = await channel.unary_unary(SAY_HELLO, text("Ada"), timeout=PATIENCE)
+            assert answer.value == "Hello, Ada!"
+            pod.signal(signal.SIGTERM)
+            await one_loop.until(lambda: pod.has_said("the server drains"))
+            # As long as the stream is open, it drains: taken out of the DNS, and not killed.
+            assert (status_of(pod, readiness), status_of(pod, liveness)) == (503, 200)
+            assert (await slow).value == "Hello, Sloth!"
         factory.shutdown()
 
     with started(
