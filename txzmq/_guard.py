@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txzmq._reactor import ThreadedReactor
 
-__all__ = ["ForkedError", "Guard", "Guarded", "WrongThreadError"]
+__all__ = ["ForkedError", "Guard", "Guarded", "WrongThreadError", "never_mind_the_reactor"]
 
 
 class WrongThreadError(RuntimeError):
@@ -196,6 +196,11 @@ def _warn_of_asyncio(*, stacklevel: int) -> None:
 def _tell_at_exit(what: str) -> None:
     """Have it said when the process ends that something was done, and no reactor has run."""
     atexit.register(_warn_of_no_reactor, what)
+
+
+def never_mind_the_reactor() -> None:
+    """Have the end of the process not say that no reactor ran: something else does, and why."""
+    atexit.unregister(_warn_of_no_reactor)
 
 
 def _warn_of_no_reactor(what: str) -> None:

@@ -67,12 +67,12 @@ class CurveKeyPair:
         :raises ValueError: if it has no secret key, or is no certificate.
         """
         _check.boolean("allow_group", allow_group)
-        _check_mode(path, allow_group=allow_group)
         certificate = _certificates.read(path)
         if not certificate.secret_key:
             raise ValueError(
                 f"{os.fspath(path)} has no secret key; that is in the file NAME{SECRET_SUFFIX}"
             )
+        _check_mode(path, allow_group=allow_group)
         return cls(certificate.secret_key)
 
     def save(

@@ -131,10 +131,12 @@ def test_a_group_may_read_it_where_that_is_said(tmp_path: Path, bits: int, is_ta
             CurveKeyPair.load(path, allow_group=True)
 
 
-def test_the_file_with_the_public_key_has_no_secret(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [0o600, 0o644])
+def test_the_file_with_the_public_key_has_no_secret(tmp_path: Path, bits: int) -> None:
+    """Also where all may read it, as all may: to protect it would not help."""
     ALICE.save(tmp_path / "alice")
     path = tmp_path / "alice.key"
-    path.chmod(0o600)
+    path.chmod(bits)
     with pytest.raises(ValueError, match=r"has no secret key; .*NAME\.key_secret"):
         CurveKeyPair.load(path)
 

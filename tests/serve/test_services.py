@@ -120,6 +120,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "shop_broken.py": "x = 1\nimport shop_absent.thing\n",
         "shop_syntax.py": "x = 1\ndef f(:\n",
         "shop_raising.py": "\nx = 1 / 0\n",
+        "shop_exiting.py": "import sys\nsys.exit('usage: no')\n",
+        "shop_running.py": "from twisted.internet import reactor\nreactor.run()\n",
+        "shop_react.py": "from twisted.internet.task import react\nreact(lambda reactor: None)\n",
+        "shop_react_raising.py": (
+            "from twisted.internet.task import react\nreact(lambda reactor: 1 / 0)\n"
+        ),
         "shop_package/__init__.py": "",
         "shop_package/orders.py": SERVICES,
     }
@@ -168,6 +174,10 @@ def test_services_are_made_when_the_function_is_called_that_finding_them_returns
     assert same is again
 
 
+RUNS_REACTOR = re.escape(
+    "importing it runs the reactor; put react(main) or reactor.run() below "
+    'if __name__ == "__main__":'
+)
 ONE_OF = "an instance of a subclass of a generated <Service>Base"
 WRONG = {
     "shop_services": "it must be package.module:Name",
@@ -188,6 +198,10 @@ WRONG = {
     "shop_broken:Echo": r"ModuleNotFoundError: No module named 'shop_absent' \(.*py, line 2\)",
     "shop_syntax:Echo": r"SyntaxError: .* \(.*shop_syntax.py, line 2\)",
     "shop_raising:Echo": r"raised ZeroDivisionError: division by zero \(.*py, line 2\)",
+    "shop_exiting:Echo": r"importing it raised SystemExit: usage: no \(.*py, line 2\)",
+    "shop_running:Echo": RUNS_REACTOR,
+    "shop_react:Echo": RUNS_REACTOR,
+    "shop_react_raising:Echo": RUNS_REACTOR,
     "shop_services:EchoBase": "does not implement again, echo",
     "shop_services:Half": "Half does not implement again$",
     "shop_services:Needy": r"is called without arguments, and needs \(database, \*, retries\)",

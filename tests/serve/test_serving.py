@@ -285,11 +285,24 @@ def test_a_port_in_use_ends_it_with_a_sentence() -> None:
     assert said.startswith(f"txzmq serve: cannot listen at {taken}: port ")
 
 
+def test_a_port_of_the_metrics_in_use_is_said_to_be_theirs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        arguments = ("-m", "txzmq", "serve", SHOP, "--listen", ANY_PORT, "--metrics", taken)
+        with running(*arguments) as program:
+            assert program.wait() == 1
+    (said,) = (line for line in program.output if line.startswith("txzmq serve: "))
+    assert said.startswith(f"txzmq serve: cannot listen at {taken} of --metrics: port ")
+    assert "is in use by another" in said
+
+
 def test_where_strangers_can_connect_it_needs_keys() -> None:
     with running("-m", "txzmq", "serve", SHOP, "--listen", "tcp://0.0.0.0:*") as program:
         assert program.wait() == 1
     assert "Pass --keys and --clients, or --insecure" in program.output[-1]
     assert not any("Warning" in line for line in program.output)
+    assert any(f"serves {SHOP} by 1 process at" in line for line in program.output)
+    assert not any("the reactor never ran" in line for line in program.output)
 
 
 #: As systemd does it: sockets from descriptor 3 on, and variables that say so.

@@ -229,9 +229,14 @@ def test_a_roll_is_given_up_if_a_new_worker_is_not_ready_in_time(house: House) -
 
 
 def test_a_roll_during_a_roll_is_one_more_after_it(house: House) -> None:
-    house.supervisor.roll()
-    house.supervisor.roll()
-    house.supervisor.roll()
+    with captured_log() as log:
+        house.supervisor.roll()
+        house.supervisor.roll()
+        house.supervisor.roll()
+    assert [event["log_format"] for event in log] == [
+        "rolls: all workers are replaced, one after the other",
+        "once this roll has ended, one more follows",
+    ]
     for _ in range(4):
         house.all_ready()
         house.obey()

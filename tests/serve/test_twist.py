@@ -38,6 +38,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "twist_services.py").write_text(SERVICES)
     (tmp_path / "twist_options.py").write_text(OPTIONS)
     CurveKeyPair.generate().save(tmp_path / "server")
+    CurveKeyPair.generate().save(tmp_path / "open")
+    (tmp_path / "open.key_secret").chmod(0o644)
     (tmp_path / "clients").mkdir()
     add_client(tmp_path, "alice")
     monkeypatch.chdir(tmp_path)
@@ -125,8 +127,12 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "clients without a key": (("-c", "clients", *SERVED), "--clients belong together"),
     "no such key": (("-k", "none", "-c", "clients", *SERVED), "No such file.*none"),
     "a key for all to read": (
+        ("-k", "open.key_secret", "-c", "clients", *SERVED),
+        "open.key_secret has .* everybody can read or write it: chmod 600 it",
+    ),
+    "a public key": (
         ("-k", "clients/alice.key", "-c", "clients", *SERVED),
-        "clients/alice.key has .* everybody can read or write it: chmod 600 it",
+        "clients/alice.key has no secret key; that is in the file NAME.key_secret",
     ),
     "no such folder": (("-k", "server.key_secret", "-c", "none", *SERVED), "none is no folder"),
     "no argument": (("-o", "twist_options:mistaken", *SERVED), "did you mean limits?"),

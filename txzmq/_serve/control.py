@@ -237,7 +237,8 @@ class MessageReader:
 
 def _decode(body: bytes) -> Message:
     try:
-        found: Any = json.loads(body)
+        # Of bytes, json would guess the encoding.
+        found: Any = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"no JSON: {error}") from None
     if not isinstance(found, dict):

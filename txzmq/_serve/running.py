@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -11,9 +12,11 @@ from random import Random
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import default_reactor, monotonic
 from txzmq._serve.addresses import each_address, publishers_of
 from txzmq._serve.control import Start
@@ -133,8 +136,14 @@ class _Running:
 
         host, port = metrics_address(self._settings.metrics)
         site = operations_site(self._supervisor, keeper)
-        site.noisy = False
-        self._port = self._reactor.listenTCP(port, site, interface=host)
+        try:
+            self._port = self._reactor.listenTCP(port, site, interface=host)
+        except CannotListenError as error:
+            raised: object = error.socketError  # Twisted leaves it untyped
+            code = raised.errno if isinstance(raised, OSError) else None
+            code = code or errno.EINVAL
+            given = f"{self._settings.metrics} of --metrics"
+            raise CannotListen(given, code, why_not(tcp_address(host, port), code)) from None
 
     def _roll_at_change(self) -> None:
         self._supervisor.roll()
@@ -188,16 +197,18 @@ class _Running:
     def _begin(self) -> None:
         supervisor = self._supervisor
         # The reactor has installed its own for the first two.
-        for number, told in (
+        for wanted, told in (
             (signal.SIGINT, supervisor.stop),
             (signal.SIGTERM, supervisor.stop),
             (signal.SIGHUP, supervisor.reload_keys),
             (signal.SIGUSR2, supervisor.roll),
         ):
-            signal.signal(number, self._handler(told))
+            signal.signal(wanted, self._handler(told))
+        number = len(self._sockets)
         _log.info(
-            "serves {services} by a process each at {addresses}",
+            "serves {services} by {processes} at {addresses}",
             services=", ".join(self._settings.services),
+            processes=f"{number} process{'' if number == 1 else 'es'}",
             addresses=" ".join(one.address for one in self._sockets),
         )
         if self._port is not None:

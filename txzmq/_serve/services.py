@@ -7,10 +7,14 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
+
+from twisted.internet.base import ReactorBase
+from twisted.internet.task import react
 
 from txzmq import _check
 from txzmq.rpc.method import ServiceHandler
@@ -182,7 +186,8 @@ def _module(name: str, module_name: str) -> ModuleType:
     if sys.path[:1] not in ([""], [here]):
         sys.path.insert(0, here)
     try:
-        return import_module(module_name)
+        with _reactor_cannot_start():
+            return import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{module_name}.".startswith(f"{missing}."):  # it imports what is not there
@@ -192,11 +197,48 @@ def _module(name: str, module_name: str) -> ModuleType:
         places = getattr(sys.modules[package], "__path__", ()) if package else None
         near = _check.near(last, {module.name for module in pkgutil.iter_modules(places)})
         raise LoadError(f"{name}: there is no module {missing}{near}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if _is_of_a_program(error):
+            raise LoadError(
+                f"{name}: importing it runs the reactor; put react(main) or reactor.run() below "
+                'if __name__ == "__main__":'
+            ) from error
         raise LoadError(f"{name}: importing it raised {_told(error)}") from error
 
 
-def _told(error: Exception) -> str:
+class _ReactorStarted(RuntimeError):
+    """A module runs the reactor where it is imported, and its import would not end."""
+
+
+@contextmanager
+def _reactor_cannot_start() -> Generator[None]:
+    """Whoever starts a reactor gets an exception, whichever reactor it is.
+
+    The class is changed, since the module may install a reactor of its own before it runs it.
+    """
+    # Any: its methods are typed for those who call them.
+    base: Any = ReactorBase
+    original = base.startRunning
+    base.startRunning = _refuse_to_start
+    try:
+        yield
+    finally:
+        base.startRunning = original
+
+
+def _refuse_to_start(reactor: object, installSignalHandlers: bool = True) -> None:
+    raise _ReactorStarted("a module that is imported must not run the reactor")
+
+
+def _is_of_a_program(error: BaseException) -> bool:
+    """Whether a module was a program when it was imported: it has run the reactor, or begun to."""
+    if isinstance(error, _ReactorStarted):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is react.__code__ for frame, _ in frames)
+
+
+def _told(error: BaseException) -> str:
     """An exception, and the line where it came from."""
     text = "".join(traceback.format_exception_only(error)[-1:]).strip()
     if isinstance(error, SyntaxError):  # it says where itself, and no frame of ours does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -14,9 +15,11 @@ from txzmq._serve.addresses import SYSTEMD
 from txzmq.rpc._net.addresses import split_scheme, split_tcp, tcp_address
 from txzmq.rpc._net.ipc import claim
 from txzmq.rpc._net.reading import ip_of
+from txzmq.rpc._net.twin import Twin, place_of
 
 __all__ = ["ListeningSocket", "open_all", "open_socket"]
 
+_INT: Final = struct.Struct("=i")
 #: Connections that wait to be accepted, while a worker starts again for instance. The system
 #: lowers it to its own limit, ``net.core.somaxconn``.
 _BACKLOG: Final = 4096
@@ -30,19 +33,23 @@ class ListeningSocket:
     :ivar path: of ipc, to be removed in the end; empty if there is none, or it is another's.
     """
 
-    def __init__(self, opened: socket.socket, address: str, path: str = "") -> None:
-        opened.setblocking(False)
-        self._socket = opened
+    def __init__(self, fd: int, address: str, path: str = "") -> None:
+        """:param fd: its descriptor, which is this object's from now on."""
+        os.set_blocking(fd, False)
+        os.set_inheritable(fd, False)
+        self._fd = fd
         self.address = address
         self.path = path
 
     def fileno(self) -> int:
-        """Its descriptor."""
-        return self._socket.fileno()
+        """Its descriptor; -1 when it is closed."""
+        return self._fd
 
     def close(self) -> None:
         """Refuse connections from now on, unless somebody else has it."""
-        self._socket.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
         if self.path:
             with suppress(OSError):
                 os.unlink(self.path)
@@ -106,7 +113,8 @@ def _open_port(address: str) -> ListeningSocket:
     except BaseException:
         opened.close()
         raise
-    return ListeningSocket(opened, f"tcp://{written}:{opened.getsockname()[1]}")
+    port = opened.getsockname()[1]
+    return ListeningSocket(opened.detach(), f"tcp://{written}:{port}")
 
 
 def _open_path(address: str) -> ListeningSocket:
@@ -123,7 +131,8 @@ def _open_path(address: str) -> ListeningSocket:
     except BaseException:
         opened.close()
         raise
-    return ListeningSocket(opened, address, "" if is_abstract else os.path.abspath(path))
+    path = "" if is_abstract else os.path.abspath(path)
+    return ListeningSocket(opened.detach(), address, path)
 
 
 # -- systemd ------------------------------------------------------------------------------------
@@ -149,28 +158,19 @@ def _passed(fd: int) -> ListeningSocket:
 
     :raises ValueError: if it is none that listens, of tcp or ipc.
     """
+    passed = f"systemd has passed the descriptor {fd}"
     try:
-        opened = socket.socket(fileno=fd)
-    except OSError as error:
-        raise ValueError(f"systemd has passed the descriptor {fd}, no socket: {error}") from None
-    try:
-        address = _where(opened, fd)
-    except BaseException:
-        opened.close()
-        raise
-    os.set_inheritable(fd, False)
-    return ListeningSocket(opened, address)  # a path is systemd's own
-
-
-def _where(opened: socket.socket, fd: int) -> str:
-    if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        with Twin(fd) as twin:
+            place = place_of(twin.name())
+            (listens,) = _INT.unpack(twin.option(socket.SOL_SOCKET, socket.SO_ACCEPTCONN, 4))
+    except (OSError, struct.error) as error:
+        raise ValueError(f"{passed}, no socket: {error}") from None
+    if not listens:
         raise ValueError(
-            f"systemd has passed the descriptor {fd}, which does not listen: the .socket unit "
-            "needs ListenStream= and Accept=no"
+            f"{passed}, which does not listen: the .socket unit needs ListenStream= and Accept=no"
         )
-    name = opened.getsockname()
-    if opened.family in (socket.AF_INET, socket.AF_INET6):
-        return tcp_address(name[0], name[1])
-    if opened.family == socket.AF_UNIX and name:
-        return f"ipc://{os.fsdecode(name).replace(chr(0), '@', 1)}"
-    raise ValueError(f"systemd has passed the descriptor {fd}, of neither tcp nor ipc")
+    if isinstance(place, tuple):
+        return ListeningSocket(fd, tcp_address(*place))
+    if place:  # a path is systemd's own
+        return ListeningSocket(fd, f"ipc://{os.fsdecode(place).replace(chr(0), '@', 1)}")
+    raise ValueError(f"{passed}, of neither tcp nor ipc")

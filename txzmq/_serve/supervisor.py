@@ -143,6 +143,8 @@ class Supervisor:
         if self.is_stopping:
             return
         if not self.is_started or self.is_rolling:
+            if self.is_rolling and not self._rolls_again:
+                _log.info("once this roll has ended, one more follows")
             self._rolls_again = True
             return
         self.is_rolling = True
@@ -163,7 +165,8 @@ class Supervisor:
                 self.counts["rolls_given_up"] += 1
                 if not self.is_stopping:
                     _log.error(
-                        "the roll is given up, and other workers stay: {why}", why=str(error)
+                        "the roll is given up, and the workers stay that are there: {why}",
+                        why=str(error),
                     )
             else:
                 self.counts["rolls"] += 1

@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._guard import never_mind_the_reactor
 from txzmq._reactor import default_reactor
 from txzmq._serve.control import (
     Drain,
@@ -127,6 +128,7 @@ def _first(reader: MessageReader) -> Start | None:
 
 def _fail(why: str, cause: BaseException | None) -> int:
     """Tell the supervisor why nothing can be served; the exit status."""
+    never_mind_the_reactor()
     trace = "" if cause is None else "".join(traceback.format_exception(cause))
     message = encode(Failed(why=why, traceback=trace, files=[*_files(cause)]))
     os.set_blocking(EVENTS, True)
