@@ -211,11 +211,7 @@ class Supervisor:
         """Drain all workers; told a second time, without grace."""
         grace = _NOW if self.is_stopping else self._limits.grace
         if not self.is_stopping:
-            _log.info(
-                "stops: {number} workers drain, for {grace:g} s at most",
-                number=len(self.workers),
-                grace=grace,
-            )
+            _log.info("stops: all workers drain, for {grace:g} s at most", grace=grace)
         self._stop(grace)
 
     def _stop(self, grace: float) -> None:
@@ -243,7 +239,7 @@ class Supervisor:
         self._imported(files)
         if not self.is_started and all(listener.is_ready for listener in self.listeners):
             self.is_started = True
-            _log.info("all {number} workers are ready", number=len(self.listeners))
+            _log.info("all workers are ready: {number}", number=len(self.listeners))
             if self._rolls_again:
                 self.roll()
         self._changed()
