@@ -56,6 +56,23 @@ def test_the_service_in_a_minute(folder: Path) -> None:
         assert succeeds(["client.py"], cwd=folder).splitlines() == printed
 
 
+def test_several_processes_serve_it(folder: Path) -> None:
+    """The same file, as it is: to import it starts no server."""
+    pytest.importorskip("click", reason="the extra cli is not installed")
+    pytest.importorskip("rich", reason="the extra cli is not installed")
+    (ports,) = re.findall(r"`txzmq serve server:Hello --listen (\S+)` runs it by four", README)
+    assert ports == "tcp://127.0.0.1:5000-5003"
+    client = folder / "client.py"
+    anywhere = ["--listen", "tcp://127.0.0.1:*"] * 4
+    with running("-m", "txzmq", "serve", "server:Hello", *anywhere, cwd=folder) as process:
+        places = process.expect(r".* by 4 processes at (.*)")[1].split()
+        process.expect(r".* all workers are ready: 4")
+        code = client.read_text("utf-8").replace(f'"{ENDPOINT}"', repr(places))
+        client.write_text(code, "utf-8")
+        assert "Hello, World!" in succeeds(["client.py"], cwd=folder)
+        assert process.terminate() == 0
+
+
 def test_the_code_is_typed(folder: Path) -> None:
     pytest.importorskip("mypy", reason="the type checkers are not installed")
     succeeds(["-m", "mypy", "--strict", "server.py", "client.py"], cwd=folder)

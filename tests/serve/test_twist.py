@@ -130,6 +130,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         ("-k", "open.key_secret", "-c", "clients", *SERVED),
         "open.key_secret has .* everybody can read or write it: chmod 600 it",
     ),
+    "strangers without keys": (
+        ("-l", "tcp://0.0.0.0:*", "twist_services:Echo"),
+        r"refusing to listen at .*\. Pass --key and --clients, or --insecure to do it",
+    ),
     "a public key": (
         ("-k", "clients/alice.key", "-c", "clients", *SERVED),
         "clients/alice.key has no secret key; that is in the file NAME.key_secret",

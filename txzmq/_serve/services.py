@@ -20,7 +20,7 @@ from txzmq import _check
 from txzmq.rpc.method import ServiceHandler
 from txzmq.rpc.server import Server
 
-__all__ = ["LoadError", "find_services", "load_options", "load_services"]
+__all__ = ["LoadError", "find_services", "load_options", "load_services", "said_by_options"]
 
 
 class LoadError(Exception):
@@ -89,6 +89,15 @@ def load_options(name: str) -> dict[str, object]:
             raise LoadError(f"{name}: {_check.shown(key)} is no argument of a server{hint}")
         checked[key] = value
     return checked
+
+
+def said_by_options(error: ValueError, keys: str) -> str:
+    """What a server's error says, with options of a command in place of a server's arguments.
+
+    :param keys: the options that stand for ``credentials``.
+    """
+    said = str(error).replace("insecure=True", "--insecure")
+    return said.replace("credentials= (docs/guide/security.md shows how)", keys)
 
 
 def _maker(name: str) -> Callable[[], list[ServiceHandler]]:

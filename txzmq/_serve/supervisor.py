@@ -239,7 +239,7 @@ class Supervisor:
         self._imported(files)
         if not self.is_started and all(listener.is_ready for listener in self.listeners):
             self.is_started = True
-            _log.info("all workers are ready")
+            _log.info("all workers are ready: {number}", number=len(self.listeners))
             if self._rolls_again:
                 self.roll()
         self._changed()

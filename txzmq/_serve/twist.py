@@ -11,13 +11,15 @@ from collections.abc import Callable
 from typing import Any, Unpack, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txzmq._reactor import ThreadedReactor, default_reactor
-from txzmq._serve.services import LoadError, find_services, load_options
+from txzmq._serve.services import LoadError, find_services, load_options, said_by_options
 from txzmq.auth import CurveKeyPair, CurveServerCredentials
+from txzmq.rpc._net.secure_bind import InsecureBindError, check_endpoint
 from txzmq.rpc.application import ServerOptions, ServerService
 from txzmq.rpc.method import ServiceHandler
 
@@ -98,12 +100,25 @@ class Options(UsageOptions):
             if self._text(option) is not None:
                 given[option] = self._text(option)
         given["insecure"] = bool(self._value("insecure"))
-        return _ReloadingService(
+        service = _ReloadingService(
             find_services(self._names),
             self._addresses,
             grace=self._seconds("grace"),
             **cast("ServerOptions", given),
         )
+        if not given["insecure"] and given.get("credentials") is None:
+            self._check_addresses()
+        return service
+
+    def _check_addresses(self) -> None:
+        """Find out now what the server would not listen at, not in a process of its own."""
+        for address in self._addresses:
+            try:
+                check_endpoint(address)
+            except InsecureBindError as error:
+                raise UsageError(said_by_options(error, "--key and --clients")) from None
+            except CannotListenError:
+                pass  # it may be there when the service starts, which says so otherwise
 
     def _credentials(self) -> CurveServerCredentials | None:
         key, clients = self._text("key"), self._text("clients")

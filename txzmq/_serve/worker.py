@@ -39,7 +39,7 @@ from txzmq._serve.control import (
 )
 from txzmq._serve.log import begin_logging
 from txzmq._serve.processes import COMMANDS, EVENTS, LISTENS, PUBLISHES
-from txzmq._serve.services import LoadError, load_options, load_services
+from txzmq._serve.services import LoadError, load_options, load_services, said_by_options
 from txzmq._timer import ResettableTimer
 from txzmq.auth import ClientKeys, CurveKeyPair, CurveServerCredentials
 from txzmq.factory import ZmqFactory
@@ -214,9 +214,7 @@ class _Serving:
                 insecure=start.insecure,
             )
         except ValueError as error:  # InsecureBindError among them
-            said = str(error).replace("insecure=True", "--insecure")
-            said = said.replace("credentials= (docs/guide/security.md shows how)", _BY_OPTIONS)
-            raise CannotServe(said) from None
+            raise CannotServe(said_by_options(error, _BY_OPTIONS)) from None
 
     def run(self, reader: MessageReader) -> None:
         """Serve, until the supervisor says otherwise, or has ended.

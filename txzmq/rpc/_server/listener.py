@@ -224,6 +224,40 @@ class Listener:
     Replies are sent when the reactor's turn ends, or when there are enough for one client.
     """
 
+    # Each call reads a dozen; a dictionary of so many would be slower.
+    __slots__ = (
+        "_accept",
+        "_accept_usually",
+        "_addresses",
+        "_aged",
+        "_ages",
+        "_ages_peers",
+        "_backlogs",
+        "_companion",
+        "_companion_folder",
+        "_draining",
+        "_expired",
+        "_held",
+        "_is_given",
+        "_is_local",
+        "_is_replaced",
+        "_outgoing",
+        "_retry",
+        "_seconds",
+        "_tells",
+        "_watchdog",
+        "authenticates",
+        "for_proxy",
+        "identity",
+        "is_guarded",
+        "multicast",
+        "owner",
+        "publisher",
+        "records",
+        "transport",
+        "wire",
+    )
+
     def __init__(self, owner: ListenerOwner, *, for_proxy: bool = False) -> None:
         """:param for_proxy: whether clients come through a proxy that this connects to."""
         self.owner = owner
