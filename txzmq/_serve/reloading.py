@@ -17,19 +17,25 @@ __all__ = ["FileWatcher"]
 _log = Logger()
 #: Seconds between two looks.
 _INTERVAL: Final = 0.5
+#: Looks after which a change is told although files go on changing: some are written all the time.
+_MOST_LOOKS: Final = 10
 
 _Stamp = tuple[int, int] | None
 
 
 class FileWatcher(Watching):
-    """Calls a function when a file has changed, and no more has changed since the last look."""
+    """Calls a function when a file has changed, and no more has changed since the last look.
+
+    If files change at each look, it is called all the same after some seconds.
+    """
 
     def __init__(self, clock: Clock, changed: Callable[[], None]) -> None:
         """:param changed: called without arguments."""
         self._tell = changed
         self._stamps: dict[str, _Stamp] = {}
         self._timer = ResettableTimer(clock, self._look)
-        self._is_dirty = False
+        # At how many looks files had changed since the last call.
+        self._changes = 0
 
     @property
     def files(self) -> list[str]:
@@ -50,10 +56,10 @@ class FileWatcher(Watching):
             self._stamps[path] = _stamp(path)
         if changed:
             # An editor may write several files, or one in several steps.
-            self._is_dirty = True
+            self._changes += 1
             _log.info("changed: {files}", files=", ".join(map(os.path.relpath, changed)))
-        elif self._is_dirty:
-            self._is_dirty = False
+        if self._changes > _MOST_LOOKS or (self._changes and not changed):
+            self._changes = 0
             self._tell()
         self._timer.start(_INTERVAL)
 
