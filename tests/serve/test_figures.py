@@ -28,11 +28,12 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.internet.task import Clock
 
+from tests.rpc.test_operations_site import ask
 from tests.serve.fakes import House
 from tests.support import Logged
 from txzmq._serve.control import Figures, GetFigures
 from txzmq._serve.figures import FigureReader, Total
-from txzmq._serve.metrics import PATIENCE, FigureKeeper
+from txzmq._serve.metrics import PATIENCE, FigureKeeper, operations_site
 from txzmq.rpc.metrics import Metrics
 from txzmq.rpc.prometheus import FAMILIES, MetricsCollector
 
@@ -292,6 +293,22 @@ def test_who_does_not_answer_holds_up_nobody_for_long() -> None:
     assert answered == [None]
     assert clock.getDelayedCalls() == []
     keeper.figures(worker, Figures(families=[], asked=True))  # too late
+
+
+def test_a_scrape_that_fails_is_answered(logged: Logged) -> None:
+    """Such as by a name that the workers' version of prometheus_client knows, and ours does not."""
+    house = House()
+    keeper = FigureKeeper(house.clock)
+    keeper.total.set(1, [["no name", "no type", "X.", [["x", {}, 1.0]]]])
+    site = operations_site(house.supervisor, keeper)
+    for _ in range(2):
+        code, _, body = ask(site, "/metrics")
+        assert (code, body) == (500, "the metrics cannot be told; the log says why\n")
+    assert [type(error) for error in logged.failures()] == [ValueError, ValueError]
+    keeper.total.end(1)
+    code, _, body = ask(site, "/metrics")
+    assert code == 200
+    assert "txzmq_supervisor_listeners 2.0" in body
 
 
 def test_where_nobody_serves_nobody_is_waited_for() -> None:
