@@ -183,6 +183,15 @@ def test_what_it_cannot_do_is_said_before_the_load(world: World) -> None:
     assert world.shop.requests == []
 
 
+@pytest.mark.parametrize("option", ["--rps", "--min-rps", "--max-error-rate"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e999", "many"])
+def test_what_is_no_number_is_refused(world: World, option: str, value: str) -> None:
+    """No comparison with NaN is true, so a limit that is one would always hold."""
+    done = bench(world, "Place", "-n", "1", "-d", TEA, option, value)
+    assert (done.status, world.shop.requests) == (2, [])
+    assert option in done.err
+
+
 def test_connections_are_made_and_get_the_calls_in_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("rich", reason="the extra cli is not installed")
@@ -15,6 +18,7 @@ from txzmq._cli.rates import MethodRates, Snapshot, added_up, rates_between
 from txzmq.rpc.admin import GetServerResponse, MethodFigures
 
 BOUNDS = (0.001, 0.01, 0.1)
+PARTS = (0.5, 0.99, 1)
 
 
 def figures(
@@ -127,3 +131,59 @@ def test_buckets_that_have_changed_are_not_compared() -> None:
     before = snapshot(1, a=figures(5, counts=[5, 0, 0, 0]))
     (found,) = rates_between(before, snapshot(2, bounds=(1.0,), a=figures(9, counts=[9, 0])))
     assert (found.calls, found.quantile(0.5)) == (4, 0.0)
+
+
+SIZES = st.integers(0, 2**64 - 1)
+#: What a server may say that is not ours.
+LIES = st.builds(
+    MethodFigures,
+    path=st.just("a"),
+    started=SIZES,
+    in_flight=SIZES,
+    queued=SIZES,
+    ended=st.dictionaries(st.sampled_from(["OK", "", "what"]), SIZES, max_size=3),
+    seconds_counts=st.lists(SIZES, max_size=5),
+)
+
+
+def lied(bounds: list[float], figures: MethodFigures) -> Snapshot:
+    return Snapshot(seconds=1, server=None, methods={"a": figures}, bounds=tuple(bounds))
+
+
+LIED = st.builds(lied, st.lists(st.floats() | st.sampled_from(BOUNDS), max_size=4), LIES)
+
+
+@settings(max_examples=examples(100))
+@given(LIED, LIED, st.booleans())
+def test_whatever_a_server_tells_there_are_numbers(
+    before: Snapshot, after: Snapshot, same: bool
+) -> None:
+    bounds = before.bounds if same else after.bounds
+    after = replace(after, seconds=2, bounds=bounds)
+    found = rates_between(before, after)
+    for one in added_up([found, found]):
+        assert (one.calls or 0) >= 0
+        assert (one.errors or 0) >= 0
+        assert all(math.isfinite(one.quantile(part)) for part in PARTS)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "old", "new"),
+    [
+        (BOUNDS, [1, 0, 0], [3, 0, 0, 0]),
+        (BOUNDS, [1, 0, 0, 0], [3, 0, 0]),
+        (BOUNDS, [1], [3]),
+        (BOUNDS, [], [3]),
+        ((), [1, 0], [3, 0]),
+        ((), [1], [3]),
+        ((0.1, 0.01, 0.2), [1, 0, 0, 0], [3, 0, 0, 0]),
+        ((0.1, 0.2, float("nan")), [1, 0, 0, 0], [1, 0, 3, 0]),
+        ((0.1, 0.2, float("inf")), [1, 0, 0, 0], [1, 0, 3, 0]),
+    ],
+)
+def test_buckets_that_are_none_are_left_out(
+    bounds: tuple[float, ...], old: list[int], new: list[int]
+) -> None:
+    before = snapshot(1, bounds=bounds, a=figures(1, counts=old))
+    (found,) = rates_between(before, snapshot(2, bounds=bounds, a=figures(3, counts=new)))
+    assert (found.calls, found.counts) == (2, {})

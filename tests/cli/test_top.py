@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 
 from tests.cli.shop import ADDRESS, ORDER, PLACE, WATCH, Shop, World
 from tests.support import examples
+from txzmq._cli import admin_service
 from txzmq._cli.rates import MethodRates
 from txzmq._cli.screen import Screen
 from txzmq._cli.servers import ServerView
@@ -175,6 +176,13 @@ class Older(Admin):
         return answer
 
 
+class Endless(Admin):
+    """Has one page more whenever it is asked."""
+
+    def list_methods(self, request: ListMethodsRequest, context: Context) -> ListMethodsResponse:
+        return ListMethodsResponse(next_page_token=f"{len(request.page_token)}{request.page_token}")
+
+
 def instead(busy: Busy, admin: type[Admin]) -> None:
     busy.other.stop(0)
     busy.world.network.advance(1)
@@ -187,6 +195,18 @@ def test_a_server_that_does_not_answer_holds_up_no_other(busy: Busy) -> None:
     (found,) = documents(busy.world.run("top", BOTH, "--once", "--json").out)
     assert [each["trouble"] for each in found["servers"]] == ["", "no answer within 2 s"]
     assert method(found)["calls_per_second"] == pytest.approx(10, abs=0.1)
+
+
+def test_a_server_with_ever_more_pages_holds_up_no_other(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_service, "_MOST_PAGES", 20)
+    instead(busy, Endless)
+    (found,) = documents(busy.world.run("top", BOTH, "--once", "--json").out)
+    said = "the server's list has more than 20 pages of 1,000, and is not shown"
+    assert [each["trouble"] for each in found["servers"]] == ["", f"RESOURCE_EXHAUSTED: {said}"]
+    ran = busy.world.run("methods", OTHER)
+    assert said in ran.err
 
 
 def test_an_older_server_tells_no_more_than_it_knows(busy: Busy) -> None:
@@ -273,6 +293,14 @@ def test_no_line_is_wider_than_the_terminal(
     assert len(lines) == 1 + len(found.methods)
     assert all(cell_len(line) <= width for line in lines)
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("letter", ["x", "\u4e2d", "\u0301", "\x1b", "\u202e", "\n"])
+def test_a_name_of_any_length_is_cut_off(letter: str) -> None:
+    found = shown([rates(letter * 300_000, 1.0)])
+    lines = fitted(columns_of(found), rows_of(found), 80)
+    assert len(lines) == 2
+    assert all(cell_len(line) <= 80 and line.isprintable() for line in lines)
 
 
 def test_columns_go_where_there_is_no_room() -> None:

@@ -175,6 +175,45 @@ def test_who_calls_for_the_first_time_meanwhile_is_served_and_told(
     raw.transport.close()
 
 
+def test_a_first_call_that_is_on_its_way_is_answered(shop: Callable[..., Shop]) -> None:
+    """Its client is connected, and the server cannot know it yet."""
+    world = shop(limits=ServerLimits())
+    channels = [Channel(world.network, ADDRESS) for _ in range(8)]
+    world.network.run()
+    stopped = world.roll()
+    calls: list[Deferred[StringValue]] = []
+    for number, channel in enumerate(channels):
+        calls += [world.call(f"{number} {again}", caller=channel) for again in range(3)]
+        world.network.advance(0.1)
+    assert [world.network.result(call).value for call in calls] == [
+        f"{number} {again}" for number in range(8) for again in range(3)
+    ]
+    assert world.service.seen, "the old one took them on"
+    calls = [world.call("later", caller=channel) for channel in channels]
+    assert [world.network.result(call).value for call in calls] == ["later"] * 8
+    assert world.next.seen == ["later"] * 8
+    world.network.advance(0.5)
+    assert stopped.called
+    for channel in channels:
+        channel.close()
+    world.network.run()
+
+
+def test_a_client_that_comes_last_has_the_whole_grace(shop: Callable[..., Shop]) -> None:
+    world = shop(Waiting())
+    world.network.run()
+    stopped = world.roll(grace=10)
+    world.network.advance(0.9)
+    late = world.call("late")
+    world.network.advance(8)
+    assert not has_fired(stopped)
+    assert isinstance(world.service, Waiting)
+    world.service.results[0].callback(text("done"))
+    assert world.network.result(late).value == "done"
+    world.network.advance(0.1)
+    assert has_fired(stopped)
+
+
 @pytest.mark.parametrize("age", [None, 3.0])
 def test_connections_that_have_an_age_are_handed_over_with_the_same_grace(
     shop: Callable[..., Shop], age: float | None
@@ -207,6 +246,39 @@ def test_it_may_be_told_to_stop_meanwhile(shop: Callable[..., Shop]) -> None:
     assert not any(each.called for each in (handed, stopped, again))
     world.network.advance(0.2)
     assert all(each.called for each in (handed, stopped, again))
+    with pytest.raises(Unavailable):
+        world.network.result(runs)
+
+
+@pytest.mark.parametrize("how", ["hand_over", "stop"])
+def test_a_later_call_shortens_the_grace_and_does_not_lengthen_it(
+    shop: Callable[..., Shop], how: str
+) -> None:
+    world = shop(Waiting())
+    runs = world.call("runs")
+    world.network.run()
+    first = world.roll(grace=10)
+    again: Callable[[float], Deferred[None]] = getattr(world.server, how)
+    world.network.advance(1)
+    again(3)
+    again(100)
+    world.network.advance(2.9)
+    assert not has_fired(first)
+    world.network.advance(0.2)
+    assert has_fired(first)
+    with pytest.raises(Unavailable):
+        world.network.result(runs)
+
+
+def test_a_stop_does_not_lengthen_the_grace(shop: Callable[..., Shop]) -> None:
+    world = shop(Waiting())
+    runs = world.call("runs")
+    world.network.run()
+    handed = world.roll(grace=2)
+    world.network.advance(1)
+    world.server.stop(100)
+    world.network.advance(1.1)
+    assert has_fired(handed)
     with pytest.raises(Unavailable):
         world.network.result(runs)
 

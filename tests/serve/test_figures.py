@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,13 +15,25 @@ pytest.importorskip("prometheus_client", reason="the extra prometheus is not ins
 
 from hypothesis import given
 from hypothesis.strategies import booleans, integers, lists, tuples
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    PROCESS_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 from twisted.internet.task import Clock
 
+from tests.rpc.test_operations_site import ask
 from tests.serve.fakes import House
+from tests.support import Logged
 from txzmq._serve.control import Figures, GetFigures
 from txzmq._serve.figures import FigureReader, Total
-from txzmq._serve.metrics import PATIENCE, FigureKeeper
+from txzmq._serve.metrics import PATIENCE, FigureKeeper, operations_site
 from txzmq.rpc.metrics import Metrics
 from txzmq.rpc.prometheus import FAMILIES, MetricsCollector
 
@@ -116,6 +132,120 @@ def test_each_process_says_what_it_takes() -> None:
     assert 'process_cpu_seconds_total{process="host:1"}' not in values(total)
 
 
+def test_what_is_no_figure_of_a_process_is_added_up_whatever_its_name() -> None:
+    total = Total()
+    for number in range(2):
+        registry = CollectorRegistry()
+        Counter("process_orders", "Of the user's.", registry=registry).inc(3)
+        Counter("python_jobs", "Of the user's.", registry=registry).inc(2)
+        Counter("orders_created", "Of the user's.", registry=registry).inc(4)
+        Gauge("open_created", "Of the user's.", registry=registry).set(5)
+        total.set(number, json.loads(json.dumps(FigureReader(registry, f"host:{number}").read())))
+    assert values(total)["open_created"] == 10
+    total.end(0)
+    found = values(total)
+    assert found["process_orders_total"] == 6
+    assert found["python_jobs_total"] == 4
+    assert found["orders_created_total"] == 8
+
+
+def test_all_that_prometheus_client_tells_of_a_process_is_known() -> None:
+    total = Total()
+    total.set(1, Process("host:1").read())
+    total.set(2, Process("host:2").read())
+    names = {metric.name for metric in PROCESS_COLLECTOR.collect()}
+    for metric in total.collect():
+        if metric.name in names:
+            assert {sample.labels["process"] for sample in metric.samples} == {"host:1", "host:2"}
+
+
+def test_labels_have_no_order() -> None:
+    total = Total()
+    total.set(1, [["x", "counter", "X.", [["x_total", {"a": "1", "b": "2"}, 1.0]]]])
+    total.set(2, [["x", "counter", "X.", [["x_total", {"b": "2", "a": "1"}, 2.0]]]])
+    assert values(total) == {'x_total{a="1",b="2"}': 3}
+
+
+class Odd(Collector):
+    """A user's collector, which tells what a test says."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        # Any: a user's may be of any type.
+        self.value: Any = 1
+        self.label: Any = "a"
+
+    def collect(self) -> Iterator[Metric]:
+        if self.error is not None:
+            raise self.error
+        family = CounterMetricFamily("odd", "Odd.", labels=["label"])
+        family.add_metric([self.label], self.value)
+        yield family
+
+
+@pytest.fixture
+def odd() -> Iterator[Odd]:
+    collector = Odd()
+    REGISTRY.register(collector)
+    yield collector
+    REGISTRY.unregister(collector)
+
+
+def odd_of(families: list[Any]) -> list[Any]:
+    """The samples of that collector, as they come over the pipe."""
+    return [one[3] for one in json.loads(json.dumps(families)) if one[0] == "odd"]
+
+
+@pytest.mark.parametrize(
+    ("value", "label", "told"),
+    [
+        (Decimal("1.5"), "a", ["odd_total", {"label": "a"}, 1.5]),
+        (Fraction(1, 2), '\n"\\', ["odd_total", {"label": '\n"\\'}, 0.5]),
+        (True, 7, ["odd_total", {"label": "7"}, 1.0]),
+    ],
+)
+def test_values_of_any_type_are_numbers(odd: Odd, value: Any, label: Any, told: object) -> None:
+    odd.value, odd.label = value, label
+    assert odd_of(FigureReader(CollectorRegistry(), "p").read()) == [[told]]
+
+
+@pytest.mark.parametrize(
+    "value", ["many", None, object(), 10**400], ids=["text", "none", "object", "large"]
+)
+def test_what_is_no_number_is_as_a_collector_that_fails(
+    odd: Odd, logged: Logged, value: Any
+) -> None:
+    reader = FigureReader(CollectorRegistry(), "p")
+    reader.read()
+    odd.value = value
+    assert odd_of(reader.read()) == [[["odd_total", {"label": "a"}, 1.0]]]
+    assert "the default registry of prometheus_client" in logged[0]["log_format"]
+
+
+def test_a_collector_that_fails_fails_nothing_else(odd: Odd, logged: Logged) -> None:
+    reader = FigureReader(CollectorRegistry(), "p")
+    odd.value = 3
+    assert len(odd_of(reader.read())) == 1
+    odd.error = ZeroDivisionError("no rows")
+    for _ in range(5):
+        assert odd_of(reader.read()) == [[["odd_total", {"label": "a"}, 3.0]]], "no sum falls"
+    assert logged.failures() == [odd.error]
+    odd.error = None
+    odd.value = 4
+    assert odd_of(reader.read()) == [[["odd_total", {"label": "a"}, 4.0]]]
+    odd.error = ZeroDivisionError("again")
+    reader.read()
+    assert len(logged.failures()) == 2
+
+
+def test_not_a_number_passes() -> None:
+    total = Total()
+    process = Process()
+    process.queue.set(float("nan"))
+    total.set(1, process.read())
+    assert math.isnan(values(total)["queue"])
+
+
 def test_another_version_may_have_another_type_of_a_name() -> None:
     total = Total()
     total.set(1, [["x", "gauge", "X.", [["x", {}, 1.0]]]])
@@ -163,6 +293,22 @@ def test_who_does_not_answer_holds_up_nobody_for_long() -> None:
     assert answered == [None]
     assert clock.getDelayedCalls() == []
     keeper.figures(worker, Figures(families=[], asked=True))  # too late
+
+
+def test_a_scrape_that_fails_is_answered(logged: Logged) -> None:
+    """Such as by a name that the workers' version of prometheus_client knows, and ours does not."""
+    house = House()
+    keeper = FigureKeeper(house.clock)
+    keeper.total.set(1, [["no name", "no type", "X.", [["x", {}, 1.0]]]])
+    site = operations_site(house.supervisor, keeper)
+    for _ in range(2):
+        code, _, body = ask(site, "/metrics")
+        assert (code, body) == (500, "the metrics cannot be told; the log says why\n")
+    assert [type(error) for error in logged.failures()] == [ValueError, ValueError]
+    keeper.total.end(1)
+    code, _, body = ask(site, "/metrics")
+    assert code == 200
+    assert "txzmq_supervisor_listeners 2.0" in body
 
 
 def test_where_nobody_serves_nobody_is_waited_for() -> None:

@@ -46,6 +46,18 @@ def test_a_change_is_told_once_it_is_over(tmp_path: Path) -> None:
     assert watched.changes == 1
 
 
+def test_a_file_that_changes_all_the_time_holds_up_nothing_for_long(tmp_path: Path) -> None:
+    file = tmp_path / "version.py"
+    watched = Watched()
+    watched.watcher.imported([str(file)])
+    for number in range(100):
+        file.write_text("#" * number)
+        watched.look()
+    assert watched.changes == 9
+    watched.look(2)
+    assert watched.changes == 10
+
+
 def test_the_time_of_a_file_counts_and_its_removal(tmp_path: Path) -> None:
     file = tmp_path / "shop.py"
     file.write_text("a = 1")

@@ -158,6 +158,17 @@ def test_a_revoked_key_can_do_nothing_after_sighup(
     one_loop.run(main)
 
 
+def test_users_code_that_fails_when_the_supervisor_asks_ends_no_worker() -> None:
+    with serving("--options", "tests.serve.shop:failing", "--metrics", "127.0.0.1:0") as supervised:
+        for _ in range(2):
+            assert supervised.values("txzmq_supervisor_processes") == 1
+        assert supervised.values("txzmq_build_info") >= 1
+        supervised.signal(signal.SIGHUP)
+        said = supervised.expect("could not reload the clients' keys, and keeps those it has: (.*)")
+        assert said[1] == "LookupError: no keys"
+        assert supervised.values("txzmq_supervisor_restarts_total") == 0
+
+
 def test_whatever_happens_to_workers_the_calls_go_on(
     supervised: Supervised, one_loop: Loop
 ) -> None:

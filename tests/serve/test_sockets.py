@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_a_path_is_taken_from_nobody_and_removed_in_the_end(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == []
 
 
+def test_a_path_that_is_anothers_by_now_is_not_removed(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/serve"
+    first = open_socket(address)
+    os.unlink(f"{tmp_path}/serve")
+    second = open_socket(address)
+    first.close()
+    assert connects(address)
+    second.close()
+    assert os.listdir(tmp_path) == []
+    third = open_socket(address)
+    os.unlink(f"{tmp_path}/serve")
+    (tmp_path / "serve").write_text("notes")
+    third.close()
+    assert (tmp_path / "serve").read_text() == "notes"
+
+
 def test_what_a_server_has_left_at_a_path_is_taken(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as old:
         old.bind(f"{tmp_path}/serve")
@@ -136,6 +153,16 @@ def test_all_that_is_passed_and_an_address_besides() -> None:
     assert [one.fileno() for one in opened[:2]] == [first, second]
     assert len(opened) == 3
     close_all(opened)
+
+
+def test_what_is_passed_is_for_one_process_each() -> None:
+    for given in (["systemd", "systemd:a"], ["systemd:a", "systemd"], ["systemd:a", "systemd:a"]):
+        first, second = passed_port(), passed_port()
+        with pytest.raises(ValueError, match="is given twice"):
+            open_all(given, {"a": [first], "b": [second]})
+        for fd in (first, second):
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 def test_what_is_passed_must_be_a_socket_that_listens() -> None:

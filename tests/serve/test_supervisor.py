@@ -138,6 +138,7 @@ def test_the_log_says_how_a_worker_has_ended(house: House) -> None:
 
 
 def test_a_worker_that_drains_by_itself_is_replaced_at_once(house: House) -> None:
+    house.advance(10)
     old = only(house.at(1))
     old.says(Draining())
     assert len(house.at(1)) == 2
@@ -151,11 +152,36 @@ def test_a_worker_that_drains_by_itself_is_replaced_at_once(house: House) -> Non
     assert house.at(1) == [new]
 
 
+def test_workers_that_drain_as_soon_as_they_are_ready_are_started_ever_more_slowly(
+    house: House,
+) -> None:
+    """Such as those of a service that stops the reactor."""
+    house.advance(600)
+    only(house.at(1)).exits()
+    started = len(house.processes)
+    until = house.clock.seconds() + 300
+    while house.clock.seconds() < until:
+        for process in house.at(1):
+            if not process.is_ready:
+                process.becomes_ready()
+                process.says(Draining())
+                process.exits()
+        house.clock.advance(0.05)
+    assert 5 <= len(house.processes) - started <= 60
+    house.advance(60)
+    house.all_ready()
+    house.advance(60)
+    only(house.at(1)).says(Draining())
+    assert len(house.at(1)) == 2, "at once again"
+
+
 def test_there_are_no_more_than_two_workers_of_an_address(house: House) -> None:
+    house.advance(10)
     first = only(house.at(1))
     first.says(Draining())
     second = house.at(1)[1]
     second.becomes_ready()
+    house.advance(10)
     second.says(Draining())
     assert house.at(1) == [first, second]
     first.exits()

@@ -348,11 +348,12 @@ def test_servers_that_do_not_tell_are_asked_once_in_a_while(
 
 
 class Broken(Reflection):
-    """Tells of services what is no descriptor, or lacks something."""
+    """Tells of services, or of one alone, what is no descriptor, or lacks something."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, only: str = "") -> None:
         super().__init__()
         self._data = data
+        self._only = only
 
     def _answer(
         self,
@@ -360,7 +361,8 @@ class Broken(Reflection):
         response: ServerReflectionResponse,
         sent: dict[str, bytes],
     ) -> None:
-        if request.WhichOneof("message_request") == "list_services":
+        is_list = request.WhichOneof("message_request") == "list_services"
+        if is_list or self._only not in ("", request.file_containing_symbol):
             super()._answer(request, response, sent)
         else:
             response.file_descriptor_response.file_descriptor_proto.append(self._data)
@@ -385,6 +387,22 @@ def test_malformed_descriptors_are_internal(
     asked = len(w.asked)
     assert type(w.error(PLACE)) is Internal
     assert len(w.asked) == asked
+
+
+def test_a_service_that_cannot_be_described_is_in_the_way_of_no_other(
+    world: Callable[[], World],
+) -> None:
+    """Or a stranger who calls it would keep the others from being found."""
+    w = world()
+    w.serve(handler(), Health(), Broken(b"\xff", "acme.Orders"), reflects=False)
+    for _ in range(3):
+        assert type(w.error(PLACE)) is Internal
+        assert w.find("/grpc.health.v1.Health/Check") is not None
+        asked = len(w.asked)
+        assert type(w.error(PLACE)) is Internal
+        assert w.find("/grpc.health.v1.Health/Watch") is not None
+        assert len(w.asked) == asked
+        w.network.advance(5)
 
 
 def test_wrong_values_are_refused(world: Callable[[], World]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -11,6 +12,7 @@ import click
 
 __all__ = [
     "LatencyLimit",
+    "NumberRange",
     "Percentile",
     "duration",
     "duration_or_none",
@@ -104,6 +106,18 @@ def parse_latency_limit(text: str) -> LatencyLimit:
     if not seconds > 0:
         raise ValueError(f"{text[:_MOST]!r}: the limit must be above 0")
     return LatencyLimit(name, percentile, seconds)
+
+
+class NumberRange(click.FloatRange):
+    """A number within bounds; NaN is none, which no comparison would notice, nor is infinity."""
+
+    # Any: click's.
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See :meth:`click.ParamType.convert`."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 # Any: click's, for options that may be left out or given several times.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from txzmq.rpc.admin import GetServerResponse, MethodFigures
@@ -82,6 +84,12 @@ def _is_the_same_process(before: Snapshot, after: Snapshot) -> bool:
     return after.seconds > before.seconds
 
 
+def _are_bounds(bounds: tuple[float, ...]) -> bool:
+    """Whether buckets can have these bounds, one at least."""
+    is_ascending = all(a < b for a, b in pairwise(bounds))
+    return bool(bounds) and is_ascending and all(map(math.isfinite, bounds))
+
+
 def rates_between(before: Snapshot | None, after: Snapshot) -> list[MethodRates]:
     """What a server did between two snapshots.
 
@@ -94,14 +102,16 @@ def rates_between(before: Snapshot | None, after: Snapshot) -> list[MethodRates]
     if before is None or not _is_the_same_process(before, after):
         return found
     seconds, nothing = after.seconds - before.seconds, MethodFigures()
-    same_buckets = before.bounds == after.bounds
+    same_buckets = before.bounds == after.bounds and _are_bounds(after.bounds)
     for rates in found:
         old, new = before.methods.get(rates.path, nothing), after.methods[rates.path]
         ended = _codes(new) - _codes(old)
         rates.calls = (new.started - old.started) / seconds
         rates.errors = (ended.total() - ended[_OK]) / seconds
-        if new.seconds_counts and same_buckets:
-            fewer = old.seconds_counts or [0] * len(new.seconds_counts)
+        buckets = len(after.bounds) + 1
+        fewer = old.seconds_counts or [0] * buckets
+        # Another server than ours may tell whatever it likes.
+        if same_buckets and len(fewer) == len(new.seconds_counts) == buckets:
             rates.counts[after.bounds] = [
                 a - b for a, b in zip(new.seconds_counts, fewer, strict=True)
             ]

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq._cli.admin_service import all_pages
 from txzmq._cli.rates import MethodRates, Snapshot, rates_between
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import Session, Target
@@ -19,6 +20,7 @@ from txzmq.rpc.admin import (
     GetServerRequest,
     GetServerResponse,
     ListMethodsRequest,
+    ListMethodsResponse,
     MethodFigures,
 )
 from txzmq.rpc.balancing import Endpoint, Picker
@@ -138,16 +140,14 @@ class Servers:
             return None  # it is too old to tell, or the other question has failed as well
 
     async def _methods(self, address: str) -> tuple[dict[str, MethodFigures], tuple[float, ...]]:
-        methods: dict[str, MethodFigures] = {}
-        token = ""
-        while True:
+        def page(token: str) -> Deferred[ListMethodsResponse]:
             request = ListMethodsRequest(page_size=MAX_PAGE, page_token=token)
             ask = partial(self._admin.list_methods, request, **self._options)
-            page = await self._aim.call(address, ask)
-            methods.update((each.path, each) for each in page.methods)
-            last, token = token, page.next_page_token
-            if not token or token == last:
-                return methods, tuple(page.seconds_bounds)
+            return self._aim.call(address, ask)
+
+        pages = await all_pages(page)
+        methods = {each.path: each for one in pages for each in one.methods}
+        return methods, tuple(pages[-1].seconds_bounds)
 
 
 def _trouble(endpoint: EndpointStatus) -> str:

@@ -33,6 +33,8 @@ _FIRST_TO_GO: Final = (">P50", ">QUEUED", ">IN FLIGHT", ">ERRORS/S", ">P99")
 _BETWEEN: Final = 2
 #: Characters of a method's name for which other columns go.
 _LEAST: Final = 18
+#: Characters for each cell that are looked at where a text is cut off.
+_NARROW: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,8 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 def _justified(text: str, width: int, *, right: bool) -> str:
     if cell_len(text) > width:
+        # A peer's text may be very long, and nearly all characters have a width.
+        text = text[-_NARROW * width :]
         while text and cell_len(text) > width - 1:
             text = text[1:]
         text = f"\u2026{text}"

@@ -6,20 +6,41 @@ It needs the extra ``txzmq[prometheus]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import REGISTRY, CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+from twisted.logger import Logger
 
 __all__ = ["FigureReader", "Total"]
 
+_log = Logger()
+
 #: Families that are of one process and cannot be added up: what it takes of the machine. Each gets
-#: a label that says which process it is. Those of Python itself are left out.
-_OF_PROCESS: Final = "process_"
-_OF_PYTHON: Final = "python_"
+#: a label that says which process it is. By their whole names, since a service may have one that
+#: begins in the same way.
+_OF_PROCESS: Final = frozenset(
+    {
+        "process_virtual_memory_bytes",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_cpu_seconds",
+        "process_open_fds",
+        "process_max_fds",
+    }
+)
+#: Those of Python itself, which are left out.
+_OF_PYTHON: Final = frozenset(
+    {
+        "python_info",
+        "python_gc_objects_collected",
+        "python_gc_objects_uncollectable",
+        "python_gc_collections",
+    }
+)
 #: Types whose values only grow, so that those of processes which have ended count on.
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
 #: When a metric was made: the first time counts.
@@ -38,19 +59,44 @@ class FigureReader:
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         self._process = process
+        # What the user's collectors have told last, and whether one has failed since.
+        self._theirs: list[Any] = []
+        self._has_failed = False
 
     def read(self) -> list[Any]:
-        """All families."""
-        seen: set[str] = set()
-        families: list[Any] = []
-        for metric in (*self._registry.collect(), *REGISTRY.collect()):
-            if metric.name in seen or metric.name.startswith(_OF_PYTHON):
-                continue
-            seen.add(metric.name)
-            own = {"process": self._process} if metric.name.startswith(_OF_PROCESS) else {}
-            samples = [[each.name, {**own, **each.labels}, each.value] for each in metric.samples]
-            families.append([metric.name, metric.type, metric.documentation, samples])
-        return families
+        """All families.
+
+        If a collector of prometheus_client's own registry raises something, or tells what is no
+        number, that is logged, and the families of that registry are those of the time before.
+        """
+        own = [self._family(metric) for metric in self._registry.collect()]
+        try:
+            self._theirs = [self._family(metric) for metric in REGISTRY.collect()]
+        except Exception:  # noqa: BLE001 - whatever a user's collector raises
+            if not self._has_failed:
+                _log.failure(
+                    "a collector in the default registry of prometheus_client has failed, so the "
+                    "metrics in that registry stay as they were until it works again"
+                )
+            self._has_failed = True
+        else:
+            self._has_failed = False
+        families: dict[str, Any] = {}
+        for family in (*own, *self._theirs):
+            families.setdefault(family[0], family)
+        return [family for name, family in families.items() if name not in _OF_PYTHON]
+
+    def _family(self, metric: Metric) -> list[Any]:
+        own = {"process": self._process} if metric.name in _OF_PROCESS else {}
+        samples = [
+            [each.name, {**own, **_text(each.labels)}, float(each.value)] for each in metric.samples
+        ]
+        return [metric.name, metric.type, metric.documentation, samples]
+
+
+# Any: a user's collector may have labels of any type, whatever the annotations say.
+def _text(labels: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in labels.items()}
 
 
 class _Key(NamedTuple):
@@ -70,11 +116,11 @@ class _Family:
     def add(self, samples: Iterable[Any]) -> None:
         """Add those of a process."""
         for name, labels, value in samples:
-            key = _Key(name, tuple(labels.items()))
+            key = _Key(name, tuple(sorted(labels.items())))
             before = self.values.get(key)
             if before is None:
                 self.values[key] = value
-            elif name.endswith(_CREATED):
+            elif self.kind in _GROWING and name == f"{self.name}{_CREATED}":
                 self.values[key] = min(before, value)
             elif self.kind == "info":
                 self.values[key] = value
@@ -128,7 +174,7 @@ class Total(Collector):
 
 
 def _is_own(family: list[Any]) -> bool:
-    return str(family[0]).startswith(_OF_PROCESS)
+    return family[0] in _OF_PROCESS
 
 
 def _add(total: dict[str, _Family], families: Iterable[list[Any]]) -> None:

@@ -24,6 +24,8 @@ _FIRST: Final = 0.1
 _LONGEST: Final = 30.0
 #: Seconds after which a worker counts as one that works: the next wait is a first one again.
 _WORKS: Final = 60.0
+#: Seconds after which a worker that drains by itself has served: another one is started at once.
+_SERVED: Final = 5.0
 #: Workers of one address at a time.
 _SLOTS: Final = (0, 1)
 
@@ -178,7 +180,7 @@ class Listener:
             self._end_roll()
 
     def worker_drains(self, worker: Worker) -> None:
-        """See :class:`~txzmq._serve.worker_state.WorkerOwner`: another one is started at once."""
+        """See :class:`~txzmq._serve.worker_state.WorkerOwner`: another one is started."""
         _log.info(
             "worker {number} at {address} drains by itself: process {pid}; another one is started",
             **self._which(worker),
@@ -186,7 +188,10 @@ class Listener:
         if worker is self._current:
             self._current, self._next = self._next, None
             if self._current is None and not self._is_stopping:
-                self._owner.worker_restarts()
+                if self._seconds_of(worker) < _SERVED:
+                    self._start_again(worker)
+                else:
+                    self._owner.worker_restarts()
             self._settle()
 
     def worker_gone(self, worker: Worker, why: str) -> None:
@@ -208,10 +213,14 @@ class Listener:
             self._end_roll(GivenUp(f"at {self.address}: {why}"))
 
     def _start_again(self, worker: Worker) -> None:
-        if worker.since is not None and self._clock.seconds() - worker.since >= _WORKS:
+        if self._seconds_of(worker) >= _WORKS:
             self._backoff.reset()
         self._restart.start(self._backoff.next())
         self._owner.worker_restarts()
+
+    def _seconds_of(self, worker: Worker) -> float:
+        """How long a worker has taken calls."""
+        return 0.0 if worker.since is None else self._clock.seconds() - worker.since
 
     def _tell_end(self, worker: Worker, why: str, *, was_expected: bool, restarts: bool) -> None:
         if was_expected:

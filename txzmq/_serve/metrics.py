@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE", "FigureKeeper", "operations_site"]
 
+_log = Logger()
 #: Seconds that workers have to tell their metrics; of those that do not, the last ones count.
 PATIENCE: Final = 2.0
 
@@ -146,13 +149,22 @@ class _MetricsPage(_exposition.Page):
         def tell(_: object) -> None:
             if is_there:
                 self._keeper.total.set(self, self._own.read())
-                body = _exposition.exposed(request, self._registry)
-                request.setHeader("content-length", str(len(body)))  # type: ignore[no-untyped-call]  # Twisted's
-                request.write(body)  # type: ignore[no-untyped-call]  # Twisted's
-                request.finish()  # type: ignore[no-untyped-call]  # Twisted's
+                end(_exposition.exposed(request, self._registry))
+
+        def failed(failure: Failure) -> None:
+            _log.failure("the metrics of the workers cannot be told", failure)
+            if is_there:
+                request.setResponseCode(500)
+                request.setHeader("content-type", "text/plain; charset=utf-8")  # type: ignore[no-untyped-call]  # Twisted's
+                end(b"the metrics cannot be told; the log says why\n")
+
+        def end(body: bytes) -> None:
+            request.setHeader("content-length", str(len(body)))  # type: ignore[no-untyped-call]  # Twisted's
+            request.write(body)  # type: ignore[no-untyped-call]  # Twisted's
+            request.finish()  # type: ignore[no-untyped-call]  # Twisted's
 
         request.notifyFinish().addErrback(left)
-        self._keeper.ask(self._supervisor.workers).addCallback(tell)
+        self._keeper.ask(self._supervisor.workers).addCallback(tell).addErrback(failed)
         return NOT_DONE_YET
 
     def render_HEAD(self, request: Request) -> Any:

@@ -18,12 +18,17 @@ __all__ = ["FileWatcher", "KeyWatcher"]
 _log = Logger()
 #: Seconds between two looks at the code.
 _INTERVAL: Final = 0.5
+#: Looks after which a change is told although files go on changing: some are written all the time.
+_MOST_LOOKS: Final = 10
 
 _Stamp = tuple[int, int, int] | None
 
 
 class _Watcher(Watching):
-    """Calls a function when files have changed, and no more has changed since the last look."""
+    """Calls a function when files have changed, and no more has changed since the last look.
+
+    If files change at each look, it is called all the same after some seconds.
+    """
 
     def __init__(self, clock: Clock, interval: float, changed: Callable[[], None]) -> None:
         """:param changed: called without arguments."""
@@ -31,7 +36,8 @@ class _Watcher(Watching):
         self._interval = interval
         self._stamps: dict[str, _Stamp] = {}
         self._timer = ResettableTimer(clock, self._look)
-        self._is_dirty = False
+        # At how many looks files had changed since the last call.
+        self._changes = 0
 
     def start(self) -> None:
         """Look from now on."""
@@ -55,10 +61,10 @@ class _Watcher(Watching):
         self._stamps = dict(found)
         if changed:
             # An editor may write several files, or one in several steps.
-            self._is_dirty = True
+            self._changes += 1
             _log.info("changed: {files}", files=", ".join(map(os.path.relpath, changed)))
-        elif self._is_dirty:
-            self._is_dirty = False
+        if self._changes > _MOST_LOOKS or (self._changes and not changed):
+            self._changes = 0
             self._tell()
         self._timer.start(self._interval)
 

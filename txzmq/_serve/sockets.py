@@ -40,6 +40,7 @@ class ListeningSocket:
         self._fd = fd
         self.address = address
         self.path = path
+        self._file = _file_at(path)
 
     def fileno(self) -> int:
         """Its descriptor; -1 when it is closed."""
@@ -50,9 +51,19 @@ class ListeningSocket:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        if self.path:
+        # Somebody may have removed it, and have another server there by now.
+        if self._file is not None and _file_at(self.path) == self._file:
             with suppress(OSError):
                 os.unlink(self.path)
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """What tells the file at a path from any other; None if there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def open_all(addresses: Iterable[str], passed: Mapping[str, list[int]]) -> list[ListeningSocket]:
@@ -64,11 +75,19 @@ def open_all(addresses: Iterable[str], passed: Mapping[str, list[int]]) -> list[
     :raises ValueError: if systemd has passed no such socket, or one that is none.
     """
     opened: list[ListeningSocket] = []
+    taken: set[int] = set()
     try:
         for address in addresses:
             if address == SYSTEMD or address.startswith(f"{SYSTEMD}:"):
                 name = address.partition(":")[2]
-                opened += [_passed(fd) for fd in _descriptors(address, name, passed)]
+                for fd in _descriptors(address, name, passed):
+                    if fd in taken:
+                        raise ValueError(
+                            f"--listen={address}: a socket of systemd's is given twice; each is "
+                            "for one process"
+                        )
+                    taken.add(fd)
+                    opened.append(_passed(fd))
             else:
                 opened.append(open_socket(address))
     except BaseException:

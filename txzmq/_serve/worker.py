@@ -18,6 +18,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._escape import text_of
 from txzmq._guard import never_mind_the_reactor
 from txzmq._reactor import default_reactor
 from txzmq._serve.control import (
@@ -316,8 +317,9 @@ class _Serving:
         clients = self._credentials.clients
         try:
             clients.reload()
-        except (OSError, ValueError) as error:
-            return KeysReloaded(error=str(error), clients=len(clients))
+        except Exception as error:  # noqa: BLE001 - a user's mapping or function may raise anything
+            why = str(error) if isinstance(error, (OSError, ValueError)) else text_of(error)
+            return KeysReloaded(error=why, clients=len(clients))
         return KeysReloaded(error="", clients=len(clients))
 
     def _tell_figures(self) -> None:

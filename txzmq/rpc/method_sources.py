@@ -253,9 +253,8 @@ class ReflectedMethods:
         self._services: dict[str, _Known] = {}
         # Who waits for the answer to a question: by service, and by "" for which there are.
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        # Why servers do not tell, and when one said so.
-        self._refusal: RpcError | None = None
-        self._refused_at = -math.inf
+        # Why servers do not tell, and when one said so: of a service, and of "" for all of them.
+        self._refusals: dict[str, tuple[RpcError, float]] = {}
 
     def find(self, path: str, /) -> Found:
         """See :class:`MethodSource`.
@@ -283,18 +282,27 @@ class ReflectedMethods:
         return self._now() - at < self._interval
 
     async def _learn(self, service: str, path: str) -> _Method | None:
-        if self._refusal is not None and self._is_fresh(self._refused_at):
-            raise _again(self._refusal)
         if service not in self._names:
             if not self._is_fresh(self._listed_at):
+                self._check_refusal("")
                 await self._ask("", self._list())
             if service not in self._names:
                 return None
+        self._check_refusal(service)
         known = self._services.get(service)
         if known is None or not self._is_fresh(known.at):
             await self._ask(service, self._describe(service))
         known = self._services.get(service)
         return None if known is None else known.methods.get(path)
+
+    def _check_refusal(self, what: str) -> None:
+        """Ask no more about what servers have just refused to tell.
+
+        :raises RpcError: if they have.
+        """
+        error, at = self._refusals.get(what, (None, -math.inf))
+        if error is not None and self._is_fresh(at):
+            raise _again(error)
 
     def _ask(self, what: str, question: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """Ask, or wait for the answer to the same question; whoever waits may be cancelled."""
@@ -311,7 +319,7 @@ class ReflectedMethods:
                 if each.called:
                     continue  # cancelled
                 if isinstance(result, Failure):
-                    each.errback(self._error_of(result))
+                    each.errback(self._error_of(what, result))
                 else:
                     each.callback(None)
 
@@ -320,14 +328,14 @@ class ReflectedMethods:
             Deferred.fromCoroutine(question).addBoth(answered)
         return waiter
 
-    def _error_of(self, failure: Failure) -> BaseException:
+    def _error_of(self, what: str, failure: Failure) -> BaseException:
         error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
         if not isinstance(error, RpcError | DescriptorError):
             return error
         told = _told(error)
         if not isinstance(told, Unavailable):
             # It came at once, and would again.
-            self._refusal, self._refused_at = told, self._now()
+            self._refusals[what] = told, self._now()
         return told
 
     def _reflector(self) -> Reflector:
@@ -337,7 +345,10 @@ class ReflectedMethods:
         names = await self._reflector().services()
         self._names = frozenset(names)
         self._listed_at = self._now()
-        self._refusal = None
+        # Of services that servers have no more, and of the list itself, nothing is kept.
+        self._refusals = {
+            name: each for name, each in self._refusals.items() if name in self._names
+        }
 
     async def _describe(self, service: str) -> None:
         # Each time anew: a pool keeps the first version of a file.
@@ -351,7 +362,7 @@ class ReflectedMethods:
         if not methods and known is not None:
             methods = known.methods  # calls of it are refused by the servers that lack it
         self._services[service] = _Known(methods, self._now())
-        self._refusal = None
+        self._refusals.pop(service, None)
 
 
 def _parts(path: str) -> tuple[str, str]:

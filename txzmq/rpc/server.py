@@ -55,6 +55,9 @@ _log = Logger()
 #: Seconds that clients have to say that they have had their last reply. A round trip is enough;
 #: clients that do not know this part of the protocol say nothing.
 _LEAVING: Final = 2.0
+#: Seconds after a server has begun to hand over in which clients may send their first call that
+#: have just connected to it. Nothing is known of them until then.
+_NEWCOMERS: Final = 1.0
 
 
 class Server:
@@ -188,6 +191,8 @@ class Server:
         # Runs while another process takes the clients over.
         self._handing_over = ResettableTimer(self._clock, self._handed_over)
         self._hand_over_until = 0.0
+        # Until when clients may be connected that have sent nothing yet.
+        self._newcomers_until = 0.0
         self._watch.start(self)
 
     def listen(
@@ -458,7 +463,9 @@ class Server:
         _check.number("grace", grace)
         if not self._is_stopping:
             self._is_stopping = True
-            self._handing_over.stop()
+            if self._handing_over.is_running:
+                self._handing_over.stop()
+                grace = min(grace, max(0.0, self._hand_over_until - self._clock.seconds()))
             _log.info(
                 "the server drains: {running} calls run and {queued} wait, for {grace:g} s at most",
                 running=self.running,
@@ -489,17 +496,26 @@ class Server:
         socket by ``fd=``. Otherwise this server accepts some of them until it stops, and tells them
         to connect anew, too.
 
+        May be called again; a later call can shorten the grace, and not lengthen it.
+
         :param grace: seconds until calls that still run are cancelled and answered UNAVAILABLE.
         :return: fires when everything is closed.
         :raises ValueError: if *grace* is below 0, or no number.
         """
         self._guard.check()
         _check.number("grace", grace)
+        now = self._clock.seconds()
         if not self._is_leaving:
             _log.info("the server hands its clients over to another process")
-            self._hand_over_until = self._clock.seconds() + grace
+            if any(listener.may_have_newcomers for listener in self._listeners):
+                self._newcomers_until = now + _NEWCOMERS
+            self._hand_over_until = now + grace
             self._handing_over.start(grace)
             self._dispatcher.hand_over()
+            self._stop_if_idle()
+        elif self._handing_over.is_running and now + grace < self._hand_over_until:
+            self._hand_over_until = now + grace
+            self._handing_over.start(grace)
             self._stop_if_idle()
         return self._when_stopped()
 
@@ -510,7 +526,17 @@ class Server:
 
     def _handed_over(self) -> None:
         """The clients have gone, or have had the time to: stop."""
-        self.stop(max(0.0, self._hand_over_until - self._clock.seconds()))
+        left = self._hand_over_until - self._clock.seconds()
+        if left > 0 and not self._is_left:
+            self._handing_over.start(left)  # one has come that was not known
+        else:
+            self.stop(max(0.0, left))
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether no client that is known may call."""
+        # A proxy's clients do not leave it for another worker.
+        return all(listener.is_left or listener.for_proxy for listener in self._listeners)
 
     def _when_stopped(self) -> Deferred[None]:
         """A Deferred of the caller's own that fires when everything is closed."""
@@ -537,9 +563,9 @@ class Server:
     def _stop_if_idle(self) -> None:
         """Stop, if that is asked for, when nothing runs and the clients have left."""
         if self._handing_over.is_running:
-            # A proxy's clients do not leave it for another worker.
-            if all(listener.is_left or listener.for_proxy for listener in self._listeners):
-                self._handing_over.start(0)
+            if self._is_left:
+                end = min(self._newcomers_until, self._hand_over_until)
+                self._handing_over.start(max(0.0, end - self._clock.seconds()))
             return
         if (
             not self._is_stopping

@@ -11,8 +11,9 @@ from typing import Any, Final
 import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from twisted.internet.defer import Deferred
 
-from txzmq._cli.admin_service import explained
+from txzmq._cli.admin_service import all_pages, explained
 from txzmq._cli.output import Output
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import Session, Target, target_options
@@ -176,16 +177,16 @@ async def _all(name: str, session: Session, metadata: Metadata) -> list[Message]
     """All pages of a list."""
     wanted = _LISTS[name]
     ask = wanted.ask(AdminClient(session.channel))
-    found: list[Message] = []
-    token = ""
-    while True:
+
+    def page(token: str) -> Deferred[Any]:
         paging = {"page_size": MAX_PAGE, "page_token": token} if wanted.is_paged else {}
-        request = wanted.request(**paging)
-        page = await ask(request, timeout=session.left(), metadata=metadata)
-        found += getattr(page, name)
-        last, token = token, getattr(page, "next_page_token", "")
-        if not token or token == last:
-            return found
+        found: Deferred[Any] = ask(
+            wanted.request(**paging), timeout=session.left(), metadata=metadata
+        )
+        return found
+
+    pages = await all_pages(page)
+    return [message for each in pages for message in getattr(each, name)]
 
 
 def _show(name: str, found: Sequence[Message], as_json: bool) -> None:

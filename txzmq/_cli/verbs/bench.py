@@ -16,7 +16,13 @@ from txzmq._cli.load_report import Limits, Report
 from txzmq._cli.output import Output
 from txzmq._cli.problems import FAILED, Problem
 from txzmq._cli.progress import State, show_progress
-from txzmq._cli.quantities import LatencyLimit, duration, duration_or_none, latency_limits
+from txzmq._cli.quantities import (
+    LatencyLimit,
+    NumberRange,
+    duration,
+    duration_or_none,
+    latency_limits,
+)
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import Session, Target, TypeSources, target_options, type_options
 from txzmq._cli.types import find_method, to_method
@@ -54,7 +60,7 @@ _SENT_AGAIN: Final = (Count.RETRY, Count.HEDGE, Count.SENT_AGAIN)
 @click.option(
     "-r",
     "--rps",
-    type=click.FloatRange(0, min_open=True, max=1e6),
+    type=NumberRange(0, min_open=True, max=1e6),
     metavar="RATE",
     help="Begin so many calls a second, whatever the answers do; latencies count from when a call "
     "was due.",
@@ -101,7 +107,7 @@ _SENT_AGAIN: Final = (Count.RETRY, Count.HEDGE, Count.SENT_AGAIN)
 )
 @click.option(
     "--max-error-rate",
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     default=0.0,
     show_default=True,
     metavar="PART",
@@ -118,7 +124,7 @@ _SENT_AGAIN: Final = (Count.RETRY, Count.HEDGE, Count.SENT_AGAIN)
 )
 @click.option(
     "--min-rps",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     metavar="RATE",
     help="Calls a second that have to end well at least; otherwise the exit status is 1.",
 )

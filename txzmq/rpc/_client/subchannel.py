@@ -504,13 +504,22 @@ class Subchannel:
     def retire(self) -> None:
         """Another connection has taken its place: close when all has been answered."""
         self._leaving = self._retired = True
+        if self._health is not None:
+            self._health.stop()
         self._pass_on()
         self._transport.flush_soon()
 
     def adopt(self, streams: StreamControl) -> None:
         """Take over the streams of a connection whose place this one takes."""
+        own, health = self._stream_control, self._health
+        if own is not None and health is not None:
+            health.stop()  # its stream is the only one yet; it is opened anew among the others
+            own.say_goodbye()
+            own.close()
         self._stream_control = streams
         streams.move(self, self._control)
+        if own is not None and health is not None:
+            health.start()
 
     @property
     def has_streams(self) -> bool:

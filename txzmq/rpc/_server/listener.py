@@ -693,6 +693,12 @@ class Listener:
             self.answer(key, OK)
 
     @property
+    def may_have_newcomers(self) -> bool:
+        """Whether clients may have connected of which nothing has been heard."""
+        transport = self.transport
+        return transport is not None and transport.tells_of_loss and not self.for_proxy
+
+    @property
     def is_left(self) -> bool:
         """Whether all clients have said that they send no more calls, or are gone."""
         # inproc does not tell of a client that has gone; none of its clients outlives the process.
