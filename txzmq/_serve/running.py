@@ -129,7 +129,6 @@ class _Running:
 
         host, port = metrics_address(self._settings.metrics)
         site = operations_site(self._supervisor, keeper)
-        site.noisy = False
         self._port = self._reactor.listenTCP(port, site, interface=host)
 
     def _roll_at_change(self) -> None:

@@ -67,5 +67,8 @@ class State(Page):
 class OperationsSite(Site):
     """Logs no requests: there is one every few seconds from whoever scrapes or probes."""
 
+    #: Nor that its port is open: whoever opens it says so.
+    noisy = False
+
     def log(self, request: Request) -> None:
         """Nothing."""
