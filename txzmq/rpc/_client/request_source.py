@@ -67,8 +67,8 @@ class RequestSource(abc.ABC):
         """Bytes of these items."""
 
     @abc.abstractmethod
-    def _add(self, item: Any) -> bool:
-        """Take an item; whether to wait before asking for the next one."""
+    def _add(self, item: bytes) -> bool:
+        """Take an item, as it is sent; whether to wait before asking for the next one."""
 
     @abc.abstractmethod
     def _wait(self) -> Deferred[None]:
@@ -97,16 +97,28 @@ class RequestSource(abc.ABC):
 
     async def _ask(self, source: Any) -> None:
         """Ask the caller for items, as long as there is room for them."""
+        expected, most = self._method.request_type, self._size
         try:
+            # The same twice, with no function for it, since each item pays for that.
             if isinstance(source, AsyncIterable):
                 items: AsyncIterable[Any] = source  # pyright: ignore[reportUnknownVariableType]  # the caller's
                 async for item in items:
-                    if self._add(item):
+                    if type(item) is not expected or self._over:
+                        raise self._refusal(item)
+                    data: bytes = item.SerializeToString()
+                    if len(data) > most:
+                        raise too_large("item of the stream", len(data), most)
+                    if self._add(data):
                         await self._wait()
             else:
                 one_by_one: Iterable[Any] = source
                 for item in one_by_one:
-                    if self._add(item):
+                    if type(item) is not expected or self._over:
+                        raise self._refusal(item)
+                    data = item.SerializeToString()
+                    if len(data) > most:
+                        raise too_large("item of the stream", len(data), most)
+                    if self._add(data):
                         await self._wait()
             self._given()
         except GeneratorExit:
@@ -119,23 +131,14 @@ class RequestSource(abc.ABC):
         self._asking = None
         await close_source(source)
 
-    def _serialised(self, item: Any) -> bytes:
-        """An item that the caller has given, as it is sent.
-
-        :raises TypeError: if the method takes other requests; RpcError if it is too large.
-        :raises CancelledError: if the call has ended.
-        """
+    def _refusal(self, item: Any) -> Exception:
+        """Why an item is not taken: the method takes other requests, or the call has ended."""
         expected = self._method.request_type
         if type(item) is not expected:
-            raise TypeError(
+            return TypeError(
                 f"{self._method.path} takes {expected.__name__}, not {type(item).__name__}"
             )
-        data: bytes = item.SerializeToString()
-        if len(data) > self._size:
-            raise too_large("item of the stream", len(data), self._size)
-        if self._over:
-            raise CancelledError("the call has ended")
-        return data
+        return CancelledError("the call has ended")
 
     def _asking_failed(self, failure: Failure) -> None:
         self._source_failed(cast("BaseException", failure.value))  # pyright: ignore[reportUnknownMemberType]  # Twisted's

@@ -95,12 +95,11 @@ class Requests(RequestSource):
         if not self._start():
             control.send_requests_again(self)
 
-    def _add(self, item: Any) -> bool:
-        data = self._serialised(item)
+    def _add(self, item: bytes) -> bool:
         sender, control = self._sender, self._control
         if self._held is not None:
-            self._hold(self._held, data)
-        enough = sender.add(data)
+            self._hold(self._held, item)
+        enough = sender.add(item)
         if control is None:
             pass  # the next attempt sends it
         elif enough:

@@ -64,10 +64,10 @@ class GrpcRequests(RequestSource):
     def _connected(self, _: None) -> None:
         self._context.run(self._start)
 
-    def _add(self, item: Any) -> bool:
-        self._item = self._serialised(item)
+    def _add(self, item: bytes) -> bool:
+        self._item = item
         self._count += 1
-        self._bytes += len(self._item)
+        self._bytes += len(item)
         return True
 
     def _wait(self) -> Deferred[None]:
