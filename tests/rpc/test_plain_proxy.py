@@ -122,6 +122,7 @@ def test_the_grace_ends_it_whatever_waits(one_loop: Loop, shortens: bool) -> Non
         with pytest.raises(Unavailable):
             await call
         channel.close()
+        await w.server.stop(0)
         w.factory.shutdown()
 
     one_loop.run(main)

@@ -239,7 +239,7 @@ def _decode(body: bytes) -> Message:
     try:
         # Of bytes, json would guess the encoding.
         found: Any = json.loads(body.decode())
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, SystemError) as error:  # the last one on PyPy
         raise ProtocolError(f"no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ProtocolError("no object")
