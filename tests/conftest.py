@@ -40,6 +40,13 @@ def one_loop() -> Iterator[Loop]:
 
 
 @pytest.fixture
+def grpc_loop() -> Iterator[Loop]:
+    """A fresh reactor on a loop of asyncio's, as grpc.aio needs it."""
+    with fresh_loop("asyncio") as loop:
+        yield loop
+
+
+@pytest.fixture
 def logged() -> Iterator[Logged]:
     """What Twisted logs during the test; the test must look at failures, or it fails."""
     with captured_log() as logged:

@@ -31,10 +31,12 @@ _EXTRAS = {
     **dict.fromkeys(
         [
             "txzmq.rpc.grpc",
+            "txzmq.rpc.grpc_gateway",
             "txzmq.rpc._grpc.calls",
             "txzmq.rpc._grpc.heads",
             "txzmq.rpc._grpc.requests",
             "txzmq.rpc._grpc.response_stream",
+            "txzmq.rpc._grpc.statuses",
             "txzmq.rpc._grpc.transport",
         ],
         "grpc.aio",

@@ -59,6 +59,8 @@ class Notes:
         self.seen: list[str] = []
         #: Calls whose handlers were cancelled.
         self.cancelled: list[str] = []
+        #: What the handlers took for all requests of their streams.
+        self.complete: list[str] = []
         #: Seconds that the last handler had.
         self.remaining: float | None = None
         #: How many items the handlers of streams have given.
@@ -200,12 +202,20 @@ class ByTxzmq:
 
     async def count(self, request: StringValue, context: Context) -> AsyncIterator[StringValue]:
         number, _, then = request.value.partition(" then ")
+        size = 0
+        if not number.isdigit():
+            number, _, sizes = number.partition(" of ")
+            size = int(sizes) if sizes else 0
         if not number.isdigit():
             await self._begin(number, context)
             number = "0"
-        for item in range(int(number)):
-            yield text(str(item))
-            self.notes.given += 1
+        try:
+            for item in range(int(number)):
+                yield text(str(item) + "x" * size)
+                self.notes.given += 1
+        except GeneratorExit:
+            self.notes.cancelled.append(request.value)
+            raise
         if then:
             await self._begin(then, context)
 
@@ -216,6 +226,7 @@ class ByTxzmq:
             values.append(request.value[:10])
             if request.value == "enough":
                 break
+        self.notes.complete.append(",".join(values))
         return text(",".join(values))
 
     async def chat(
@@ -226,6 +237,7 @@ class ByTxzmq:
             yield request
             if request.value == "enough":
                 break
+        self.notes.complete.append("chat")
 
 
 class Rig:

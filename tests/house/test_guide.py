@@ -47,7 +47,7 @@ if importlib.util.find_spec("prometheus_client") is not None:  # the extra of th
 if is_installed("opentelemetry.sdk"):
     READ.append("tracing")  # and called below
 if is_installed("grpc.aio"):
-    READ.append("from-grpc")  # likewise
+    READ.extend(["from-grpc", "gateway"])  # likewise
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """
@@ -241,7 +241,7 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 
-# A service that moves from gRPC: its client, then its server.
+# A service that moves from gRPC: its client, then its server; and a gateway that asks the server.
 MOVING = """
 from twisted.internet import asyncioreactor
 asyncioreactor.install()
@@ -249,21 +249,25 @@ import asyncio, importlib, os
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel
+from txzmq.rpc import Channel, Server
+from txzmq.rpc.reflection import Reflection
 
 page = importlib.import_module("from-grpc")
+gateway = importlib.import_module("gateway")
 
 async def main(reactor):
     factory = ZmqFactory(reactor)
     new = page.serve_new(factory, page.Hello(), f"ipc://{os.getcwd()}/new")
     channel = Channel(factory, new)
-    serving = asyncio.ensure_future(page.serve_old(channel, "127.0.0.1:0"))
-    server, port = await Deferred.fromFuture(serving)
-    target = f"127.0.0.1:{port}"
-    print(await page.greet(page.make_client(target)))
-    for address in (new, target):
+    listener = await page.serve_old(channel, "127.0.0.1:0")
+    print(await page.greet(page.make_client(listener.target)))
+    for address in (new, listener.target):
         print(await page.greet(page.make_either(factory, address)))
-    await Deferred.fromFuture(asyncio.ensure_future(server.stop(0)))
+    Server(factory, [page.Hello(), Reflection()]).listen("inproc://reflected")
+    asking = await gateway.make_gateway(factory, "inproc://reflected", "127.0.0.1:0")
+    print(await page.greet(page.make_client(asking.target)))
+    await listener.stop()
+    await asking.stop()
     factory.shutdown()
 
 react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
@@ -374,7 +378,7 @@ def test_a_service_moves_from_grpc_as_the_page_says(folder: Path) -> None:
     pytest.importorskip("grpc.aio", reason="grpcio is not installed here")
     folder.chmod(0o700)
     said = succeeds(["-c", MOVING], cwd=folder).splitlines()
-    assert said == ["Hello, World! {}"] * 3
+    assert said == ["Hello, World! {}"] * 4
 
 
 def test_the_page_on_grpc_has_every_name_of_grpc_aio() -> None:
@@ -397,7 +401,7 @@ def test_the_pages_are_typed(folder: Path) -> None:
     # grpcio has no types of its own.
     pages = [*PAGES, *READ, "streams"]
     if not is_installed("grpc-stubs"):
-        pages = [page for page in pages if page != "from-grpc"]
+        pages = [page for page in pages if page not in ("from-grpc", "gateway")]
     files = [f"{page}.py" for page in pages]
     succeeds(["-m", "mypy", *files], cwd=folder)
     # Outside of the checkout, pyright does not look into the environment that it runs in.

@@ -82,6 +82,8 @@ PLAN: dict[str, set[str]] = {
     # The other network for the client's engine, with an extra of its own.
     "_grpc": {"ground", "words", "_wire", "_core", "_client"},
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
+    # The other way round: clients of gRPC's in front of a channel.
+    "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
     "blocking": {"ground", "sockets", "words"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},

@@ -13,10 +13,8 @@ or ``asyncioreactor.install()`` before the reactor is imported.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -65,6 +63,13 @@ try:
     import grpc.aio
 
     from txzmq.rpc._grpc.calls import GrpcCalls, WatchedGrpcCalls
+    from txzmq.rpc._grpc.given import (
+        address_of,
+        check_options,
+        check_target,
+        installed_reactor,
+        loop_of,
+    )
     from txzmq.rpc._grpc.transport import GrpcTransport
 except ImportError as error:
     raise ImportError(
@@ -80,10 +85,6 @@ Res = TypeVar("Res", bound=Message | RawMessage)
 _DEFAULT_TIMEOUT: Final = 30.0
 #: Seconds that a server may take to answer a ping.
 _KEEPALIVE_TIMEOUT: Final = 20.0
-#: How addresses begin that are none of gRPC's.
-_SCHEMES: Final = ("tcp://", "http://", "https://", "grpc://", "grpcs://", "ipc://", "inproc://")
-#: Those of gRPC's targets whose sockets are files.
-_UNIX: Final = "unix:"
 #: Under which a token is sent.
 _AUTHORIZATION: Final = "authorization"
 #: Of a service config: what gRPC alone judges.
@@ -168,7 +169,7 @@ class GrpcChannel:
             stream_window=stream_window,
             stream_window_bytes=stream_window_bytes,
         )
-        _check_target(target)
+        check_target("target", target)
         if credentials is not None:
             what = "a grpc.ChannelCredentials or None"
             _check.instance("credentials", credentials, grpc.ChannelCredentials, what)
@@ -182,10 +183,10 @@ class GrpcChannel:
         if keepalive is not None:
             _check.number("keepalive", keepalive, above=True)
         _check.number("keepalive_timeout", keepalive_timeout, above=True)
-        _check_options(options)
+        check_options(options)
         given, config = _configs_of(service_config)
-        reactor = _installed() if reactor is None else reactor
-        loop = _loop_of(reactor)
+        reactor = installed_reactor() if reactor is None else reactor
+        loop = loop_of(reactor)
         clock = monotonic(reactor)
         self.guard = Guard(lambda: reactor)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
@@ -424,53 +425,18 @@ class GrpcChannel:
 # -- what is given --------------------------------------------------------------------------------
 
 
-def _check_target(target: object) -> None:
-    _check.text("target", target, "a target of gRPC's, such as '127.0.0.1:50051'")
-    assert isinstance(target, str)
-    for scheme in _SCHEMES:
-        if target.startswith(scheme):
-            rest = target.removeprefix(scheme).rstrip("/")
-            hint = f"unix:{rest}" if scheme == "ipc://" else rest
-            raise ValueError(
-                f"target: {target!r} is no target of gRPC's, which has no {scheme}: use {hint!r}"
-            )
-
-
 def _check_private(target: str) -> None:
     """Check that nobody else can read what is sent there, though nothing encrypts it.
 
     :raises ValueError: if somebody may, or nobody knows.
     """
-    if target.startswith(_UNIX):
-        path = target.removeprefix(_UNIX)
-        reason = why_secrets_are_read(f"ipc://{path.removeprefix('//')}")
-    elif target.startswith("unix-abstract:"):
-        reason = why_secrets_are_read("ipc://@")
-    else:
-        reason = why_secrets_are_read(f"tcp://{target.rpartition('/')[2]}")
+    reason = why_secrets_are_read(address_of(target))
     if reason:
         raise ValueError(
             f"call_credentials: {target} is not encrypted, so that others may read tokens: "
             f"{reason}. Pass credentials=grpc.ssl_channel_credentials(), or "
             "BearerCredentials(insecure=True) to send them all the same"
         )
-
-
-def _check_options(options: object) -> None:
-    what = "a sequence of pairs of the name of an argument and its value"
-    if isinstance(options, str | bytes) or not isinstance(options, Sequence):
-        raise _check.wrong_type("options", options, what)
-    for pair in cast("Sequence[object]", options):
-        if not _is_argument(pair):
-            raise _check.wrong_type("options", pair, what)
-
-
-def _is_argument(pair: object) -> bool:
-    match pair:
-        case (str(), str() | int()):
-            return True
-        case _:
-            return False
 
 
 def _configs_of(given: object) -> tuple[str | None, ServiceConfig | None]:
@@ -494,39 +460,6 @@ def _configs_of(given: object) -> tuple[str | None, ServiceConfig | None]:
         errors = error.errors if isinstance(error, ServiceConfigError) else (str(error),)
         raise ServiceConfigError(errors, "service_config") from None
     return json.dumps(root), config.without_attempts()
-
-
-# -- asyncio's loop -------------------------------------------------------------------------------
-
-#: What to do where Twisted runs on something else.
-_DO: Final = (
-    "grpc.aio needs a reactor on asyncio's loop: run twistd --reactor=asyncio, or begin the "
-    "program with asyncioreactor.install(), of twisted.internet, before anything imports "
-    "twisted.internet.reactor"
-)
-
-
-def _installed() -> Reactor:
-    """The reactor; none is installed here, which would take the choice from the application.
-
-    :raises RuntimeError: if there is none.
-    """
-    reactor = sys.modules.get("twisted.internet.reactor")
-    if reactor is None:
-        raise RuntimeError(f"no reactor is installed yet, and {_DO}")
-    return cast("Reactor", reactor)
-
-
-def _loop_of(reactor: object) -> asyncio.AbstractEventLoop:
-    """The loop on which a reactor runs.
-
-    :raises RuntimeError: if it runs on none.
-    """
-    # The name is private to Twisted, which has no other for it.
-    loop = getattr(reactor, "_asyncioEventloop", None)
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise RuntimeError(f"Twisted runs on {type(reactor).__name__}, and {_DO}")
-    return loop
 
 
 # -- forked children ------------------------------------------------------------------------------

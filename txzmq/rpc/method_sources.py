@@ -8,7 +8,8 @@ has::
     methods = DescribedMethods.from_file("orders.protoset")
     methods = ServedMethods([OrdersBase])
 
-Each of these is a :class:`MethodSource`; :class:`txzmq.rpc.relay.Relay` takes one.
+Each of these is a :class:`MethodSource`; :class:`txzmq.rpc.relay.Relay` and
+:class:`txzmq.rpc.grpc_gateway.GrpcGateway` take one.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from txzmq.rpc.method import Method, Service, ServiceHandler
 from txzmq.rpc.reflection import Reflection
 
 __all__ = [
+    "LOCAL_SERVICES",
     "DescribedMethods",
     "FirstOf",
     "Found",
@@ -52,6 +54,10 @@ __all__ = [
     "ServedMethods",
     "standard_methods",
 ]
+
+#: How paths begin that servers answer to callers on their own machine, as a relay or a gateway may
+#: be: their callers are not, and are refused.
+LOCAL_SERVICES: Final = "/txzmq.rpc.v1."
 
 # Any: methods of any messages.
 _Method: TypeAlias = Method[Any, Any]

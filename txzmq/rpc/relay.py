@@ -36,7 +36,7 @@ from txzmq.rpc.health import (
     ServingStatus,
 )
 from txzmq.rpc.method import Kind, Method
-from txzmq.rpc.method_sources import MethodSource
+from txzmq.rpc.method_sources import LOCAL_SERVICES, MethodSource
 from txzmq.rpc.raw import MethodHandler, RawMessage, raw_method
 from txzmq.rpc.streams import RequestStream, ResponseStream
 from txzmq.rpc.watching import ConnectivityState
@@ -50,8 +50,6 @@ Relayed: TypeAlias = MethodHandler[RawMessage, RawMessage] | None
 
 #: Seconds for a call: what is left of its caller's, whatever the channel has for others.
 _OWN: Final = math.inf
-#: What servers tell to whoever is on their own machine, as a relay may be.
-_LOCAL: Final = "/txzmq.rpc.v1."
 
 
 class _Channel(Caller, Protocol):
@@ -109,7 +107,7 @@ class Relay:
         :raises RpcError: if that cannot be found out, or the method is not for relays. The Deferred
             may fail likewise.
         """
-        if path.startswith(_LOCAL):
+        if path.startswith(LOCAL_SERVICES):
             raise PermissionDenied(f"{path} is not passed on: ask the server itself")
         found = self._methods.find(path)
         if isinstance(found, Deferred):

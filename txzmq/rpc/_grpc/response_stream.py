@@ -13,8 +13,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from txzmq.rpc._client.call import Call, CallRegistry
 from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._core.stream_state import OPEN, OPENING
-from txzmq.rpc._grpc.heads import StreamingRpc, broken, empty_context, metadata_of, refusal, success
+from txzmq.rpc._grpc.heads import StreamingRpc, broken, empty_context, refusal, success
 from txzmq.rpc._grpc.requests import GrpcRequests
+from txzmq.rpc._grpc.statuses import metadata_of
 from txzmq.rpc._wire.headers import OpenStream, ResponseHead
 from txzmq.rpc.client import CallSpec
 from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError

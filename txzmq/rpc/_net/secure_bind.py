@@ -11,7 +11,13 @@ from pathlib import Path
 from txzmq._listening import CannotListen, no_folder, no_interface
 from txzmq.rpc._net.addresses import ANY_IPC, WILDCARDS, ip_of, split_scheme, split_tcp
 
-__all__ = ["InsecureBindError", "check_endpoint", "is_local", "why_secrets_are_read"]
+__all__ = [
+    "InsecureBindError",
+    "check_endpoint",
+    "is_local",
+    "why_secrets_are_read",
+    "why_strangers_reach",
+]
 
 
 class InsecureBindError(ValueError):
@@ -44,7 +50,7 @@ def check_endpoint(
             raise CannotListen(address, errno.ENOENT, no_folder(folder))
     if listens and scheme == "tcp" and not foreign:
         _check_interface(address)
-    reason = _why_strangers_reach(address)
+    reason = why_strangers_reach(address)
     if secrets and not reason:
         reason = why_secrets_are_read(address)
     if reason:
@@ -57,7 +63,7 @@ def check_endpoint(
 
 def is_local(address: str) -> bool:
     """Whether only this machine, or only this user, can reach a server that listens there."""
-    return not _why_strangers_reach(address)
+    return not why_strangers_reach(address)
 
 
 def why_secrets_are_read(address: str) -> str:
@@ -68,11 +74,11 @@ def why_secrets_are_read(address: str) -> str:
         if not _is_loopback(host):
             return f"{host!r} is not a loopback address"
         return "any user of this machine can listen at a loopback port, and read tokens"
-    return _why_strangers_reach(address)
+    return why_strangers_reach(address)
 
 
-def _why_strangers_reach(address: str) -> str:
-    """Empty if they do not."""
+def why_strangers_reach(address: str) -> str:
+    """Why strangers could reach a server that listens at *address*; empty if they cannot."""
     scheme, rest = split_scheme(address)
     if scheme == "inproc":
         return ""
