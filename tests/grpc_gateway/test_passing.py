@@ -42,7 +42,8 @@ def test_the_handler_has_the_time_of_the_client(grpc_loop: Loop, method: Method[
         call = start(rig, method, timeout=30)
         await rig.until(lambda: rig.notes.seen)
         assert rig.notes.remaining is not None
-        assert 20 < rig.notes.remaining <= 30
+        # What gRPC writes on the wire has few digits, and is rounded up.
+        assert 20 < rig.notes.remaining < 31
         call.cancel()
 
     through(grpc_loop, body)
