@@ -124,8 +124,8 @@ def test_a_worker_that_is_killed_is_started_again(supervised: Supervised, one_lo
         return pid
 
     pid = one_loop.run(main)
-    said = supervised.expect(r"worker 1 at \S+ has ended: (.*)")[1]
-    assert said == f"signal SIGKILL; process {pid}; another one is started"
+    # Workers of a roll before may end meanwhile.
+    supervised.expect(rf"worker 1 at \S+ has ended: signal SIGKILL; process {pid}; another .*")
     supervised.expect("worker 1 is ready")
     assert supervised.values("txzmq_supervisor_restarts_total") == restarts + 1
     assert supervised.values("grpc_server_started_total") >= counted, "no counter falls"
