@@ -128,6 +128,24 @@ def test_the_grace_ends_it_whatever_waits(one_loop: Loop, shortens: bool) -> Non
     one_loop.run(main)
 
 
+def test_a_factory_that_is_shut_down_ends_a_server_between_two_connections(one_loop: Loop) -> None:
+    """There is no socket then whose end would tell it."""
+    w = World(one_loop)
+
+    async def main() -> bool:
+        w.server.connect(w.proxy.workers)
+        channel = w.channel()
+        await channel.unary_unary(ECHO, text("x"), timeout=20)
+        await w.proxy.stop(0)
+        await w.loop.until(lambda: w.server.counters["connection to a proxy lost"])
+        channel.close()
+        w.factory.shutdown()
+        stopped = w.server.stop()
+        return stopped.called
+
+    assert one_loop.run(main)  # which checks that no timer is left
+
+
 def test_the_factory_ends_it(one_loop: Loop) -> None:
     w = World(one_loop)
 

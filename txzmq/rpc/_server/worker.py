@@ -43,7 +43,13 @@ class Worker(Listener):
         self._backoff = Backoff(_FIRST_BACKOFF, _MAX_BACKOFF, network.random)
         self._redial = ResettableTimer(network.clock, self._dial_again)
         self._is_closed = False
-        self.opened(network.dial_out(address, self, options))
+        # Between two connections there is no socket whose end would tell.
+        self._forget_network = network.when_closed(self._network_closed)
+        try:
+            self.opened(network.dial_out(address, self, options))
+        except BaseException:
+            self._forget_network()
+            raise
 
     def received(self, message: list[bytes]) -> None:
         """Serve requests: the proxy works."""
@@ -70,6 +76,12 @@ class Worker(Listener):
         except Exception as error:  # noqa: BLE001 - what a socket lacks now it may have later
             self.failed(str(error))
 
+    def _network_closed(self) -> None:
+        """All sockets are about to be closed."""
+        if self.transport is not None:
+            self.transport.close()
+        self.closed()
+
     def closed(self) -> None:
         """The socket was closed by somebody else."""
         self._stop()
@@ -83,3 +95,4 @@ class Worker(Listener):
     def _stop(self) -> None:
         self._is_closed = True
         self._redial.stop()
+        self._forget_network()
