@@ -516,6 +516,8 @@ class MemoryNetwork:
         self.random = random.Random(self._faults.seed)
         self._random = random.Random(self._faults.seed)
         self._listeners: dict[str, _Listener] = {}
+        # By address, those that share it with the one above.
+        self._sharing: dict[str, list[_Listener]] = {}
         self._publishers: dict[str, _Publisher] = {}
         self._peers = itertools.count(1)
         self._ports = itertools.count(49_152)
@@ -603,12 +605,16 @@ class MemoryNetwork:
 
         A wildcard port becomes a number.
 
-        :param options: with ``USE_FD``, it takes the place of who listens there.
+        :param options: with ``USE_FD``, it shares the address with who listens there: either may
+            get a connection.
         :raises CannotListenError: if the address is in use.
         """
         address = self._place(address)
-        if address in self._listeners and "USE_FD" not in options:
-            raise _in_use(address)
+        before = self._listeners.get(address)
+        if before is not None:
+            if "USE_FD" not in options:
+                raise _in_use(address)
+            self._sharing.setdefault(address, []).append(before)
         listener = self._listeners[address] = _Listener(self, address, handler)
         return listener
 
@@ -668,13 +674,24 @@ class MemoryNetwork:
             del self._publishers[publisher.endpoint]
 
     def listener(self, address: str) -> _Listener | None:
-        """The server's socket at *address*."""
-        return self._listeners.get(address)
+        """The server's socket that accepts a connection to *address*; of several, any."""
+        listener, others = self._listeners.get(address), self._sharing.get(address)
+        if listener is not None and others:
+            return self._random.choice([listener, *others])
+        return listener
 
     def forget(self, listener: _Listener) -> None:
         """Remove a server's socket that is closed."""
-        if self._listeners.get(listener.endpoint) is listener:
-            del self._listeners[listener.endpoint]
+        address = listener.endpoint
+        others = self._sharing.get(address, [])
+        if listener in others:
+            others.remove(listener)
+        elif self._listeners.get(address) is listener:
+            del self._listeners[address]
+            if others:
+                self._listeners[address] = others.pop()
+        if not others:
+            self._sharing.pop(address, None)
 
     def new_peer(self) -> bytes:
         """A routing id as libzmq generates them."""

@@ -112,6 +112,28 @@ def test_no_call_is_refused_or_made_twice(shop: Callable[..., Shop]) -> None:
     world.network.run()
 
 
+def test_who_connects_while_both_accept_is_served_by_either(shop: Callable[..., Shop]) -> None:
+    world = shop()
+    world.successor.listen(ADDRESS, fd=GIVEN)
+    channels = [Channel(world.network, ADDRESS) for _ in range(40)]
+    world.network.run()
+    calls = [world.call(str(at), caller=each) for at, each in enumerate(channels)]
+    answers = [world.network.result(call).value for call in calls]
+    assert world.service.seen
+    assert world.next.seen
+    stopped = world.server.hand_over()
+    calls = [world.call(f"after {at}", caller=each) for at, each in enumerate(channels)]
+    answers += [world.network.result(call).value for call in calls]
+    assert Counter([*world.service.seen, *world.next.seen]) == Counter(answers)
+    world.network.advance(2)
+    assert stopped.called
+    later = [world.network.result(world.call("later", caller=each)) for each in channels]
+    assert world.next.seen[-len(later) :] == ["later"] * len(later)
+    for channel in channels:
+        channel.close()
+    world.network.run()
+
+
 def test_what_still_runs_when_the_grace_is_over_is_cancelled(shop: Callable[..., Shop]) -> None:
     world = shop(Waiting())
     runs = world.call("runs")
