@@ -57,6 +57,7 @@ def test_strangers_need_tls(grpc_loop: Loop, target: str, why: str) -> None:
         ({"credentials": "key"}, TypeError, "credentials must be a grpc.ServerCredentials or"),
         ({"insecure": 1}, TypeError, "insecure must be True or False"),
         ({"grace": -1}, ValueError, "grace must be"),
+        ({"maximum_concurrent_rpcs": 0}, ValueError, "maximum_concurrent_rpcs must be"),
         ({"options": ["x"]}, TypeError, "options must be a sequence of pairs"),
     ],
 )

@@ -50,6 +50,23 @@ def test_the_handler_has_the_time_of_the_client(grpc_loop: Loop, method: Method[
 
 
 @pytest.mark.parametrize("method", [ECHO, CHAT])
+def test_more_calls_than_may_go_on_at_once_are_refused(
+    grpc_loop: Loop, method: Method[Any, Any]
+) -> None:
+    async def body(rig: Rig) -> None:
+        calls = [start(rig, method) for _ in range(2)]
+        await rig.until(lambda: rig.notes.seen == [WAIT] * 2)
+        error = await failure(start(rig, method))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for call in calls:
+            call.cancel()
+        await rig.until(lambda: rig.notes.cancelled == [WAIT] * 2)
+        assert rig.notes.seen == [WAIT] * 2
+
+    through(grpc_loop, body, maximum_concurrent_rpcs=2)
+
+
+@pytest.mark.parametrize("method", [ECHO, CHAT])
 def test_deadlines(grpc_loop: Loop, method: Method[Any, Any]) -> None:
     async def body(rig: Rig) -> None:
         client = rig.client()

@@ -87,6 +87,8 @@ _LOST: Final = 0.01
 _ABOVE: Final = 2
 #: Seconds for which calls may go on when the reactor stops.
 _GRACE: Final = 5.0
+#: Calls that may go on at once: as many as wait on a server of txzmq's, by default.
+_CALLS: Final = 16_384
 
 
 class GrpcGateway(grpc.GenericRpcHandler):
@@ -284,6 +286,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         *,
         insecure: bool = False,
         grace: float = _GRACE,
+        maximum_concurrent_rpcs: int = _CALLS,
         options: Sequence[tuple[str, str | int]] = (),
         reactor: Reactor | None = None,
     ) -> Deferred[GrpcListener]:
@@ -298,6 +301,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
             only this user, can reach.
         :param insecure: whether to listen without TLS where strangers can reach it.
         :param grace: seconds for which calls may go on when the reactor stops.
+        :param maximum_concurrent_rpcs: how many calls of all clients may go on at once, open
+            streams among them; further ones end with RESOURCE_EXHAUSTED, in gRPC's words.
         :param options: other arguments of gRPC's servers, such as
             ``("grpc.max_connection_age_ms", 600_000)``. They come behind those that are set here.
         :param reactor: Twisted's; None for the one that is installed.
@@ -318,6 +323,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
             _check.instance("credentials", credentials, grpc.ServerCredentials, what)
         _check.boolean("insecure", insecure)
         _check.number("grace", grace)
+        _check.integer("maximum_concurrent_rpcs", maximum_concurrent_rpcs, 1)
         check_options(options)
         reason = "" if credentials is not None or insecure else why_strangers_reach(address)
         if reason:
@@ -335,7 +341,9 @@ class GrpcGateway(grpc.GenericRpcHandler):
         ]
 
         async def start() -> GrpcListener:
-            server = grpc.aio.server(options=arguments)
+            server = grpc.aio.server(
+                options=arguments, maximum_concurrent_rpcs=maximum_concurrent_rpcs
+            )
             server.add_generic_rpc_handlers([self])
             try:
                 if credentials is None:
