@@ -128,7 +128,7 @@ def until_gone(pid: int) -> None:
     end = time.monotonic() + PATIENCE
     while Path("/proc", str(pid)).exists() and not _is_dead(pid):
         assert time.monotonic() < end, f"process {pid} is still there"
-        time.sleep(0.01)
+        time.sleep(0.01)  # the system tells the end of a process to its parent alone
 
 
 def _is_dead(pid: int) -> bool:

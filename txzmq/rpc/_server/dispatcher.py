@@ -18,12 +18,13 @@ from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
 from txzmq.rpc._server.ages import ConnectionAges, KeyCheck
 from txzmq.rpc._server.authentication import Authentication, Identified
+from txzmq.rpc._server.backlogs import BacklogBytes
 from txzmq.rpc._server.call import ServedCall, StreamCall, counted_as
 from txzmq.rpc._server.control import ControlServices
 from txzmq.rpc._server.execution import MAY_BE_LATE, Execution, too_large
 from txzmq.rpc._server.fallback import FallbackMethods
 from txzmq.rpc._server.inspector import ServerInspector, ServerTables
-from txzmq.rpc._server.listener import BacklogBytes, Listener
+from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.status import (
     HandlerLog,

@@ -18,8 +18,9 @@ from txzmq.rpc._core.inspection import (
     ServerState,
 )
 from txzmq.rpc._server.admission import Admission, RequestBytes
+from txzmq.rpc._server.backlogs import BacklogBytes
 from txzmq.rpc._server.call import ServedCall, user_counted_as
-from txzmq.rpc._server.listener import BacklogBytes, Listener
+from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import ServedMethod
 from txzmq.rpc._server.peers import PeerRecord
 from txzmq.rpc._server.reply_cache import ReplyCache

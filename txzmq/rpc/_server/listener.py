@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
@@ -16,6 +15,7 @@ from txzmq._reactor import Clock
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._core.transport import SendResult, ServerTransport
 from txzmq.rpc._server.ages import ConnectionAges, PeerAge
+from txzmq.rpc._server.backlogs import Backlog, BacklogBytes
 from txzmq.rpc._server.call import ServedCall
 from txzmq.rpc._server.peers import PeerRecords
 from txzmq.rpc._server.publisher import Publisher
@@ -28,19 +28,15 @@ from txzmq.rpc._wire.server import CallKey, Refusal, Request, ServerWire
 from txzmq.rpc.errors import Code
 from txzmq.rpc.limits import ServerLimits
 
-__all__ = ["BacklogBytes", "Listener", "ListenerOwner"]
+__all__ = ["Listener", "ListenerOwner"]
 
 _log = Logger()
 #: Seconds after which a reply is tried again that a slow peer had no room for.
 _RETRY: Final = 0.02
-#: Bytes that a message costs beyond its own, roughly: a list, and the objects in it.
-_OVERHEAD: Final = 256
 #: The parts of the key of a call that came through no proxy.
 _DIRECT: Final = 2
 #: The parts of a batch, with its peer's routing id; a reply by itself has more.
 _BATCH_PARTS: Final = 4
-#: Bytes of a message that a backlog has room for while it is not full: most errors have fewer.
-_SHORT: Final = 512
 #: To a request that comes when the grace of an aged connection is over.
 _TOO_OLD: Final = ResponseHead(
     Code.UNAVAILABLE,
@@ -147,77 +143,6 @@ class ListenerOwner(Protocol):
         ...
 
 
-class BacklogBytes:
-    """Counts what the messages cost that wait for slow peers, in bytes.
-
-    :ivar size: of all peers.
-    """
-
-    __slots__ = ("_limits", "size")
-
-    def __init__(self, limits: ServerLimits) -> None:
-        self._limits = limits
-        self.size = 0
-
-    def is_full(self, of_peer: int) -> bool:
-        """Whether a peer, for which so much waits, is to be given no more to wait for."""
-        limits = self._limits
-        return of_peer >= limits.backlog_per_peer or self.size >= limits.backlog
-
-    def why_not(self, of_peer: int, size: int) -> str | None:
-        """The limit that forbids one more message, in words; None if none does.
-
-        A part of each limit is for short ones only.
-        """
-        limits = self._limits
-        if size <= _SHORT:
-            return None
-        if of_peer + size + _OVERHEAD > limits.backlog_per_peer * 15 // 16:
-            return (
-                f"{of_peer} bytes of replies wait for this client on the server, which keeps "
-                f"{limits.backlog_per_peer} (ServerLimits.backlog_per_peer)"
-            )
-        if self.size + size + _OVERHEAD > limits.backlog * 15 // 16:
-            return (
-                f"{self.size} bytes of replies wait on the server for clients that do not read "
-                f"them, and it keeps {limits.backlog} (ServerLimits.backlog)"
-            )
-        return None
-
-
-class _Backlog:
-    """Messages that a slow peer had no room for.
-
-    :ivar size: what they cost, in bytes.
-    """
-
-    __slots__ = ("_all", "messages", "size")
-
-    def __init__(self, all_: BacklogBytes) -> None:
-        """:param all_: counts those of all peers."""
-        self.messages: deque[list[bytes]] = deque()
-        self.size = 0
-        self._all = all_
-
-    def add(self, message: list[bytes]) -> None:
-        """Put a message behind the others."""
-        self.messages.append(message)
-        self._change(sum(map(len, message)) + _OVERHEAD)
-
-    def sent(self) -> None:
-        """The first message is on its way."""
-        self._change(-sum(map(len, self.messages.popleft())) - _OVERHEAD)
-
-    def drop(self) -> None:
-        """Nobody waits for them any more."""
-        self.messages.clear()
-        self._change(-self.size)
-
-    def _change(self, size: int) -> None:
-        self.size += size
-        self._all.size += size
-
-
 class Listener:
     """A socket, and the calls that came by it (a :class:`ServerHandler`).
 
@@ -297,7 +222,7 @@ class Listener:
         self._held: dict[bytes, list[tuple[CallKey, ResponseHead]]] = {}
         # Replies of this turn, by peer: key, header and body.
         self._outgoing: dict[bytes, list[tuple[CallKey, bytes, bytes]]] = {}
-        self._backlogs: dict[bytes, _Backlog] = {}
+        self._backlogs: dict[bytes, Backlog] = {}
         self._retry = ResettableTimer(owner.clock, self._try_again)
         self._addresses: dict[bytes, str] = {}
         # At hand, since each message needs them.
@@ -572,7 +497,7 @@ class Listener:
         messages = self._messages(replies)
         for number, message in enumerate(messages):
             if self._send(message) is SendResult.BLOCKED:
-                self._backlogs[peer] = _Backlog(self.owner.backlog)
+                self._backlogs[peer] = Backlog(self.owner.backlog)
                 self._keep(peer, messages[number:])
                 self._retry_later()
                 return
