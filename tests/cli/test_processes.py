@@ -45,6 +45,22 @@ def pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
+@pytest.mark.parametrize(
+    ("shell", "words", "completed"),
+    [
+        ("bash", "txzmq be", "plain,bench"),
+        ("zsh", "txzmq bench --max-l", "--max-latency"),
+    ],
+)
+def test_a_shell_completes_verbs_and_flags(shell: str, words: str, completed: str) -> None:
+    place = str(len(words.split()) - 1)
+    asked = {"_TXZMQ_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": place}
+    with command(**asked) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert completed in out.splitlines()
+    assert err == ""
+
+
 def test_both_sides_talk_in_turns_by_pipes(shop: tuple[Program, str]) -> None:
     """And in the locale C, whose encoding is ASCII."""
     _, address = shop
