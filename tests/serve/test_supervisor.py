@@ -254,6 +254,15 @@ def test_a_roll_is_given_up_if_a_new_worker_is_not_ready_in_time(house: House) -
     assert house.supervisor.counts == {"rolls_given_up": 1}
 
 
+def test_a_roll_that_a_stop_ends_was_not_given_up(house: House) -> None:
+    house.supervisor.roll()
+    house.supervisor.stop()
+    house.obey()
+    only(house.alive).exits("signal SIGTERM")  # the new one, which was about to start
+    assert house.alive == []
+    assert not house.supervisor.counts["rolls_given_up"]
+
+
 def test_a_roll_during_a_roll_is_one_more_after_it(house: House) -> None:
     with captured_log() as log:
         house.supervisor.roll()

@@ -162,8 +162,8 @@ class Supervisor:
                 for listener in self.listeners:
                     await listener.roll()
             except GivenUp as error:
-                self.counts["rolls_given_up"] += 1
                 if not self.is_stopping:
+                    self.counts["rolls_given_up"] += 1
                     _log.error(
                         "the roll is given up, and the workers stay that are there: {why}",
                         why=str(error),
