@@ -67,6 +67,19 @@ def test_c12_an_idempotent_call_is_repeated_until_it_succeeds() -> None:
     field.close()
 
 
+def test_an_attempt_says_once_how_many_there_were_also_where_its_call_is_such_a_one() -> None:
+    """A relay passes on what its caller's attempt says."""
+    field = Field([Failing(1, unavailable)], config(RETRY))
+    answer = field.call(metadata=[("grpc-previous-rpc-attempts", "3"), ("k", "v")])
+    field.network.advance(1)
+    assert field.network.result(answer) == text("x")
+    assert [context.metadata for context in field.services[0].contexts] == [
+        (("grpc-previous-rpc-attempts", "3"), ("k", "v")),
+        (("k", "v"), ("grpc-previous-rpc-attempts", "1")),
+    ]
+    field.close()
+
+
 def test_c12_attempts_end_at_the_limit_with_the_last_error() -> None:
     numbers = itertools.count(1)
     field = Field(

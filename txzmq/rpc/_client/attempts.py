@@ -179,4 +179,6 @@ def attempt_head(head: RequestHead, metadata: Metadata, number: int) -> RequestH
     """
     if number == 1:
         return head
-    return head._replace(metadata=(*metadata, (PREVIOUS_ATTEMPTS, str(number - 1))))
+    # What a relay's caller says of its own attempts is no longer so.
+    others = [pair for pair in metadata if pair[0] != PREVIOUS_ATTEMPTS]
+    return head._replace(metadata=(*others, (PREVIOUS_ATTEMPTS, str(number - 1))))
