@@ -25,6 +25,9 @@ from txzmq.rpc import Channel, Resolver, RpcError
 
 ANY_PORT = "tcp://127.0.0.1:*"
 SHOP = "tests.serve.shop:Shop"
+_PROCESSES = "txzmq_supervisor_processes"
+#: Of processes: at first the only one that lasts.
+_STATES = ("ready", "starting", "leaving")
 
 
 class Supervised:
@@ -76,6 +79,16 @@ class Supervised:
         lines = self.get("/metrics").splitlines()
         found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    def wait_until_settled(self, workers: int) -> None:
+        """Wait until all *workers* take calls, and no other process is left of a roll or a kill."""
+        end = time.monotonic() + PATIENCE
+        while [self.values(f'{_PROCESSES}{{state="{state}"}}') for state in _STATES] != [
+            workers,
+            *(0 for _ in _STATES[1:]),
+        ]:
+            assert time.monotonic() < end, self.program
+            time.sleep(0.01)  # nothing tells of it
 
     def signal(self, number: signal.Signals) -> None:
         self.program.process.send_signal(number)

@@ -58,12 +58,19 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def supervised(keys: Path) -> Iterator[Supervised]:
-    """Two workers with keys and metrics, for several tests, which leave them as they were."""
+def two_workers(keys: Path) -> Iterator[Supervised]:
+    """With keys and metrics."""
     arguments = ("--keys", keys / "server.key_secret", "--clients", keys / "clients")
     publishers = ["--publisher", ANY_PORT] * 4
     with serving(*arguments, *publishers, "--metrics", "127.0.0.1:0", ports=2) as supervised:
         yield supervised
+
+
+@pytest.fixture
+def supervised(two_workers: Supervised) -> Supervised:
+    """Two workers for several tests, and none that starts or leaves: one that leaves speaks too."""
+    two_workers.wait_until_settled(2)
+    return two_workers
 
 
 def test_a_roll_under_load_replaces_all_and_fails_no_call(
@@ -146,16 +153,18 @@ def test_a_revoked_key_can_do_nothing_after_sighup(
         factory = ZmqFactory(one_loop.reactor)
         channel = Channel(factory, supervised.addresses, credentials=CREDENTIALS)
         await channel.unary_unary(ECHO, text("x"), timeout=30)
-        text_of_it = certificate.read_text()
         certificate.unlink()
         supervised.signal(signal.SIGHUP)
         await one_loop.until(lambda: supervised.has_said("it knows 0 of them") == 2)
         with pytest.raises(Unauthenticated):
             await channel.unary_unary(ECHO, text("x"), timeout=30)
-        certificate.write_text(text_of_it)
         factory.shutdown()
 
-    one_loop.run(main)
+    text_of_it = certificate.read_text()
+    try:
+        one_loop.run(main)
+    finally:
+        certificate.write_text(text_of_it)
 
 
 def test_users_code_that_fails_when_the_supervisor_asks_ends_no_worker() -> None:
