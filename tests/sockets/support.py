@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import zmq
 from twisted.internet.testing import MemoryReactorClock
 
+from tests.support import PATIENCE
 from txzmq import (
     ZmqConnection,
     ZmqDealerConnection,
@@ -111,13 +113,26 @@ def raw_sockets() -> Generator[Callable[..., zmq.Socket[bytes]]]:
 def raw_socket(
     context: zmq.Context[zmq.Socket[bytes]], kind: int, *addresses: str, **options: int | bytes
 ) -> zmq.Socket[bytes]:
-    """A plain socket, connected to all *addresses*; options by libzmq's names."""
+    """A plain socket, connected to all *addresses*; options by libzmq's names.
+
+    What it sends or waits for too long raises :class:`zmq.Again`.
+    """
     socket = context.socket(kind)
+    socket.sndtimeo = socket.rcvtimeo = round(PATIENCE * 1000)
     for name, value in options.items():
         socket.set(zmq.SocketOption[name], value)
     for address in addresses:
         socket.connect(address)
     return socket
+
+
+def send_if_connected(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+    """Send a message, for a socket whose handshake may have been refused already.
+
+    libzmq waits in :meth:`~zmq.Socket.send` where there is nobody to send it to.
+    """
+    with contextlib.suppress(zmq.Again):
+        socket.send_multipart(parts, zmq.NOBLOCK)
 
 
 def events_of(socket: Any) -> int:
