@@ -49,6 +49,9 @@ _NAME: Final = 1_024
 _GROUPS: Final = 1_000
 #: Tokens of which is remembered that they are good.
 _REMEMBERED: Final = 4_096
+#: What PyJWT raises for what is no token: RecursionError before its version 2.15, SystemError where
+#: PyPy fails to format what is wrong with its JSON.
+_MALFORMED: Final = (jwt.PyJWTError, RecursionError, SystemError)
 
 #: What verifies tokens: a public key in PEM, or for HS256 and its like a secret; or several, by the
 #: ``kid`` that tokens name; or a :class:`JwksKeys`.
@@ -184,7 +187,7 @@ class BearerTokens:
         """Which key, and which algorithm, a token names."""
         try:
             header: dict[str, Any] = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, RecursionError):  # the latter before PyJWT 2.15
+        except _MALFORMED:
             raise _refusal("the token is malformed: it is no JSON Web Token") from None
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
@@ -232,7 +235,7 @@ class BearerTokens:
             reason = "the token is by another issuer"
         except jwt.MissingRequiredClaimError as error:
             reason = f"the token has no {error.claim}"  # a claim that is asked for here
-        except (jwt.PyJWTError, RecursionError):  # the latter before PyJWT 2.15
+        except _MALFORMED:
             reason = "the token is malformed"
         raise _refusal(reason)
 
