@@ -177,6 +177,10 @@ docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning i
 	$(BIN)/sphinx-build -W --keep-going -n -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+.PHONY: wheel
+wheel: $(DEVELOPS)  ## build sdist and wheel into dist/
+	$(BIN)/python -m build --outdir dist .
+
 .PHONY: wheel-test
 wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use them there
 	$(BIN)/python tools/wheel_test.py
