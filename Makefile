@@ -177,9 +177,21 @@ docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning i
 	$(BIN)/sphinx-build -W --keep-going -n -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+.PHONY: wheel
+wheel: $(DEVELOPS)  ## build sdist and wheel into dist/
+	$(BIN)/python -m build --outdir dist .
+
 .PHONY: wheel-test
 wheel-test: $(DEVELOPS)  ## build sdist and wheel, install them elsewhere, use them there
 	$(BIN)/python tools/wheel_test.py
+
+.PHONY: release
+release: $(DEVELOPS)  ## make sdist, wheel, list of packages and tag of a release, for a person to push
+	$(BIN)/python -m tools.release
+
+.PHONY: release-check
+release-check: $(DEVELOPS)  ## do all that make release does, but for the tag, and keep nothing
+	$(BIN)/python -m tools.release --dry-run
 
 .PHONY: bench
 bench: $(DEVELOPS)  ## measure txzmq beside grpc.aio, grpclib, AMP and bare pyzmq
