@@ -24,25 +24,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller, ResponseMetadata
 from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
-    Internal,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
     RpcError,
-    Unavailable,
     Unimplemented,
 )
 from txzmq.rpc.limits import MESSAGE_SIZE
@@ -141,6 +139,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._channel = channel
         self._methods = methods
         self._size = message_size
+        self._refusals = Refusals()
         self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
         # What was made of the methods that the source has, by path.
         self._made: dict[str, tuple[Method[Any, Any], _Raw, _Handler]] = {}
@@ -157,7 +156,9 @@ class GrpcGateway(grpc.GenericRpcHandler):
             if not isinstance(found, Deferred):
                 return self._passed(path, found)[1]
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            return _handler(Kind.STREAM_STREAM, partial(self._refuse, self._error(error, path)))
+            return _handler(
+                Kind.STREAM_STREAM, partial(self._refuse, self._refusals.of(error, path))
+            )
         # Whether requests stream is not known yet, and on the wire it makes no difference.
         return _handler(Kind.STREAM_STREAM, partial(self._find_and_pass, path, found))
 
@@ -196,7 +197,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         try:
             method, _handler = self._passed(path, await _wait_for(found))
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            refusal = self._error(error, path)
+            refusal = self._refusals.of(error, path)
         else:
             await self._pass_streams(method, None, context)
             return
@@ -209,7 +210,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
             self._check_size("request", len(request))
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
@@ -218,10 +219,11 @@ class GrpcGateway(grpc.GenericRpcHandler):
         """A call of any kind."""
         received = ResponseMetadata()
         begun = False
+        requests = _Requests(context, self._check_size)
         try:
-            given: Any = _Requests(context, self._check_size)
+            given: Any = requests
             if not method.kind.request_streaming:
-                given = await self._only(method, given)
+                given = await self._only(method, requests)
             if method.kind.response_streaming:
                 stream = self._open(method, given, context)
                 try:
@@ -238,7 +240,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 await _written(context.write(await self._one(method, given, context, received)))
             return
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path, requests.errors)
         if received.initial and not begun:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         await _abort(refusal, context)
@@ -291,18 +293,6 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 f"the gateway does not pass on a {what} of {size} bytes: its message_size is "
                 f"{self._size}"
             )
-
-    def _error(self, error: Exception, path: str) -> RpcError:
-        """What a client is told of what was raised."""
-        if isinstance(error, RpcError):
-            return error
-        if isinstance(error, CancelledError):
-            return Unavailable(
-                "the gateway is shutting down, and has ended the call; it may have been executed"
-            )
-        failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed to pass a call of {path} on", failure, path=path)
-        return Internal("the gateway failed to pass the call on; its log says why")
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -451,6 +441,8 @@ class _Requests(RequestStream[RawMessage]):
         self._context = context
         self._check_size = check_size
         self._loop = asyncio.get_running_loop()
+        #: What it has raised for the gateway, which comes back as the outcome of the call.
+        self.errors: list[RpcError] = []
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
@@ -468,7 +460,11 @@ class _Requests(RequestStream[RawMessage]):
             # what has arrived for all.
             await asyncio.sleep(_LOST)
             return None
-        self._check_size("request", len(message))
+        try:
+            self._check_size("request", len(message))
+        except RpcError as error:
+            self.errors.append(error)
+            raise
         return RawMessage(message)
 
 
