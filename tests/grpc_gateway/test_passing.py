@@ -166,8 +166,10 @@ def _own(metadata: Any) -> list[tuple[str, str | bytes]]:
 def test_metadata_that_are_not_passed_on() -> None:
     kept = (("x", "1"), ("user-agent", "grpc"), ("authorization", "Bearer x"), ("y-bin", b"\xff"))
     mine = (("grpc-timeout", "1S"), ("grpc-status-details-bin", b""), (":path", "/"), ("te", "t"))
+    retries = (("grpc-retry-pushback-ms", "9"), ("grpc-previous-rpc-attempts", "1"))
     hops = (("connection", "x"), ("content-type", "a/b"), ("transfer-encoding", "chunked"))
     assert end_to_end((*mine, *kept, *hops)) == kept
+    assert end_to_end((*mine, *retries)) == retries
     assert end_to_end(None) == ()
 
 
