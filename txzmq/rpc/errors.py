@@ -211,15 +211,27 @@ class RpcError(Exception):
         parsed = (_parse(packed, message_type) for packed in self.details)
         return tuple(message for message in parsed if message is not None)
 
-    def of_call(self, path: str, /) -> Self:
+    def of_call(self, path: str, /, *, sent: bool | None = None) -> Self:
         """Note that this error is the outcome of a call; txzmq calls this where the call ends.
 
         Not for handlers and interceptors: an error with a :attr:`method` is not sent as a status.
 
         :param path: the path of the call's method, ``/package.Service/Method``.
+        :param sent: of an error that the channel has made: whether the request may have reached a
+            server. What is known already stays.
         :return: the error itself.
         """
         self.method = path
+        if self.sent is None and not self.answered:
+            self.sent = sent
+        return self
+
+    def of_server(self) -> Self:
+        """Note that a server has answered with this error; txzmq calls this.
+
+        :return: the error itself.
+        """
+        self.answered = True
         return self
 
     def __str__(self) -> str:

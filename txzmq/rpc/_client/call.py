@@ -185,17 +185,14 @@ def outcome_of(error: E, method: Method[Any, Any], *, sent: bool = True) -> E:
     :param sent: whether the request may have reached a server; it is known to the first who says.
     """
     if isinstance(error, RpcError):
-        error.of_call(method.path)
-        if error.sent is None and not error.answered:
-            error.sent = sent
+        error.of_call(method.path, sent=sent)
     return error
 
 
 def answer_of(head: ResponseHead) -> RpcError:
     """A server's answer that is none of success."""
     error = RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
-    error.answered = True
-    return error
+    return error.of_server()
 
 
 class Call:
