@@ -14,9 +14,7 @@ from txzmq.rpc import Context, Kind, Method, ServerLimits, Service
 __all__ = ["COUNT", "ECHO", "ROLES", "serve"]
 
 ECHO: Final = Method("/bench.Echo/Echo", "echo", StringValue, StringValue)
-COUNT: Final = Method(
-    "/bench.Echo/Count", "count", Int32Value, StringValue, kind=Kind.UNARY_STREAM
-)
+COUNT: Final = Method("/bench.Echo/Count", "count", Int32Value, StringValue, kind=Kind.UNARY_STREAM)
 _LIMITS: Final = ServerLimits(running_per_peer=4_096)
 _TCP: Final = "tcp://127.0.0.1:*"
 _PORT: Final = "127.0.0.1:0"
@@ -89,7 +87,7 @@ def _grpc_gateway(announce: Callable[[str], None], behind: str) -> None:
     """A gateway for gRPC's clients, with a server in the same process if none is behind it."""
     from twisted.internet import asyncioreactor
 
-    asyncioreactor.install(asyncio.new_event_loop())
+    asyncioreactor.install(asyncio.new_event_loop())  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
     from txzmq import ZmqFactory
     from txzmq._reactor import default_reactor

@@ -31,6 +31,7 @@ from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.pace import Pace
 from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
 from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
@@ -146,6 +147,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._methods = methods
         self._size = message_size
         self._refusals = Refusals()
+        self._pace = Pace()
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
         self._listening = 0
@@ -258,11 +260,17 @@ class GrpcGateway(grpc.GenericRpcHandler):
     async def _pass_request(self, method: _Raw, request: bytes, context: _Context) -> bytes:
         """A call with one request and one response, in the least time."""
         received = ResponseMetadata()
+        pace = self._pace
+        number, together = pace.begin()
         try:
             self._check_size("request", len(request))
+            if together is not None:
+                await together
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
             refusal = self._refusals.of(error, method.path)
+        finally:
+            pace.end(number)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
