@@ -84,6 +84,9 @@ PLAN: dict[str, set[str]] = {
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
     "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
+    # And clients of Connect's and gRPC-Web's.
+    "_http": {"ground", "words", "_core"},
+    "http_gateway": {"ground", "sockets", "words", "_core", "_net", "_http", "method_sources"},
     "blocking": {"ground", "sockets", "words"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
@@ -143,6 +146,7 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "_grpc": {"zmq"},
+    "_http": {"zmq", "grpc"},
     "testing": {"zmq"},
     "_tokens": {"zmq"},
     "tokens": {"zmq"},
