@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, cast
 
@@ -243,7 +245,9 @@ class Connection:
             return await self.reader.readuntil(b"\r\n\r\n")
 
     def cut(self) -> None:
-        """End it at once."""
+        """End it at once, without what has not been sent yet."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def close(self) -> None:

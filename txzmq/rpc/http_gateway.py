@@ -21,7 +21,7 @@ import socket
 import ssl
 import weakref
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -29,6 +29,7 @@ from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, run, wait_for
+from txzmq.rpc._gateway.forwarding import Forwarding, Sender
 from txzmq.rpc._net.addresses import is_ip, split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller
@@ -41,11 +42,11 @@ try:
     from connectrpc.compression import Compression
 
     from txzmq.rpc._http.asgi import Receive, Scope, Send, respond
-    from txzmq.rpc._http.calls import Calls, PassedMethod, error_of
+    from txzmq.rpc._http.calls import Calls, PassedMethod, error_of, sender_of_call
     from txzmq.rpc._http.content import Headers, content_of, header, query_of
     from txzmq.rpc._http.cors import Cors
     from txzmq.rpc._http.requests import Body
-    from txzmq.rpc._http.server import Limits, Server
+    from txzmq.rpc._http.server import CONNECTION, Facts, Limits, Server
 except ImportError as error:
     raise ImportError(
         "txzmq.rpc.http_gateway needs connectrpc 0.13 or later, and uvicorn: pip install "
@@ -84,7 +85,8 @@ class HttpGateway:
 
     ``/healthz`` answers while the gateway runs, and ``/readyz`` while it can reach a server.
 
-    The servers see the gateway as their client, with the gateway's key and address. Calls of
+    The servers see the gateway as their client, with the gateway's key and address. Who its own
+    client is, it tells them by metadata, which :mod:`txzmq.rpc.forwarded` reads. Calls of
     ``txzmq.rpc.v1`` are refused: a server answers them to callers on its own machine, and a gateway
     may be on it while its callers are not.
     """
@@ -99,6 +101,8 @@ class HttpGateway:
         compressions: Iterable[Compression] | None = None,
         maximum_concurrent_rpcs: int = _CALLS,
         body_timeout: float = _BODY,
+        trusted_proxies: Iterable[str] = (),
+        proxy_certificates: bool = False,
     ) -> None:
         """
         :param channel: to the servers. With ``wait_for_ready=True``, calls wait while none of them
@@ -114,6 +118,11 @@ class HttpGateway:
             streams among them; further ones end with RESOURCE_EXHAUSTED.
         :param body_timeout: seconds in which a client has to send the body of a request; where
             requests stream, each part of it.
+        :param trusted_proxies: networks of proxies in front of the gateway, such as ``10.0.7.0/24``
+            or ``unix:``, that say in ``x-forwarded-for`` and ``x-forwarded-proto`` who calls.
+            Nobody else is believed.
+        :param proxy_certificates: whether they say in ``x-forwarded-client-cert`` by which
+            certificate, and keep their clients from saying so themselves, which not all proxies do.
         :raises TypeError: if *methods* is no source, and for other values of a wrong type.
         :raises ValueError: for a value out of range.
         """
@@ -130,6 +139,7 @@ class HttpGateway:
             channel, message_size, None if compressions is None else tuple(compressions)
         )
         self._cors = cors
+        self._forwarding = Forwarding(trusted_proxies, proxy_certificates=proxy_certificates)
         self._most = maximum_concurrent_rpcs
         self._body_timeout = body_timeout
         self._running = 0
@@ -202,9 +212,26 @@ class HttpGateway:
             return
         if scope["path"] != path:
             scope = {**scope, "path": path, "root_path": ""}
+        sender_of_call.set(self._sender(scope))
         streams = passed.found.kind.request_streaming
         body = Body(receive, self._body_timeout, streams=streams)
         await application(scope, body, send)
+
+    def _sender(self, scope: Scope) -> Sender:
+        """Who has sent a request."""
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        facts: Facts | None = extensions.get(CONNECTION)
+        sender = None if facts is None else facts.senders.get(self._forwarding)
+        if sender is None:
+            client = scope.get("client")
+            sender = self._forwarding.sender(
+                client and client[0],
+                secure=scope.get("scheme") == "https",
+                certificate=None if facts is None else facts.certificate,
+            )
+            if facts is not None:
+                facts.senders[self._forwarding] = sender
+        return sender
 
     async def _find(self, path: str) -> PassedMethod:
         """The method at a path.

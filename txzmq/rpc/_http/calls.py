@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 from connectrpc.code import Code as ConnectCode
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq.rpc._core.asyncio_loop import next_item, wait_for
+from txzmq.rpc._gateway.forwarding import Sender
 from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
 from txzmq.rpc._http.content import ANY, STREAM_TYPES, UNARY_TYPES, Content
 from txzmq.rpc._http.errors import Answer, answer_of
@@ -39,7 +41,7 @@ from txzmq.rpc.method import IdempotencyLevel, Kind, Method
 from txzmq.rpc.raw import RawMessage, raw_method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Calls", "PassedMethod", "error_of"]
+__all__ = ["Calls", "PassedMethod", "error_of", "sender_of_call"]
 
 _Raw: TypeAlias = Method[RawMessage, RawMessage]
 # Any: requests and responses are bytes, which the codecs pass as they are.
@@ -55,6 +57,9 @@ _STREAM_TYPES: Final = {
     Kind.STREAM_UNARY: StreamType.CLIENT_STREAM,
     Kind.STREAM_STREAM: StreamType.BIDI_STREAM,
 }
+#: Who has sent the request that this task serves. connectrpc tells its endpoints no more than an
+#: address.
+sender_of_call: Final[ContextVar[Sender]] = ContextVar("sender_of_call")
 #: The path of all calls that are refused.
 _REFUSED: Final = "/refused/Call"
 _SHUTTING_DOWN: Final = (
@@ -110,7 +115,7 @@ class Calls:
         left = context.timeout_ms
         if left is not None and left <= 0:
             raise DeadlineExceeded("the gateway has got the call after its deadline")
-        metadata = metadata_of(context.request_headers.allitems())
+        metadata = metadata_of(context.request_headers.allitems(), sender_of_call.get())
         make = getattr(self._channel, method.kind.name.lower())
         with detached():
             return make(

@@ -9,6 +9,7 @@ from typing import Final
 
 from connectrpc.request import Headers
 
+from txzmq.rpc._gateway.forwarding import Sender
 from txzmq.rpc.errors import InvalidArgument
 from txzmq.rpc.metadata import Metadata, normalise
 
@@ -50,10 +51,11 @@ def _passes(key: str) -> bool:
     return key not in _OF_A_HOP and not key.startswith(_OF_PROTOCOLS)
 
 
-def metadata_of(headers: Iterable[tuple[str, str]]) -> Metadata:
+def metadata_of(headers: Iterable[tuple[str, str]], sender: Sender) -> Metadata:
     """The metadata of a request.
 
     :param headers: with names in lower case.
+    :param sender: who has sent it.
     :raises InvalidArgument: for what metadata cannot have.
     """
     pairs: list[tuple[str, str | bytes]] = []
@@ -66,7 +68,7 @@ def metadata_of(headers: Iterable[tuple[str, str]]) -> Metadata:
         else:
             pairs.append((key, value))
     try:
-        return normalise(pairs)
+        return normalise(sender.metadata(pairs))
     except ValueError as error:
         raise InvalidArgument(f"the gateway cannot pass the call on: {error}") from None
 

@@ -21,12 +21,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
+from txzmq.rpc._gateway.certificates import ClientCertificate, certificate_of
+from txzmq.rpc._gateway.forwarding import Forwarding, Sender
 from txzmq.rpc._http.asgi import Receive, Scope, Send
 
-__all__ = ["Limits", "Server", "is_ending"]
+__all__ = ["CONNECTION", "Facts", "Limits", "Server", "is_ending"]
 
 _log = Logger()
 
+#: The extension of a request's scope that has :class:`Facts`.
+CONNECTION: Final = "txzmq.connection"
 #: Seconds between two looks after what clients do.
 _TICK: Final = 0.5
 #: Seconds that a handshake of TLS may take.
@@ -167,6 +171,25 @@ class Server(uvicorn.Server):
             self._ticking.cancel()
 
 
+class Facts:
+    """What there is to know of a connection besides what ASGI tells of each request.
+
+    :ivar certificate: by which its client has authenticated.
+    :ivar senders: who has sent its requests, by those who have found it out.
+    """
+
+    __slots__ = ("certificate", "senders")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        secured: Any = transport.get_extra_info("ssl_object")
+        self.certificate: ClientCertificate | None = None
+        if secured is not None:
+            der: bytes | None = secured.getpeercert(binary_form=True)
+            if der is not None:
+                self.certificate = certificate_of(der, secured.getpeercert())
+        self.senders: dict[Forwarding, Sender] = {}
+
+
 class Connection(H11Protocol):
     """One connection of a client's."""
 
@@ -187,19 +210,18 @@ class Connection(H11Protocol):
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, which may be cancelled."""
         self._task = asyncio.current_task()
-        transport = self.transport
-        certificate = transport.get_extra_info("ssl_object")
-        scope["extensions"] = {"txzmq.tls": certificate}
+        scope["extensions"] = {CONNECTION: self._facts}
         try:
             await self._application(cast("Any", scope), cast("Any", receive), cast("Any", send))
         except asyncio.CancelledError:
             # It is this connection that has cancelled it; the answer, if there is somebody to take
             # it, has been given.
-            transport.close()
+            self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """See :class:`asyncio.Protocol`."""
         super().connection_made(transport)
+        self._facts = Facts(transport)
         if len(self.connections) > self._limits.connections:
             self._log.refused(f"more than {self._limits.connections} connections")
             self._refuse()
