@@ -90,6 +90,7 @@ class Server(uvicorn.Server):
         self._ticking: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._ending: asyncio.TimerHandle | None = None
+        self._lost = asyncio.Event()
         self.log = Log(clock)
         config = uvicorn.Config(
             application,
@@ -145,13 +146,33 @@ class Server(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         if self._stopping is None:
-            self._stopping = loop.create_task(self.shutdown(), context=contextvars.Context())
+            self._stopping = loop.create_task(self._drain(), context=contextvars.Context())
             self._stopping.add_done_callback(self._stopped)
         elif self._ending is not None:
             self._ending.cancel()
         if not self._stopping.done():
             self._ending = loop.call_later(grace, self._end)
         await asyncio.shield(self._stopping)
+
+    async def _drain(self) -> None:
+        """Take no more connections, and wait until those that there are have ended."""
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        while state.connections or state.tasks:
+            self._lost = asyncio.Event()
+            if state.tasks:
+                await asyncio.wait(state.tasks)
+            elif state.connections:
+                await self._lost.wait()
+        for server in self.servers:
+            await server.wait_closed()
+
+    def connection_lost(self) -> None:
+        """One connection is lost; it is called by each."""
+        self._lost.set()
 
     def _end(self) -> None:
         """The grace is over: end all calls, and a moment later all connections."""
@@ -195,6 +216,7 @@ class Connection(H11Protocol):
 
     def __init__(self, server: Server, limits: Limits, /, **given: Any) -> None:
         super().__init__(**given)
+        self._owner = server
         self._log = server.log
         self.logger = cast("Any", server.log)
         self.access_log = False
@@ -242,6 +264,7 @@ class Connection(H11Protocol):
         """See :class:`asyncio.Protocol`."""
         super().connection_lost(exc)
         self._cancel()
+        self._owner.connection_lost()
 
     def end(self) -> None:
         """Have the call end at once that runs, if one does."""
