@@ -443,7 +443,11 @@ def _host_and_port(target: object) -> tuple[str, int]:
     _check.text("target", target, "an IP address and a port, such as '127.0.0.1:8080'")
     assert isinstance(target, str)
     host, port = split_tcp(f"tcp://{target}") or ("", "")
-    if host != "localhost" and not is_ip(host):
+    # An address of IPv6 needs brackets, or one cannot tell its port.
+    is_v6 = host.startswith("[") and host.endswith("]")
+    if host != "localhost" and not (
+        is_ip(host[1:-1]) if is_v6 else ":" not in host and is_ip(host)
+    ):
         raise ValueError(
             f"target: {target!r} is no IP address with a port, such as '127.0.0.1:8080' or "
             "'[::1]:8080'; port 0 has the kernel choose one"
