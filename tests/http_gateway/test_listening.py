@@ -201,16 +201,23 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_calls_may_end_when_it_stops(grpc_loop: Loop) -> None:
     async def body(rig: Rig) -> None:
         loop = asyncio.get_running_loop()
-        items = aiter(rig.client().call(COUNT, text("2000 of 10000")))
-        await anext(items)
-        stopping = rig.listener.stop(10).asFuture(loop)
-        error = await rig.client().failure(ECHO, text("a"))
-        assert error.code is ConnectCode.UNAVAILABLE
-        assert not stopping.done()
-        assert len([item async for item in items]) == 1_999
+        data = envelope(text("2000 of 10000").SerializeToString())
+        async with rig.http().stream("POST", COUNT.path, content=data, headers=STREAM) as response:
+            chunks = response.aiter_raw(1_000)
+            size = len(await anext(chunks))
+            before = rig.gateway.readiness.is_ready
+            stopping = rig.listener.stop(10).asFuture(loop)
+            assert (before, rig.gateway.readiness.is_ready) == (True, False)
+            error = await rig.client().failure(ECHO, text("a"))
+            assert error.code is ConnectCode.UNAVAILABLE
+            assert not stopping.done()
+            async for each in chunks:
+                size += len(each)
+        assert size > 20_000_000
+        assert rig.notes.given == 2_000
         await stopping
 
-    through(grpc_loop, body)
+    through(grpc_loop, body, channel={"stream_window": 16})
 
 
 @pytest.mark.parametrize("method", [ECHO, COUNT, COLLECT, CHAT])
@@ -322,7 +329,7 @@ class Server:
     async def stop(self, grace):
         print("stopped", flush=True)
 
-listener = HttpListener(Server(), "127.0.0.1:1", 0.0, reactor, secure=False)
+listener = HttpListener(Server(), "127.0.0.1:1", 0.0, reactor, print, secure=False)
 child = os.fork()
 if not child:
     print(listener._stopping(), flush=True)

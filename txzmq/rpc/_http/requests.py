@@ -12,6 +12,7 @@ from connectrpc.code import Code as ConnectCode
 from txzmq.rpc._core.asyncio_loop import deferred_of, empty_context
 from txzmq.rpc._http.asgi import Message, Receive
 from txzmq.rpc._http.errors import Answer
+from txzmq.rpc.errors import RpcError
 from txzmq.rpc.raw import RawMessage
 from txzmq.rpc.streams import RequestStream
 
@@ -71,11 +72,17 @@ class Requests(RequestStream[RawMessage]):
             _next, source, to_raw
         )
         self._reading: asyncio.Task[RawMessage | None] | None = None
+        #: What it has raised for the gateway, which comes back as the outcome of the call.
+        self.errors: list[Exception] = []
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
         self._reading = task = self._loop.create_task(self._read(), context=empty_context())
-        request = await deferred_of(task)
+        try:
+            request = await deferred_of(task)
+        except RpcError as error:
+            self.errors.append(error)
+            raise
         if request is None:
             raise StopAsyncIteration
         return request
