@@ -86,6 +86,11 @@ PLAN: dict[str, set[str]] = {
     "grpc_gateway": {
         *("ground", "sockets", "words", "_net", "_grpc", "_gateway", "method_sources", "health")
     },
+    # And clients of Connect's and gRPC-Web's.
+    "_http": {"ground", "words", "_core", "_gateway"},
+    "http_gateway": {
+        *("ground", "sockets", "words", "_core", "_net", "_http", "_gateway", "method_sources")
+    },
     # What gateways have in common; and what services read of it.
     "_gateway": {"ground", "words"},
     "forwarded": {"ground", "words", "_gateway"},
@@ -148,6 +153,7 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "_grpc": {"zmq"},
+    "_http": {"zmq", "grpc"},
     "_gateway": {"zmq", "grpc"},
     "forwarded": {"zmq", "grpc"},
     "testing": {"zmq"},
