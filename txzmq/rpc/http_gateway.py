@@ -136,7 +136,7 @@ class HttpGateway:
         _check.number("body_timeout", body_timeout, above=True)
         self._methods = methods
         self._calls = Calls(
-            channel, message_size, None if compressions is None else tuple(compressions)
+            channel, methods, message_size, None if compressions is None else tuple(compressions)
         )
         self._cors = cors
         self._forwarding = Forwarding(trusted_proxies, proxy_certificates=proxy_certificates)

@@ -34,6 +34,7 @@ from txzmq.rpc.errors import (
     RpcError,
 )
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method
+from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.raw import RawMessage, raw_method
 from txzmq.rpc.streams import ResponseStream
 
@@ -63,13 +64,19 @@ class Calls:
     """Passes calls on to a channel."""
 
     def __init__(
-        self, channel: Caller, size: int, compressions: Iterable[Compression] | None
+        self,
+        channel: Caller,
+        methods: MethodSource,
+        size: int,
+        compressions: Iterable[Compression] | None,
     ) -> None:
         """
+        :param methods: of which the types of messages are, too.
         :param size: bytes that a message may have.
         :param compressions: which connectrpc is to know; None for gzip.
         """
         self._channel = channel
+        self._methods = methods
         self._size = size
         self.compressions = compressions
         self.refusals = Refusals()
@@ -81,7 +88,7 @@ class Calls:
 
         :raises Unimplemented: if the format is JSON, and nobody knows what is in the messages.
         """
-        call = _Passing(self, method, Transcoder(found) if json else None)
+        call = _Passing(self, method, Transcoder(found, self._methods) if json else None)
         return _Application(
             method.path,
             _endpoint(method, call),
@@ -159,15 +166,15 @@ class _Passing:
         self._method = method
         self._transcoder = transcoder
 
-    def _to_raw(self, request: bytes) -> RawMessage:
+    async def _to_raw(self, request: bytes) -> RawMessage:
         transcoder = self._transcoder
-        raw = RawMessage(request) if transcoder is None else transcoder.to_raw(request)
+        raw = RawMessage(request) if transcoder is None else await transcoder.to_raw(request)
         self._calls.check_size("request", len(raw))
         return raw
 
-    def _from_raw(self, response: RawMessage) -> bytes:
+    async def _from_raw(self, response: RawMessage) -> bytes:
         self._calls.check_size("response", len(response))
-        return response if self._transcoder is None else self._transcoder.to_json(response)
+        return response if self._transcoder is None else await self._transcoder.to_json(response)
 
     # -- the endpoints of connectrpc's -------------------------------------------------------------
 
@@ -197,10 +204,10 @@ class _Passing:
         """The response of a call that has one."""
         received = ResponseMetadata()
         try:
-            given = self._to_raw(request) if requests is None else requests
+            given = await self._to_raw(request) if requests is None else requests
             with received:
                 call = self._calls.start(self._method, given, context)
-            response = self._from_raw(await wait_for(call))
+            response = await self._from_raw(await wait_for(call))
         except Exception as error:
             add_metadata(context.response_headers, received.initial)
             raise self._answer(error, requests, context) from error
@@ -216,13 +223,13 @@ class _Passing:
         """The responses of a call that has several."""
         opened: ResponseStream[RawMessage] | None = None
         try:
-            given = self._to_raw(request) if requests is None else requests
+            given = await self._to_raw(request) if requests is None else requests
             stream: ResponseStream[RawMessage]
             opened = stream = self._calls.start(self._method, given, context)
             initial = await wait_for(stream.received_initial_metadata())
             add_metadata(context.response_headers, initial)
             while (item := await next_item(stream)) is not None:
-                yield self._from_raw(item)
+                yield await self._from_raw(item)
             add_metadata(context.response_trailers, stream.trailing_metadata)
         except Exception as error:
             raise self._answer(error, requests, context) from error

@@ -61,7 +61,9 @@ class Body:
 class Requests(RequestStream[RawMessage]):
     """The requests of one call, as they are asked for: TCP holds up the client meanwhile."""
 
-    def __init__(self, source: AsyncIterator[_T], to_raw: Callable[[_T], RawMessage]) -> None:
+    def __init__(
+        self, source: AsyncIterator[_T], to_raw: Callable[[_T], Coroutine[Any, Any, RawMessage]]
+    ) -> None:
         """
         :param source: what connectrpc has of them, for coroutines of asyncio's.
         :param to_raw: makes of each what the servers take.
@@ -104,7 +106,9 @@ class Requests(RequestStream[RawMessage]):
             raise asyncio.CancelledError
 
 
-async def _next(source: AsyncIterator[_T], to_raw: Callable[[_T], RawMessage]) -> RawMessage | None:
+async def _next(
+    source: AsyncIterator[_T], to_raw: Callable[[_T], Coroutine[Any, Any, RawMessage]]
+) -> RawMessage | None:
     async for request in source:
-        return to_raw(request)
+        return await to_raw(request)
     return None
