@@ -1,0 +1,44 @@
+"""A process with the gateways in front of a server; it prints where they listen.
+
+It learns of the methods by reflection. Arguments: the server, and where to listen for gRPC.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet import asyncioreactor
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txzmq import ZmqFactory
+from txzmq._reactor import default_reactor
+from txzmq.rpc import Channel
+from txzmq.rpc.grpc_gateway import GrpcGateway
+from txzmq.rpc.method_sources import FirstOf, ReflectedMethods, standard_methods
+
+
+async def start(server: str, grpc_target: str) -> None:
+    factory = ZmqFactory()
+    factory.registerForShutdown()
+    channel = Channel(factory, server, wait_for_ready=True)
+    methods = FirstOf(standard_methods(), ReflectedMethods(channel))
+    listener = await GrpcGateway(channel, methods).listen(grpc_target)
+    print(f"gRPC at {listener.target}", flush=True)
+
+
+def main() -> None:
+    asyncioreactor.install()  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+    reactor: Any = default_reactor()  # Any: what runs and stops is not in the slice that txzmq uses
+
+    def failed(failure: Failure) -> None:
+        print(failure, flush=True)
+        reactor.stop()
+
+    Deferred.fromCoroutine(start(*sys.argv[1:])).addErrback(failed)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
