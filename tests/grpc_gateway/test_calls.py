@@ -251,7 +251,7 @@ def test_requests_over_the_limit(grpc_loop: Loop, method: Method[Any, Any]) -> N
         )
         assert rig.notes.seen[seen:] in ([], ["first"])
 
-    through(grpc_loop, body, message_size=1_001)
+    through(grpc_loop, body, gateway={"message_size": 1_001})
 
 
 @pytest.mark.parametrize("method", [ECHO, COLLECT, CHAT])
@@ -267,7 +267,7 @@ def test_requests_that_grpc_refuses_itself(grpc_loop: Loop, method: Method[Any, 
         assert rig.notes.seen[-1] == "after"
         assert rig.notes.complete == []
 
-    through(grpc_loop, body, message_size=1_000)
+    through(grpc_loop, body, gateway={"message_size": 1_000})
 
 
 class Large:
@@ -287,4 +287,6 @@ def test_responses_over_the_limit(grpc_loop: Loop, method: Method[Any, Any]) -> 
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "the gateway does not pass on a response of 1" in error.details()
 
-    through(grpc_loop, body, message_size=10, caller=None if method is COUNT else Large())
+    through(
+        grpc_loop, body, gateway={"message_size": 10}, caller=None if method is COUNT else Large()
+    )

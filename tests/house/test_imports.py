@@ -80,10 +80,20 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     # The other network for the client's engine, with an extra of its own.
-    "_grpc": {"ground", "words", "_wire", "_core", "_client"},
+    "_grpc": {"ground", "words", "_wire", "_core", "_client", "_gateway"},
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
-    "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
+    "grpc_gateway": {
+        *("ground", "sockets", "words", "_net", "_grpc", "_gateway", "method_sources")
+    },
+    # And clients of Connect's and gRPC-Web's.
+    "_http": {"ground", "words", "_core", "_gateway"},
+    "http_gateway": {
+        *("ground", "sockets", "words", "_core", "_net", "_http", "_gateway", "method_sources")
+    },
+    # What gateways have in common; and what services read of it.
+    "_gateway": {"ground", "words"},
+    "forwarded": {"ground", "words", "_gateway"},
     "blocking": {"ground", "sockets", "words"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
@@ -143,6 +153,9 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "_grpc": {"zmq"},
+    "_http": {"zmq", "grpc"},
+    "_gateway": {"zmq", "grpc"},
+    "forwarded": {"zmq", "grpc"},
     "testing": {"zmq"},
     "_tokens": {"zmq"},
     "tokens": {"zmq"},

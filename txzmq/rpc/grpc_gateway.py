@@ -20,7 +20,7 @@ import math
 import os
 import socket
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
+from txzmq.rpc._gateway.forwarding import Forwarding
 from txzmq.rpc._net.addresses import split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller, ResponseMetadata
@@ -63,6 +64,7 @@ try:
         loop_of,
     )
     from txzmq.rpc._grpc.heads import empty_context
+    from txzmq.rpc._grpc.senders import Senders
     from txzmq.rpc._grpc.statuses import end_to_end, status_of, trailing_of
 except ImportError as error:
     raise ImportError(
@@ -102,13 +104,20 @@ class GrpcGateway(grpc.GenericRpcHandler):
     room for it. Metadata pass both ways, but for those of gRPC's own (``grpc-...``) and of a single
     hop, such as ``connection``.
 
-    The servers see the gateway as their client, with the gateway's key and address. Calls of
+    The servers see the gateway as their client, with the gateway's key and address. Who its own
+    client is, it tells them by metadata, which :mod:`txzmq.rpc.forwarded` reads. Calls of
     ``txzmq.rpc.v1`` are refused: a server answers them to callers on its own machine, and a gateway
     may be on it while its callers are not.
     """
 
     def __init__(
-        self, channel: Caller, methods: MethodSource, *, message_size: int = MESSAGE_SIZE
+        self,
+        channel: Caller,
+        methods: MethodSource,
+        *,
+        message_size: int = MESSAGE_SIZE,
+        trusted_proxies: Iterable[str] = (),
+        proxy_certificates: bool = False,
     ) -> None:
         """
         :param channel: to the servers. With ``wait_for_ready=True``, calls wait while none of them
@@ -117,8 +126,14 @@ class GrpcGateway(grpc.GenericRpcHandler):
             it finds is kept by path, so they have to be few.
         :param message_size: bytes that a request or response may have. The channel has a limit of
             its own, which should be the same.
-        :raises TypeError: if *methods* is no source, or *message_size* no integer.
-        :raises ValueError: if *message_size* is less than 1.
+        :param trusted_proxies: networks of proxies in front of the gateway, such as ``10.0.7.0/24``
+            or ``unix:``, that say in ``x-forwarded-for`` and ``x-forwarded-proto`` who calls.
+            Nobody else is believed.
+        :param proxy_certificates: whether they say in ``x-forwarded-client-cert`` by which
+            certificate, and keep their clients from saying so themselves, which not all proxies do.
+        :raises TypeError: if *methods* is no source, *message_size* no integer,
+            *trusted_proxies* no networks, or *proxy_certificates* neither True nor False.
+        :raises ValueError: if *message_size* is less than 1, or a network none.
         """
         if not callable(getattr(methods, "find", None)):
             raise _check.wrong_type("methods", methods, "a MethodSource")
@@ -126,6 +141,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._channel = channel
         self._methods = methods
         self._size = message_size
+        self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
         # What was made of the methods that the source has, by path.
         self._made: dict[str, tuple[Method[Any, Any], _Raw, _Handler]] = {}
 
@@ -240,7 +256,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         """The response of a call that has one."""
         kind, channel = method.kind, self._channel
         make = channel.stream_unary if kind.request_streaming else channel.unary_unary
-        metadata = _metadata_of(context)
+        metadata = self._metadata_of(context)
         with detached(), received:
             call = make(method, given, timeout=_left(context), metadata=metadata)
         response = await _wait_for(call)
@@ -254,9 +270,20 @@ class GrpcGateway(grpc.GenericRpcHandler):
     def _open(self, method: _Raw, given: Any, context: _Context) -> ResponseStream[RawMessage]:
         kind, channel = method.kind, self._channel
         make = channel.stream_stream if kind.request_streaming else channel.unary_stream
-        metadata = _metadata_of(context)
+        metadata = self._metadata_of(context)
         with detached():
             return make(method, given, timeout=_left(context), metadata=metadata)
+
+    def _metadata_of(self, context: _Context) -> Metadata:
+        """The metadata of a client, and who it is, as the channel takes them.
+
+        :raises InvalidArgument: if it does not.
+        """
+        sent = self._senders.of(context).metadata(end_to_end(context.invocation_metadata()))
+        try:
+            return normalise(sent)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"the gateway cannot pass the call on: {error}") from None
 
     def _check_size(self, what: str, size: int) -> None:
         if size > self._size:
@@ -481,18 +508,6 @@ def _left(context: _Context) -> float:
     # grpcio's stubs do not say that there may be none.
     left = cast("float | None", context.time_remaining())
     return _OWN if left is None else left
-
-
-def _metadata_of(context: _Context) -> Metadata:
-    """The metadata of a client as the channel takes them.
-
-    :raises InvalidArgument: if it does not.
-    """
-    metadata = end_to_end(context.invocation_metadata())
-    try:
-        return normalise(metadata)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"the gateway cannot pass the call on: {error}") from None
 
 
 def _wait_for(deferred: Deferred[_T]) -> asyncio.Future[_T]:
