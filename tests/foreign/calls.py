@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -33,6 +34,10 @@ def _described() -> FileDescriptorProto:
     file.service[0].method.add(name="NoSuchCall", input_type=empty, output_type=empty)
     unimplemented = file.service.add(name="UnimplementedService")
     unimplemented.method.add(name="UnimplementedCall", input_type=empty, output_type=empty)
+    # protoc writes it into its descriptors, and protobuf-es relies on it.
+    for described in file.message_type:
+        for each in described.field:
+            each.json_name = re.sub(r"_(\w)", lambda found: found[1].upper(), each.name)
     return file
 
 
@@ -48,6 +53,11 @@ _numbers: Final = itertools.count(1)
 def message(kind: str, **fields: Any) -> Any:
     """A message of the service."""
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.{kind}"))(**fields)
+
+
+def method_descriptor(path: str) -> Any:
+    """The descriptor of a method."""
+    return _POOL.FindMethodByName(path[1:].replace("/", "."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +97,7 @@ class Call:
     @property
     def descriptor(self) -> Any:
         """The method's."""
-        return _POOL.FindMethodByName(self.path[1:].replace("/", "."))
+        return method_descriptor(self.path)
 
     def response(self, serialised: bytes = b"") -> Any:
         """One of its responses."""
@@ -117,12 +127,16 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a client has seen of a call; metadata are sorted, without those of HTTP."""
+    """What a client has seen of a call; metadata are sorted, without those of HTTP.
+
+    :ivar count: how many responses there were, where a slow reader keeps the first one only.
+    """
 
     code: Code
     message: str = ""
     details: tuple[Any, ...] = ()
     responses: tuple[Any, ...] = ()
+    count: int | None = None
     initial: Pairs = ()
     trailing: Pairs = ()
 
@@ -144,6 +158,7 @@ class Outcome:
             code=Code(told["code"]),
             message=told["message"],
             details=(*details_of(status), *details),
+            count=told["count"] if call.slow else None,
             responses=tuple(call.response(base64.b64decode(each)) for each in told["responses"]),
             initial=own(told["initial"]),
             trailing=own(told["trailing"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 from typing import Protocol as Interface
 
 from tests.foreign.calls import Call, Outcome, Protocol
-from tests.foreign.commands import by_buf
+from tests.foreign.commands import by_buf, by_curl
 from tests.programs import ROOT, Program, started
 
 #: Where `make test-clients` has put what is installed, and the tests what they build.
@@ -68,13 +69,14 @@ Start = Callable[[str, Protocol, Call], AbstractContextManager[Running]]
 class Client:
     """A client.
 
-    :ivar start: starts a call of a gateway at ``host:port``, by a protocol.
+    :ivar start: starts a call of a gateway at ``host:port``, by a protocol; None for the browser,
+        which all tests share.
     :ivar needs: the file or program without which it is not there.
     :ivar load: the command of a program that makes loads of calls, for an address and a protocol.
     """
 
     name: str
-    start: Start
+    start: Start | None
     needs: str
     load: Callable[[str, Protocol], list[str]] | None = None
 
@@ -93,6 +95,10 @@ def _by_grpc(command: str, *arguments: str) -> Callable[[str, Protocol], list[st
 
 def _by_connect(target: str, protocol: Protocol) -> list[str]:
     return ["node", str(BUILT / "connect-node.mjs"), f"http://{target}", protocol]
+
+
+def _by_connectrpc(target: str, protocol: Protocol) -> list[str]:
+    return [sys.executable, "-m", "tests.foreign.connectrpc_client", f"http://{target}", protocol]
 
 
 def _program(name: str, needs: str, command: Callable[[str, Protocol], list[str]]) -> Client:
@@ -114,6 +120,9 @@ CLIENTS: Final = {
             "grpc-go", str(GOPATH / "src/google.golang.org/grpc"), _by_grpc(str(BUILT / "grpc-go"))
         ),
         _program("connect-node", "node_modules/@connectrpc/connect-node", _by_connect),
+        _program("connectrpc", sys.executable, _by_connectrpc),
+        Client(name="connect-web", start=None, needs="chromium"),
+        Client(name="curl", start=by_curl, needs="curl"),
         Client(name="buf", start=by_buf, needs="node_modules/.bin/buf"),
     ]
 }

@@ -10,11 +10,13 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 import pytest
 
+from tests.foreign.browser import Browser, Page, browsing
 from tests.foreign.clients import BUILT, CLIENTS, GOPATH
-from tests.foreign.served import Served
+from tests.foreign.served import Served, Targets
 from tests.programs import PATIENCE, ROOT, Program, running, started
 
 _PROGRAMS = Path(__file__).parent / "programs"
@@ -43,10 +45,15 @@ def _build(command: list[str], env: dict[str, str] | None = None) -> None:
 
 
 @contextmanager
-def gateway(server: str, grpc_target: str = "127.0.0.1:0") -> Generator[tuple[Program, str]]:
+def gateways(
+    server: str, origin: str, targets: Targets | None = None
+) -> Generator[tuple[Program, Targets]]:
     """A process with the gateways, and where they listen."""
-    with running("-m", "tests.foreign.gateway", server, grpc_target, cwd=ROOT) as program:
-        yield program, program.expect("gRPC at (.*)")[1]
+    where = targets or Targets("127.0.0.1:0", "127.0.0.1:0")
+    arguments = ["-m", "tests.foreign.gateway", server, where.grpc, where.http, origin]
+    with running(*arguments, cwd=ROOT) as program:
+        found = program.expect("gRPC at (.*), HTTP at (.*)")
+        yield program, Targets(found[1], found[2])
 
 
 def free_port() -> int:
@@ -58,40 +65,65 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def served(built: None, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+def page() -> Generator[Page]:
+    """The page that a browser calls the gateway from."""
+    page = Page()
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def browser(
+    built: None, page: Page, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Browser]:
+    """Chromium."""
+    with browsing(page, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def served(built: None, page: Page, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     """The server with its gateways."""
     folder = tmp_path_factory.mktemp("served")
     with running("-m", "tests.foreign.server", f"ipc://{folder}/server") as program:
         served = Served(program)
-        with gateway(served.address) as (_, served.grpc), nginx(folder, served):
+        with (
+            gateways(served.address, page.origin) as (_, served.gateways),
+            nginx(folder, served.gateways) as served.nginx,
+        ):
             yield served
 
 
 @contextmanager
-def nginx(folder: Path, served: Served) -> Generator[None]:
+def nginx(folder: Path, behind: Targets) -> Generator[Targets | None]:
     """Nginx before the gateways, where it is installed."""
     command = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if command is None:
-        yield
+        yield None
         return
-    port = free_port()
-    written = (Path(__file__).parent / "nginx.conf").read_text()
-    for name, value in {"FOLDER": str(folder), "GRPC_PORT": str(port), "GRPC": served.grpc}.items():
-        written = written.replace(f"${{{name}}}", value)
+    targets = Targets(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+    written = Template((Path(__file__).parent / "nginx.conf.in").read_text()).substitute(
+        folder=folder,
+        grpc_listen=targets.grpc,
+        grpc=behind.grpc,
+        http_listen=targets.http,
+        http=behind.http,
+    )
     (folder / "nginx.conf").write_text(written)
     with started(command, "-c", folder / "nginx.conf", "-e", "stderr") as program:
-        wait_for_port(port, program)
-        served.nginx_grpc = f"127.0.0.1:{port}"
-        yield
+        for target in (targets.grpc, targets.http):
+            _wait_for(target, program)
+        yield targets
         program.terminate()
 
 
-def wait_for_port(port: int, program: Program) -> None:
+def _wait_for(target: str, program: Program) -> None:
     """Wait until a program listens."""
+    host, port = target.split(":")
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, int(port)), 1).close()
             return
         except OSError:
             assert time.monotonic() < end, program

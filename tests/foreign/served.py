@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import pytest
 
+from tests.foreign.calls import Protocol
 from tests.programs import PATIENCE, Program
 
 #: Seconds within which a handler is to learn that its client is gone.
 SOON = 1.0
 
 
+@dataclass(frozen=True)
+class Targets:
+    """Where clients call to, as ``host:port``."""
+
+    grpc: str
+    http: str
+
+    def of(self, protocol: Protocol) -> str:
+        """Where a protocol is spoken."""
+        return self.grpc if protocol == "grpc" else self.http
+
+
 class Served:
     """A server, and where the gateways and nginx are.
 
     :ivar address: the server's.
-    :ivar grpc: the gateway for gRPC.
-    :ivar nginx_grpc: nginx before it.
+    :ivar gateways: before it.
+    :ivar nginx: before the gateways; None where it is not installed.
     """
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self.address = program.expect("listening at (.*)")[1]
-        self.grpc = ""
-        self.nginx_grpc = ""
+        self.gateways = Targets("", "")
+        self.nginx: Targets | None = None
 
-    def target(self, protocol: str, *, nginx: bool) -> str:
+    def target(self, protocol: Protocol, *, nginx: bool = False) -> str:
         """Where a client calls to."""
-        if nginx and not self.nginx_grpc:
+        if not nginx:
+            return self.gateways.of(protocol)
+        if self.nginx is None:
             pytest.skip("nginx is not installed: make test-clients does it")
-        return self.nginx_grpc if nginx else self.grpc
+        return self.nginx.of(protocol)
 
     def until(self, line: str, seconds: float = PATIENCE) -> None:
         """Wait until the server has said a line."""

@@ -6,6 +6,7 @@ happened to it: ``NAME begun``, ``NAME gave 3`` for each item, ``NAME cancelled`
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ WAIT = "x-wait"
 DETAILS = "x-details"
 #: The key by which the responses begin with how many seconds the call has left.
 LEFT = "x-left"
+#: The key by which the payloads of responses are such as cannot be compressed.
+NOISE = "x-noise"
 
 DETAIL = AnyMessage()
 DETAIL.Pack(StringValue(value="why ☺"))
@@ -61,6 +64,8 @@ class Told(TestService):
         with self._told(context):
             async with aclosing(responses):
                 async for response in responses:
+                    if NOISE in _pairs(context):
+                        response.payload.body = os.urandom(len(response.payload.body))
                     yield response
                     given += 1
                     if name:

@@ -24,18 +24,18 @@ def buf(*arguments: str) -> str:
 
 
 def test_services_are_listed(served: Served) -> None:
-    assert buf("--list-services", f"http://{served.grpc}").split() == [
+    assert buf("--list-services", f"http://{served.gateways.grpc}").split() == [
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "grpc.testing.TestService",
     ]
     assert "grpc.testing.TestService/FullDuplexCall" in buf(
-        "--list-methods", f"http://{served.grpc}"
+        "--list-methods", f"http://{served.gateways.grpc}"
     )
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_types_by_reflection_of_either_version(served: Served, version: str) -> None:
-    url = f"http://{served.grpc}/grpc.health.v1.Health/Check"
+    url = f"http://{served.gateways.grpc}/grpc.health.v1.Health/Check"
     assert json.loads(buf("--reflect-protocol", f"grpc-{version}", url)) == {"status": "SERVING"}

@@ -7,6 +7,7 @@ const tell = (what) => fetch("/told", { method: "POST", body: JSON.stringify(wha
 let control;
 for (;;) {
   const asked = await (await fetch("/asked")).json();
+  if (asked === null) continue; // nothing yet
   if (asked === "cancel") control.abort.abort();
   else if (asked === "go") control.go();
   else {

@@ -27,7 +27,7 @@ export function prepare(asked, transport) {
 
 export async function run(asked, transport, control) {
   const { method, call, requests } = prepare(asked, transport);
-  const outcome = { code: 0, message: "", details: [], responses: [], initial: [], trailing: [] };
+  const outcome = { code: 0, message: "", details: [], count: 0, responses: [], initial: [], trailing: [] };
   let answered = () => {};
   async function* stream() {
     for (const request of requests) {
@@ -46,8 +46,9 @@ export async function run(asked, transport, control) {
   };
   if (asked.timeout) options.timeoutMs = asked.timeout * 1000;
   const received = async (response) => {
-    outcome.responses.push(toBase64(toBinary(method.output, response)));
-    if (asked.slow && outcome.responses.length === 1) {
+    outcome.count++;
+    if (!asked.slow || outcome.count === 1) outcome.responses.push(toBase64(toBinary(method.output, response)));
+    if (asked.slow && outcome.count === 1) {
       control.tell({ first: true });
       await control.goOn;
     }

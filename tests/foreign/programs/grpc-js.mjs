@@ -31,13 +31,17 @@ function start(client, call, options, answered) {
 }
 
 function run(client, call) {
-  const outcome = { code: 0, message: "", details: [], responses: [], initial: [], trailing: [] };
+  const outcome = { code: 0, message: "", details: [], count: 0, responses: [], initial: [], trailing: [] };
   const requests = call.clientStreaming ? call.requests.map(fromBase64) : [];
   return new Promise((resolve) => {
     const options = call.timeout ? { deadline: Date.now() + call.timeout * 1000 } : {};
     const running = start(client, call, options, (error, response) => {
-      if (!error) outcome.responses.push(toBase64(response));
+      if (!error) received(response);
     });
+    const received = (response) => {
+      outcome.count++;
+      if (!call.slow || outcome.count === 1) outcome.responses.push(toBase64(response));
+    };
     const send = () => {
       if (requests.length) running.write(requests.shift());
       else if (call.clientStreaming && !call.open) running.end();
@@ -52,9 +56,9 @@ function run(client, call) {
     if (call.serverStreaming) {
       running.on("error", () => {}); // it comes as a status as well
       running.on("data", (response) => {
-        outcome.responses.push(toBase64(response));
+        received(response);
         if (call.alternate) send();
-        if (call.slow && outcome.responses.length === 1) {
+        if (call.slow && outcome.count === 1) {
           running.pause();
           control.tell({ first: true });
           control.goOn.then(() => running.resume());

@@ -7,11 +7,12 @@
 //   timeout    seconds, or null
 //   alternate  whether to send a request when the one before is answered
 //   open       whether the requests do not end
-//   slow       whether to read no more behind the first response until a line "go" comes
+//   slow       whether to read no more behind the first response until a line "go" comes, and to
+//              tell of that one only
 // or, with a number of clients, a load: each client makes `each` calls, `atOnce` at one time, or goes
 // on for `seconds`.
-// A line "cancel" cancels the call. The answer is its outcome: code, message, details, responses,
-// initial, trailing; of a load, how many calls ended with each code.
+// A line "cancel" cancels the call. The answer is its outcome: code, message, details, count and
+// responses, initial, trailing; of a load, how many calls ended with each code.
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 

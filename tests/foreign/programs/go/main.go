@@ -34,6 +34,7 @@ type outcome struct {
 	Code      uint32      `json:"code"`
 	Message   string      `json:"message"`
 	Status    []byte      `json:"status,omitempty"`
+	Count     int         `json:"count"`
 	Responses [][]byte    `json:"responses"`
 	Initial   [][2]string `json:"initial"`
 	Trailing  [][2]string `json:"trailing"`
@@ -99,7 +100,7 @@ func run(ctx context.Context, client *grpc.ClientConn, call asked) outcome {
 		err = client.Invoke(ctx, call.Path, call.Requests[0], &response, grpc.ForceCodec(raw{}),
 			grpc.Header(&initial), grpc.Trailer(&trailing))
 		if err == nil {
-			result.Responses = append(result.Responses, response)
+			result.Count, result.Responses = 1, append(result.Responses, response)
 		}
 	}
 	ended := status.Convert(err)
@@ -143,8 +144,11 @@ func stream(ctx context.Context, client *grpc.ClientConn, call asked, result *ou
 		if err != nil {
 			break
 		}
-		result.Responses = append(result.Responses, response)
-		if call.Slow && len(result.Responses) == 1 {
+		result.Count++
+		if !call.Slow || result.Count == 1 {
+			result.Responses = append(result.Responses, response)
+		}
+		if call.Slow && result.Count == 1 {
 			tell(map[string]bool{"first": true})
 			<-goOn
 		}
