@@ -1,6 +1,7 @@
 """A client of Python's connectrpc.
 
-Arguments: where the gateway is, as http://host:port, and the protocol. What it is asked and answers is as in ``programs/lines.mjs``.
+Arguments: where the gateway is, as http://host:port, and the protocol. What it is asked and
+answers is as in ``programs/lines.mjs``.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ function connect() {
 async function make({ call, requests }) {
   try {
     await call(requests[0]);
-    return 0;
-  } catch (error) {
-    return ConnectError.from(error).code;
+    return { code: 0, message: "" };
+  } catch (reason) {
+    const { code, message } = ConnectError.from(reason);
+    return { code, message };
   }
 }
 

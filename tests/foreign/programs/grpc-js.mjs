@@ -72,7 +72,7 @@ function run(client, call) {
 
 if (asked.clients) {
   const connect = () => makeClient({ "grpc.use_local_subchannel_pool": 1 });
-  control.tell(await load(asked, connect, async (client) => (await run(client, asked)).code));
+  control.tell(await load(asked, connect, (client) => run(client, asked)));
 } else {
   control.tell(await run(makeClient({}), asked));
 }

@@ -9,10 +9,11 @@
 //   open       whether the requests do not end
 //   slow       whether to read no more behind the first response until a line "go" comes, and to
 //              tell of that one only
-// or, with a number of clients, a load: each client makes `each` calls, `atOnce` at one time, or goes
-// on for `seconds`.
+// or, with a number of clients, a load: each client has `atOnce` calls at one time, and makes `each`
+// of them, or goes on until a line "stop" comes. Of the latter it tells when all go on, and when all
+// go on again that had failed.
 // A line "cancel" cancels the call. The answer is its outcome: code, message, details, count and
-// responses, initial, trailing; of a load, how many calls ended with each code.
+// responses, initial, trailing; of a load, how many calls ended with each code, and a message of each.
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
@@ -22,6 +23,7 @@ export const asked = JSON.parse(first);
 
 const abort = new AbortController();
 let go;
+let stopped = false;
 export const control = {
   cancelled: abort.signal,
   // Resolves when a slow reader may go on.
@@ -30,28 +32,37 @@ export const control = {
 };
 // The process lives on behind its answer, as an application does: its end would end its connections.
 lines.on("close", () => process.exit());
-lines.on("line", (line) => (line === "cancel" ? abort.abort() : go()));
+lines.on("line", (line) => {
+  if (line === "cancel") abort.abort();
+  else if (line === "stop") stopped = true;
+  else go();
+});
 
 export const fromBase64 = (text) => new Uint8Array(Buffer.from(text, "base64"));
 export const toBase64 = (bytes) => Buffer.from(bytes).toString("base64");
 
-// Make a load of calls, by `make(client)`, which resolves to a code, and never rejects.
-export async function load({ clients, each, atOnce, seconds }, connect, make) {
+// Make a load of calls, by `make(client)`, which resolves to a code and a message, and never rejects.
+export async function load({ clients, each, atOnce }, connect, make) {
   const codes = {};
-  const last = [];
-  const end = seconds ? performance.now() + seconds * 1000 : Infinity;
-  const lane = async (client, number) => {
-    for (let left = seconds ? Infinity : each / atOnce; left > 0 && performance.now() < end; left--) {
-      const code = await make(client);
+  const messages = {};
+  const going = { first: 0, again: 0 };
+  const tell = (what) => each || ++going[what] < clients * atOnce || control.tell({ [what]: true });
+  const lane = async (client) => {
+    let seen = "nothing";
+    for (let left = each ? each / atOnce : Infinity; left > 0 && !stopped; left--) {
+      const { code, message } = await make(client);
       codes[code] = (codes[code] ?? 0) + 1;
-      last[number] = code;
+      messages[code] = message;
+      if (code === 0 && seen === "nothing") tell("first");
+      if (code === 0 && seen === "failure") tell("again");
+      if (seen !== "recovery") seen = code ? "failure" : seen === "failure" ? "recovery" : "success";
     }
   };
   const lanes = [];
   for (let number = 0; number < clients; number++) {
     const client = connect();
-    for (let index = 0; index < atOnce; index++) lanes.push(lane(client, lanes.length));
+    for (let index = 0; index < atOnce; index++) lanes.push(lane(client));
   }
   await Promise.all(lanes);
-  return { codes, last: [...new Set(last)] };
+  return { codes, messages };
 }

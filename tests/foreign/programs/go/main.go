@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang/protobuf/proto"
@@ -27,7 +28,6 @@ type asked struct {
 	Timeout                          *float64
 	Alternate, Open, Slow            bool
 	Clients, Each, AtOnce            int
-	Seconds                          float64
 }
 
 type outcome struct {
@@ -164,23 +164,38 @@ func stream(ctx context.Context, client *grpc.ClientConn, call asked, result *ou
 	return err
 }
 
+var stopped atomic.Bool
+
 func load(target string, call asked) map[string]interface{} {
-	codes, last := map[uint32]int{}, map[uint32]bool{}
-	end := time.Now().Add(time.Duration(call.Seconds * float64(time.Second)))
+	codes, messages := map[uint32]int{}, map[uint32]string{}
+	going := map[string]int{}
 	var lock sync.Mutex
 	var lanes sync.WaitGroup
+	count := func(what string) {
+		going[what]++
+		if call.Each == 0 && going[what] == call.Clients*call.AtOnce {
+			tell(map[string]bool{what: true})
+		}
+	}
 	lane := func(client *grpc.ClientConn) {
 		defer lanes.Done()
-		var code uint32
-		for left := call.Each / call.AtOnce; left > 0 || time.Now().Before(end); left-- {
-			code = run(context.Background(), client, call).Code
+		succeeded, failed, recovered := false, false, false
+		for left := call.Each / call.AtOnce; (left > 0 || call.Each == 0) && !stopped.Load(); left-- {
+			ended := run(context.Background(), client, call)
 			lock.Lock()
-			codes[code]++
+			codes[ended.Code]++
+			messages[ended.Code] = ended.Message
+			if ended.Code != 0 {
+				failed = true
+			} else if failed && !recovered {
+				recovered = true
+				count("again")
+			} else if !succeeded && !failed {
+				succeeded = true
+				count("first")
+			}
 			lock.Unlock()
 		}
-		lock.Lock()
-		last[code] = true
-		lock.Unlock()
 	}
 	for number := 0; number < call.Clients; number++ {
 		client := connect(target)
@@ -190,11 +205,7 @@ func load(target string, call asked) map[string]interface{} {
 		}
 	}
 	lanes.Wait()
-	lasts := []uint32{}
-	for code := range last {
-		lasts = append(lasts, code)
-	}
-	return map[string]interface{}{"codes": codes, "last": lasts}
+	return map[string]interface{}{"codes": codes, "messages": messages}
 }
 
 func connect(target string) *grpc.ClientConn {
@@ -227,6 +238,8 @@ func main() {
 			}
 			if line == "cancel\n" {
 				cancel()
+			} else if line == "stop\n" {
+				stopped.Store(true)
 			} else {
 				close(goOn)
 			}
