@@ -91,6 +91,8 @@ _LOST: Final = 0.01
 #: How many times its own limit of a message gRPC may receive: what is between is refused in words
 #: of the gateway.
 _ABOVE: Final = 2
+#: The largest number that its options take.
+_MOST: Final = 2**31 - 1
 #: Seconds for which calls may go on when the reactor stops.
 _GRACE: Final = 5.0
 #: Calls that may go on at once: as many as wait on a server of txzmq's, by default.
@@ -425,9 +427,13 @@ class GrpcGateway(grpc.GenericRpcHandler):
             )
         reactor = installed_reactor(GRPC) if reactor is None else reactor
         loop = loop_of(reactor, GRPC)
+        pending = min(maximum_concurrent_rpcs, _MOST)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
-            ("grpc.max_receive_message_length", min(self._size * _ABOVE, 2**31 - 1)),
+            ("grpc.max_receive_message_length", min(self._size * _ABOVE, _MOST)),
             ("grpc.so_reuseport", 0),  # or two gateways would share a port, and nobody know
+            # Of calls that nobody has taken yet, gRPC cancels some above these.
+            ("grpc.server.max_pending_requests", pending),
+            ("grpc.server.max_pending_requests_hard_limit", pending),
             *options,
         ]
 
