@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
 from connectrpc.code import Code as ConnectCode
+from connectrpc.errors import ConnectError
 from twisted.internet.error import CannotListenError
 
 from tests.grpc_gateway.test_who_calls import WHO, Who
@@ -21,6 +22,7 @@ from tests.http_gateway.support import (
     Rig,
     envelope,
     given_to,
+    head,
     through,
 )
 from tests.programs import succeeds
@@ -208,8 +210,13 @@ def test_calls_may_end_when_it_stops(grpc_loop: Loop) -> None:
             before = rig.gateway.readiness.is_ready
             stopping = rig.listener.stop(10).asFuture(loop)
             assert (before, rig.gateway.readiness.is_ready) == (True, False)
-            error = await rig.client().failure(ECHO, text("a"))
-            assert error.code is ConnectCode.UNAVAILABLE
+            client, refused = rig.client(), False
+            while not refused:  # a connection that has come before is served
+                try:
+                    assert await client.outcome(ECHO, text("a")) == [text("a")]
+                except ConnectError as error:
+                    assert error.code is ConnectCode.UNAVAILABLE
+                    refused = True
             assert not stopping.done()
             async for each in chunks:
                 size += len(each)
@@ -218,6 +225,31 @@ def test_calls_may_end_when_it_stops(grpc_loop: Loop) -> None:
         await stopping
 
     through(grpc_loop, body, channel={"stream_window": 16})
+
+
+def test_a_request_that_is_on_its_way_when_it_stops(grpc_loop: Loop) -> None:
+    data = b'"a"'
+    request = head(ECHO, "content-type: application/json", "content-length: 3") + data
+
+    async def body(rig: Rig) -> None:
+        loop = asyncio.get_running_loop()
+        used, fresh, idle = [await rig.connection() for _ in range(3)]
+        for connection in (used, idle):
+            connection.send(request)
+            assert b"connection: close" not in (await connection.head()).lower()
+            await connection.reader.readuntil(b"0\r\n\r\n")
+        stopping = rig.listener.stop(10).asFuture(loop)
+        await asyncio.sleep(0)
+        for connection in (used, fresh):
+            connection.send(request)
+            answer = await connection.rest()
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            assert b"connection: close" in answer.lower()
+        async with asyncio.timeout(5):  # nothing comes by the other, and nobody waits for long
+            await stopping
+        assert await idle.rest() == b""
+
+    through(grpc_loop, body)
 
 
 @pytest.mark.parametrize("method", [ECHO, COUNT, COLLECT, CHAT])

@@ -39,6 +39,9 @@ _HANDSHAKE: Final = 10.0
 _REST: Final = 5.0
 #: Seconds that an end may take when all calls have been told of it.
 _END: Final = 1.0
+#: Seconds for which connections without a request stay open when it stops: a client may be about to
+#: send one, and would not know whether it was executed.
+_IDLE: Final = 1.0
 #: Where in ``tcp_info`` of Linux the state of a connection is, and those in which the peer is gone:
 #: TCP_CLOSE and TCP_CLOSE_WAIT.
 _GONE: Final = frozenset({7, 8})
@@ -90,6 +93,8 @@ class Server(uvicorn.Server):
         self._ticking: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._ending: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._closes_idle = False
         self._lost = asyncio.Event()
         self.log = Log(clock)
         config = uvicorn.Config(
@@ -129,8 +134,13 @@ class Server(uvicorn.Server):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it takes no more connections."""
+        """Whether a connection has no further request behind the next one."""
         return self._stopping is not None
+
+    @property
+    def closes_idle(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._closes_idle
 
     async def _tick(self) -> None:
         counter = 0
@@ -173,7 +183,11 @@ class Server(uvicorn.Server):
             server.close()
         state = self.server_state
         for connection in list(state.connections):
-            connection.shutdown()
+            cast("Connection", connection).is_last()
+        if self._closes_idle:
+            self._close_idle()  # those that have come meanwhile
+        else:
+            self._closing = loop.call_later(_IDLE, self._close_idle)
         while state.connections or state.tasks:
             self._lost = asyncio.Event()
             if state.tasks:
@@ -187,8 +201,15 @@ class Server(uvicorn.Server):
         """One connection is lost; it is called by each."""
         self._lost.set()
 
+    def _close_idle(self) -> None:
+        """Close connections without a request."""
+        self._closes_idle = True
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
     def _end(self) -> None:
         """The grace is over: end all calls, and a moment later all connections."""
+        self._close_idle()
         for connection in list(self.server_state.connections):
             cast("Connection", connection).end()
         loop = asyncio.get_running_loop()
@@ -199,8 +220,9 @@ class Server(uvicorn.Server):
             cast("Connection", connection).transport.abort()
 
     def _stopped(self, _: object) -> None:
-        if self._ending is not None:
-            self._ending.cancel()
+        for timer in (self._ending, self._closing):
+            if timer is not None:
+                timer.cancel()
         if self._ticking is not None:
             self._ticking.cancel()
 
@@ -250,8 +272,10 @@ class Connection(H11Protocol):
         async def send_if_open(message: Message) -> None:
             if self.transport.is_closing():
                 await asyncio.sleep(0)  # it is about to be lost, which cancels this call
-            else:
-                await send(message)
+                return
+            if message["type"] == "http.response.start" and self._owner.is_stopping:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
 
         try:
             await self._application(
@@ -269,7 +293,7 @@ class Connection(H11Protocol):
         if len(self.connections) > self._limits.connections:
             self._log.refused(f"more than {self._limits.connections} connections")
             self._refuse()
-        elif self._owner.is_stopping:
+        elif self._owner.closes_idle:
             transport.close()  # its handshake of TLS has taken until now
 
     def _refuse(self) -> None:
@@ -289,6 +313,11 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._cancel()
         self._owner.connection_lost()
+
+    def is_last(self) -> None:
+        """Close the connection behind the response of the request that runs, or of the next."""
+        if not self._is_idle:
+            self.cycle.keep_alive = False
 
     def end(self) -> None:
         """Have the call end at once that runs, if one does."""
