@@ -68,7 +68,7 @@ def test_time_that_is_up_while_no_server_is_there(network: MemoryNetwork, logged
     logged.clear()
     assert told(error) == (
         Code.DEADLINE_EXCEEDED,
-        "the time of the call was up; it was not executed",
+        "the time of the call was up at the gateway; it was not executed",
     )
     assert NOWHERE in line_of(logged)
 

@@ -12,6 +12,7 @@ pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
 from connectrpc.client import ResponseMetadata
 from connectrpc.code import Code as ConnectCode
 from connectrpc.protocol import ProtocolType
+from twisted.logger import LogLevel
 
 from tests.grpc_gateway.test_who_calls import LIES, LOCALHOST, WHO, Who
 from tests.http_gateway.support import (
@@ -75,7 +76,9 @@ def test_deadlines(grpc_loop: Loop, method: Method[Any, Any]) -> None:
         answer = await connection.head()
         assert answer.startswith(b"HTTP/1.1 504" if method is ECHO else b"HTTP/1.1 200")
         async with asyncio.timeout(5):
-            assert b'"deadline_exceeded"' in await connection.reader.readuntil(b"}")
+            answer = await connection.reader.readuntil(b"}")
+        assert b'"deadline_exceeded"' in answer
+        assert b"the time of the call was up at the gateway; it may have been executed" in answer
         await rig.until(lambda: rig.notes.cancelled == [WAIT])
 
     through(grpc_loop, body)
@@ -140,7 +143,7 @@ def test_a_client_that_goes_away_while_it_is_held_up(
 @pytest.mark.parametrize("method", [COLLECT, CHAT])
 @pytest.mark.parametrize("how", ["cut", "end of the body", "in an envelope"])
 def test_requests_that_break_off_are_not_taken_for_all(
-    grpc_loop: Loop, method: Method[Any, Any], how: str
+    grpc_loop: Loop, method: Method[Any, Any], how: str, logged: Logged
 ) -> None:
     async def body(rig: Rig) -> None:
         connection = await rig.connection()
@@ -162,6 +165,8 @@ def test_requests_that_break_off_are_not_taken_for_all(
         assert rig.notes.complete == []
 
     through(grpc_loop, body)
+    # Clients go, and nobody who runs the gateway has to look after it.
+    assert [event for event in logged if event["log_level"] >= LogLevel.error] == []
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

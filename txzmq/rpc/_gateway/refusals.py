@@ -20,7 +20,7 @@ from txzmq.rpc.errors import (
     Unavailable,
 )
 
-__all__ = ["Refusals"]
+__all__ = ["Refusals", "time_is_up"]
 
 _log = Logger()
 #: Codes with which a channel says that no server is there for it; that its own key or token is not
@@ -33,6 +33,15 @@ class _Monotonic:
 
     def seconds(self) -> float:
         return monotonic()
+
+
+def time_is_up(*, sent: bool) -> DeadlineExceeded:
+    """What a client is told whose time is up at the gateway.
+
+    :param sent: whether a server may have the call.
+    """
+    executed = "it may have been executed" if sent else "it was not executed"
+    return DeadlineExceeded(f"the time of the call was up at the gateway; {executed}")
 
 
 class Refusals:
@@ -66,10 +75,9 @@ class Refusals:
         return Internal("the gateway failed to pass the call on; its log says why")
 
     def _of_channel(self, error: RpcError, sent: bool, path: str) -> RpcError:
-        executed = "it may have been executed" if sent else "it was not executed"
         service = path[1:].rpartition("/")[0]
         if error.code is Code.DEADLINE_EXCEEDED:
-            told: RpcError = DeadlineExceeded(f"the time of the call was up; {executed}")
+            told: RpcError = time_is_up(sent=sent)
         elif error.code is Code.RESOURCE_EXHAUSTED:
             # Limits of sizes, which say by how much, and name nobody.
             return ResourceExhausted(f"the gateway cannot pass the call on: {error.message}")

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
+from connectrpc.code import Code as ConnectCode
 from connectrpc.compression import Compression
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel as ConnectLevel
@@ -17,7 +18,7 @@ from twisted.internet.defer import CancelledError
 
 from txzmq.rpc._core.asyncio_loop import next_item, wait_for
 from txzmq.rpc._gateway.forwarding import Sender
-from txzmq.rpc._gateway.refusals import Refusals
+from txzmq.rpc._gateway.refusals import Refusals, time_is_up
 from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
 from txzmq.rpc._http.content import ANY, STREAM_TYPES, UNARY_TYPES, Content
 from txzmq.rpc._http.errors import Answer, answer_of
@@ -346,6 +347,8 @@ class _Ends:
         if isinstance(error, Answer):
             return
         if isinstance(error, ConnectError):
+            if error.code is ConnectCode.DEADLINE_EXCEEDED:
+                raise answer_of(time_is_up(sent=True)) from error  # or not; nobody knows here
             raise Answer(error.code, f"the gateway refuses the call: {error.message}") from error
         raise answer_of(self._refusals.of(error, self._path)) from error
 

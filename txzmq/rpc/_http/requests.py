@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from connectrpc.code import Code as ConnectCode
+from connectrpc.errors import ConnectError
+from twisted.internet.defer import CancelledError
 
 from txzmq.rpc._core.asyncio_loop import deferred_of, empty_context
 from txzmq.rpc._http.asgi import Message, Receive
@@ -84,6 +86,10 @@ class Requests(RequestStream[RawMessage]):
             request = await deferred_of(task)
         except RpcError as error:
             self.errors.append(error)
+            raise
+        except ConnectError as error:
+            if error.code is ConnectCode.CANCELED:
+                raise CancelledError("the client is gone") from error  # which nobody has to know
             raise
         if request is None:
             raise StopAsyncIteration
