@@ -43,8 +43,9 @@ _log = Logger()
 _EPILOG: Final = """
 SIGTERM and Ctrl-C drain it; a second one ends it.
 """
-#: What each way in needs: its package, and the extra that has it.
-_NEEDS: Final = {"--http": ("connectrpc", "gateway"), "--grpc": ("grpc", "grpc")}
+#: What each way in needs; the extra has both.
+_NEEDS: Final = {"--http": "connectrpc", "--grpc": "grpc"}
+_EXTRA: Final = "pip install 'txzmq[gateway]'"
 
 
 @click.command("gateway", epilog=_EPILOG)
@@ -140,9 +141,9 @@ def command(runtime: Callable[[], Any], /, sources: TypeSources, **given: Any) -
     if not options.http and not options.grpc:
         raise Problem("there is nothing to listen at", "pass --http :8080, --grpc :50051, or both")
     for option, wanted in (("--http", options.http), ("--grpc", options.grpc)):
-        package, extra = _NEEDS[option]
+        package = _NEEDS[option]
         if wanted and importlib.util.find_spec(package) is None:
-            raise Problem(f"{option} needs {package}", f"pip install 'txzmq[{extra}]'")
+            raise Problem(f"{option} needs {package}", _EXTRA)
     if options.cors_origin and not options.http:
         raise Problem("--cors-origin is for --http", "browsers speak no gRPC")
     places = [("--http", each) for each in options.http]
