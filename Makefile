@@ -79,6 +79,12 @@ test-rolls: $(DEVELOPS)  ## replace the processes of txzmq serve under load, 100
 test-mixed: $(DEVELOPS)  ## run this version and an older one against each other, both ways
 	$(BIN)/python -m pytest tests/compat $(PYTEST_ARGS)
 
+# They are installed into build/foreign, and from Debian.
+.PHONY: test-clients
+test-clients: $(DEVELOPS)  ## have clients of other makers call the gateways: Node, Go, a browser, curl, nginx
+	tools/foreign-clients
+	$(BIN)/python -m pytest tests/foreign $(PYTEST_ARGS)
+
 .PHONY: test-streams
 test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing
 	TXZMQ_STREAM_ITEMS=1000000 TXZMQ_STREAM_CUTS=200 $(BIN)/python -m pytest \
@@ -210,6 +216,10 @@ bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grp
 .PHONY: bench-proxies
 bench-proxies: $(DEVELOPS)  ## measure calls through a relay and through a plain proxy, beside direct ones
 	$(BIN)/python -m benchmarks.proxies
+
+.PHONY: bench-gateway
+bench-gateway: $(DEVELOPS)  ## measure calls through gateways, beside servers of the same protocols
+	$(BIN)/python -m benchmarks.gateway
 
 .PHONY: bench-observers
 bench-observers: $(DEVELOPS)  ## measure what a call costs more on each side where it is observed

@@ -51,6 +51,11 @@ class Program:
             if match := re.fullmatch(pattern, line):
                 return match
 
+    def say(self, line: str) -> None:
+        """Write a line to its standard input, which it needs to have."""
+        assert self.process.stdin is not None
+        print(line, file=self.process.stdin, flush=True)
+
     def has_said(self, line: str) -> bool:
         """Whether it has printed *line* by now; does not wait."""
         while not self._lines.empty():
@@ -104,6 +109,9 @@ class Program:
         self._drain()
         assert self.process.stdout is not None
         self.process.stdout.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # what it had not read
+                self.process.stdin.close()
 
     def _drain(self) -> None:
         self._reader.join(PATIENCE)
@@ -113,7 +121,8 @@ class Program:
                 self.output.append(line)
 
     def __repr__(self) -> str:
-        return "\n".join(["<Program", *self.output, ">"])
+        # A line may be a large message.
+        return "\n".join(["<Program", *(line[:2_000] for line in self.output), ">"])
 
 
 @contextlib.contextmanager
@@ -129,16 +138,18 @@ def started(
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
     fds: Sequence[int] = (),
+    stdin: bool = False,
 ) -> Generator[Program]:
     """Run any program; standard error goes where standard output goes.
 
     :param env: variables that it has besides, or in place of ours.
     :param fds: descriptors that it has, too, by the same numbers.
+    :param stdin: whether it has a standard input, see :meth:`Program.say`.
     """
     process = subprocess.Popen(
         command,
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -41,6 +41,17 @@ _EXTRAS = {
         ],
         "grpc.aio",
     ),
+    **dict.fromkeys(
+        [
+            "txzmq.rpc.http_gateway",
+            "txzmq.rpc._http.calls",
+            "txzmq.rpc._http.errors",
+            "txzmq.rpc._http.headers",
+            "txzmq.rpc._http.requests",
+            "txzmq.rpc._http.server",
+        ],
+        "connectrpc",
+    ),
     "txzmq.rpc.otel": "opentelemetry.trace",
     **dict.fromkeys(
         [

@@ -49,6 +49,7 @@ def main() -> None:
         check_telemetry(folder / "telemetry", wheel)
         check_grpc(folder / "grpc", wheel)
         check_command_line(folder / "cli", wheel)
+        check_gateway(folder / "gateway", wheel)
 
 
 def build(output: Path) -> Path:
@@ -288,6 +289,58 @@ def check_command_line(folder: Path, wheel: Path) -> None:
         server.kill()
         server.wait()
     check_serving(folder, program)
+
+
+def check_gateway(folder: Path, wheel: Path) -> None:
+    """The extra brings all that ``txzmq gateway`` needs, for both ways in."""
+    title("a gateway")
+    python = environment(folder, f"{wheel}[gateway]")
+    program = folder / "bin" / "txzmq"
+    server = subprocess.Popen([python, "-c", _REFLECTING], stdout=subprocess.PIPE, text=True)
+    gateway = None
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        gateway = subprocess.Popen(
+            [program, "gateway", "--to", address, "--http", ":0", "--grpc", ":0"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert gateway.stderr is not None
+        lines = ""
+        while "JSON are taken at" not in lines or "gRPC is taken at" not in lines:
+            line = gateway.stderr.readline()
+            check(line != "", f"the gateway has ended: {lines}")
+            lines += line
+        [url], [target] = (
+            re.findall(rf"{what} taken at (\S+)", lines) for what in ("JSON are", "gRPC is")
+        )
+        printed = run(python, "-c", _CALLING, url, target)
+        check(printed == "SERVING\nSERVING\n", f"the gateway answered {printed!r}")
+    finally:
+        for process in (gateway, server):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+#: Calls by both ways.
+_CALLING = """
+import json, sys, urllib.request
+import grpc
+from txzmq.rpc.health import HealthCheckRequest, HealthCheckResponse
+
+url, target = sys.argv[1:]
+path = "/grpc.health.v1.Health/Check"
+asked = urllib.request.Request(url + path, b"{}", {"content-type": "application/json"})
+print(json.load(urllib.request.urlopen(asked))["status"])
+with grpc.insecure_channel(target) as channel:
+    check = channel.unary_unary(
+        path, HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
+    )
+    status = check(HealthCheckRequest(), wait_for_ready=True, timeout=30).status
+    print(HealthCheckResponse.ServingStatus.Name(status))
+"""
 
 
 def check_serving(folder: Path, program: Path) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     FieldDescriptorProto,
     FileDescriptorProto,
+    MethodOptions,
 )
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -60,7 +61,7 @@ def _described() -> DescriptorPool:
             output_type=f".{_PACKAGE}.{response}",
             client_streaming=kind.request_streaming,
             server_streaming=kind.response_streaming,
-        )
+        ).options.idempotency_level = _IDEMPOTENCY.get(name, MethodOptions.IDEMPOTENCY_UNKNOWN)
     pool = DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return pool
@@ -82,6 +83,7 @@ def _add_fields(message: DescriptorProto, fields: list[tuple[str, int, Any]]) ->
 _METHODS: Final = [
     ("EmptyCall", Kind.UNARY_UNARY, "Empty", "Empty"),
     ("UnaryCall", Kind.UNARY_UNARY, "SimpleRequest", "SimpleResponse"),
+    ("CacheableUnaryCall", Kind.UNARY_UNARY, "SimpleRequest", "SimpleResponse"),
     (
         "StreamingOutputCall",
         Kind.UNARY_STREAM,
@@ -102,6 +104,8 @@ _METHODS: Final = [
     ),
     ("UnimplementedCall", Kind.UNARY_UNARY, "Empty", "Empty"),
 ]
+#: Connect's clients make a GET of it.
+_IDEMPOTENCY: Final = {"CacheableUnaryCall": MethodOptions.NO_SIDE_EFFECTS}
 POOL: Final = _described()
 
 
@@ -117,6 +121,8 @@ METHODS: Final[dict[str, Method[Any, Any]]] = {
 }
 ECHO_INITIAL: Final = "x-grpc-test-echo-initial"
 ECHO_TRAILING: Final = "x-grpc-test-echo-trailing-bin"
+#: Keys that begin so are echoed as well.
+_INITIAL, _TRAILING = "x-grpc-test-echo-initial", "x-grpc-test-echo-trailing"
 
 
 class TestService:
@@ -140,6 +146,9 @@ class TestService:
     async def UnaryCall(self, request: Any, context: Context) -> Any:
         _echo(request, context)
         return message("SimpleResponse")(payload=_payload(request.response_size))
+
+    async def CacheableUnaryCall(self, request: Any, context: Context) -> Any:
+        return await self.UnaryCall(request, context)
 
     async def StreamingInputCall(self, requests: RequestStream[Any], context: Context) -> Any:
         size = 0
@@ -181,7 +190,7 @@ def _payload(size: int) -> Any:
 def _echo(request: Any, context: Context) -> None:
     """Give back the metadata, and fail, as the request wants it."""
     pairs = context.metadata
-    context.send_initial_metadata([pair for pair in pairs if pair[0] == ECHO_INITIAL])
-    context.set_trailing_metadata([pair for pair in pairs if pair[0] == ECHO_TRAILING])
+    context.send_initial_metadata([pair for pair in pairs if pair[0].startswith(_INITIAL)])
+    context.set_trailing_metadata([pair for pair in pairs if pair[0].startswith(_TRAILING)])
     if request.HasField("response_status") and request.response_status.code:
         raise RpcError(to_code(request.response_status.code), request.response_status.message)

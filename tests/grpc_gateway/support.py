@@ -54,7 +54,7 @@ class Rig:
         caller: Any = None,
         limits: ServerLimits | None = None,
         channel: dict[str, Any] | None = None,
-        message_size: int = 4 * 1024 * 1024,
+        gateway: dict[str, Any] | None = None,
         **listen: Any,
     ) -> None:
         """Start all.
@@ -63,6 +63,7 @@ class Rig:
         :param methods: makes what the gateway knows of methods.
         :param caller: in place of a channel to the server.
         :param channel: further arguments of the channel.
+        :param gateway: further arguments of the gateway.
         :param listen: further arguments of the gateway's ``listen``.
         """
         served = [ByTxzmq(self.notes), *services]
@@ -73,7 +74,7 @@ class Rig:
         self.gateway = GrpcGateway(
             caller or self.channel,
             methods(self.channel) if methods is not None else source,
-            message_size=message_size,
+            **(gateway or {}),
         )
         self.listener = await self.gateway.listen(reactor=self.loop.reactor, **listen)
         self.target = self.listener.target

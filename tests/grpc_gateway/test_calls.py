@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.grpc_gateway.support import Rig, failure, raw, stub, texts, through
 from tests.rpc.service import ECHO, MISSING, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT
 from tests.support import Logged, Loop
-from txzmq.rpc import Code, Method, RawMessage, RpcError
+from txzmq.rpc import Code, Method, RawMessage, RpcError, ServerLimits
 from txzmq.rpc.v1.header_pb2 import Status
 
 MIB = 1024 * 1024
@@ -59,6 +60,21 @@ def test_a_thousand_calls_at_once(grpc_loop: Loop) -> None:
         assert rig.channel.stats.request_bytes == 0
 
     through(grpc_loop, body)
+
+
+def test_more_calls_at_once_than_grpc_keeps_by_itself(grpc_loop: Loop) -> None:
+    """By default it cancels, unheard, some of those above 1,000 that nobody has taken yet."""
+
+    async def body(rig: Rig) -> None:
+        calls = [stub(client, ECHO)(text("a")) for client in clients(rig) for _ in range(400)]
+        codes = await asyncio.gather(*(call.code() for call in calls))
+        assert Counter(codes) == {grpc.StatusCode.OK: 4_000}
+
+    def clients(rig: Rig) -> list[Any]:
+        return [rig.client(**{"grpc.use_local_subchannel_pool": 1}) for _ in range(10)]
+
+    limits = ServerLimits(queued=8_192, queued_per_peer=8_192)
+    through(grpc_loop, body, limits=limits)
 
 
 @pytest.mark.parametrize("method", [ECHO, CHAT])
@@ -251,7 +267,7 @@ def test_requests_over_the_limit(grpc_loop: Loop, method: Method[Any, Any]) -> N
         )
         assert rig.notes.seen[seen:] in ([], ["first"])
 
-    through(grpc_loop, body, message_size=1_001)
+    through(grpc_loop, body, gateway={"message_size": 1_001})
 
 
 @pytest.mark.parametrize("method", [ECHO, COLLECT, CHAT])
@@ -267,7 +283,7 @@ def test_requests_that_grpc_refuses_itself(grpc_loop: Loop, method: Method[Any, 
         assert rig.notes.seen[-1] == "after"
         assert rig.notes.complete == []
 
-    through(grpc_loop, body, message_size=1_000)
+    through(grpc_loop, body, gateway={"message_size": 1_000})
 
 
 class Large:
@@ -287,4 +303,6 @@ def test_responses_over_the_limit(grpc_loop: Loop, method: Method[Any, Any]) -> 
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "the gateway does not pass on a response of 1" in error.details()
 
-    through(grpc_loop, body, message_size=10, caller=None if method is COUNT else Large())
+    through(
+        grpc_loop, body, gateway={"message_size": 10}, caller=None if method is COUNT else Large()
+    )

@@ -48,6 +48,8 @@ if is_installed("opentelemetry.sdk"):
     READ.append("tracing")  # and called below
 if is_installed("grpc.aio"):
     READ.extend(["from-grpc", "gateway"])  # likewise
+if is_installed("connectrpc"):
+    READ.append("gateway-http")
 
 # In a process of its own: the messages of the README's proto can be registered once in a process.
 RUN = """

@@ -80,10 +80,21 @@ PLAN: dict[str, set[str]] = {
     "channel": {"ground", "sockets", "words", "_core", "_net", "_client"},
     "server": {"ground", "sockets", "words", "_core", "_net", "_server"},
     # The other network for the client's engine, with an extra of its own.
-    "_grpc": {"ground", "words", "_wire", "_core", "_client"},
+    "_grpc": {"ground", "words", "_wire", "_core", "_client", "_gateway"},
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
-    "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
+    "grpc_gateway": {
+        *("ground", "sockets", "words", "_core", "_net", "_grpc", "_gateway"),
+        *("method_sources", "health"),
+    },
+    # And clients of Connect's and gRPC-Web's.
+    "_http": {"ground", "words", "_core", "_gateway", "_any_types", "method_sources"},
+    "http_gateway": {
+        *("ground", "sockets", "words", "_core", "_net", "_http", "_gateway", "method_sources")
+    },
+    # What gateways have in common; and what services read of it.
+    "_gateway": {"ground", "words"},
+    "forwarded": {"ground", "words", "_gateway"},
     "blocking": {"ground", "sockets", "words"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
@@ -96,6 +107,7 @@ PLAN: dict[str, set[str]] = {
     "prometheus": {"ground", "words", "_exposition"},
     # What no generated code knows, by its descriptors.
     "_descriptors": {"ground", "words", "reflection"},
+    "_any_types": {"_descriptors"},
     # Which methods there are, and what passes them on.
     "method_sources": {"ground", "words", "_descriptors", "health", "reflection"},
     "relay": {"ground", "words", "health", "method_sources"},
@@ -114,8 +126,17 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus", "names"),
-        *("serve", "codegen", "generator"),
+        *(
+            "_descriptors",
+            "_any_types",
+            "method_sources",
+            "relay",
+            "proxy",
+            "server",
+            "prometheus",
+            "names",
+        ),
+        *("serve", "codegen", "generator", "grpc_gateway", "http_gateway", "_gateway"),
     },
     # Processes that serve, and the one that supervises them.
     "serve": {
@@ -143,6 +164,9 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "_grpc": {"zmq"},
+    "_http": {"grpc"},
+    "_gateway": {"zmq", "grpc"},
+    "forwarded": {"zmq", "grpc"},
     "testing": {"zmq"},
     "_tokens": {"zmq"},
     "tokens": {"zmq"},

@@ -20,23 +20,26 @@ import math
 import os
 import socket
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred
 
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
+from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, next_item, run, wait_for
+from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.pace import Pace
+from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
+from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller, ResponseMetadata
 from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
-    Internal,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
@@ -44,6 +47,7 @@ from txzmq.rpc.errors import (
     Unavailable,
     Unimplemented,
 )
+from txzmq.rpc.health import HealthCheckRequest, HealthCheckResponse, ServingStatus
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.metadata import Metadata, normalise
 from txzmq.rpc.method import Kind, Method
@@ -56,13 +60,12 @@ try:
     import grpc.aio
 
     from txzmq.rpc._grpc.given import (
+        GRPC,
         address_of,
         check_options,
         check_target,
-        installed_reactor,
-        loop_of,
     )
-    from txzmq.rpc._grpc.heads import empty_context
+    from txzmq.rpc._grpc.senders import Senders
     from txzmq.rpc._grpc.statuses import end_to_end, status_of, trailing_of
 except ImportError as error:
     raise ImportError(
@@ -77,7 +80,10 @@ _Raw: TypeAlias = Method[RawMessage, RawMessage]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
-_log = Logger()
+#: Who can be asked for the health of the gateway itself.
+_CHECK: Final = "/grpc.health.v1.Health/Check"
+_WATCH: Final = "/grpc.health.v1.Health/Watch"
+_HEALTH: Final = frozenset({_CHECK, _WATCH})
 #: Seconds for a call whose client says none, whatever the channel has for others.
 _OWN: Final = math.inf
 #: Seconds to wait at the end of a client's requests, to learn whether the call was cancelled.
@@ -85,6 +91,8 @@ _LOST: Final = 0.01
 #: How many times its own limit of a message gRPC may receive: what is between is refused in words
 #: of the gateway.
 _ABOVE: Final = 2
+#: The largest number that its options take.
+_MOST: Final = 2**31 - 1
 #: Seconds for which calls may go on when the reactor stops.
 _GRACE: Final = 5.0
 #: Calls that may go on at once: as many as wait on a server of txzmq's, by default.
@@ -102,13 +110,20 @@ class GrpcGateway(grpc.GenericRpcHandler):
     room for it. Metadata pass both ways, but for those of gRPC's own (``grpc-...``) and of a single
     hop, such as ``connection``.
 
-    The servers see the gateway as their client, with the gateway's key and address. Calls of
+    The servers see the gateway as their client, with the gateway's key and address. Who its own
+    client is, it tells them by metadata, which :mod:`txzmq.rpc.forwarded` reads. Calls of
     ``txzmq.rpc.v1`` are refused: a server answers them to callers on its own machine, and a gateway
     may be on it while its callers are not.
     """
 
     def __init__(
-        self, channel: Caller, methods: MethodSource, *, message_size: int = MESSAGE_SIZE
+        self,
+        channel: Caller,
+        methods: MethodSource,
+        *,
+        message_size: int = MESSAGE_SIZE,
+        trusted_proxies: Iterable[str] = (),
+        proxy_certificates: bool = False,
     ) -> None:
         """
         :param channel: to the servers. With ``wait_for_ready=True``, calls wait while none of them
@@ -117,8 +132,14 @@ class GrpcGateway(grpc.GenericRpcHandler):
             it finds is kept by path, so they have to be few.
         :param message_size: bytes that a request or response may have. The channel has a limit of
             its own, which should be the same.
-        :raises TypeError: if *methods* is no source, or *message_size* no integer.
-        :raises ValueError: if *message_size* is less than 1.
+        :param trusted_proxies: networks of proxies in front of the gateway, such as ``10.0.7.0/24``
+            or ``unix:``, that say in ``x-forwarded-for`` and ``x-forwarded-proto`` who calls.
+            Nobody else is believed.
+        :param proxy_certificates: whether they say in ``x-forwarded-client-cert`` by which
+            certificate, and keep their clients from saying so themselves, which not all proxies do.
+        :raises TypeError: if *methods* is no source, *message_size* no integer,
+            *trusted_proxies* no networks, or *proxy_certificates* neither True nor False.
+        :raises ValueError: if *message_size* is less than 1, or a network none.
         """
         if not callable(getattr(methods, "find", None)):
             raise _check.wrong_type("methods", methods, "a MethodSource")
@@ -126,6 +147,12 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._channel = channel
         self._methods = methods
         self._size = message_size
+        self._refusals = Refusals()
+        self._pace = Pace()
+        #: Whether it can pass calls on.
+        self.readiness = Readiness(channel)
+        self._listening = 0
+        self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
         # What was made of the methods that the source has, by path.
         self._made: dict[str, tuple[Method[Any, Any], _Raw, _Handler]] = {}
 
@@ -138,10 +165,15 @@ class GrpcGateway(grpc.GenericRpcHandler):
                     f"the gateway does not pass {path} on: ask the server itself"
                 )
             found = self._methods.find(path)
+            if path in _HEALTH:
+                # Only the request says whose health is asked for.
+                return _handler(Kind.STREAM_STREAM, partial(self._tell_health, path, found))
             if not isinstance(found, Deferred):
                 return self._passed(path, found)[1]
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            return _handler(Kind.STREAM_STREAM, partial(self._refuse, self._error(error, path)))
+            return _handler(
+                Kind.STREAM_STREAM, partial(self._refuse, self._refusals.of(error, path))
+            )
         # Whether requests stream is not known yet, and on the wire it makes no difference.
         return _handler(Kind.STREAM_STREAM, partial(self._find_and_pass, path, found))
 
@@ -178,41 +210,93 @@ class GrpcGateway(grpc.GenericRpcHandler):
         context: _Context,
     ) -> None:
         try:
-            method, _handler = self._passed(path, await _wait_for(found))
+            method, _handler = self._passed(path, await wait_for(found))
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            refusal = self._error(error, path)
+            refusal = self._refusals.of(error, path)
         else:
             await self._pass_streams(method, None, context)
             return
         await _abort(refusal, context)
 
+    async def _tell_health(
+        self,
+        path: str,
+        found: Deferred[Method[Any, Any] | None] | Method[Any, Any] | None,
+        _: object,
+        context: _Context,
+    ) -> None:
+        """Answer for the gateway, or have a server answer."""
+        requests = _Requests(context, self._check_size)
+        try:
+            request = await self._only(path, requests)
+            if _asks_for_gateway(request):
+                if isinstance(found, Deferred):
+                    found.addErrback(_ignored).cancel()
+                await self._tell_own_health(context, watches=path == _WATCH)
+                return
+            method = await wait_for(found) if isinstance(found, Deferred) else found
+            raw, _handler = self._passed(path, method)
+        except Exception as error:  # noqa: BLE001 - a source may be the user's
+            refusal = self._refusals.of(error, path, requests.errors)
+        else:
+            await self._pass_streams(raw, request, context)
+            return
+        await _abort(refusal, context)
+
+    async def _tell_own_health(self, context: _Context, *, watches: bool) -> None:
+        """Whether the gateway can pass calls on, and each change where the client watches."""
+        readiness = self.readiness
+        while True:
+            ready = readiness.is_ready
+            status = ServingStatus.SERVING if ready else ServingStatus.NOT_SERVING
+            value = HealthCheckResponse.ServingStatus.Value(status.name)
+            response = HealthCheckResponse(status=value)
+            await _written(context.write(response.SerializeToString()))
+            if not watches:
+                return
+            if readiness.has_stopped:
+                raise Unavailable("the gateway is shutting down")
+            await wait_for(readiness.wait_for_change(ready))
+
     async def _pass_request(self, method: _Raw, request: bytes, context: _Context) -> bytes:
         """A call with one request and one response, in the least time."""
         received = ResponseMetadata()
+        pace = self._pace
+        number, together = pace.begin()
         try:
             self._check_size("request", len(request))
+            if together is not None:
+                await together
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path)
+        finally:
+            pace.end(number)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
 
-    async def _pass_streams(self, method: _Raw, _: object, context: _Context) -> None:
-        """A call of any kind."""
+    async def _pass_streams(self, method: _Raw, request: Any, context: _Context) -> None:
+        """A call of any kind.
+
+        :param request: the only one, where it was read already; gRPC's own iterator otherwise.
+        """
         received = ResponseMetadata()
         begun = False
+        requests = _Requests(context, self._check_size)
         try:
-            given: Any = _Requests(context, self._check_size)
-            if not method.kind.request_streaming:
-                given = await self._only(method, given)
+            given: Any = requests
+            if isinstance(request, RawMessage):
+                given = request
+            elif not method.kind.request_streaming:
+                given = await self._only(method.path, requests)
             if method.kind.response_streaming:
                 stream = self._open(method, given, context)
                 try:
-                    initial = await _wait_for(stream.received_initial_metadata())
+                    initial = await wait_for(stream.received_initial_metadata())
                     begun = True
                     await _written(context.send_initial_metadata(end_to_end(initial)))
-                    while (item := await _next(stream)) is not None:
+                    while (item := await next_item(stream)) is not None:
                         self._check_size("response", len(item))
                         await _written(context.write(bytes(item)))  # no subclass
                     context.set_trailing_metadata(end_to_end(stream.trailing_metadata))
@@ -222,16 +306,16 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 await _written(context.write(await self._one(method, given, context, received)))
             return
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path, requests.errors)
         if received.initial and not begun:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         await _abort(refusal, context)
 
-    async def _only(self, method: _Raw, requests: _Requests) -> RawMessage:
+    async def _only(self, path: str, requests: _Requests) -> RawMessage:
         """The request of a call that has one."""
         request = await requests.read()
         if request is None:
-            raise Unimplemented(f"the gateway got no request for {method.path}, which takes one")
+            raise Unimplemented(f"the gateway got no request for {path}, which takes one")
         return request
 
     async def _one(
@@ -240,10 +324,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
         """The response of a call that has one."""
         kind, channel = method.kind, self._channel
         make = channel.stream_unary if kind.request_streaming else channel.unary_unary
-        metadata = _metadata_of(context)
+        metadata = self._metadata_of(context)
         with detached(), received:
             call = make(method, given, timeout=_left(context), metadata=metadata)
-        response = await _wait_for(call)
+        response = await wait_for(call)
         self._check_size("response", len(response))
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
@@ -254,9 +338,20 @@ class GrpcGateway(grpc.GenericRpcHandler):
     def _open(self, method: _Raw, given: Any, context: _Context) -> ResponseStream[RawMessage]:
         kind, channel = method.kind, self._channel
         make = channel.stream_stream if kind.request_streaming else channel.unary_stream
-        metadata = _metadata_of(context)
+        metadata = self._metadata_of(context)
         with detached():
             return make(method, given, timeout=_left(context), metadata=metadata)
+
+    def _metadata_of(self, context: _Context) -> Metadata:
+        """The metadata of a client, and who it is, as the channel takes them.
+
+        :raises InvalidArgument: if it does not.
+        """
+        sent = self._senders.of(context).metadata(end_to_end(context.invocation_metadata()))
+        try:
+            return normalise(sent)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"the gateway cannot pass the call on: {error}") from None
 
     def _check_size(self, what: str, size: int) -> None:
         if size > self._size:
@@ -265,17 +360,15 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 f"{self._size}"
             )
 
-    def _error(self, error: Exception, path: str) -> RpcError:
-        """What a client is told of what was raised."""
-        if isinstance(error, RpcError):
-            return error
-        if isinstance(error, CancelledError):
-            return Unavailable(
-                "the gateway is shutting down, and has ended the call; it may have been executed"
-            )
-        failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed to pass a call of {path} on", failure, path=path)
-        return Internal("the gateway failed to pass the call on; its log says why")
+    def _listens(self) -> None:
+        self._listening += 1
+        self.readiness.stops(False)
+
+    def _listens_no_more(self) -> None:
+        """One of its listeners stops; without another, it is not ready any more."""
+        self._listening -= 1
+        if not self._listening:
+            self.readiness.stops(True)
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -332,11 +425,15 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 "credentials=grpc.ssl_server_credentials(...), or insecure=True to do it all the "
                 "same"
             )
-        reactor = installed_reactor() if reactor is None else reactor
-        loop = loop_of(reactor)
+        reactor = installed_reactor(GRPC) if reactor is None else reactor
+        loop = loop_of(reactor, GRPC)
+        pending = min(maximum_concurrent_rpcs, _MOST)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
-            ("grpc.max_receive_message_length", min(self._size * _ABOVE, 2**31 - 1)),
+            ("grpc.max_receive_message_length", min(self._size * _ABOVE, _MOST)),
             ("grpc.so_reuseport", 0),  # or two gateways would share a port, and nobody know
+            # Of calls that nobody has taken yet, gRPC cancels some above these.
+            ("grpc.server.max_pending_requests", pending),
+            ("grpc.server.max_pending_requests_hard_limit", pending),
             *options,
         ]
 
@@ -357,9 +454,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 made = f"{target.rpartition(':')[0]}:{port}"
             else:
                 made = target
-            return GrpcListener(server, made, grace, reactor)
+            self._listens()
+            return GrpcListener(server, made, grace, reactor, self._listens_no_more)
 
-        return _run(start(), loop)
+        return run(start(), loop)
 
 
 class GrpcListener:
@@ -371,12 +469,14 @@ class GrpcListener:
         target: str,
         grace: float,
         reactor: Reactor,
+        stops: Callable[[], None],
     ) -> None:
-        """:class:`GrpcGateway` calls this."""
+        """:class:`GrpcGateway` calls this; *stops* is told when it begins to stop."""
+        self._stops: Callable[[], None] | None = stops
         self._server = server
         self._target = target
         self._grace = grace
-        self._loop = loop_of(reactor)
+        self._loop = loop_of(reactor, GRPC)
         self._reactor = reactor
         self._forked = False
         self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
@@ -404,7 +504,10 @@ class GrpcListener:
         return self._stop(grace)
 
     def _stop(self, grace: float) -> Deferred[None]:
-        return _run(self._server.stop(grace or None), self._loop)
+        stops, self._stops = self._stops, None
+        if stops is not None:
+            stops()
+        return run(self._server.stop(grace or None), self._loop)
 
     def _stopping(self) -> Deferred[None] | None:
         """The reactor is about to stop."""
@@ -424,10 +527,12 @@ class _Requests(RequestStream[RawMessage]):
         self._context = context
         self._check_size = check_size
         self._loop = asyncio.get_running_loop()
+        #: What it has raised for the gateway, which comes back as the outcome of the call.
+        self.errors: list[RpcError] = []
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
-        request = await _run(self.read(), self._loop)
+        request = await run(self.read(), self._loop)
         if request is None:
             raise StopAsyncIteration
         return request
@@ -441,8 +546,23 @@ class _Requests(RequestStream[RawMessage]):
             # what has arrived for all.
             await asyncio.sleep(_LOST)
             return None
-        self._check_size("request", len(message))
+        try:
+            self._check_size("request", len(message))
+        except RpcError as error:
+            self.errors.append(error)
+            raise
         return RawMessage(message)
+
+
+def _ignored(_: object) -> None:
+    """Nobody wants to know."""
+
+
+def _asks_for_gateway(request: bytes) -> bool:
+    try:
+        return HealthCheckRequest.FromString(request).service == GATEWAY
+    except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+        return False  # a server says what is wrong with it
 
 
 def _handler(kind: Kind, function: Any) -> _Handler:
@@ -481,44 +601,6 @@ def _left(context: _Context) -> float:
     # grpcio's stubs do not say that there may be none.
     left = cast("float | None", context.time_remaining())
     return _OWN if left is None else left
-
-
-def _metadata_of(context: _Context) -> Metadata:
-    """The metadata of a client as the channel takes them.
-
-    :raises InvalidArgument: if it does not.
-    """
-    metadata = end_to_end(context.invocation_metadata())
-    try:
-        return normalise(metadata)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"the gateway cannot pass the call on: {error}") from None
-
-
-def _wait_for(deferred: Deferred[_T]) -> asyncio.Future[_T]:
-    """The outcome of a Deferred, for asyncio to await; cancelled if nobody waits for it."""
-    return deferred.asFuture(asyncio.get_running_loop())
-
-
-async def _next(stream: ResponseStream[RawMessage]) -> RawMessage | None:
-    """The next item; None at the end. If it is there already, nobody waits."""
-    results: list[RawMessage | None] = []
-    reading = Deferred.fromCoroutine(_read(stream))
-    reading.addCallback(results.append)
-    if results:
-        return results[0]
-    await _wait_for(reading)
-    return results[0]
-
-
-async def _read(stream: ResponseStream[RawMessage]) -> RawMessage | None:
-    return await anext(stream, None)
-
-
-def _run(coroutine: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> Deferred[_T]:
-    """Run a coroutine of asyncio's, which belongs to no call."""
-    task = loop.create_task(coroutine, context=empty_context())
-    return cast("Deferred[_T]", Deferred.fromFuture(task))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
 def _cannot_listen(address: str) -> CannotListen:

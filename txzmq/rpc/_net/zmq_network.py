@@ -370,7 +370,8 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
         self._byteBudget, self.socketOptions = _bound_bytes(budget, wanted)
         super().__init__(factory, ZmqEndpoint(self.endpoint_type, address))
         self.endpoint = self.lastEndpoint()
-        self.tells_of_loss = not _has_no_events(address)
+        self._is_inproc = _has_no_events(address)
+        self.tells_of_loss = not self._is_inproc
         self._closing = False
 
     def messageReceived(self, message: list[bytes]) -> None:
@@ -383,7 +384,7 @@ class _ServerConnection(_TransportConnection[ServerHandler], ZmqREPConnection):
         return self._messageWaits()
 
     def peer_address(self, peer: bytes) -> str:
-        return self.peerAddress(peer)
+        return "inproc" if self._is_inproc else self.peerAddress(peer)
 
     def connection_of(self, peer: bytes) -> PeerConnection | None:
         return accepted(self.peerDescriptor(peer), self.endpoint)

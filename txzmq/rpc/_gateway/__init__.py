@@ -1,0 +1,1 @@
+"""What gateways for clients of other protocols have in common."""

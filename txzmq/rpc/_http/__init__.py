@@ -1,0 +1,1 @@
+"""What :mod:`txzmq.rpc.http_gateway` is made of."""
