@@ -125,7 +125,7 @@ PLAN: dict[str, set[str]] = {
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
         *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus", "names"),
-        *("serve", "codegen", "generator"),
+        *("serve", "codegen", "generator", "grpc_gateway", "http_gateway", "_gateway"),
     },
     # Processes that serve, and the one that supervises them.
     "serve": {

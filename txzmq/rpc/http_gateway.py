@@ -31,6 +31,7 @@ from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
 from txzmq.rpc._gateway.readiness import Readiness
+from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller
@@ -413,46 +414,6 @@ class HttpListener:
     def forked(self) -> None:
         """This is a forked child, and the server is its parent's; txzmq calls this."""
         self._forked = True
-
-
-def server_tls(
-    certificate: str | os.PathLike[str],
-    key: str | os.PathLike[str],
-    *,
-    client_ca: str | os.PathLike[str] | None = None,
-) -> ssl.SSLContext:
-    """What :meth:`HttpGateway.listen` takes for https, of files in PEM format.
-
-    :param certificate: with those of the authorities between it and one that clients know.
-    :param key: the secret key of the certificate.
-    :param client_ca: certificates of authorities; clients need a certificate of one of these. None
-        if clients need none.
-    :raises OSError: if a file cannot be read.
-    :raises ValueError: if a file has not what it should, or the key is that of another certificate.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    for path in (certificate, key, client_ca):
-        if path is not None:
-            with open(path, "rb"):  # ssl says not which of them it cannot read
-                pass
-    try:
-        # No password is asked for at the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        raise ValueError(
-            f"{os.fspath(certificate)} and {os.fspath(key)} are no certificate and its key, in PEM "
-            f"format and without a password: {error.reason or error}"
-        ) from None
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
-            raise ValueError(
-                f"{os.fspath(client_ca)} has no certificates in PEM format: {error.reason or error}"
-            ) from None
-    return context
 
 
 def _check_headers(headers: Headers) -> None:
