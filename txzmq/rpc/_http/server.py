@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from txzmq._rate_limit import RateLimit
+from txzmq._rate_limit import KindLimits, RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc._gateway.certificates import ClientCertificate, certificate_of
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
@@ -402,6 +402,7 @@ class Log:
 
     def __init__(self, clock: Clock) -> None:
         self._warnings = RateLimit(clock)
+        self._failures = KindLimits(clock)
 
     def info(self, *_: object, **__: object) -> None:
         """Uvicorn's own steps, which the listener knows."""
@@ -429,5 +430,7 @@ class Log:
         if exc_info is None:
             _log.error("the gateway failed: {why}", why=(text % values).strip())
             return
-        failure = Failure(exc_info)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed", failure)
+        left_out = self._failures.take(type(exc_info).__qualname__)
+        if left_out is not None:
+            failure = Failure(exc_info)  # type: ignore[no-untyped-call]  # Twisted's
+            _log.failure("the gateway failed ({left_out} more like it)", failure, left_out=left_out)
