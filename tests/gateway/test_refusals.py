@@ -198,3 +198,22 @@ def test_the_log_is_kept_short(logged: Logged) -> None:
     fail(100)
     (event,) = logged.warnings()
     assert event["left_out"] == 99
+
+
+def test_what_goes_wrong_in_the_gateway_is_logged_once_in_a_while(logged: Logged) -> None:
+    """And callers, who say the path, move no cursor by it."""
+    clock = Clock()
+    refusals = Refusals(clock)
+    path = "/a.B/\x1b[31m\nC"
+    for _ in range(100):
+        given = refusals.of(ValueError("secret"), path)
+        assert given.message == "the gateway failed to pass the call on; its log says why"
+    assert [str(failed) for failed in logged.failures()] == ["secret"]
+    assert logged[-1]["path"] == "/a.B/\\x1b[31m\\nC"
+    clock.advance(61)
+    refusals.of(ValueError("secret"), path)
+    assert logged[-1]["left_out"] == 99
+    error = RpcError(Code.UNAVAILABLE, "away")
+    error.sent = False
+    refusals.of(error, path)
+    assert logged.warnings()[-1]["path"] == "/a.B/\\x1b[31m\\nC"

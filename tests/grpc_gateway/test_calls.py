@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from typing import Any
 
@@ -149,12 +150,16 @@ def test_services_for_callers_on_the_same_machine(grpc_loop: Loop) -> None:
     through(grpc_loop, body)
 
 
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
 class Sources:
     """What a gateway knows of methods, as a test says it."""
 
     def __init__(self, outcome: Any, *, later: bool) -> None:
         self.outcome = outcome
         self.later = later
+        self.asked: list[str] = []
         self.cancelled: list[str] = []
 
     def of(self, _: Any) -> Sources:
@@ -162,6 +167,7 @@ class Sources:
         return self
 
     def find(self, path: str) -> Any:
+        self.asked.append(path)
         if not self.later:
             if isinstance(self.outcome, Exception):
                 raise self.outcome
@@ -219,6 +225,36 @@ def test_a_call_that_is_cancelled_while_its_method_is_looked_for(grpc_loop: Loop
 
     source = Sources(None, later=True)
     through(grpc_loop, body, methods=source.of)
+
+
+@pytest.mark.parametrize("how", ["too many", "cancelled", "no request"])
+def test_a_source_that_fails_when_nobody_waits(grpc_loop: Loop, logged: Logged, how: str) -> None:
+    """A stranger fills no log by it."""
+
+    async def body(rig: Rig) -> None:
+        client = rig.client()
+        if how == "too many":
+            holding = raw(client, HEALTH, "stream_stream")()
+            await holding.wait_for_connection()
+            await rig.until(lambda: source.asked)
+            error = await failure(stub(client, ECHO)(text("a")))
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            holding.cancel()
+        else:
+            call = raw(client, HEALTH, "stream_stream")()
+            await call.wait_for_connection()
+            await rig.until(lambda: source.asked)
+            if how == "cancelled":
+                call.cancel()
+            else:
+                await call.done_writing()
+                await failure(call)
+        await asyncio.sleep(0.05)  # behind the source
+
+    source = Sources(ValueError("secret"), later=True)
+    through(grpc_loop, body, methods=source.of, maximum_concurrent_rpcs=1)
+    gc.collect()
+    assert logged.failures() == []
 
 
 def test_a_method_with_one_request_that_gets_none(grpc_loop: Loop) -> None:

@@ -308,6 +308,11 @@ def test_pages_that_may_not_call(grpc_loop: Loop) -> None:
             response = await http.post(ECHO.path, content='"a"', headers=mine)
             assert of_cors(response) == {}
             assert "origin" in response.headers["vary"]
+        # Nor may a cache give a page what it has got for who is none.
+        response = await http.post(ECHO.path, content='"a"', headers=JSON)
+        assert response.status_code == 200
+        assert of_cors(response) == {}
+        assert "origin" in response.headers["vary"]
 
     through(grpc_loop, body, gateway={"cors": Cors([ORIGIN], credentials=True)})
 

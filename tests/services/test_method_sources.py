@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from tests.rpc.ends import Outcome
 from tests.rpc.service import ADDRESS, ECHO, WATCH, Echo, made
 from tests.services.reflected import file, pool_of
+from tests.support import Logged
 from txzmq.rpc import (
     Channel,
     ClientCall,
@@ -310,11 +311,20 @@ def test_what_is_known_is_renewed_while_calls_go_on(world: Callable[[], World]) 
     assert w.methods.find(WATCH_ORDERS) is renewed
 
 
-def test_it_waits_for_a_server_and_says_so_in_the_end(world: Callable[[], World]) -> None:
+def test_it_waits_for_a_server_and_says_so_in_the_end(
+    world: Callable[[], World], logged: Logged
+) -> None:
+    """Where the servers are is for the log: callers may be anybody."""
     w = world()
-    error = w.error(PLACE, 9)
-    assert type(error) is Unavailable
-    assert "do not tell which methods they have" in error.message
+    for _ in range(2):
+        error = w.error(PLACE, 9)
+        assert type(error) is Unavailable
+        assert error.message == (
+            "the servers behind do not tell which methods they have: none of them can be asked; "
+            "the call was not executed"
+        )
+    (line,) = [event for event in logged.warnings() if "left_out" in event]
+    assert ADDRESS in str(line["reason"])
     found = w.methods.find(PLACE)
     assert isinstance(found, Deferred)
     outcome = Outcome(found)

@@ -26,6 +26,7 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
@@ -79,6 +80,9 @@ _Raw: TypeAlias = Method[RawMessage, RawMessage]
 #: What grpc.aio takes for a method. Any: requests and responses are bytes.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+#: What a source of methods has said: a method, that there is none, or what it has failed with.
+_Outcome: TypeAlias = "Method[Any, Any] | Exception | None"
 
 #: Who can be asked for the health of the gateway itself.
 _CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -164,7 +168,9 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 raise PermissionDenied(
                     f"the gateway does not pass {path} on: ask the server itself"
                 )
-            found = self._methods.find(path)
+            source = self._methods.find(path)
+            found: Deferred[_Outcome] | Method[Any, Any] | None
+            found = source.addErrback(_kept) if isinstance(source, Deferred) else source
             if path in _HEALTH:
                 # Only the request says whose health is asked for.
                 return _handler(Kind.STREAM_STREAM, partial(self._tell_health, path, found))
@@ -177,11 +183,13 @@ class GrpcGateway(grpc.GenericRpcHandler):
         # Whether requests stream is not known yet, and on the wire it makes no difference.
         return _handler(Kind.STREAM_STREAM, partial(self._find_and_pass, path, found))
 
-    def _passed(self, path: str, found: Method[Any, Any] | None) -> tuple[_Raw, _Handler]:
+    def _passed(self, path: str, found: _Outcome) -> tuple[_Raw, _Handler]:
         """A method as the servers have it, and what passes its calls on.
 
         :raises Unimplemented: if there is none.
         """
+        if isinstance(found, Exception):
+            raise found
         if found is None:
             raise Unimplemented(f"the gateway knows of no method {path}")
         made = self._made.get(found.path)
@@ -205,7 +213,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
     async def _find_and_pass(
         self,
         path: str,
-        found: Deferred[Method[Any, Any] | None],
+        found: Deferred[_Outcome],
         _: object,
         context: _Context,
     ) -> None:
@@ -221,7 +229,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
     async def _tell_health(
         self,
         path: str,
-        found: Deferred[Method[Any, Any] | None] | Method[Any, Any] | None,
+        found: Deferred[_Outcome] | Method[Any, Any] | None,
         _: object,
         context: _Context,
     ) -> None:
@@ -230,8 +238,6 @@ class GrpcGateway(grpc.GenericRpcHandler):
         try:
             request = await self._only(path, requests)
             if _asks_for_gateway(request):
-                if isinstance(found, Deferred):
-                    found.addErrback(_ignored).cancel()
                 await self._tell_own_health(context, watches=path == _WATCH)
                 return
             method = await wait_for(found) if isinstance(found, Deferred) else found
@@ -241,6 +247,9 @@ class GrpcGateway(grpc.GenericRpcHandler):
         else:
             await self._pass_streams(raw, request, context)
             return
+        finally:
+            if isinstance(found, Deferred):
+                found.cancel()  # nobody has waited for it, perhaps
         await _abort(refusal, context)
 
     async def _tell_own_health(self, context: _Context, *, watches: bool) -> None:
@@ -554,8 +563,12 @@ class _Requests(RequestStream[RawMessage]):
         return RawMessage(message)
 
 
-def _ignored(_: object) -> None:
-    """Nobody wants to know."""
+def _kept(failure: Failure) -> Exception:
+    """What a source has failed with, for who comes to ask.
+
+    Nobody does where gRPC ends the call before, as it does with those that are too many.
+    """
+    return cast("Exception", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
 def _asks_for_gateway(request: bytes) -> bool:

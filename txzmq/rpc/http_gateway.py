@@ -135,9 +135,7 @@ class HttpGateway:
         _check.integer("maximum_concurrent_rpcs", maximum_concurrent_rpcs, 1)
         _check.number("body_timeout", body_timeout, above=True)
         self._methods = methods
-        self._calls = Calls(
-            channel, methods, message_size, None if compressions is None else tuple(compressions)
-        )
+        self._calls = Calls(channel, methods, message_size, compressions)
         self._cors = cors
         self._forwarding = Forwarding(trusted_proxies, proxy_certificates=proxy_certificates)
         self._most = maximum_concurrent_rpcs

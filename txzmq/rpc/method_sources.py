@@ -19,15 +19,17 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeGuard, cast
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._rate_limit import KindLimits
 from txzmq.rpc._descriptors import (
     DescriptorError,
     NoReflection,
@@ -54,6 +56,8 @@ __all__ = [
     "ServedMethods",
     "standard_methods",
 ]
+
+_log = Logger()
 
 #: How paths begin that servers answer to callers on their own machine, as a relay or a gateway may
 #: be: their callers are not, and are refused.
@@ -296,13 +300,14 @@ class ReflectedMethods:
         self._waiting: dict[str, list[Deferred[None]]] = {}
         # Why servers do not tell, and when one said so: of a service, and of "" for all of them.
         self._refusals: dict[str, tuple[RpcError, float]] = {}
+        self._lines = KindLimits(_Time(now))
 
     def find(self, path: str, /) -> Found:
         """See :class:`MethodSource`.
 
         :raises Unimplemented: if the servers have no reflection.
-        :raises Unavailable: if none has answered in time. What else a server answers, such as
-            PERMISSION_DENIED, becomes INTERNAL: it is no fault of who calls.
+        :raises Unavailable: if none has answered in time; the log says why. What else a server
+            answers, such as PERMISSION_DENIED, becomes INTERNAL: it is no fault of who calls.
         """
         service, _ = _parts(path)
         known = self._services.get(service)
@@ -383,10 +388,26 @@ class ReflectedMethods:
         if not isinstance(error, RpcError | DescriptorError):
             return error
         told = _told(error)
+        if _is_channels(error):
+            self._say(error)
         if not isinstance(told, Unavailable):
             # It came at once, and would again.
             self._refusals[what] = told, self._now()
         return told
+
+    def _say(self, error: RpcError) -> None:
+        """Have the log say why no server was asked: it names addresses, which callers are not told.
+
+        They may be anybody, as those of a gateway are.
+        """
+        left_out = self._lines.take(error.code)
+        if left_out is not None:
+            _log.warn(
+                "the servers behind cannot be asked which methods they have: {reason} "
+                "({left_out} more like it)",
+                reason=error,
+                left_out=left_out,
+            )
 
     def _reflector(self) -> Reflector:
         return Reflector(self._channel, self._metadata, self._timeout, wait_for_ready=True)
@@ -428,11 +449,26 @@ def _told(error: RpcError | DescriptorError) -> RpcError:
             "the servers behind do not tell which methods they have: they have no reflection "
             "service"
         )
-    text = error.message if isinstance(error, RpcError) else str(error)
+    if _is_channels(error):
+        text = "none of them can be asked"
+    else:
+        text = error.message if isinstance(error, RpcError) else str(error)
     said = f"the servers behind do not tell which methods they have: {text}"
     if isinstance(error, RpcError) and error.code in _MAYBE_LATER:
         return Unavailable(f"{said}; the call was not executed")
     return Internal(said)
+
+
+def _is_channels(error: RpcError | DescriptorError) -> TypeGuard[RpcError]:
+    """Whether it is what a channel says for itself, as when no server can be reached."""
+    return isinstance(error, RpcError) and not error.answered and error.sent is not None
+
+
+class _Time:
+    """The time, for a limit of lines."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.seconds = now
 
 
 def _again(error: RpcError) -> RpcError:

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txzmq._escape import escaped
 from txzmq._rate_limit import KindLimits, Time
 from txzmq.rpc.errors import (
     Code,
@@ -70,12 +71,19 @@ class Refusals:
             return Unavailable(
                 "the gateway is shutting down, and has ended the call; it may have been executed"
             )
-        failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed to pass a call of {path} on", failure, path=path)
+        left_out = self._lines.take((_service_of(path), type(error)))
+        if left_out is not None:
+            failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
+            _log.failure(
+                "the gateway failed to pass a call of {path} on ({left_out} more like it)",
+                failure,
+                path=escaped(path),
+                left_out=left_out,
+            )
         return Internal("the gateway failed to pass the call on; its log says why")
 
     def _of_channel(self, error: RpcError, sent: bool, path: str) -> RpcError:
-        service = path[1:].rpartition("/")[0]
+        service = _service_of(path)
         if error.code is Code.DEADLINE_EXCEEDED:
             told: RpcError = time_is_up(sent=sent)
         elif error.code is Code.RESOURCE_EXHAUSTED:
@@ -90,11 +98,15 @@ class Refusals:
         if left_out is not None:
             _log.warn(
                 "a call of {path} has failed at the gateway: {reason} ({left_out} more like it)",
-                path=path,
+                path=escaped(path),
                 reason=error,
                 left_out=left_out,
             )
         return told
+
+
+def _service_of(path: str) -> str:
+    return path[1:].rpartition("/")[0]
 
 
 _SENT: Final = {False: "not sent", True: "sent, and may have been executed"}

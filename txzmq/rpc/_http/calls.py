@@ -20,6 +20,7 @@ from txzmq.rpc._core.asyncio_loop import next_item, wait_for
 from txzmq.rpc._gateway.forwarding import Sender
 from txzmq.rpc._gateway.refusals import Refusals, time_is_up
 from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
+from txzmq.rpc._http.compression import bounded
 from txzmq.rpc._http.content import ANY, STREAM_TYPES, UNARY_TYPES, Content
 from txzmq.rpc._http.errors import Answer, answer_of
 from txzmq.rpc._http.headers import add_metadata, metadata_of
@@ -79,7 +80,7 @@ class Calls:
         self._channel = channel
         self._methods = methods
         self._size = size
-        self.compressions = compressions
+        self.compressions = bounded(compressions)
         self.refusals = Refusals()
 
     def application(

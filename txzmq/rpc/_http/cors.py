@@ -90,19 +90,23 @@ class Cors:
         return True
 
     def sender(self, headers: Headers, send: Send) -> Send:
-        """What sends a response that a page may read."""
+        """What sends a response that a page may read.
+
+        A cache learns that the origin makes a difference also where there is none, or it would give
+        that response to pages.
+        """
         origin = header(headers, b"origin")
-        if not origin:
-            return send
-        allowed = self._allowed(origin) if self._is_allowed(origin) else [(b"vary", b"origin")]
+        is_allowed = bool(origin) and self._is_allowed(origin)
+        allowed = self._allowed(origin) if is_allowed else [(b"vary", b"origin")]
 
         async def send_allowed(message: Any) -> None:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
                 names = sorted({key.lower() for key, _ in given} - _SAFE)
-                expose = [(b"access-control-expose-headers", b", ".join(names))] if names else []
-                more = [*allowed, *expose] if len(allowed) > 1 else allowed
-                message = {**message, "headers": [*given, *more]}
+                given += allowed
+                if is_allowed and names:
+                    given.append((b"access-control-expose-headers", b", ".join(names)))
+                message = {**message, "headers": given}
             await send(message)
 
         return send_allowed

@@ -89,10 +89,13 @@ def _decoded(key: str, value: str) -> bytes:
 
 
 def add_metadata(headers: Headers, metadata: Metadata) -> None:
-    """Put metadata of a response into its headers or trailers."""
+    """Put metadata of a response into its headers or trailers.
+
+    Blanks around a value are no part of it in HTTP (RFC 9110, 5.5), which cannot send them.
+    """
     for key, value in metadata:
         if not _passes(key) or key.startswith(_OF_CORS):
             continue
         if isinstance(value, bytes):
             value = b64encode(value).decode().rstrip("=")
-        headers.add(key, value)
+        headers.add(key, value.strip(" "))

@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from txzmq._rate_limit import RateLimit
+from txzmq._rate_limit import KindLimits, RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc._gateway.certificates import ClientCertificate, certificate_of
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
-from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
+from txzmq.rpc._http.asgi import Message, Receive, Scope, Send, respond
 
 __all__ = ["CONNECTION", "Facts", "Limits", "Server", "is_ending"]
 
@@ -45,6 +45,12 @@ _IDLE: Final = 1.0
 #: Where in ``tcp_info`` of Linux the state of a connection is, and those in which the peer is gone:
 #: TCP_CLOSE and TCP_CLOSE_WAIT.
 _GONE: Final = frozenset({7, 8})
+#: Of TCP, where the system has them: after 20 s without a sign of life a client is asked for one,
+#: each 5 s, and taken for lost when three were not answered.
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+#: Both say where a request ends. A proxy in front that believes the other one takes the rest of
+#: this request for the next, of another client (RFC 9112, 6.1).
+_LENGTHS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 _TOO_MANY: Final = "the gateway has too many connections"
@@ -278,6 +284,10 @@ class Connection(H11Protocol):
             await send(message)
 
         try:
+            if _LENGTHS.issubset(key for key, _ in scope["headers"]):
+                text = "the gateway takes Content-Length or Transfer-Encoding, not both"
+                await respond(cast("Any", send_if_open), 400, text, [(b"connection", b"close")])
+                return
             await self._application(
                 cast("Any", scope), cast("Any", receive), cast("Any", send_if_open)
             )
@@ -289,6 +299,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """See :class:`asyncio.Protocol`."""
         super().connection_made(transport)
+        _keep_alive(transport.get_extra_info("socket"))
         self._facts = Facts(transport)
         if len(self.connections) > self._limits.connections:
             self._log.refused(f"more than {self._limits.connections} connections")
@@ -307,6 +318,13 @@ class Connection(H11Protocol):
         for event in (head, h11.Data(data=text), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def eof_received(self) -> None:
+        """The client sends no more, and asyncio closes what it cannot know to be half open.
+
+        That may take as long as something is left to be sent: the call need not wait for it.
+        """
+        self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`."""
@@ -336,13 +354,16 @@ class Connection(H11Protocol):
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is None or cycle.response_complete
 
+    def _leave(self) -> None:
+        """Cancel the call that runs, if one does: nothing of it is sent any more."""
+        if not self._is_idle:
+            self.cycle.disconnected = True
+            self._cancel()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; uvicorn calls this, also while a call runs."""
         state = self.conn.our_state
-        if not self._is_idle:
-            # Nothing of it is sent any more.
-            self.cycle.disconnected = True
-            self._cancel()
+        self._leave()
         if state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -356,8 +377,6 @@ class Connection(H11Protocol):
         :param now: the loop's time.
         """
         transport = self.transport
-        if transport.is_closing():
-            return
         # Nothing is read, so that nobody notices the end of the connection.
         if self.flow.read_paused and not self._is_idle and _is_gone(transport):
             transport.abort()
@@ -372,7 +391,8 @@ class Connection(H11Protocol):
     def _waits_for(self) -> tuple[tuple[object, ...], float]:
         """What its client is to do, and in how many seconds; nothing if that is for others."""
         limits = self._limits
-        if self.flow.write_paused:
+        # One that closes stays open as long as its client takes nothing of what is left.
+        if self.flow.write_paused or self.transport.is_closing():
             size = cast("Any", self.transport).get_write_buffer_size()
             return ("taking a response", size), limits.write_timeout
         if not self._is_idle:
@@ -382,6 +402,14 @@ class Connection(H11Protocol):
                 return (), 0.0  # uvicorn ends it
             return ("the head of a request", self.cycle), limits.head_timeout
         return ("the rest of a request", self.cycle), _REST
+
+
+def _keep_alive(sock: Any) -> None:
+    """Have TCP notice the loss of a client that says nothing, as when its machine is off."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _is_gone(transport: asyncio.Transport) -> bool:
@@ -403,6 +431,7 @@ class Log:
 
     def __init__(self, clock: Clock) -> None:
         self._warnings = RateLimit(clock)
+        self._failures = KindLimits(clock)
 
     def info(self, *_: object, **__: object) -> None:
         """Uvicorn's own steps, which the listener knows."""
@@ -430,5 +459,7 @@ class Log:
         if exc_info is None:
             _log.error("the gateway failed: {why}", why=(text % values).strip())
             return
-        failure = Failure(exc_info)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed", failure)
+        left_out = self._failures.take(type(exc_info).__qualname__)
+        if left_out is not None:
+            failure = Failure(exc_info)  # type: ignore[no-untyped-call]  # Twisted's
+            _log.failure("the gateway failed ({left_out} more like it)", failure, left_out=left_out)
