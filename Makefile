@@ -205,6 +205,10 @@ bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grp
 bench-proxies: $(DEVELOPS)  ## measure calls through a relay and through a plain proxy, beside direct ones
 	$(BIN)/python -m benchmarks.proxies
 
+.PHONY: bench-gateway
+bench-gateway: $(DEVELOPS)  ## measure calls through gateways, beside servers of the same protocols
+	$(BIN)/python -m benchmarks.gateway
+
 .PHONY: bench-observers
 bench-observers: $(DEVELOPS)  ## measure what a call costs more on each side where it is observed
 	$(BIN)/python -m benchmarks.observers

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, Protocol
 
-from txzmq._reactor import Clock
-
-__all__ = ["KindLimits", "RateLimit"]
+__all__ = ["KindLimits", "RateLimit", "Time"]
 
 #: How many lines about one subject may be logged at once.
 _BURST: Final = 4
@@ -19,12 +17,20 @@ _MINUTE: Final = 60.0
 _MOST_KINDS: Final = 128
 
 
+class Time(Protocol):
+    """What tells the time: any clock does."""
+
+    def seconds(self) -> float:
+        """The time now, in seconds."""
+        ...
+
+
 class RateLimit:
     """A token bucket for the log lines about one subject: some at once, then few."""
 
     __slots__ = ("_at", "_clock", "_suppressed", "_tokens")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Time) -> None:
         self._clock = clock
         self._tokens = float(_BURST)
         # When the tokens were counted last.
@@ -78,7 +84,7 @@ class KindLimits:
 
     __slots__ = ("_clock", "_kinds", "_others")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Time) -> None:
         self._clock = clock
         # Those whose last line is the oldest come first.
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()

@@ -218,7 +218,7 @@ class Server:
     def stop(self, grace):
         print("stopped", flush=True)
 
-listener = GrpcListener(Server(), "127.0.0.1:1", 0.0, reactor)
+listener = GrpcListener(Server(), "127.0.0.1:1", 0.0, reactor, print)
 child = os.fork()
 if not child:
     print(listener._stopping(), flush=True)

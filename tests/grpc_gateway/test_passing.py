@@ -166,8 +166,10 @@ def _own(metadata: Any) -> list[tuple[str, str | bytes]]:
 def test_metadata_that_are_not_passed_on() -> None:
     kept = (("x", "1"), ("user-agent", "grpc"), ("authorization", "Bearer x"), ("y-bin", b"\xff"))
     mine = (("grpc-timeout", "1S"), ("grpc-status-details-bin", b""), (":path", "/"), ("te", "t"))
+    retries = (("grpc-retry-pushback-ms", "9"), ("grpc-previous-rpc-attempts", "1"))
     hops = (("connection", "x"), ("content-type", "a/b"), ("transfer-encoding", "chunked"))
     assert end_to_end((*mine, *kept, *hops)) == kept
+    assert end_to_end((*mine, *retries)) == retries
     assert end_to_end(None) == ()
 
 
@@ -226,7 +228,9 @@ def test_a_server_that_is_lost(grpc_loop: Loop) -> None:
         await rig.server.stop(0).asFuture(asyncio.get_running_loop())
         error = await failure(stub(rig.client(), ECHO)(text("a")))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert "the call was not sent" in error.details()
+        assert error.details() == (
+            "the gateway cannot reach a server of test.Echo; the call was not sent"
+        )
         error = await failure(stub(rig.client(), COUNT)(text("a")))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
 

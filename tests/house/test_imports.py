@@ -84,10 +84,10 @@ PLAN: dict[str, set[str]] = {
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
     "grpc_gateway": {
-        *("ground", "sockets", "words", "_net", "_grpc", "_gateway", "method_sources")
+        *("ground", "sockets", "words", "_net", "_grpc", "_gateway", "method_sources", "health")
     },
     # And clients of Connect's and gRPC-Web's.
-    "_http": {"ground", "words", "_core", "_gateway"},
+    "_http": {"ground", "words", "_core", "_gateway", "_any_types", "method_sources"},
     "http_gateway": {
         *("ground", "sockets", "words", "_core", "_net", "_http", "_gateway", "method_sources")
     },
@@ -106,6 +106,7 @@ PLAN: dict[str, set[str]] = {
     "prometheus": {"ground", "words", "_exposition"},
     # What no generated code knows, by its descriptors.
     "_descriptors": {"ground", "words", "reflection"},
+    "_any_types": {"_descriptors"},
     # Which methods there are, and what passes them on.
     "method_sources": {"ground", "words", "_descriptors", "health", "reflection"},
     "relay": {"ground", "words", "health", "method_sources"},
@@ -124,8 +125,17 @@ PLAN: dict[str, set[str]] = {
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
-        *("_descriptors", "method_sources", "relay", "proxy", "server", "prometheus", "names"),
-        *("serve", "codegen", "generator"),
+        *(
+            "_descriptors",
+            "_any_types",
+            "method_sources",
+            "relay",
+            "proxy",
+            "server",
+            "prometheus",
+            "names",
+        ),
+        *("serve", "codegen", "generator", "grpc_gateway", "http_gateway", "_gateway"),
     },
     # Processes that serve, and the one that supervises them.
     "serve": {
@@ -153,7 +163,7 @@ NEVER = {
     "_client": {"zmq"},
     "_server": {"zmq"},
     "_grpc": {"zmq"},
-    "_http": {"zmq", "grpc"},
+    "_http": {"grpc"},
     "_gateway": {"zmq", "grpc"},
     "forwarded": {"zmq", "grpc"},
     "testing": {"zmq"},

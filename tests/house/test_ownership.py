@@ -21,14 +21,8 @@ ALLOWED = {
     ("txzmq._backend", "libzmq.zmq_socket_monitor.argtypes"): "as above",
     ("txzmq._backend", "libzmq.zmq_msg_gets.restype"): "as above",
     ("txzmq._serve.services", "base.startRunning"): "or a module that runs it would never end",
-    (
-        "txzmq.rpc._http.server",
-        "self.cycle.disconnected",
-    ): "or uvicorn would answer twice",
-    (
-        "txzmq.rpc.http_gateway",
-        "context.verify_mode",
-    ): "how ssl is told to ask clients",
+    ("txzmq.rpc._http.server", "self.cycle.disconnected"): "or uvicorn would answer twice",
+    ("txzmq.rpc._gateway.tls", "context.verify_mode"): "how ssl is told to ask clients",
     ("txzmq.rpc.streams", "info.failResult"): "how Twisted is kept from logging an end",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",

@@ -31,6 +31,7 @@ from txzmq import ZmqFactory
 from txzmq.rpc import Channel, IdempotencyLevel, Kind, Method, Server, ServerLimits
 from txzmq.rpc.http_gateway import HttpGateway, HttpListener
 from txzmq.rpc.method_sources import FirstOf, MethodSource, ServedMethods, standard_methods
+from txzmq.rpc.watching import ConnectivityState
 
 #: Seconds within which a handler is to learn that its client is gone; a busy machine needs some.
 SOON = 1.0 if PATIENCE < 60 else 10.0
@@ -151,7 +152,8 @@ class Rig:
             await wire.close().asFuture(loop)
         try:
             await self.until(lambda: self.gateway.running == 0)
-            await self.until(lambda: self.server.running == 0)
+            if self.channel.state is not ConnectivityState.SHUTDOWN:
+                await self.until(lambda: self.server.running == 0)
         finally:
             await self.listener.stop().asFuture(loop)
             self.channel.close()

@@ -27,7 +27,7 @@ from tests.http_gateway.support import (
 )
 from tests.rpc.service import ECHO, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT
-from tests.support import Loop
+from tests.support import Logged, Loop
 from txzmq.rpc import Method
 from txzmq.rpc.forwarded import ForwardedClient
 
@@ -279,11 +279,26 @@ def test_a_slow_reader_holds_up_the_handler(grpc_loop: Loop) -> None:
     through(grpc_loop, body, channel={"stream_window": 16})
 
 
-def test_a_server_that_is_lost(grpc_loop: Loop) -> None:
+def test_a_server_that_is_lost(grpc_loop: Loop, logged: Logged) -> None:
     async def body(rig: Rig) -> None:
         await rig.server.stop(0).asFuture(asyncio.get_running_loop())
         for method in KINDS:
+            service = method.path.split("/")[1]
             error = await rig.client().failure(method, given_to(method, "a"))
             assert error.code is ConnectCode.UNAVAILABLE
+            # Not where the servers are, which the log says.
+            expected = f"the gateway cannot reach a server of {service}; the call was not sent"
+            assert error.message == expected
 
     through(grpc_loop, body)
+    assert not logged.failures()
+
+
+def test_what_servers_and_clients_tell_each_other_about_attempts(grpc_loop: Loop) -> None:
+    async def body(rig: Rig) -> None:
+        sent = {"grpc-previous-rpc-attempts": "2"}
+        await rig.client().outcome(WHO, text("a"), headers=sent)
+        assert "grpc-previous-rpc-attempts" in who.keys
+
+    who = Who()
+    through(grpc_loop, body, services=[who])

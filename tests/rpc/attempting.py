@@ -7,7 +7,8 @@ from random import Random
 from hypothesis import settings
 
 from txzmq.rpc import Code, IdempotencyLevel, RpcError
-from txzmq.rpc._client.retry_policy import PUSHBACK, AttemptPlan, Decision, Throttle, Wait
+from txzmq.rpc._client.retry_policy import AttemptPlan, Decision, Throttle, Wait
+from txzmq.rpc.metadata import PUSHBACK
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
 
 STEADY = settings(derandomize=True, database=None, deadline=None, max_examples=200)

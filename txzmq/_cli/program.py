@@ -30,6 +30,7 @@ VERBS: Final = {
     **dict.fromkeys(("peers", "methods", "streams", "limits", "endpoints"), "admin"),
     "serve": "serve",
     "proxy": "proxy",
+    "gateway": "gateway",
     **dict.fromkeys(("keys", "codegen"), "tools"),
 }
 

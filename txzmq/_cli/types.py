@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import tempfile
@@ -11,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
@@ -41,7 +39,6 @@ __all__ = [
     "compile_protos",
     "find_method",
     "find_service",
-    "find_standard",
     "find_symbol",
     "lookup",
     "message_class",
@@ -71,44 +68,6 @@ class Types(Protocol):
     async def find(self, symbol: str) -> Symbol | None:
         """The descriptor of a full name, without a leading dot; None if there is none."""
         ...
-
-
-#: Modules whose messages everybody may use in an Any; the last one is of googleapis-common-protos.
-_STANDARD: Final = (
-    *(f"google.protobuf.{name}_pb2" for name in ("duration", "empty", "field_mask", "struct")),
-    *(f"google.protobuf.{name}_pb2" for name in ("timestamp", "wrappers")),
-    "google.rpc.error_details_pb2",
-)
-
-
-def find_standard(pool: DescriptorPool, symbol: str) -> Symbol | None:
-    """A message that is the same everywhere, such as ``google.rpc.ErrorInfo``, put into *pool*.
-
-    None if there is none, or this machine does not have it.
-    """
-    if not symbol.startswith(("google.protobuf.", "google.rpc.")):
-        return None
-    for module in _STANDARD:
-        try:
-            importlib.import_module(module)
-        except ImportError:  # the extra status is not installed
-            continue
-    try:
-        file = descriptor_pool.Default().FindFileContainingSymbol(symbol)
-        _copy(file, pool)
-    # TypeError: the pool has another version of a file.
-    except (KeyError, TypeError):
-        return None
-    return lookup(pool, symbol)
-
-
-def _copy(file: FileDescriptor, pool: DescriptorPool) -> None:
-    try:
-        pool.FindFileByName(file.name)
-    except KeyError:
-        for imported in file.dependencies:
-            _copy(imported, pool)
-        pool.AddSerializedFile(file.serialized_pb)
 
 
 class FileTypes:

@@ -126,6 +126,12 @@ class RpcError(Exception):
         ``/package.Service/Method``; empty if the error is not the outcome of a call. A handler that
         lets the outcome of one of its own calls escape answers UNKNOWN: what another server said is
         not meant for the handler's caller. To pass it on, raise a new error from it.
+    :ivar answered: whether a server has answered with it. Otherwise the channel has made it, and
+        its message may name addresses of servers, or somebody's own code has raised it. Of a
+        GrpcChannel, all that gRPC says counts as a server's answer: it does not tell.
+    :ivar sent: where the channel has made it: whether the request may have reached a server, and
+        have been executed. None where a server has answered with it, and where it is not the
+        outcome of a call.
     """
 
     # Defaults, for a subclass that does not call the constructor.
@@ -134,6 +140,8 @@ class RpcError(Exception):
     details: tuple[AnyMessage, ...] = ()
     metadata: TrailingMetadata = ()
     method: str = ""
+    answered: bool = False
+    sent: bool | None = None
 
     if not TYPE_CHECKING:  # checkers cannot type a constructor that returns a subclass
 
@@ -203,15 +211,27 @@ class RpcError(Exception):
         parsed = (_parse(packed, message_type) for packed in self.details)
         return tuple(message for message in parsed if message is not None)
 
-    def of_call(self, path: str, /) -> Self:
+    def of_call(self, path: str, /, *, sent: bool | None = None) -> Self:
         """Note that this error is the outcome of a call; txzmq calls this where the call ends.
 
         Not for handlers and interceptors: an error with a :attr:`method` is not sent as a status.
 
         :param path: the path of the call's method, ``/package.Service/Method``.
+        :param sent: of an error that the channel has made: whether the request may have reached a
+            server. What is known already stays.
         :return: the error itself.
         """
         self.method = path
+        if self.sent is None and not self.answered:
+            self.sent = sent
+        return self
+
+    def of_server(self) -> Self:
+        """Note that a server has answered with this error; txzmq calls this.
+
+        :return: the error itself.
+        """
+        self.answered = True
         return self
 
     def __str__(self) -> str:

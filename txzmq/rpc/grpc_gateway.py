@@ -24,20 +24,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred
 
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
+from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller, ResponseMetadata
 from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
-    Internal,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
@@ -45,6 +45,7 @@ from txzmq.rpc.errors import (
     Unavailable,
     Unimplemented,
 )
+from txzmq.rpc.health import HealthCheckRequest, HealthCheckResponse, ServingStatus
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.metadata import Metadata, normalise
 from txzmq.rpc.method import Kind, Method
@@ -79,7 +80,10 @@ _Raw: TypeAlias = Method[RawMessage, RawMessage]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
-_log = Logger()
+#: Who can be asked for the health of the gateway itself.
+_CHECK: Final = "/grpc.health.v1.Health/Check"
+_WATCH: Final = "/grpc.health.v1.Health/Watch"
+_HEALTH: Final = frozenset({_CHECK, _WATCH})
 #: Seconds for a call whose client says none, whatever the channel has for others.
 _OWN: Final = math.inf
 #: Seconds to wait at the end of a client's requests, to learn whether the call was cancelled.
@@ -143,6 +147,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._channel = channel
         self._methods = methods
         self._size = message_size
+        self._refusals = Refusals()
+        #: Whether it can pass calls on.
+        self.readiness = Readiness(channel)
+        self._listening = 0
         self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
         # What was made of the methods that the source has, by path.
         self._made: dict[str, tuple[Method[Any, Any], _Raw, _Handler]] = {}
@@ -156,10 +164,15 @@ class GrpcGateway(grpc.GenericRpcHandler):
                     f"the gateway does not pass {path} on: ask the server itself"
                 )
             found = self._methods.find(path)
+            if path in _HEALTH:
+                # Only the request says whose health is asked for.
+                return _handler(Kind.STREAM_STREAM, partial(self._tell_health, path, found))
             if not isinstance(found, Deferred):
                 return self._passed(path, found)[1]
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            return _handler(Kind.STREAM_STREAM, partial(self._refuse, self._error(error, path)))
+            return _handler(
+                Kind.STREAM_STREAM, partial(self._refuse, self._refusals.of(error, path))
+            )
         # Whether requests stream is not known yet, and on the wire it makes no difference.
         return _handler(Kind.STREAM_STREAM, partial(self._find_and_pass, path, found))
 
@@ -198,11 +211,51 @@ class GrpcGateway(grpc.GenericRpcHandler):
         try:
             method, _handler = self._passed(path, await _wait_for(found))
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            refusal = self._error(error, path)
+            refusal = self._refusals.of(error, path)
         else:
             await self._pass_streams(method, None, context)
             return
         await _abort(refusal, context)
+
+    async def _tell_health(
+        self,
+        path: str,
+        found: Deferred[Method[Any, Any] | None] | Method[Any, Any] | None,
+        _: object,
+        context: _Context,
+    ) -> None:
+        """Answer for the gateway, or have a server answer."""
+        requests = _Requests(context, self._check_size)
+        try:
+            request = await self._only(path, requests)
+            if _asks_for_gateway(request):
+                if isinstance(found, Deferred):
+                    found.addErrback(_ignored).cancel()
+                await self._tell_own_health(context, watches=path == _WATCH)
+                return
+            method = await _wait_for(found) if isinstance(found, Deferred) else found
+            raw, _handler = self._passed(path, method)
+        except Exception as error:  # noqa: BLE001 - a source may be the user's
+            refusal = self._refusals.of(error, path, requests.errors)
+        else:
+            await self._pass_streams(raw, request, context)
+            return
+        await _abort(refusal, context)
+
+    async def _tell_own_health(self, context: _Context, *, watches: bool) -> None:
+        """Whether the gateway can pass calls on, and each change where the client watches."""
+        readiness = self.readiness
+        while True:
+            ready = readiness.is_ready
+            status = ServingStatus.SERVING if ready else ServingStatus.NOT_SERVING
+            value = HealthCheckResponse.ServingStatus.Value(status.name)
+            response = HealthCheckResponse(status=value)
+            await _written(context.write(response.SerializeToString()))
+            if not watches:
+                return
+            if readiness.has_stopped:
+                raise Unavailable("the gateway is shutting down")
+            await _wait_for(readiness.wait_for_change(ready))
 
     async def _pass_request(self, method: _Raw, request: bytes, context: _Context) -> bytes:
         """A call with one request and one response, in the least time."""
@@ -211,19 +264,25 @@ class GrpcGateway(grpc.GenericRpcHandler):
             self._check_size("request", len(request))
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
 
-    async def _pass_streams(self, method: _Raw, _: object, context: _Context) -> None:
-        """A call of any kind."""
+    async def _pass_streams(self, method: _Raw, request: Any, context: _Context) -> None:
+        """A call of any kind.
+
+        :param request: the only one, where it was read already; gRPC's own iterator otherwise.
+        """
         received = ResponseMetadata()
         begun = False
+        requests = _Requests(context, self._check_size)
         try:
-            given: Any = _Requests(context, self._check_size)
-            if not method.kind.request_streaming:
-                given = await self._only(method, given)
+            given: Any = requests
+            if isinstance(request, RawMessage):
+                given = request
+            elif not method.kind.request_streaming:
+                given = await self._only(method.path, requests)
             if method.kind.response_streaming:
                 stream = self._open(method, given, context)
                 try:
@@ -240,16 +299,16 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 await _written(context.write(await self._one(method, given, context, received)))
             return
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
-            refusal = self._error(error, method.path)
+            refusal = self._refusals.of(error, method.path, requests.errors)
         if received.initial and not begun:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         await _abort(refusal, context)
 
-    async def _only(self, method: _Raw, requests: _Requests) -> RawMessage:
+    async def _only(self, path: str, requests: _Requests) -> RawMessage:
         """The request of a call that has one."""
         request = await requests.read()
         if request is None:
-            raise Unimplemented(f"the gateway got no request for {method.path}, which takes one")
+            raise Unimplemented(f"the gateway got no request for {path}, which takes one")
         return request
 
     async def _one(
@@ -294,17 +353,15 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 f"{self._size}"
             )
 
-    def _error(self, error: Exception, path: str) -> RpcError:
-        """What a client is told of what was raised."""
-        if isinstance(error, RpcError):
-            return error
-        if isinstance(error, CancelledError):
-            return Unavailable(
-                "the gateway is shutting down, and has ended the call; it may have been executed"
-            )
-        failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
-        _log.failure("the gateway failed to pass a call of {path} on", failure, path=path)
-        return Internal("the gateway failed to pass the call on; its log says why")
+    def _listens(self) -> None:
+        self._listening += 1
+        self.readiness.stops(False)
+
+    def _listens_no_more(self) -> None:
+        """One of its listeners stops; without another, it is not ready any more."""
+        self._listening -= 1
+        if not self._listening:
+            self.readiness.stops(True)
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -390,7 +447,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 made = f"{target.rpartition(':')[0]}:{port}"
             else:
                 made = target
-            return GrpcListener(server, made, grace, reactor)
+            self._listens()
+            return GrpcListener(server, made, grace, reactor, self._listens_no_more)
 
         return _run(start(), loop)
 
@@ -404,8 +462,10 @@ class GrpcListener:
         target: str,
         grace: float,
         reactor: Reactor,
+        stops: Callable[[], None],
     ) -> None:
-        """:class:`GrpcGateway` calls this."""
+        """:class:`GrpcGateway` calls this; *stops* is told when it begins to stop."""
+        self._stops: Callable[[], None] | None = stops
         self._server = server
         self._target = target
         self._grace = grace
@@ -437,6 +497,9 @@ class GrpcListener:
         return self._stop(grace)
 
     def _stop(self, grace: float) -> Deferred[None]:
+        stops, self._stops = self._stops, None
+        if stops is not None:
+            stops()
         return _run(self._server.stop(grace or None), self._loop)
 
     def _stopping(self) -> Deferred[None] | None:
@@ -457,6 +520,8 @@ class _Requests(RequestStream[RawMessage]):
         self._context = context
         self._check_size = check_size
         self._loop = asyncio.get_running_loop()
+        #: What it has raised for the gateway, which comes back as the outcome of the call.
+        self.errors: list[RpcError] = []
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
@@ -474,8 +539,23 @@ class _Requests(RequestStream[RawMessage]):
             # what has arrived for all.
             await asyncio.sleep(_LOST)
             return None
-        self._check_size("request", len(message))
+        try:
+            self._check_size("request", len(message))
+        except RpcError as error:
+            self.errors.append(error)
+            raise
         return RawMessage(message)
+
+
+def _ignored(_: object) -> None:
+    """Nobody wants to know."""
+
+
+def _asks_for_gateway(request: bytes) -> bool:
+    try:
+        return HealthCheckRequest.FromString(request).service == GATEWAY
+    except (DecodeError, UnicodeDecodeError):  # the latter on PyPy
+        return False  # a server says what is wrong with it
 
 
 def _handler(kind: Kind, function: Any) -> _Handler:

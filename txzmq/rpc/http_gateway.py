@@ -20,7 +20,7 @@ import os
 import socket
 import ssl
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -30,19 +30,20 @@ from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
+from txzmq.rpc._gateway.readiness import Readiness
+from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller
 from txzmq.rpc.errors import InvalidArgument, PermissionDenied, ResourceExhausted, Unimplemented
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.method_sources import LOCAL_SERVICES, MethodSource
-from txzmq.rpc.watching import ConnectivityState
 
 try:
     from connectrpc.compression import Compression
 
     from txzmq.rpc._http.asgi import Receive, Scope, Send, respond
-    from txzmq.rpc._http.calls import Calls, PassedMethod, error_of, sender_of_call
+    from txzmq.rpc._http.calls import Calls, PassedMethod, sender_of_call
     from txzmq.rpc._http.content import Headers, content_of, header, query_of
     from txzmq.rpc._http.cors import Cors
     from txzmq.rpc._http.requests import Body
@@ -133,16 +134,18 @@ class HttpGateway:
             _check.instance("cors", cors, Cors, "a Cors or None")
         _check.integer("maximum_concurrent_rpcs", maximum_concurrent_rpcs, 1)
         _check.number("body_timeout", body_timeout, above=True)
-        self._channel = channel
         self._methods = methods
         self._calls = Calls(
-            channel, message_size, None if compressions is None else tuple(compressions)
+            channel, methods, message_size, None if compressions is None else tuple(compressions)
         )
         self._cors = cors
         self._forwarding = Forwarding(trusted_proxies, proxy_certificates=proxy_certificates)
         self._most = maximum_concurrent_rpcs
         self._body_timeout = body_timeout
         self._running = 0
+        #: Whether it can pass calls on.
+        self.readiness = Readiness(channel)
+        self._listening = 0
         # What was made of the methods that the source has, by path.
         self._made: dict[str, PassedMethod] = {}
 
@@ -179,9 +182,10 @@ class HttpGateway:
             text = f"the gateway takes {path} by GET and HEAD"
             await respond(send, 405, text, [(b"allow", b"GET, HEAD")])
             return
-        state = getattr(self._channel, "state", ConnectivityState.READY)
-        if path == "/healthz" or state is ConnectivityState.READY:
+        if path == "/healthz" or self.readiness.is_ready:
             await respond(send, 200, "ok")
+        elif self.readiness.has_stopped:
+            await respond(send, 503, "the gateway is shutting down")
         else:
             await respond(send, 503, "the gateway can reach no server")
 
@@ -208,7 +212,8 @@ class HttpGateway:
             _check_headers(headers)
             application = passed.application(content)
         except Exception as error:  # noqa: BLE001 - a source may be the user's
-            await self._calls.refuse(error_of(error, path), content, scope, receive, send)
+            refusal = self._calls.refusals.of(error, path)
+            await self._calls.refuse(refusal, content, scope, receive, send)
             return
         if scope["path"] != path:
             scope = {**scope, "path": path, "root_path": ""}
@@ -249,6 +254,16 @@ class HttpGateway:
         if made is None or made.found is not found:
             made = self._made[found.path] = PassedMethod(found, self._calls)
         return made
+
+    def _listens(self) -> None:
+        self._listening += 1
+        self.readiness.stops(False)
+
+    def _listens_no_more(self) -> None:
+        """One of its listeners stops; without another, it is not ready any more."""
+        self._listening -= 1
+        if not self._listening:
+            self.readiness.stops(True)
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -327,7 +342,9 @@ class HttpGateway:
                 raise
             bound: int = listening.getsockname()[1]
             made = f"{target.rpartition(':')[0]}:{bound}"
-            return HttpListener(server, made, grace, reactor, secure=tls is not None)
+            self._listens()
+            secure = tls is not None
+            return HttpListener(server, made, grace, reactor, self._listens_no_more, secure=secure)
 
         return run(start(), loop)
 
@@ -336,9 +353,17 @@ class HttpListener:
     """A server that takes calls for a gateway; :meth:`HttpGateway.listen` makes it."""
 
     def __init__(
-        self, server: Server, target: str, grace: float, reactor: Reactor, *, secure: bool
+        self,
+        server: Server,
+        target: str,
+        grace: float,
+        reactor: Reactor,
+        stops: Callable[[], None],
+        *,
+        secure: bool,
     ) -> None:
-        """:class:`HttpGateway` calls this."""
+        """:class:`HttpGateway` calls this; *stops* is told when it begins to stop."""
+        self._stops: Callable[[], None] | None = stops
         self._server = server
         self._target = target
         self._grace = grace
@@ -375,6 +400,9 @@ class HttpListener:
         return self._stop(grace)
 
     def _stop(self, grace: float) -> Deferred[None]:
+        stops, self._stops = self._stops, None
+        if stops is not None:
+            stops()
         return run(self._server.stop(grace), self._loop)
 
     def _stopping(self) -> Deferred[None] | None:
@@ -386,46 +414,6 @@ class HttpListener:
     def forked(self) -> None:
         """This is a forked child, and the server is its parent's; txzmq calls this."""
         self._forked = True
-
-
-def server_tls(
-    certificate: str | os.PathLike[str],
-    key: str | os.PathLike[str],
-    *,
-    client_ca: str | os.PathLike[str] | None = None,
-) -> ssl.SSLContext:
-    """What :meth:`HttpGateway.listen` takes for https, of files in PEM format.
-
-    :param certificate: with those of the authorities between it and one that clients know.
-    :param key: the secret key of the certificate.
-    :param client_ca: certificates of authorities; clients need a certificate of one of these. None
-        if clients need none.
-    :raises OSError: if a file cannot be read.
-    :raises ValueError: if a file has not what it should, or the key is that of another certificate.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    for path in (certificate, key, client_ca):
-        if path is not None:
-            with open(path, "rb"):  # ssl says not which of them it cannot read
-                pass
-    try:
-        # No password is asked for at the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        raise ValueError(
-            f"{os.fspath(certificate)} and {os.fspath(key)} are no certificate and its key, in PEM "
-            f"format and without a password: {error.reason or error}"
-        ) from None
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
-            raise ValueError(
-                f"{os.fspath(client_ca)} has no certificates in PEM format: {error.reason or error}"
-            ) from None
-    return context
 
 
 def _check_headers(headers: Headers) -> None:
@@ -443,7 +431,11 @@ def _host_and_port(target: object) -> tuple[str, int]:
     _check.text("target", target, "an IP address and a port, such as '127.0.0.1:8080'")
     assert isinstance(target, str)
     host, port = split_tcp(f"tcp://{target}") or ("", "")
-    if host != "localhost" and not is_ip(host):
+    # An address of IPv6 needs brackets, or one cannot tell its port.
+    is_v6 = host.startswith("[") and host.endswith("]")
+    if host != "localhost" and not (
+        is_ip(host[1:-1]) if is_v6 else ":" not in host and is_ip(host)
+    ):
         raise ValueError(
             f"target: {target!r} is no IP address with a port, such as '127.0.0.1:8080' or "
             "'[::1]:8080'; port 0 has the kernel choose one"

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_PAIRS",
     "PAIR_OVERHEAD",
     "PREVIOUS_ATTEMPTS",
+    "PUSHBACK",
     "RESERVED_PREFIX",
     "Metadata",
     "MetadataInput",
@@ -37,6 +38,9 @@ MetadataInput: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str |
 RESERVED_PREFIX: Final = "txzmq-"
 #: Metadata of a request that is not the first attempt: how many there were before.
 PREVIOUS_ATTEMPTS: Final = "grpc-previous-rpc-attempts"
+#: Trailing metadata of a failure by which a server says when to try again, in milliseconds, or
+#: with a negative number that nobody shall.
+PUSHBACK: Final = "grpc-retry-pushback-ms"
 #: Pairs that the metadata of a call may have: parsing more would block the reactor for too long.
 MAX_PAIRS: Final = 1_024
 #: Characters of the longest key that :func:`known_key_takes_bytes` may be asked for.

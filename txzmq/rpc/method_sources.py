@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
 from txzmq import _check
@@ -70,6 +70,8 @@ _TIMEOUT: Final = 8.0
 _INTERVAL: Final = 5.0
 #: Seconds after which what was found is asked for again.
 _MAX_AGE: Final = 60.0
+#: Types for which servers are asked besides those of a service's methods.
+_MOST_TYPES: Final = 256
 #: Of an error of a question: the servers may answer it later.
 _MAYBE_LATER: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
 
@@ -168,6 +170,15 @@ class FirstOf:
                 return found
         return None
 
+    async def find_type(self, path: str, name: str, /) -> Any:
+        """What the first source says that knows a type; see :class:`ReflectedMethods`."""
+        for source in self._sources:
+            find = getattr(source, "find_type", None)
+            found = None if find is None else await find(path, name)
+            if found is not None:
+                return found
+        return None
+
 
 async def _first(found: Deferred[_Method | None], rest: FirstOf, path: str) -> _Method | None:
     method = await found
@@ -201,11 +212,35 @@ class _Known:
     :ivar at: when a server was asked, in seconds.
     """
 
-    __slots__ = ("at", "methods")
+    __slots__ = ("_asked", "_asking", "_missing", "_reflector", "at", "methods")
 
-    def __init__(self, methods: dict[str, _Method], at: float) -> None:
+    def __init__(self, methods: dict[str, _Method], at: float, reflector: Reflector) -> None:
         self.methods = methods
         self.at = at
+        self._reflector = reflector
+        # A reflector answers one question after the other.
+        self._asking = DeferredLock()
+        # Types that the servers do not tell, and how often they were asked.
+        self._missing: set[str] = set()
+        self._asked = 0
+
+    async def find_type(self, name: str) -> Any:
+        """A message, put into the pool of the service's; None if there is none."""
+        await self._asking.acquire()
+        try:
+            found = lookup(self._reflector.pool, name)
+            if found is not None or name in self._missing or self._asked >= _MOST_TYPES:
+                return found
+            self._asked += 1
+            try:
+                found = await self._reflector.find(name)
+            except (RpcError, DescriptorError):
+                found = None
+            if found is None:
+                self._missing.add(name)
+            return found
+        finally:
+            self._asking.release()
 
 
 class ReflectedMethods:
@@ -283,6 +318,15 @@ class ReflectedMethods:
         elif not service or (service not in self._names and self._is_fresh(self._listed_at)):
             return None
         return Deferred.fromCoroutine(self._learn(service, path))
+
+    async def find_type(self, path: str, name: str, /) -> Any:
+        """The descriptor of a message that is in a ``google.protobuf.Any`` of a method's messages.
+
+        It is in the pool of these then. None if no server tells it. Who calls can name any number
+        of types: servers are asked for 256 of each service in *max_age*.
+        """
+        known = self._services.get(_parts(path)[0])
+        return None if known is None else await known.find_type(name)
 
     def _is_fresh(self, at: float) -> bool:
         return self._now() - at < self._interval
@@ -367,7 +411,7 @@ class ReflectedMethods:
         known = self._services.get(service)
         if not methods and known is not None:
             methods = known.methods  # calls of it are refused by the servers that lack it
-        self._services[service] = _Known(methods, self._now())
+        self._services[service] = _Known(methods, self._now(), reflector)
         self._refusals.pop(service, None)
 
 

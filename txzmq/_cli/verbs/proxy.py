@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from txzmq import ZmqFactory
+from txzmq._cli.passing import (
+    channel_to,
+    metrics_place,
+    say_if_alone,
+    seconds,
+    serve_metrics,
+    sources_of,
+    until_stopped,
+)
 from txzmq._cli.problems import FAILED, Problem
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import (
@@ -25,19 +30,12 @@ from txzmq._cli.session import (
     server_credentials,
     type_options,
 )
-from txzmq.auth import CurveClientCredentials, CurveServerCredentials
+from txzmq.auth import CurveServerCredentials
 from txzmq.rpc import InsecureBindError
 from txzmq.rpc.admin import Admin
 from txzmq.rpc.channel import Channel
 from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
-from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.method_sources import (
-    DescribedMethods,
-    FirstOf,
-    MethodSource,
-    ReflectedMethods,
-    standard_methods,
-)
+from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.metrics import Metrics
 from txzmq.rpc.proxy import Proxy
 from txzmq.rpc.relay import Relay, RelayHealth
@@ -51,7 +49,6 @@ _log = Logger()
 _EPILOG: Final = """
 SIGTERM and Ctrl-C drain it; a second one ends it. SIGHUP has it read the clients' keys again.
 """
-_HOST_AND_PORT: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 #: What a relay takes from each client, and a plain proxy from none.
 _OF_RELAYS: Final = {
     "publisher": "--publisher",
@@ -60,12 +57,6 @@ _OF_RELAYS: Final = {
     "metrics": "--metrics",
     "admin": "--admin",
 }
-
-
-def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise click.BadParameter("it must be a number of seconds, 0 or more")
-    return value
 
 
 @click.command("proxy", epilog=_EPILOG)
@@ -135,7 +126,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     "--grace",
     default=10.0,
     show_default=True,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="For running calls to end, when the proxy ends.",
 )
@@ -203,20 +194,6 @@ def _credentials(
     return server_credentials(options.keys, folder, allow_group=options.allow_group)
 
 
-class _Stoppable(Protocol):
-    def stop(self, grace: float) -> Deferred[None]: ...
-
-
-async def _until_stopped(served: _Stoppable, grace: float) -> None:
-    """Wait for a signal, then drain; at a second one, end."""
-    with suppress(CancelledError):
-        await Deferred[None]()
-    try:
-        await served.stop(grace)
-    except CancelledError:
-        await served.stop(0)
-
-
 def _reloading(*credentials: CurveServerCredentials | None) -> Callable[[], None]:
     """Reads the clients' keys again, and logs what has come of it."""
 
@@ -264,28 +241,35 @@ def _relay(
             "--listen",
             "pass one for each, or none for any free port",
         )
-    place = None if options.metrics is None else _metrics_place(options.metrics)
+    place = None if options.metrics is None else metrics_place(options.metrics)
     to_servers = client_credentials(options.key, options.server_key)
-    described = None
-    if sources.are_files:
-        described = FirstOf(DescribedMethods(sources.from_files().pool), standard_methods())
-    reflect_metadata = sources.metadata()
+    methods_of = sources_of(sources)
     made: Runtime = runtime()
     metrics = Metrics(name="txzmq proxy")
 
     async def run() -> int:
-        channel = _channel(made, options, to_servers, metrics)
+        channel = channel_to(
+            made,
+            options.to,
+            message_size=options.max_msg_sz,
+            credentials=to_servers,
+            metrics=metrics,
+        )
         try:
-            methods = described or _reflected(made, channel, reflect_metadata)
+            methods = methods_of(made, channel)
             server = _listening(made, options, credentials, channel, methods, metrics)
             try:
-                port = None if place is None else _serve_metrics(made, metrics, place, channel)
+                port = None
+                if place is not None:
+                    port = serve_metrics(
+                        made, metrics, place, lambda: channel.state is ConnectivityState.READY
+                    )
             except Problem:
                 await server.stop(0)
                 raise
             try:
-                _say_if_alone(channel)
-                await _until_stopped(server, options.grace)
+                say_if_alone(channel)
+                await until_stopped(server, options.grace)
             finally:
                 if port is not None:
                     await port.stopListening()
@@ -294,31 +278,6 @@ def _relay(
         return 0
 
     return made.serve(run, _reloading(credentials))
-
-
-def _channel(
-    runtime: Runtime,
-    options: _Options,
-    credentials: CurveClientCredentials | None,
-    metrics: Metrics,
-) -> Channel:
-    to = options.to[0] if len(options.to) == 1 else list(options.to)
-    try:
-        return Channel(
-            runtime.network,
-            to,
-            timeout=None,
-            wait_for_ready=True,
-            message_size=options.max_msg_sz,
-            credentials=credentials,
-            observer=metrics,
-        )
-    except ValueError as error:
-        raise Problem(re.sub(r"^endpoint=", "--to ", str(error))) from None
-
-
-def _reflected(runtime: Runtime, channel: Channel, metadata: Metadata) -> MethodSource:
-    return ReflectedMethods(channel, metadata=metadata, now=runtime.clock.seconds)
 
 
 def _listening(
@@ -348,50 +307,6 @@ def _listening(
             server.stop(0)
             raise _refused(error, address, "--listen", "--clients") from None
     return server
-
-
-def _say_if_alone(channel: Channel) -> None:
-    """Say once that nobody is behind, if that is so; its own log says why."""
-
-    def changed(state: ConnectivityState) -> None:
-        if state is ConnectivityState.TRANSIENT_FAILURE:
-            _log.warn("no server can be reached yet; calls wait for one, until their deadlines")
-        elif state in (ConnectivityState.IDLE, ConnectivityState.CONNECTING):
-            channel.wait_for_state_change(state).addCallback(changed)
-
-    changed(channel.state)
-
-
-def _metrics_place(given: str) -> tuple[str, int]:
-    """Where to serve metrics."""
-    found = _HOST_AND_PORT.fullmatch(given)
-    if found is None or int(found["port"]) > 65_535:
-        raise Problem(f"--metrics {given} is not HOST:PORT", "such as :9090 or 10.0.0.1:9090")
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise Problem("--metrics needs prometheus_client", "pip install 'txzmq[prometheus]'")
-    return found["host"].strip("[]") or "127.0.0.1", int(found["port"])
-
-
-# Any: a port of Twisted's.
-def _serve_metrics(
-    runtime: Runtime, metrics: Metrics, place: tuple[str, int], channel: Channel
-) -> Any:
-    from txzmq.rpc.prometheus import listen
-
-    host, port = place
-    try:
-        listening = listen(
-            metrics,
-            interface=host,
-            port=port,
-            reactor=runtime.clock,
-            is_ready=lambda: channel.state is ConnectivityState.READY,
-        )
-    except CannotListenError as error:
-        raise Problem(f"--metrics: {error}", status=FAILED) from None
-    bound = listening.getHost()
-    _log.info("metrics are at http://{host}:{port}/metrics", host=bound.host, port=bound.port)
-    return listening
 
 
 # -- ZeroMQ's plain proxy -------------------------------------------------------------------------
@@ -445,7 +360,7 @@ def _plain(
                 option, missing = "--workers", "--worker-keys"
             place = workers if is_workers else address
             raise _refused(error, place, option, missing) from None
-        await _until_stopped(proxy, options.grace)
+        await until_stopped(proxy, options.grace)
         return 0
 
     return made.serve(run, _reloading(credentials, of_workers))

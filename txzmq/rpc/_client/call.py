@@ -28,6 +28,7 @@ __all__ = [
     "LogicalCall",
     "Route",
     "SubchannelPort",
+    "answer_of",
     "outcome_of",
     "too_large",
 ]
@@ -178,11 +179,20 @@ def _too_late(call: Call | LogicalCall) -> None:
     call.too_late()
 
 
-def outcome_of(error: E, method: Method[Any, Any]) -> E:
-    """The error with which a call fails, knowing which call it was."""
+def outcome_of(error: E, method: Method[Any, Any], *, sent: bool = True) -> E:
+    """The error with which a call fails, knowing which call it was.
+
+    :param sent: whether the request may have reached a server; it is known to the first who says.
+    """
     if isinstance(error, RpcError):
-        error.of_call(method.path)
+        error.of_call(method.path, sent=sent)
     return error
+
+
+def answer_of(head: ResponseHead) -> RpcError:
+    """A server's answer that is none of success."""
+    error = RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
+    return error.of_server()
 
 
 class Call:
@@ -304,10 +314,7 @@ class Call:
             if self._is_rejected(head):
                 self.attempt(1, self.used)
                 return
-            self.refused(
-                head,
-                RpcError(head.code, head.message, details=head.details, metadata=head.trailing),
-            )
+            self.refused(head, answer_of(head))
             return
         if len(body) > self.response_size:
             self.fail(too_large("response", len(body), self.response_size))
@@ -355,7 +362,7 @@ class Call:
         if self.deferred.called:
             return  # by what another call's caller did, while all of a connection were ended
         self._end()
-        self.deferred.errback(outcome_of(error, self.spec.method))
+        self.deferred.errback(outcome_of(error, self.spec.method, sent=bool(self.counter)))
 
     def too_late(self) -> None:
         """Its time is up; a reply may still come."""

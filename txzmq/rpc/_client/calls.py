@@ -134,7 +134,7 @@ class Calls:
                 return self._intercept(self._chain, spec)
             call = self._make_with_requests(spec) if streams else self._make_unary(spec)
         except NOT_MADE as error:
-            return fail(outcome_of(error, method))
+            return fail(outcome_of(error, method, sent=False))
         except AttributeError:
             check_method(method)
             raise
@@ -165,7 +165,7 @@ class Calls:
                 return InterceptedStream(self._intercept(self._chain, spec))
             return OpenResponseStream(self._open(spec))
         except NOT_MADE as error:
-            return InterceptedStream(fail(outcome_of(error, method)))
+            return InterceptedStream(fail(outcome_of(error, method, sent=False)))
         except AttributeError:
             check_method(method)
             raise

@@ -17,7 +17,7 @@ from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc.client import CallSpec, wanted_metadata
-from txzmq.rpc.errors import Code, DeadlineExceeded
+from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError
 from txzmq.rpc.interceptors import ClientCall, ClientProceed
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.records import CallEnd, CallRecord, Side, Tallied, Tally, status_of_end
@@ -261,7 +261,8 @@ class InterceptedCall:
     def _failed(self, failure: Failure) -> None:
         if self._end() is not None:
             error = _value(failure)
-            outcome_of(error, self._spec.method)
+            if isinstance(error, RpcError):
+                error.of_call(self._spec.method.path)  # an interceptor may have raised it
             ending = ending_error(error, f"an interceptor of {self._spec.method.path}")
             self._tell_end(ending)
             self.deferred.errback(failure if ending is error else ending)

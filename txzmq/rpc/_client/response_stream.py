@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from txzmq.rpc._client.attempts import Attempts
-from txzmq.rpc._client.call import CallRegistry
+from txzmq.rpc._client.call import CallRegistry, answer_of
 from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._client.request_stream import Requests
 from txzmq.rpc._client.retry_policy import Progress
@@ -361,9 +361,7 @@ class ClientStream(ReceivedStream):
             return
         failure = None
         if head.code is not Code.OK:
-            failure = RpcError(
-                head.code, head.message, details=head.details, metadata=head.trailing
-            )
+            failure = answer_of(head)
         before = self.trailing
         self._set_trailing(head.trailing)
         if self._is_resumable and head.code is Code.UNAVAILABLE and head.draining:

@@ -20,11 +20,11 @@ from random import Random
 from typing import Final, NamedTuple, TypeAlias
 
 from txzmq.rpc.errors import Code, RpcError, TrailingMetadata
+from txzmq.rpc.metadata import PUSHBACK
 from txzmq.rpc.method import IdempotencyLevel
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
 
 __all__ = [
-    "PUSHBACK",
     "AttemptPlan",
     "Decision",
     "GiveUp",
@@ -36,10 +36,6 @@ __all__ = [
     "is_repeatable",
     "pushback_of",
 ]
-
-#: Trailing metadata of a failure by which a server says when to try again, in milliseconds, or
-#: with a negative number that nobody shall.
-PUSHBACK: Final = "grpc-retry-pushback-ms"
 
 _MILLISECONDS: Final = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _MAX_INT32: Final = 2**31 - 1

@@ -152,7 +152,7 @@ class WatchedCalls(Calls):
             made = self._make_with_requests(spec) if streams else self._make_unary(spec)
         except NOT_MADE as error:
             self._never_made(record, error, end)
-            return fail(outcome_of(error, method))
+            return fail(outcome_of(error, method, sent=False))
         except BaseException as error:
             self._never_made(record, error, end)
             raise
@@ -193,7 +193,7 @@ class WatchedCalls(Calls):
             stream = self._open(spec)
         except NOT_MADE as error:
             self._never_made(record, error, end)
-            return InterceptedStream(fail(outcome_of(error, method)))
+            return InterceptedStream(fail(outcome_of(error, method, sent=False)))
         except BaseException as error:
             self._never_made(record, error, end)
             raise

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import grpc.aio
 from twisted.internet.defer import CancelledError, Deferred
 
-from txzmq.rpc._client.call import Call, CallRegistry
+from txzmq.rpc._client.call import Call, CallRegistry, answer_of
 from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc._core.stream_state import OPEN, OPENING
 from txzmq.rpc._grpc.heads import StreamingRpc, broken, empty_context, refusal, success
@@ -18,7 +18,7 @@ from txzmq.rpc._grpc.requests import GrpcRequests
 from txzmq.rpc._grpc.statuses import metadata_of
 from txzmq.rpc._wire.headers import OpenStream, ResponseHead
 from txzmq.rpc.client import CallSpec
-from txzmq.rpc.errors import Code, DeadlineExceeded, RpcError
+from txzmq.rpc.errors import Code, DeadlineExceeded
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.records import Tally
 
@@ -238,9 +238,7 @@ class GrpcStream(ReceivedStream):
         if not self._begun:
             self._set_initial(head.initial)
         self._set_trailing(head.trailing)
-        self._finish(
-            RpcError(head.code, head.message, details=head.details, metadata=head.trailing)
-        )
+        self._finish(answer_of(head))
 
     # -- reading -----------------------------------------------------------------------------
 

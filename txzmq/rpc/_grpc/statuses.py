@@ -10,7 +10,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from txzmq.rpc.errors import Code, RpcError
-from txzmq.rpc.metadata import Metadata
+from txzmq.rpc.metadata import PREVIOUS_ATTEMPTS, PUSHBACK, Metadata
 from txzmq.rpc.v1.header_pb2 import Status
 
 __all__ = ["details_of", "end_to_end", "metadata_of", "status_of", "trailing_of"]
@@ -19,6 +19,9 @@ __all__ = ["details_of", "end_to_end", "metadata_of", "status_of", "trailing_of"
 _DETAILS: Final = "grpc-status-details-bin"
 #: How the names of gRPC's own headers begin, and HTTP/2's.
 _OF_GRPC: Final = ("grpc-", ":")
+#: Those of gRPC's that are between a client and the server: how often it has tried, and when it may
+#: again.
+_OF_RETRIES: Final = frozenset({PREVIOUS_ATTEMPTS, PUSHBACK})
 #: Headers for the next hop, or about the body of the message that has them (RFC 9110, 7.6).
 _OF_A_HOP: Final = frozenset(
     {
@@ -46,11 +49,11 @@ def metadata_of(pairs: Iterable[Any] | None) -> Metadata:
 
 
 def end_to_end(pairs: Iterable[Any] | None) -> Metadata:
-    """What of metadata a gateway passes on: nothing that is gRPC's, or for a single hop."""
+    """What of metadata a gateway passes on: nothing that is for a single hop, or gRPC's for one."""
     return tuple(
         (key, value)
         for key, value in pairs or ()
-        if key not in _OF_A_HOP and not key.startswith(_OF_GRPC)
+        if key in _OF_RETRIES or (key not in _OF_A_HOP and not key.startswith(_OF_GRPC))
     )
 
 

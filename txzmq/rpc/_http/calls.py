@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
-from connectrpc.code import Code as ConnectCode
 from connectrpc.compression import Compression
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel as ConnectLevel
@@ -15,11 +14,10 @@ from connectrpc.method import MethodInfo, StreamType
 from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication, Endpoint
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txzmq.rpc._core.asyncio_loop import next_item, wait_for
 from txzmq.rpc._gateway.forwarding import Sender
+from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
 from txzmq.rpc._http.content import ANY, STREAM_TYPES, UNARY_TYPES, Content
 from txzmq.rpc._http.errors import Answer, answer_of
@@ -32,22 +30,20 @@ from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
     Code,
     DeadlineExceeded,
-    Internal,
     ResourceExhausted,
     RpcError,
-    Unavailable,
 )
 from txzmq.rpc.method import IdempotencyLevel, Kind, Method
+from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.raw import RawMessage, raw_method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Calls", "PassedMethod", "error_of", "sender_of_call"]
+__all__ = ["Calls", "PassedMethod", "sender_of_call"]
 
 _Raw: TypeAlias = Method[RawMessage, RawMessage]
 # Any: requests and responses are bytes, which the codecs pass as they are.
 _Context: TypeAlias = "RequestContext[Any, Any]"
 
-_log = Logger()
 #: Seconds for a call whose client says none, whatever the channel has for others.
 _OWN: Final = math.inf
 
@@ -62,24 +58,28 @@ _STREAM_TYPES: Final = {
 sender_of_call: Final[ContextVar[Sender]] = ContextVar("sender_of_call")
 #: The path of all calls that are refused.
 _REFUSED: Final = "/refused/Call"
-_SHUTTING_DOWN: Final = (
-    "the gateway is shutting down, and has ended the call; it may have been executed"
-)
 
 
 class Calls:
     """Passes calls on to a channel."""
 
     def __init__(
-        self, channel: Caller, size: int, compressions: Iterable[Compression] | None
+        self,
+        channel: Caller,
+        methods: MethodSource,
+        size: int,
+        compressions: Iterable[Compression] | None,
     ) -> None:
         """
+        :param methods: of which the types of messages are, too.
         :param size: bytes that a message may have.
         :param compressions: which connectrpc is to know; None for gzip.
         """
         self._channel = channel
+        self._methods = methods
         self._size = size
         self.compressions = compressions
+        self.refusals = Refusals()
 
     def application(
         self, found: Method[Any, Any], method: _Raw, *, json: bool
@@ -88,14 +88,14 @@ class Calls:
 
         :raises Unimplemented: if the format is JSON, and nobody knows what is in the messages.
         """
-        call = _Passing(self, method, Transcoder(found) if json else None)
+        call = _Passing(self, method, Transcoder(found, self._methods) if json else None)
         return _Application(
             method.path,
             _endpoint(method, call),
             codec=_Codec("json" if json else "proto"),
             size=self._size,
             compressions=self.compressions,
-            interceptor=_Ends(method.path),
+            interceptor=_Ends(method.path, self.refusals),
         )
 
     def check_size(self, what: str, size: int) -> None:
@@ -166,15 +166,15 @@ class _Passing:
         self._method = method
         self._transcoder = transcoder
 
-    def _to_raw(self, request: bytes) -> RawMessage:
+    async def _to_raw(self, request: bytes) -> RawMessage:
         transcoder = self._transcoder
-        raw = RawMessage(request) if transcoder is None else transcoder.to_raw(request)
+        raw = RawMessage(request) if transcoder is None else await transcoder.to_raw(request)
         self._calls.check_size("request", len(raw))
         return raw
 
-    def _from_raw(self, response: RawMessage) -> bytes:
+    async def _from_raw(self, response: RawMessage) -> bytes:
         self._calls.check_size("response", len(response))
-        return response if self._transcoder is None else self._transcoder.to_json(response)
+        return response if self._transcoder is None else await self._transcoder.to_json(response)
 
     # -- the endpoints of connectrpc's -------------------------------------------------------------
 
@@ -204,13 +204,13 @@ class _Passing:
         """The response of a call that has one."""
         received = ResponseMetadata()
         try:
-            given = self._to_raw(request) if requests is None else requests
+            given = await self._to_raw(request) if requests is None else requests
             with received:
                 call = self._calls.start(self._method, given, context)
-            response = self._from_raw(await wait_for(call))
+            response = await self._from_raw(await wait_for(call))
         except Exception as error:
             add_metadata(context.response_headers, received.initial)
-            raise self._answer(error, context) from error
+            raise self._answer(error, requests, context) from error
         if received.initial:
             add_metadata(context.response_headers, received.initial)
         if received.trailing:
@@ -223,27 +223,30 @@ class _Passing:
         """The responses of a call that has several."""
         opened: ResponseStream[RawMessage] | None = None
         try:
-            given = self._to_raw(request) if requests is None else requests
+            given = await self._to_raw(request) if requests is None else requests
             stream: ResponseStream[RawMessage]
             opened = stream = self._calls.start(self._method, given, context)
             initial = await wait_for(stream.received_initial_metadata())
             add_metadata(context.response_headers, initial)
             while (item := await next_item(stream)) is not None:
-                yield self._from_raw(item)
+                yield await self._from_raw(item)
             add_metadata(context.response_trailers, stream.trailing_metadata)
         except Exception as error:
-            raise self._answer(error, context) from error
+            raise self._answer(error, requests, context) from error
         finally:
             if opened is not None:
                 opened.cancel()
             if requests is not None:
                 await requests.settle()
 
-    def _answer(self, error: Exception, context: _Context) -> ConnectError:
+    def _answer(
+        self, error: Exception, requests: Requests | None, context: _Context
+    ) -> ConnectError:
         """What a client is told of what was raised, its metadata being put into the trailers."""
         if isinstance(error, ConnectError):
             return error  # of reading the client's requests
-        told = error_of(error, self._method.path)
+        own = () if requests is None else requests.errors
+        told = self._calls.refusals.of(error, self._method.path, own)
         add_metadata(context.response_trailers, told.metadata)
         return answer_of(told)
 
@@ -299,17 +302,6 @@ class PassedMethod:
         return made
 
 
-def error_of(error: Exception, path: str) -> RpcError:
-    """What a client is told of what was raised when its call was passed on."""
-    if isinstance(error, RpcError):
-        return error
-    if isinstance(error, CancelledError):
-        return Unavailable(_SHUTTING_DOWN)
-    failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's
-    _log.failure("the gateway failed to pass a call of {path} on", failure, path=path)
-    return Internal("the gateway failed to pass the call on; its log says why")
-
-
 # -- connectrpc's side ----------------------------------------------------------------------------
 
 
@@ -335,8 +327,9 @@ class _Codec:
 class _Ends:
     """Says of errors of connectrpc's own that they are the gateway's."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, refusals: Refusals) -> None:
         self._path = path
+        self._refusals = refusals
 
     async def on_start(self, context: _Context) -> None:
         """See connectrpc's interceptors."""
@@ -349,12 +342,12 @@ class _Ends:
         if error is None:
             return
         if is_ending():
-            raise Answer(ConnectCode.UNAVAILABLE, _SHUTTING_DOWN) from error
+            raise answer_of(self._refusals.of(CancelledError(), self._path)) from error
         if isinstance(error, Answer):
             return
         if isinstance(error, ConnectError):
             raise Answer(error.code, f"the gateway refuses the call: {error.message}") from error
-        raise answer_of(error_of(error, self._path)) from error
+        raise answer_of(self._refusals.of(error, self._path)) from error
 
 
 class _Refusing:

@@ -11,12 +11,15 @@ from connectrpc.request import Headers
 
 from txzmq.rpc._gateway.forwarding import Sender
 from txzmq.rpc.errors import InvalidArgument
-from txzmq.rpc.metadata import Metadata, normalise
+from txzmq.rpc.metadata import PREVIOUS_ATTEMPTS, PUSHBACK, Metadata, normalise
 
 __all__ = ["add_metadata", "metadata_of"]
 
 #: How the names of headers begin that are the protocols' own.
 _OF_PROTOCOLS: Final = ("connect-", "grpc-", ":")
+#: Those of gRPC's that are between a client and the server: how often it has tried, and when it may
+#: again.
+_OF_RETRIES: Final = frozenset({PREVIOUS_ATTEMPTS, PUSHBACK})
 #: Those for the next hop (RFC 9110, 7.6.1), about a body, or about how it is to be answered.
 _OF_A_HOP: Final = frozenset(
     {
@@ -48,7 +51,7 @@ _OF_CORS: Final = "access-control-"
 
 
 def _passes(key: str) -> bool:
-    return key not in _OF_A_HOP and not key.startswith(_OF_PROTOCOLS)
+    return key in _OF_RETRIES or (key not in _OF_A_HOP and not key.startswith(_OF_PROTOCOLS))
 
 
 def metadata_of(headers: Iterable[tuple[str, str]], sender: Sender) -> Metadata:

@@ -12,6 +12,7 @@ from connectrpc.code import Code as ConnectCode
 from txzmq.rpc._core.asyncio_loop import deferred_of, empty_context
 from txzmq.rpc._http.asgi import Message, Receive
 from txzmq.rpc._http.errors import Answer
+from txzmq.rpc.errors import RpcError
 from txzmq.rpc.raw import RawMessage
 from txzmq.rpc.streams import RequestStream
 
@@ -60,7 +61,9 @@ class Body:
 class Requests(RequestStream[RawMessage]):
     """The requests of one call, as they are asked for: TCP holds up the client meanwhile."""
 
-    def __init__(self, source: AsyncIterator[_T], to_raw: Callable[[_T], RawMessage]) -> None:
+    def __init__(
+        self, source: AsyncIterator[_T], to_raw: Callable[[_T], Coroutine[Any, Any, RawMessage]]
+    ) -> None:
         """
         :param source: what connectrpc has of them, for coroutines of asyncio's.
         :param to_raw: makes of each what the servers take.
@@ -71,11 +74,17 @@ class Requests(RequestStream[RawMessage]):
             _next, source, to_raw
         )
         self._reading: asyncio.Task[RawMessage | None] | None = None
+        #: What it has raised for the gateway, which comes back as the outcome of the call.
+        self.errors: list[Exception] = []
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
         self._reading = task = self._loop.create_task(self._read(), context=empty_context())
-        request = await deferred_of(task)
+        try:
+            request = await deferred_of(task)
+        except RpcError as error:
+            self.errors.append(error)
+            raise
         if request is None:
             raise StopAsyncIteration
         return request
@@ -97,7 +106,9 @@ class Requests(RequestStream[RawMessage]):
             raise asyncio.CancelledError
 
 
-async def _next(source: AsyncIterator[_T], to_raw: Callable[[_T], RawMessage]) -> RawMessage | None:
+async def _next(
+    source: AsyncIterator[_T], to_raw: Callable[[_T], Coroutine[Any, Any, RawMessage]]
+) -> RawMessage | None:
     async for request in source:
-        return to_raw(request)
+        return await to_raw(request)
     return None

@@ -23,7 +23,7 @@ from txzmq._rate_limit import RateLimit
 from txzmq._reactor import Clock
 from txzmq.rpc._gateway.certificates import ClientCertificate, certificate_of
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
-from txzmq.rpc._http.asgi import Receive, Scope, Send
+from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
 
 __all__ = ["CONNECTION", "Facts", "Limits", "Server", "is_ending"]
 
@@ -127,6 +127,11 @@ class Server(uvicorn.Server):
         self.servers = [server]
         self._ticking = loop.create_task(self._tick(), context=contextvars.Context())
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more connections."""
+        return self._stopping is not None
+
     async def _tick(self) -> None:
         counter = 0
         while True:
@@ -156,6 +161,14 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Take no more connections, and wait until those that there are have ended."""
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening.fileno())
+        # What the loop has accepted becomes a connection now; behind the next line it would be
+        # forgotten, and stay open (https://github.com/python/cpython/issues/109564).
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         state = self.server_state
@@ -233,8 +246,17 @@ class Connection(H11Protocol):
         """Run the application, which may be cancelled."""
         self._task = asyncio.current_task()
         scope["extensions"] = {CONNECTION: self._facts}
+
+        async def send_if_open(message: Message) -> None:
+            if self.transport.is_closing():
+                await asyncio.sleep(0)  # it is about to be lost, which cancels this call
+            else:
+                await send(message)
+
         try:
-            await self._application(cast("Any", scope), cast("Any", receive), cast("Any", send))
+            await self._application(
+                cast("Any", scope), cast("Any", receive), cast("Any", send_if_open)
+            )
         except asyncio.CancelledError:
             # It is this connection that has cancelled it; the answer, if there is somebody to take
             # it, has been given.
@@ -247,6 +269,8 @@ class Connection(H11Protocol):
         if len(self.connections) > self._limits.connections:
             self._log.refused(f"more than {self._limits.connections} connections")
             self._refuse()
+        elif self._owner.is_stopping:
+            transport.close()  # its handshake of TLS has taken until now
 
     def _refuse(self) -> None:
         text = f"{_TOO_MANY}\n".encode()
