@@ -87,7 +87,7 @@ def _grpc_gateway(announce: Callable[[str], None], behind: str) -> None:
     """A gateway for gRPC's clients, with a server in the same process if none is behind it."""
     from twisted.internet import asyncioreactor
 
-    asyncioreactor.install(asyncio.new_event_loop())
+    asyncioreactor.install(asyncio.new_event_loop())  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
     from txzmq import ZmqFactory
     from txzmq._reactor import default_reactor

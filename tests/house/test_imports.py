@@ -84,7 +84,8 @@ PLAN: dict[str, set[str]] = {
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
     "grpc_gateway": {
-        *("ground", "sockets", "words", "_net", "_grpc", "_gateway", "method_sources", "health")
+        *("ground", "sockets", "words", "_core", "_net", "_grpc", "_gateway"),
+        *("method_sources", "health"),
     },
     # And clients of Connect's and gRPC-Web's.
     "_http": {"ground", "words", "_core", "_gateway", "_any_types", "method_sources"},

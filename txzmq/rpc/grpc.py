@@ -32,6 +32,7 @@ from txzmq.rpc._client.call import Call, CallRegistry
 from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions
 from txzmq.rpc._client.retry_policy import Throttle
+from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._net.given import check_observer
 from txzmq.rpc._net.secure_bind import why_secrets_are_read
@@ -64,11 +65,10 @@ try:
 
     from txzmq.rpc._grpc.calls import GrpcCalls, WatchedGrpcCalls
     from txzmq.rpc._grpc.given import (
+        GRPC,
         address_of,
         check_options,
         check_target,
-        installed_reactor,
-        loop_of,
     )
     from txzmq.rpc._grpc.transport import GrpcTransport
 except ImportError as error:
@@ -185,8 +185,8 @@ class GrpcChannel:
         _check.number("keepalive_timeout", keepalive_timeout, above=True)
         check_options(options)
         given, config = _configs_of(service_config)
-        reactor = installed_reactor() if reactor is None else reactor
-        loop = loop_of(reactor)
+        reactor = installed_reactor(GRPC) if reactor is None else reactor
+        loop = loop_of(reactor, GRPC)
         clock = monotonic(reactor)
         self.guard = Guard(lambda: reactor)
         arguments: list[tuple[str, Any]] = [  # Any: str or int

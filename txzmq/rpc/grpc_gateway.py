@@ -20,7 +20,7 @@ import math
 import os
 import socket
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
@@ -30,7 +30,9 @@ from twisted.internet.defer import Deferred
 from txzmq import _check
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
+from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, next_item, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.pace import Pace
 from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
 from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
@@ -58,13 +60,11 @@ try:
     import grpc.aio
 
     from txzmq.rpc._grpc.given import (
+        GRPC,
         address_of,
         check_options,
         check_target,
-        installed_reactor,
-        loop_of,
     )
-    from txzmq.rpc._grpc.heads import empty_context
     from txzmq.rpc._grpc.senders import Senders
     from txzmq.rpc._grpc.statuses import end_to_end, status_of, trailing_of
 except ImportError as error:
@@ -148,6 +148,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._methods = methods
         self._size = message_size
         self._refusals = Refusals()
+        self._pace = Pace()
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
         self._listening = 0
@@ -209,7 +210,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         context: _Context,
     ) -> None:
         try:
-            method, _handler = self._passed(path, await _wait_for(found))
+            method, _handler = self._passed(path, await wait_for(found))
         except Exception as error:  # noqa: BLE001 - a source may be the user's
             refusal = self._refusals.of(error, path)
         else:
@@ -233,7 +234,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
                     found.addErrback(_ignored).cancel()
                 await self._tell_own_health(context, watches=path == _WATCH)
                 return
-            method = await _wait_for(found) if isinstance(found, Deferred) else found
+            method = await wait_for(found) if isinstance(found, Deferred) else found
             raw, _handler = self._passed(path, method)
         except Exception as error:  # noqa: BLE001 - a source may be the user's
             refusal = self._refusals.of(error, path, requests.errors)
@@ -255,16 +256,22 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 return
             if readiness.has_stopped:
                 raise Unavailable("the gateway is shutting down")
-            await _wait_for(readiness.wait_for_change(ready))
+            await wait_for(readiness.wait_for_change(ready))
 
     async def _pass_request(self, method: _Raw, request: bytes, context: _Context) -> bytes:
         """A call with one request and one response, in the least time."""
         received = ResponseMetadata()
+        pace = self._pace
+        number, together = pace.begin()
         try:
             self._check_size("request", len(request))
+            if together is not None:
+                await together
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
             refusal = self._refusals.of(error, method.path)
+        finally:
+            pace.end(number)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
@@ -286,10 +293,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
             if method.kind.response_streaming:
                 stream = self._open(method, given, context)
                 try:
-                    initial = await _wait_for(stream.received_initial_metadata())
+                    initial = await wait_for(stream.received_initial_metadata())
                     begun = True
                     await _written(context.send_initial_metadata(end_to_end(initial)))
-                    while (item := await _next(stream)) is not None:
+                    while (item := await next_item(stream)) is not None:
                         self._check_size("response", len(item))
                         await _written(context.write(bytes(item)))  # no subclass
                     context.set_trailing_metadata(end_to_end(stream.trailing_metadata))
@@ -320,7 +327,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
         metadata = self._metadata_of(context)
         with detached(), received:
             call = make(method, given, timeout=_left(context), metadata=metadata)
-        response = await _wait_for(call)
+        response = await wait_for(call)
         self._check_size("response", len(response))
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
@@ -418,8 +425,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 "credentials=grpc.ssl_server_credentials(...), or insecure=True to do it all the "
                 "same"
             )
-        reactor = installed_reactor() if reactor is None else reactor
-        loop = loop_of(reactor)
+        reactor = installed_reactor(GRPC) if reactor is None else reactor
+        loop = loop_of(reactor, GRPC)
         pending = min(maximum_concurrent_rpcs, _MOST)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
             ("grpc.max_receive_message_length", min(self._size * _ABOVE, _MOST)),
@@ -450,7 +457,7 @@ class GrpcGateway(grpc.GenericRpcHandler):
             self._listens()
             return GrpcListener(server, made, grace, reactor, self._listens_no_more)
 
-        return _run(start(), loop)
+        return run(start(), loop)
 
 
 class GrpcListener:
@@ -469,7 +476,7 @@ class GrpcListener:
         self._server = server
         self._target = target
         self._grace = grace
-        self._loop = loop_of(reactor)
+        self._loop = loop_of(reactor, GRPC)
         self._reactor = reactor
         self._forked = False
         self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
@@ -500,7 +507,7 @@ class GrpcListener:
         stops, self._stops = self._stops, None
         if stops is not None:
             stops()
-        return _run(self._server.stop(grace or None), self._loop)
+        return run(self._server.stop(grace or None), self._loop)
 
     def _stopping(self) -> Deferred[None] | None:
         """The reactor is about to stop."""
@@ -525,7 +532,7 @@ class _Requests(RequestStream[RawMessage]):
 
     async def __anext__(self) -> RawMessage:
         """For a channel, which asks in a coroutine of Twisted's."""
-        request = await _run(self.read(), self._loop)
+        request = await run(self.read(), self._loop)
         if request is None:
             raise StopAsyncIteration
         return request
@@ -594,32 +601,6 @@ def _left(context: _Context) -> float:
     # grpcio's stubs do not say that there may be none.
     left = cast("float | None", context.time_remaining())
     return _OWN if left is None else left
-
-
-def _wait_for(deferred: Deferred[_T]) -> asyncio.Future[_T]:
-    """The outcome of a Deferred, for asyncio to await; cancelled if nobody waits for it."""
-    return deferred.asFuture(asyncio.get_running_loop())
-
-
-async def _next(stream: ResponseStream[RawMessage]) -> RawMessage | None:
-    """The next item; None at the end. If it is there already, nobody waits."""
-    results: list[RawMessage | None] = []
-    reading = Deferred.fromCoroutine(_read(stream))
-    reading.addCallback(results.append)
-    if results:
-        return results[0]
-    await _wait_for(reading)
-    return results[0]
-
-
-async def _read(stream: ResponseStream[RawMessage]) -> RawMessage | None:
-    return await anext(stream, None)
-
-
-def _run(coroutine: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> Deferred[_T]:
-    """Run a coroutine of asyncio's, which belongs to no call."""
-    task = loop.create_task(coroutine, context=empty_context())
-    return cast("Deferred[_T]", Deferred.fromFuture(task))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
 def _cannot_listen(address: str) -> CannotListen:

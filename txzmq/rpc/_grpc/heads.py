@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -13,17 +12,12 @@ from txzmq.rpc._grpc.statuses import details_of, metadata_of
 from txzmq.rpc._wire.headers import ResponseHead
 from txzmq.rpc.errors import Code, to_code
 
-__all__ = ["StreamingRpc", "broken", "empty_context", "refusal", "success"]
+__all__ = ["StreamingRpc", "broken", "refusal", "success"]
 
 #: A call of gRPC's with a stream of responses; its messages are bytes.
 StreamingRpc: TypeAlias = (
     "grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes]"
 )
-
-
-def empty_context() -> contextvars.Context:
-    """For what asyncio runs: it belongs to no caller, as what the reactor runs does not."""
-    return contextvars.Context()
 
 
 def success(initial: Iterable[Any] | None, trailing: Iterable[Any] | None) -> ResponseHead:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Coroutine
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import grpc.aio
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txzmq.rpc._client.request_source import CallWithRequests, RequestSource
+from txzmq.rpc._core.asyncio_loop import deferred_of
 from txzmq.rpc.method import Method
 
 __all__ = ["GrpcRequests", "GrpcRequestsCall", "WritableRpc"]
@@ -59,7 +60,7 @@ class GrpcRequests(RequestSource):
     def _awaited(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
         assert self._loop is not None, "gRPC has the call"
         task = self._loop.create_task(coroutine)
-        return cast("Deferred[None]", Deferred.fromFuture(task))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        return deferred_of(task)
 
     def _connected(self, _: None) -> None:
         self._context.run(self._start)

@@ -12,8 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq.rpc._client.call import Call, CallRegistry, answer_of
 from txzmq.rpc._client.received_stream import ReceivedStream
+from txzmq.rpc._core.asyncio_loop import empty_context
 from txzmq.rpc._core.stream_state import OPEN, OPENING
-from txzmq.rpc._grpc.heads import StreamingRpc, broken, empty_context, refusal, success
+from txzmq.rpc._grpc.heads import StreamingRpc, broken, refusal, success
 from txzmq.rpc._grpc.requests import GrpcRequests
 from txzmq.rpc._grpc.statuses import metadata_of
 from txzmq.rpc._wire.headers import OpenStream, ResponseHead

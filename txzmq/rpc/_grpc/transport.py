@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias, TypedDict, cast
+from typing import Any, Final, TypeAlias, TypedDict
 
 import grpc
 import grpc.aio
@@ -13,7 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from txzmq._reactor import Clock
 from txzmq.rpc._client.call import Call
-from txzmq.rpc._grpc.heads import broken, empty_context, refusal, success
+from txzmq.rpc._core.asyncio_loop import deferred_of, empty_context
+from txzmq.rpc._grpc.heads import broken, refusal, success
 from txzmq.rpc._grpc.requests import GrpcRequestsCall
 from txzmq.rpc._grpc.response_stream import Carrier, StreamCall, is_deadline
 from txzmq.rpc._wire.headers import ResponseHead
@@ -244,8 +245,10 @@ class GrpcTransport:
         if watching is None or channel is None or not self._loop.is_running():
             # Nothing has begun; or nothing runs any more, and gRPC closes what becomes garbage.
             return succeed(None)
-        closing = self._loop.create_task(self._close(channel, watching), context=empty_context())
-        return cast("Deferred[object]", Deferred.fromFuture(closing))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        ending = self._close(channel, watching)
+        # Any: its end is all that is waited for.
+        closing: asyncio.Task[Any] = self._loop.create_task(ending, context=empty_context())
+        return deferred_of(closing)
 
     async def _close(self, channel: grpc.aio.Channel, watching: asyncio.Task[None]) -> None:
         """Close gRPC's channel, and wait for what comes of it: events for a loop that may end."""
