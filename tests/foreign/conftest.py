@@ -91,6 +91,7 @@ def served(built: None, page: Page, tmp_path_factory: pytest.TempPathFactory) ->
             gateways(served.address, page.origin) as (_, served.gateways),
             nginx(folder, served.gateways) as served.nginx,
         ):
+            served.nginx_log = folder / "access.log"
             yield served
 
 

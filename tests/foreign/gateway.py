@@ -20,14 +20,19 @@ from txzmq.rpc.grpc_gateway import GrpcGateway
 from txzmq.rpc.http_gateway import Cors, HttpGateway
 from txzmq.rpc.method_sources import FirstOf, ReflectedMethods, standard_methods
 
+#: Where nginx connects from.
+_NGINX = ["127.0.0.1"]
+
 
 async def start(server: str, grpc_target: str, http_target: str, origin: str) -> None:
     factory = ZmqFactory()
     factory.registerForShutdown()
     channel = Channel(factory, server, wait_for_ready=True)
     methods = FirstOf(standard_methods(), ReflectedMethods(channel))
-    by_grpc = await GrpcGateway(channel, methods).listen(grpc_target)
-    by_http = await HttpGateway(channel, methods, cors=Cors([origin])).listen(http_target)
+    by_grpc = await GrpcGateway(channel, methods, trusted_proxies=_NGINX).listen(grpc_target)
+    by_http = await HttpGateway(
+        channel, methods, cors=Cors([origin]), trusted_proxies=_NGINX
+    ).listen(http_target)
     print(f"gRPC at {by_grpc.target}, HTTP at {by_http.target}", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,7 @@ class Served:
     :ivar address: the server's.
     :ivar gateways: before it.
     :ivar nginx: before the gateways; None where it is not installed.
+    :ivar nginx_log: its log: a line for each call, of the method of HTTP and the call's name.
     """
 
     def __init__(self, program: Program) -> None:
@@ -39,6 +41,7 @@ class Served:
         self.address = program.expect("listening at (.*)")[1]
         self.gateways = Targets("", "")
         self.nginx: Targets | None = None
+        self.nginx_log = Path()
 
     def target(self, protocol: Protocol, *, nginx: bool = False) -> str:
         """Where a client calls to."""

@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.grpc_gateway.interop import TestService
 from txzmq.rpc import Context, RequestStream, RpcError
+from txzmq.rpc.forwarded import Gateways
 
 #: The key of a call's name.
 NAME = "x-call"
@@ -28,6 +29,10 @@ DETAILS = "x-details"
 LEFT = "x-left"
 #: The key by which the payloads of responses are such as cannot be compressed.
 NOISE = "x-noise"
+
+#: The key by which it is told who calls, and by which proxies.
+WHO = "x-who"
+_GATEWAYS = Gateways(addresses=["unix:"])
 
 DETAIL = AnyMessage()
 DETAIL.Pack(StringValue(value="why ☺"))
@@ -88,6 +93,10 @@ class Told(TestService):
         tell("begun")
         if LEFT in pairs:
             tell(f"has {context.time_remaining() or -1:.3f}")
+        if WHO in pairs:
+            client = _GATEWAYS.client_of(context)
+            assert client is not None
+            tell(f"from {' by '.join(map(str, [client.address, *client.proxies]))}")
         try:
             yield
             end = "done"

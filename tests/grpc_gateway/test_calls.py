@@ -72,7 +72,7 @@ def test_more_calls_at_once_than_grpc_keeps_by_itself(grpc_loop: Loop) -> None:
         assert Counter(codes) == {grpc.StatusCode.OK: 4_000}
 
     def clients(rig: Rig) -> list[Any]:
-        return [rig.client(**{"grpc.use_local_subchannel_pool": 1}) for _ in range(10)]
+        return [rig.client(None, **{"grpc.use_local_subchannel_pool": 1}) for _ in range(10)]
 
     limits = ServerLimits(queued=8_192, queued_per_peer=8_192)
     through(grpc_loop, body, limits=limits)
