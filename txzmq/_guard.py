@@ -182,11 +182,10 @@ def _warn_of_asyncio(*, stacklevel: int) -> None:
     if getattr(reactor, "_asyncioEventloop", None) is loop:
         return
     warnings.warn(
-        "asyncio's loop runs here, and Twisted's reactor does not: nothing is sent, and to await a "
-        "Deferred ends in 'Task got bad yield'. In the coroutine that asyncio.run() runs, begin "
-        "with asyncioreactor.install(asyncio.get_running_loop()) and "
-        "reactor.startRunning(installSignalHandlers=False), and await "
-        "deferred.asFuture(asyncio.get_running_loop())",
+        "asyncio's loop runs here, and Twisted's reactor does not: nothing is sent. Run the "
+        "program by txzmq.rpc.aio.run(main); where something else runs the loop, begin with "
+        "asyncioreactor.install(asyncio.get_running_loop()), of twisted.internet, and "
+        "reactor.startRunning(installSignalHandlers=False)",
         RuntimeWarning,
         stacklevel=stacklevel,
     )

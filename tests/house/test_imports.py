@@ -29,6 +29,7 @@ WORDS = {
 }
 #: Modules of the socket layer that know no ZeroMQ.
 GROUND = {
+    "txzmq._asyncio_loop",
     "txzmq._check",
     "txzmq._escape",
     "txzmq._guard",
@@ -40,6 +41,7 @@ GROUND = {
     "txzmq._rate_limit",
     "txzmq._reactor",
     "txzmq._send_result",
+    "txzmq._task_deferred",
     "txzmq._timer",
 }
 
@@ -85,6 +87,8 @@ PLAN: dict[str, set[str]] = {
     # The other way round: clients of gRPC's in front of a channel.
     "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
     "blocking": {"ground", "sockets", "words"},
+    # Programs of asyncio's.
+    "aio": {"ground"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
     "tokens": {"ground", "words", "_tokens"},

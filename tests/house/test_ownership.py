@@ -21,7 +21,7 @@ ALLOWED = {
     ("txzmq._backend", "libzmq.zmq_socket_monitor.argtypes"): "as above",
     ("txzmq._backend", "libzmq.zmq_msg_gets.restype"): "as above",
     ("txzmq._serve.services", "base.startRunning"): "or a module that runs it would never end",
-    ("txzmq.rpc.streams", "info.failResult"): "how Twisted is kept from logging an end",
+    ("txzmq._task_deferred", "info.failResult"): "how Twisted is kept from logging an error",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",
     ("txzmq_codegen.stub_input", "copy.leading_comments"): "as above",

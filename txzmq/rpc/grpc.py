@@ -26,8 +26,10 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 import txzmq
 from txzmq import _check
+from txzmq._asyncio_loop import installed_reactor, loop_of
 from txzmq._guard import Guard
 from txzmq._reactor import Reactor, monotonic
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._client.call import Call, CallRegistry
 from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions
@@ -64,11 +66,10 @@ try:
 
     from txzmq.rpc._grpc.calls import GrpcCalls, WatchedGrpcCalls
     from txzmq.rpc._grpc.given import (
+        WHO,
         address_of,
         check_options,
         check_target,
-        installed_reactor,
-        loop_of,
     )
     from txzmq.rpc._grpc.transport import GrpcTransport
 except ImportError as error:
@@ -185,8 +186,8 @@ class GrpcChannel:
         _check.number("keepalive_timeout", keepalive_timeout, above=True)
         check_options(options)
         given, config = _configs_of(service_config)
-        reactor = installed_reactor() if reactor is None else reactor
-        loop = loop_of(reactor)
+        reactor = installed_reactor(WHO) if reactor is None else reactor
+        loop = loop_of(reactor, WHO)
         clock = monotonic(reactor)
         self.guard = Guard(lambda: reactor)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
@@ -360,7 +361,7 @@ class GrpcChannel:
         _check.instance("last", last, ConnectivityState, "a ConnectivityState")
         if self.state is not last:
             return succeed(self.state)
-        waiter: Deferred[ConnectivityState] = Deferred(self._waiters.remove)
+        waiter: Deferred[ConnectivityState] = TaskDeferred(self._waiters.remove)
         self._waiters.append(waiter)
         return waiter
 

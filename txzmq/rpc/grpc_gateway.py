@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._asyncio_loop import installed_reactor, loop_of
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._net.addresses import split_tcp
@@ -56,11 +57,10 @@ try:
     import grpc.aio
 
     from txzmq.rpc._grpc.given import (
+        WHO,
         address_of,
         check_options,
         check_target,
-        installed_reactor,
-        loop_of,
     )
     from txzmq.rpc._grpc.heads import empty_context
     from txzmq.rpc._grpc.statuses import end_to_end, status_of, trailing_of
@@ -332,8 +332,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 "credentials=grpc.ssl_server_credentials(...), or insecure=True to do it all the "
                 "same"
             )
-        reactor = installed_reactor() if reactor is None else reactor
-        loop = loop_of(reactor)
+        reactor = installed_reactor(WHO) if reactor is None else reactor
+        loop = loop_of(reactor, WHO)
         arguments: list[tuple[str, Any]] = [  # Any: str or int
             ("grpc.max_receive_message_length", min(self._size * _ABOVE, 2**31 - 1)),
             ("grpc.so_reuseport", 0),  # or two gateways would share a port, and nobody know
@@ -376,7 +376,7 @@ class GrpcListener:
         self._server = server
         self._target = target
         self._grace = grace
-        self._loop = loop_of(reactor)
+        self._loop = loop_of(reactor, WHO)
         self._reactor = reactor
         self._forked = False
         self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)

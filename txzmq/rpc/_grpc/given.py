@@ -1,27 +1,20 @@
-"""What a channel of gRPC's and a gateway check alike: targets, arguments, and asyncio's loop."""
+"""What a channel of gRPC's and a gateway check alike: targets and arguments."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Sequence
 from typing import Final, cast
 
 from txzmq import _check
-from txzmq._reactor import Reactor
 
-__all__ = ["address_of", "check_options", "check_target", "installed_reactor", "loop_of"]
+__all__ = ["WHO", "address_of", "check_options", "check_target"]
 
 #: How addresses begin that are none of gRPC's.
 _SCHEMES: Final = ("tcp://", "http://", "https://", "grpc://", "grpcs://", "ipc://", "inproc://")
 #: Those of gRPC's targets whose sockets are files.
 _UNIX: Final = "unix:"
-#: What to do where Twisted runs on something else.
-_DO: Final = (
-    "grpc.aio needs a reactor on asyncio's loop: run twistd --reactor=asyncio, or begin the "
-    "program with asyncioreactor.install(), of twisted.internet, before anything imports "
-    "twisted.internet.reactor"
-)
+#: What needs a reactor on asyncio's loop.
+WHO: Final = "grpc.aio"
 
 
 def check_target(name: str, target: object) -> None:
@@ -68,26 +61,3 @@ def _is_argument(pair: object) -> bool:
             return True
         case _:
             return False
-
-
-def installed_reactor() -> Reactor:
-    """The reactor; none is installed here, which would take the choice from the application.
-
-    :raises RuntimeError: if there is none.
-    """
-    reactor = sys.modules.get("twisted.internet.reactor")
-    if reactor is None:
-        raise RuntimeError(f"no reactor is installed yet, and {_DO}")
-    return cast("Reactor", reactor)
-
-
-def loop_of(reactor: object) -> asyncio.AbstractEventLoop:
-    """The loop on which a reactor runs.
-
-    :raises RuntimeError: if it runs on none.
-    """
-    # The name is private to Twisted, which has no other for it.
-    loop = getattr(reactor, "_asyncioEventloop", None)
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise RuntimeError(f"Twisted runs on {type(reactor).__name__}, and {_DO}")
-    return loop
