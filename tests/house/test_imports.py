@@ -86,7 +86,10 @@ PLAN: dict[str, set[str]] = {
     "grpc": {"ground", "sockets", "words", "_core", "_net", "_client", "_grpc"},
     # The other way round: clients of gRPC's in front of a channel.
     "grpc_gateway": {"ground", "sockets", "words", "_net", "_grpc", "method_sources"},
-    "blocking": {"ground", "sockets", "words"},
+    # What a thread does that waits.
+    "_threads": {"ground", "words"},
+    "blocking": {"ground", "sockets", "words", "_threads"},
+    "threads": {"ground", "sockets", "words", "blocking", "channel"},
     # Programs of asyncio's.
     "aio": {"ground"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
