@@ -105,6 +105,14 @@ STACKS: Final[dict[str, Stack]] = {
             variant=True,
         ),
         Stack(
+            name="txzmq, asyncio",
+            module="benchmarks.peers.txzmq_asyncio",
+            distributions=("txzmq", "twisted", "pyzmq", "protobuf"),
+            generate=generate.with_txzmq,
+            messages="generated.bench_pb2",
+            variant=True,
+        ),
+        Stack(
             name="grpc.aio",
             module="benchmarks.peers.grpc_aio",
             distributions=("grpcio", "protobuf"),

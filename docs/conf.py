@@ -29,7 +29,10 @@ python_use_unqualified_type_names = True
 # A reference that leads nowhere is an error, but the build reads no inventory of another project:
 # it must not fail because somebody else's server is down.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|contextlib|enum|ipaddress|os|random|ssl|typing|types|abc)\..*"),
+    (
+        r"py:.*",
+        r"(abc|asyncio|collections|contextlib|enum|ipaddress|os|random|ssl|typing|types)\..*",
+    ),
     (
         r"py:.*",
         r"(connectrpc|google|grpc|opentelemetry|prometheus_client|protovalidate|twisted|zmq|zope)\..*",

@@ -59,14 +59,13 @@ async def with_coroutines(client: GreeterClient) -> None:
 
 
 async def with_asyncio(client: GreeterClient) -> None:
-    loop = asyncio.get_running_loop()
     names = ["Edsger", "Barbara"]
-    calls = [client.say_hello(HelloRequest(name=name)).asFuture(loop) for name in names]
+    calls = [client.say_hello(HelloRequest(name=name)) for name in names]
     for reply in await asyncio.gather(*calls):
         print(" ", reply.message)
     try:
         async with asyncio.timeout(0.1):  # ends the call, and the server's handler with it
-            await client.say_hello(HelloRequest(name="Sloth")).asFuture(loop)
+            await client.say_hello(HelloRequest(name="Sloth"))
     except TimeoutError:
         print("  too late")
 

@@ -47,7 +47,7 @@ class Guard:
     From then on only that thread may, for as long as it lives, even when the reactor has stopped.
     """
 
-    __slots__ = ("_forked", "_reactor", "thread")
+    __slots__ = ("_forked", "_is_owned", "_reactor", "thread")
 
     def __init__(self, reactor: Callable[[], object] | None = None) -> None:
         """
@@ -58,7 +58,7 @@ class Guard:
         #: and calls :meth:`check_anew` where they differ.
         self.thread: int | None = None
         self._reactor = reactor
-        self._forked = False
+        self._forked = self._is_owned = False
 
     @property
     def forked(self) -> bool:
@@ -74,6 +74,11 @@ class Guard:
         """Refuse everything from now on; called in a forked child."""
         self._forked = True
         self.thread = None
+
+    def own(self) -> None:
+        """This thread is the reactor's: for a reactor that is not the process's own."""
+        self.thread = get_ident()
+        self._is_owned = True
 
     def check(self) -> None:
         """Raise unless the current thread may use what is guarded.
@@ -147,6 +152,8 @@ class Guard:
     def is_owner(self) -> bool:
         """Whether the current thread is the reactor's, or no thread is."""
         me = get_ident()
+        if self._is_owned:
+            return self.thread == me
         # Before self._reactor(), which installs a reactor if there is none: only the application
         # should do that.
         last = _last_reactors_thread()
@@ -182,11 +189,10 @@ def _warn_of_asyncio(*, stacklevel: int) -> None:
     if getattr(reactor, "_asyncioEventloop", None) is loop:
         return
     warnings.warn(
-        "asyncio's loop runs here, and Twisted's reactor does not: nothing is sent, and to await a "
-        "Deferred ends in 'Task got bad yield'. In the coroutine that asyncio.run() runs, begin "
-        "with asyncioreactor.install(asyncio.get_running_loop()) and "
-        "reactor.startRunning(installSignalHandlers=False), and await "
-        "deferred.asFuture(asyncio.get_running_loop())",
+        "asyncio's loop runs here, and Twisted's reactor does not: nothing is sent. Run the "
+        "program by txzmq.rpc.aio.run(main); where something else runs the loop, begin with "
+        "asyncioreactor.install(asyncio.get_running_loop()), of twisted.internet, and "
+        "reactor.startRunning(installSignalHandlers=False)",
         RuntimeWarning,
         stacklevel=stacklevel,
     )

@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._task_deferred import TaskDeferred, error_for_driver, for_tasks, start_task, task_loop
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc._raw_message import RawMessage
@@ -256,7 +257,7 @@ def _checked_response(given: object, method: Method[Any, Any]) -> object:
 # Any: the types of answers are checked elsewhere, see FakeCaller._answer.
 def _one(method: Method[Any, Any], answer: Any, request: object) -> Deferred[Any]:
     """The response of an answer; the Deferred fails with what the answer raises."""
-    response = _result(answer, request)
+    response = for_tasks(_result(answer, request))
     return response.addCallback(_checked_response, method).addErrback(_of_call, method)
 
 
@@ -281,7 +282,8 @@ def _result(answer: Any, request: object) -> Deferred[Any]:
     if isinstance(result, Deferred):
         return cast("Deferred[Any]", result)  # type: ignore[redundant-cast]  # not to pyright
     if isinstance(result, Coroutine):
-        return ensureDeferred(cast("Coroutine[Deferred[Any], Any, Any]", result))
+        answering: Coroutine[Any, Any, Any] = result  # pyright: ignore[reportUnknownVariableType]  # a user's
+        return ensureDeferred(answering) if task_loop() is None else start_task(answering)
     return succeed(_copy(result))
 
 
@@ -357,10 +359,10 @@ class _FakeResponseStream(ResponseStream[R]):
     async def __anext__(self) -> R:
         while not self._ahead:
             if self._end is not None:
-                raise self._end
+                raise await error_for_driver(self._end)
             if not self._reading:
                 return await self._read()
-            self._news = Deferred()
+            self._news = TaskDeferred()
             await self._news
         return self._ahead.popleft()
 

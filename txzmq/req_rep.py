@@ -22,6 +22,7 @@ from txzmq._identity import Identity
 from txzmq._ids import request_ids
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Timer
+from txzmq._task_deferred import TaskDeferred
 from txzmq.auth import Credentials, CurveServerCredentials
 from txzmq.connection import NOBLOCK, Factory, Part, ZmqConnection, ZmqEndpoint, toBytes
 from txzmq.monitor import SocketEvent, ZmqMonitor
@@ -127,7 +128,7 @@ class ZmqREQConnection(ZmqConnection):
             self._sendOrHold(requestId, [requestId, b"", *map(toBytes, messageParts)])
         else:
             self.send([requestId, b"", *messageParts])
-        deferred: Deferred[list[bytes]] = Deferred(lambda _: self._cancelled(requestId))
+        deferred: Deferred[list[bytes]] = TaskDeferred(lambda _: self._cancelled(requestId))
         self._requests[requestId] = (deferred, self._startTimer(requestId, timeout))
         return deferred
 

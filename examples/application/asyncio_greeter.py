@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from generated.demo.greeter.v1.greeter_pb2 import HelloReply, HelloRequest
@@ -24,8 +23,7 @@ class AsyncioGreeter(GreeterBase):
 
     async def say_hello(self, request: HelloRequest, context: Context) -> HelloReply:
         _log.info("greeting {name}", name=request.name)
-        greeting = asyncio.ensure_future(_compose(request.name))
-        return HelloReply(message=await Deferred[str].fromFuture(greeting))
+        return HelloReply(message=await _compose(request.name))
 
 
 async def _compose(name: str) -> str:
@@ -39,4 +37,4 @@ class AsyncioGreeterService(ServerService):
     """Such a greeter at one address."""
 
     def __init__(self, address: str) -> None:
-        super().__init__([AsyncioGreeter()], address, grace=5)
+        super().__init__([AsyncioGreeter()], address, grace=5, handlers="asyncio")

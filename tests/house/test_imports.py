@@ -29,6 +29,7 @@ WORDS = {
 }
 #: Modules of the socket layer that know no ZeroMQ.
 GROUND = {
+    "txzmq._asyncio_loop",
     "txzmq._check",
     "txzmq._escape",
     "txzmq._guard",
@@ -40,6 +41,7 @@ GROUND = {
     "txzmq._rate_limit",
     "txzmq._reactor",
     "txzmq._send_result",
+    "txzmq._task_deferred",
     "txzmq._timer",
 }
 
@@ -95,7 +97,12 @@ PLAN: dict[str, set[str]] = {
     # What gateways have in common; and what services read of it.
     "_gateway": {"ground", "words"},
     "forwarded": {"ground", "words", "_gateway"},
-    "blocking": {"ground", "sockets", "words"},
+    # What a thread does that waits.
+    "_threads": {"ground", "words"},
+    "blocking": {"ground", "sockets", "words", "_threads"},
+    "threads": {"ground", "sockets", "words", "blocking", "channel"},
+    # Programs of asyncio's.
+    "aio": {"ground"},
     "application": {"ground", "sockets", "words", "_core", "_net", "channel", "server"},
     "_tokens": {"ground", "words"},
     "tokens": {"ground", "words", "_tokens"},

@@ -23,7 +23,7 @@ ALLOWED = {
     ("txzmq._serve.services", "base.startRunning"): "or a module that runs it would never end",
     ("txzmq.rpc._http.server", "self.cycle.disconnected"): "or uvicorn would answer twice",
     ("txzmq.rpc._gateway.tls", "context.verify_mode"): "how ssl is told to ask clients",
-    ("txzmq.rpc.streams", "info.failResult"): "how Twisted is kept from logging an end",
+    ("txzmq._task_deferred", "info.failResult"): "how Twisted is kept from logging an error",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",
     ("txzmq_codegen.stub_input", "copy.leading_comments"): "as above",

@@ -16,7 +16,7 @@ from tests.rpc.streaming import StreamWorld
 from tests.support import Logged
 from txzmq.rpc import Context, Unknown
 
-HINT = "await Deferred.fromFuture(asyncio.ensure_future(...)); in a Task, await deferred.asFuture"
+HINT = 'make the server with handlers="asyncio"; a Task awaits Deferreds that are not txzmq\'s by'
 
 
 async def sleep() -> None:

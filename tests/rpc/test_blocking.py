@@ -165,7 +165,7 @@ def test_a_reactor_that_is_blocked(
     made: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("txzmq.rpc.blocking._ASK", 0.01)
+    monkeypatch.setattr("txzmq.rpc._threads.patience._ASK", 0.01)
     blocking = Blocking(running.factory, patience=1)
     releases: list[Callable[[], None]] = []
 
@@ -192,7 +192,7 @@ def test_a_call_without_end_outlives_any_patience(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocking = Blocking(running.channel, patience=1)
-    monkeypatch.setattr("txzmq.rpc.blocking._ASK", 0.01)
+    monkeypatch.setattr("txzmq.rpc._threads.patience._ASK", 0.01)
     worker = Outcome(lambda: blocking(running.echo, "x", timeout=float("inf")))
     until(lambda: running.service.seen)
     assert not threading.Event().wait(1.5)

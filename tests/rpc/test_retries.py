@@ -22,7 +22,6 @@ from tests.rpc.attempting import (
 )
 from txzmq.rpc import Code, IdempotencyLevel, RpcError
 from txzmq.rpc._client.retry_policy import (
-    PUSHBACK,
     AttemptPlan,
     GiveUp,
     Progress,

@@ -12,13 +12,14 @@ Every socket, and the ZeroMQ context of those that are given no factory, is made
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from txzmq import _check
+from txzmq._task_deferred import TaskDeferred
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._core.transport import Network
@@ -77,6 +78,7 @@ class _ServerOptions(TypedDict, total=False):
     authorize: Authorize | None
     authenticate: Authenticate | None
     fallback: Fallback | None
+    handlers: Literal["twisted", "asyncio"]
 
 
 class ServerOptions(_ServerOptions, _ListenOptions, total=False):
@@ -435,7 +437,7 @@ class OrderedMultiService(_TypedService, MultiService):
             if stopping.called:
                 return stopping
             self._stopping = stopping
-        waiting: Deferred[None] = Deferred()
+        waiting: Deferred[None] = TaskDeferred()
         self._stopping.addCallback(lambda _: waiting.callback(None))
         return waiting
 

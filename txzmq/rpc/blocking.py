@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import math
 import threading
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine
 from functools import partial
 from types import CoroutineType
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast, overload
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -17,17 +15,20 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq._guard import Guard, Guarded, WrongThreadError
 from txzmq._reactor import ThreadedReactor
-from txzmq.rpc.errors import DeadlineExceeded, RpcError, Unavailable
+from txzmq.rpc._threads.patience import Patience
+from txzmq.rpc._threads.requests import ThreadedRequests
+from txzmq.rpc._threads.stream import BlockingStream
+from txzmq.rpc.client import gives_messages
+from txzmq.rpc.errors import Unavailable
+from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Blocking"]
+__all__ = ["Blocking", "BlockingStream"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds after which a waiting thread checks again whether the reactor runs.
-_POLL: Final = 0.1
-#: Seconds after which a waiting thread checks again whether the reactor is blocked.
-_ASK: Final = 1.0
+#: Items of a stream that are read before a thread asks for them.
+_AHEAD: Final = 32
 
 
 class Blocking:
@@ -35,18 +36,24 @@ class Blocking:
 
         blocking = Blocking(channel)
         reply = blocking(client.say_hello, HelloRequest(name="x"), timeout=1.5)
+        for tick in blocking(client.watch, WatchRequest()):
+            print(tick.price)
 
     Any number of threads may share one. The call is made in a copy of the calling thread's
     ``contextvars`` context.
     """
 
-    def __init__(self, owner: Guarded, *, patience: float | None = None) -> None:
+    def __init__(
+        self, owner: Guarded, *, patience: float | None = None, read_ahead: int = _AHEAD
+    ) -> None:
         """
         :param owner: the channel (of either kind) or factory in whose reactor the calls are made.
         :param patience: how many seconds to wait for a reactor that is blocked. For a call with a
             ``timeout`` they begin when that is over, for one without when the reactor last did
             anything. None for a second and a tenth of the timeout, and for 30 s without a timeout.
-        :raises TypeError: for a value of a wrong type, or ValueError if *patience* is not above 0.
+        :param read_ahead: how many items of a stream are read before a thread asks for them.
+        :raises TypeError: for a value of a wrong type, or ValueError if *patience* is not above 0,
+            or *read_ahead* below 1.
         """
         hint = "; a client is made with its channel" if hasattr(owner, "_channel") else ""
         guard = getattr(owner, "guard", None)
@@ -54,24 +61,49 @@ class Blocking:
             raise _check.wrong_type("owner", owner, "a Channel or ZmqFactory", hint)
         if patience is not None:
             _check.number("patience", patience, above=True)
+        _check.integer("read_ahead", read_ahead, 1)
         self._guard = guard
         self._patience = patience
+        self._read_ahead = read_ahead
 
+    def _ready(self) -> Guard:
+        """What a call needs is there; who may use it."""
+        return self._guard
+
+    @overload
+    def __call__(
+        self,
+        function: Callable[P, ResponseStream[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> BlockingStream[T]: ...
+
+    @overload
     def __call__(
         self,
         function: Callable[P, Deferred[T] | Coroutine[Any, Any, T]],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> T:
+    ) -> T: ...
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call *function* in the reactor's thread, and wait for the result of its Deferred.
 
         The wait ends even if the reactor is blocked or stops. When it is interrupted (Ctrl-C), the
         call is cancelled.
 
-        :param function: a method of a client; or any other function that returns a Deferred or a
-            coroutine. If *kwargs* have a ``timeout``, it must be in seconds.
-        :return: the response.
+        Where *function* is a method of a client, and takes a stream of requests, any iterable gives
+        them: the calling thread asks it for requests while the call runs; if the responses stream,
+        too, a thread of its own does. It waits while the server does not read. (A list or tuple is
+        sent as it is.)
+
+        :param function: a method of a client; or any other function that returns a Deferred, a
+            coroutine or a stream of responses. If *kwargs* have a ``timeout``, it must be in
+            seconds.
+        :return: the response; or for a stream of responses a
+            :class:`~txzmq.rpc.blocking.BlockingStream`, at once.
         :raises RpcError: the error of the call. Also DEADLINE_EXCEEDED if the reactor is blocked
             when the call's timeout is over, and UNAVAILABLE if the reactor does not run, stops
             meanwhile, or is blocked; then the message says whether the call may have been executed.
@@ -84,51 +116,90 @@ class Blocking:
         if not callable(given):
             hint = "; pass the method and its arguments, and do not call it yourself"
             raise _check.wrong_type("function", function, "a method of a client", hint)
-        if self._guard.forked:
-            self._guard.check()
-        reactor = self._guard.reactor()
+        guard = self._ready()
+        if guard.forked:
+            guard.check()
+        reactor = guard.reactor()
         if not reactor.running:
             raise Unavailable("the reactor does not run; the call was not made")
-        if self._guard.is_owner():
+        if guard.is_owner():
             raise WrongThreadError(
                 "the reactor's own thread would wait for itself for ever: await the call, or add "
                 "callbacks to it"
             )
-        timeout = kwargs.get("timeout")
-        bound = timeout if isinstance(timeout, (int, float)) and timeout < math.inf else None
-        call: _BlockingCall[T] = _BlockingCall(reactor, partial(function, *args, **kwargs))
-        return call.run(bound, self._patience)
+        sources: list[ThreadedRequests] = []
+        if _is_of_a_client(function):
+            args = tuple(_in_thread(each, reactor, sources) for each in args)
+            if "requests" in kwargs:
+                kwargs["requests"] = _in_thread(kwargs["requests"], reactor, sources)
+        patience = Patience(reactor, kwargs.get("timeout"), self._patience)
+        call = _BlockingCall(
+            guard, partial(function, *args, **kwargs), sources, patience, self._read_ahead
+        )
+        return call.run()
 
 
-class _BlockingCall(Generic[T]):
+def _is_of_a_client(function: object) -> bool:
+    """Whether it is a method of a generated client, or of a channel."""
+    owner = getattr(function, "__self__", None)
+    return hasattr(owner, "_channel") or hasattr(owner, "stream_unary")
+
+
+def _in_thread(given: Any, reactor: ThreadedReactor, sources: list[ThreadedRequests]) -> Any:
+    """What to give in place of an iterable of requests: what a thread asks for them."""
+    if not gives_messages(given) or isinstance(given, AsyncIterable | list | tuple):
+        return given  # pyright: ignore[reportUnknownVariableType]  # the caller's
+    source = ThreadedRequests(given, reactor)
+    sources.append(source)
+    return source
+
+
+class _BlockingCall:
     """One call: made in the reactor's thread, waited for in another."""
 
     def __init__(
-        self, reactor: ThreadedReactor, function: Callable[[], Deferred[T] | Coroutine[Any, Any, T]]
+        self,
+        guard: Guard,
+        # Any: the caller's signature typed the result.
+        function: Callable[[], Any],
+        sources: list[ThreadedRequests],
+        patience: Patience,
+        read_ahead: int,
     ) -> None:
-        self._reactor = reactor
+        """
+        :param sources: requests that are in an iterable of the thread's.
+        :param read_ahead: items of a stream that are read before a thread asks for them.
+        """
+        self._guard = guard
+        self._reactor = guard.reactor()
         self._function = function
+        self._sources = sources
+        self._patience = patience
+        self._read_ahead = read_ahead
         self._context = contextvars.copy_context()
         # Held to start the call, or to abandon it: a call that was abandoned first is not made.
         self._lock = threading.Lock()
         self._started = self._abandoned = False
+        # Set when the call was made, and when it has a result.
+        self._made = threading.Event()
         self._done = threading.Event()
-        self._deferred: Deferred[T] | None = None
-        self._results: list[T] = []
+        self._deferred: Deferred[Any] | None = None
+        self._result: Any = None
+        self._stream: BlockingStream[Any] | None = None
         self._error: BaseException | None = None
-        # Whether the reactor has run a function since it was last asked to.
-        self._answered = False
 
     # -- in the thread that waits ------------------------------------------------------------
 
-    def run(self, timeout: float | None, patience: float | None) -> T:
-        """Make the call and wait for it."""
+    def run(self) -> Any:
+        """Make the call and wait for it.
+
+        :return: its result, or a stream that is open.
+        """
         try:
-            self._reactor.callFromThread(self._start)
-            if timeout is not None:
-                self._wait_until_late(timeout, 1 + timeout / 10 if patience is None else patience)
-            else:
-                self._wait_while_alive(30.0 if patience is None else patience)
+            self._patience.ask(self._start)
+            if self._sources:
+                self._give_requests()
+            self._wait(self._done)
         except BaseException:
             self._abandon()
             raise
@@ -137,42 +208,29 @@ class _BlockingCall(Generic[T]):
                 raise self._error
             finally:
                 self._error = None  # its traceback refers to this frame, which refers to it
-        return self._results[0]
+        return self._result
 
-    def _wait_until_late(self, timeout: float, patience: float) -> None:
-        end = time.monotonic() + timeout + patience
-        while not self._done.wait(max(0.0, min(_POLL, end - time.monotonic()))):
-            self._require_running()
-            if time.monotonic() >= end:
-                self._give_up(
-                    DeadlineExceeded,
-                    f"the call's timeout of {timeout} s was over {patience} s ago, and the reactor "
-                    "is blocked",
-                )
+    def _give_requests(self) -> None:
+        self._wait(self._made)
+        if self._stream is not None:
+            # This thread reads the responses meanwhile.
+            for source in self._sources:
+                pump = partial(self._context.copy().run, partial(source.pump, self._has_hope))
+                threading.Thread(target=pump, name="requests", daemon=True).start()
+        else:
+            for source in self._sources:
+                source.pump(self._has_hope)
 
-    def _wait_while_alive(self, patience: float) -> None:
-        # The reactor answers first by making the call, which it was asked for just now.
-        asked = time.monotonic()
-        while not self._done.wait(min(_POLL, patience / 4)):
-            self._require_running()
-            now = time.monotonic()
-            if not self._answered:
-                if now - asked > patience:
-                    self._give_up(Unavailable, f"the reactor has been blocked for {patience} s")
-            elif now - asked > _ASK:
-                asked, self._answered = now, False
-                self._reactor.callFromThread(self._answer)
+    def _has_hope(self, for_it: Callable[[float], bool]) -> bool:
+        return self._patience.wait(for_it) is None
 
-    def _require_running(self) -> None:
-        if not self._reactor.running:
-            self._give_up(Unavailable, "the reactor has stopped")
-
-    def _give_up(self, error: type[RpcError], reason: str) -> None:
-        if self._done.is_set():
-            return  # the result has come just now
-        started = self._abandon()
-        executed = "the call may have been executed" if started else "the call was not made"
-        raise cast("Callable[[str], RpcError]", error)(f"{reason}; {executed}")
+    def _wait(self, event: threading.Event) -> None:
+        given_up = self._patience.wait(event.wait)
+        if given_up is not None:
+            started = self._abandon()
+            raise given_up.error_with(
+                "the call may have been executed" if started else "the call was not made"
+            )
 
     def _abandon(self) -> bool:
         """Cancel the call, or prevent it from being made.
@@ -193,29 +251,43 @@ class _BlockingCall(Generic[T]):
             if self._abandoned:
                 return
             self._started = True
-        self._answer()
         try:
             result: Any = self._context.run(self._function)
+            if isinstance(result, ResponseStream):
+                # pyright does not know of what.
+                stream: ResponseStream[Any] = result  # pyright: ignore[reportUnknownVariableType]
+                self._stream = self._context.run(self._read, stream)
+                self._succeed(self._stream)
+                return
             if isinstance(result, CoroutineType):
                 # pyright does not know what the coroutine awaits.
                 result = self._context.run(Deferred.fromCoroutine, result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
             self._deferred = result
             result.addCallbacks(self._succeed, self._fail)
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
-            self._error = error
-            self._done.set()
+            self._end(error)
+        self._made.set()
 
-    def _answer(self) -> None:
-        self._answered = True
+    def _read(self, stream: ResponseStream[Any]) -> BlockingStream[Any]:
+        return BlockingStream.of(stream, self._guard, self._read_ahead, self._patience)
 
     def _cancel(self) -> None:
         if self._deferred is not None:
             self._deferred.cancel()
+        elif self._stream is not None:
+            self._stream.cancel()
 
-    def _succeed(self, result: T) -> None:
-        self._results.append(result)
-        self._done.set()
+    def _succeed(self, result: Any) -> None:
+        self._result = result
+        self._end(None)
 
     def _fail(self, failure: Failure) -> None:
-        self._error = cast("BaseException", failure.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        self._end(cast("BaseException", failure.value))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._made.set()
         self._done.set()
+        if self._stream is None:
+            for source in self._sources:
+                source.call_ended()

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._identity import Identity
 from txzmq._reactor import Clock
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc.metadata import Metadata, MetadataInput, normalise
 from txzmq.rpc.records import NOT_ASKED, CallEnd, CallRecord
 
@@ -120,7 +121,7 @@ class Context:
         all who ask.
         """
         if self._cancelled is None:
-            self._cancelled = Deferred()
+            self._cancelled = TaskDeferred()
             if self._ended is not None:
                 self._cancelled.callback(self._ended)
         return self._cancelled

@@ -26,13 +26,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 import txzmq
 from txzmq import _check
+from txzmq._asyncio_loop import installed_reactor, loop_of
 from txzmq._guard import Guard
 from txzmq._reactor import Reactor, monotonic
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._client.call import Call, CallRegistry
 from txzmq.rpc._client.call_credentials import CallCredentials
 from txzmq.rpc._client.calls import CallOptions
 from txzmq.rpc._client.retry_policy import Throttle
-from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._net.given import check_observer
 from txzmq.rpc._net.secure_bind import why_secrets_are_read
@@ -360,7 +361,7 @@ class GrpcChannel:
         _check.instance("last", last, ConnectivityState, "a ConnectivityState")
         if self.state is not last:
             return succeed(self.state)
-        waiter: Deferred[ConnectivityState] = Deferred(self._waiters.remove)
+        waiter: Deferred[ConnectivityState] = TaskDeferred(self._waiters.remove)
         self._waiters.append(waiter)
         return waiter
 

@@ -29,9 +29,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txzmq import _check
+from txzmq._asyncio_loop import installed_reactor, loop_of
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
-from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, next_item, run, wait_for
+from txzmq.rpc._core.asyncio_loop import next_item, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding
 from txzmq.rpc._gateway.pace import Pace
 from txzmq.rpc._gateway.readiness import GATEWAY, Readiness

@@ -26,9 +26,10 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from txzmq import _check
+from txzmq._asyncio_loop import installed_reactor, loop_of
 from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
-from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, run, wait_for
+from txzmq.rpc._core.asyncio_loop import run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
 from txzmq.rpc._gateway.readiness import Readiness
 from txzmq.rpc._gateway.tls import server_tls

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from txzmq import _check
 from txzmq._arguments import require_open
 from txzmq._proxy import Place, ProxyStatistics, ProxyThread
+from txzmq._task_deferred import TaskDeferred
 from txzmq.auth import CurveServerCredentials
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._net.ipc import claim
@@ -122,7 +123,7 @@ class Proxy:
         """
         self._factory.guard.check()
         _check.number("grace", grace)
-        stopped: Deferred[None] = Deferred()
+        stopped: Deferred[None] = TaskDeferred()
         if self._has_ended:
             stopped.callback(None)
             return stopped

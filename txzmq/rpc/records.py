@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._escape import text_of
 from txzmq._identity import Identity
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc.errors import Code, RpcError, to_code
 from txzmq.rpc.metadata import PREVIOUS_ATTEMPTS, Metadata, MetadataInput, normalise
 from txzmq.rpc.method import Kind
@@ -298,7 +299,7 @@ class CallEnd:
 
         :raises RuntimeError: as :meth:`tell`.
         """
-        waiting: Deferred[CallRecord] = Deferred()
+        waiting: Deferred[CallRecord] = TaskDeferred()
 
         def told(record: CallRecord) -> None:
             if not waiting.called:  # or cancelled

@@ -13,6 +13,7 @@ back-pressure pass. The guide's page on proxies says what else holds.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -286,7 +287,7 @@ class RelayHealth(Health):
                     yield status
         except RpcError as error:
             raise _answer(error) from error
-        except CancelledError:
+        except (CancelledError, asyncio.CancelledError):
             raise Unavailable("the server is shutting down") from None
         finally:
             self._passed.discard(stream)

@@ -6,16 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txzmq import _check
+from txzmq._asyncio_loop import loop_of
+from txzmq._task_deferred import TaskDeferred
 from txzmq._timer import ResettableTimer
 from txzmq._zap import Decision
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
+from txzmq.rpc._core.handler_style import ASYNCIO, TWISTED
 from txzmq.rpc._core.hosting import Hosted
 from txzmq.rpc._core.inspection import Inspecting
 from txzmq.rpc._core.notifier import Notifier
@@ -84,6 +87,7 @@ class Server:
         authorize: Authorize | None = None,
         authenticate: Authenticate | None = None,
         fallback: Fallback | None = None,
+        handlers: Literal["twisted", "asyncio"] = "twisted",
     ) -> None:
         """
         :param factory: owns the sockets and knows the reactor.
@@ -108,9 +112,15 @@ class Server:
             the same.
         :param fallback: given the path of a method that no service has, says what serves it; see
             :mod:`txzmq.rpc.raw`. None if nothing does: such calls end with UNIMPLEMENTED.
+        :param handlers: as what the coroutines of handlers run: ``"twisted"``, where they await
+            Deferreds; or ``"asyncio"``, as Tasks, where they may await asyncio's, too. Tasks
+            need Twisted's asyncio reactor. Then the coroutines of *interceptors*, *authenticate*
+            and *fallback* run as Tasks, too.
         :raises ValueError: if two of them implement one service, or one is about another
             server; if a method requires a word by its proto, and there is no *authorize*, or it
             is a table without that word.
+        :raises RuntimeError: for ``handlers="asyncio"``, if Twisted's reactor does not run on
+            asyncio's loop.
         :raises TypeError: for a value of a wrong type; if a service is none, such as the class in
             place of an instance; or if a handler does not take a request and a context.
         :raises zmq.ZMQError: if the factory was shut down.
@@ -129,7 +139,12 @@ class Server:
         self._clock = self._network.clock
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
-        methods = served_methods(services, interceptors)
+        _check.choice("handlers", handlers, ("twisted", "asyncio"))
+        style = ASYNCIO if handlers == "asyncio" else TWISTED
+        if style is ASYNCIO and isinstance(factory, ZmqFactory):
+            loop_of(factory.reactor, 'handlers="asyncio"')
+        interceptors = [style.wrap(interceptor) for interceptor in interceptors]
+        methods = served_methods(services, interceptors, style)
         if fallback is None:
             _warn_of_limits(self.limits, methods)
         else:
@@ -162,9 +177,10 @@ class Server:
             closed=self._closed,
             watch=self._watch,
             authorize=authorize,
-            authenticate=authenticate,
-            fallback=fallback,
+            authenticate=authenticate and style.wrap(authenticate),
+            fallback=fallback and style.wrap(fallback),
             interceptors=interceptors,
+            style=style,
             random=self._network.random,
             check=None
             if credentials is None
@@ -540,7 +556,7 @@ class Server:
 
     def _when_stopped(self) -> Deferred[None]:
         """A Deferred of the caller's own that fires when everything is closed."""
-        waiting: Deferred[None] = Deferred()
+        waiting: Deferred[None] = TaskDeferred()
         if self._stopped is None:
             self._stopped = Deferred()
         self._stopped.addCallback(lambda _: waiting.callback(None))

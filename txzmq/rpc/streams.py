@@ -18,6 +18,7 @@ from zope.interface import (  # pyright: ignore[reportMissingTypeStubs]  # zope 
 )
 
 from txzmq import _check
+from txzmq._task_deferred import TaskDeferred, mark_handled
 from txzmq.rpc.metadata import Metadata
 
 __all__ = [
@@ -220,7 +221,7 @@ class _Each:
 
     def when(self, reading: Deferred[None]) -> Deferred[None]:
         """What the user gets for the coroutine that reads."""
-        done: Deferred[None] = Deferred(lambda _: reading.cancel())
+        done: Deferred[None] = TaskDeferred(lambda _: reading.cancel())
         self._done = done
         reading.addCallbacks(done.callback, self._failed)
         return done
@@ -230,11 +231,7 @@ class _Each:
         del self._done  # or the traceback would keep it from being garbage
         done.errback(failure)
         if not self.by_callback and failure.check(CancelledError):  # type: ignore[no-untyped-call]  # Twisted's
-            # Somebody has cancelled the stream: no error that has to be handled. The name is
-            # private to Twisted, which offers no other way to say so.
-            info = getattr(done, "_debugInfo", None)
-            if info is not None:
-                info.failResult = None
+            mark_handled(done)  # somebody has cancelled the stream: no error to be handled
 
 
 class RequestStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
@@ -321,12 +318,12 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
     def ready(self) -> Deferred[None]:
         """Fires when there is room for items; fails with ``CancelledError`` if the stream ends."""
         if self._closed or self._end is not None:
-            waiting: Deferred[None] = Deferred()
+            waiting: Deferred[None] = TaskDeferred()
             waiting.errback(CancelledError("the stream has ended"))
             return waiting
         if len(self._items) < self._enough:
             return succeed(None)
-        waiting = Deferred(self._room.remove)
+        waiting = TaskDeferred(self._room.remove)
         self._room.append(waiting)
         return waiting
 
@@ -381,7 +378,7 @@ class StreamWriter(AsyncIterator[T], Generic[T]):
                 raise self._end
             if self._closed:
                 raise StopAsyncIteration
-            reader: Deferred[None] = Deferred(self._reader_cancelled)
+            reader: Deferred[None] = TaskDeferred(self._reader_cancelled)
             self._reader = reader
             self._pull()
             try:

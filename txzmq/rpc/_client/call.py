@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from txzmq._guard import Guard
 from txzmq._reactor import Clock
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._client.attempts import Attempts
 from txzmq.rpc._client.retry_policy import Progress, Throttle
 from txzmq.rpc._client.stream_control import StreamControl
@@ -241,7 +242,7 @@ class Call:
         self.body = body
         self.response_size = response_size
         self.used = used
-        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+        self.deferred: Deferred[Any] = TaskDeferred(self._cancelled)
         self.tick = 0
         #: Where it is, between being made and its end.
         self.route: Route | None = None

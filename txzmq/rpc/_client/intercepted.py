@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from txzmq._task_deferred import TaskDeferred, error_for_driver
 from txzmq.rpc._client.call import CallRegistry, outcome_of
 from txzmq.rpc._client.stream_reader import OpenResponseStream
 from txzmq.rpc._core.cancelling import cancel
@@ -208,7 +209,7 @@ class InterceptedCall:
             if self._end_of_call is not None:
                 pending.addBoth(self._seen)
             return pending
-        self.deferred = Deferred(self._cancelled)
+        self.deferred = TaskDeferred(self._cancelled)
         self._expected = expected
         self._pending = pending
         request = self._spec.request
@@ -416,10 +417,10 @@ class InterceptedStream(ResponseStream[T]):
     async def __anext__(self) -> T:
         while self._stream is None:
             if self._error is not None:
-                raise self._error
+                raise await error_for_driver(self._error)
             if self._waiter is not None:
                 raise RuntimeError("a stream has one reader at a time")
-            self._waiter = Deferred(self._reader_cancelled)
+            self._waiter = TaskDeferred(self._reader_cancelled)
             try:
                 await self._waiter
             except GeneratorExit:
@@ -464,7 +465,7 @@ class InterceptedStream(ResponseStream[T]):
         """Ask the stream as soon as it is there."""
         asked = self._coming.wait(self).addCallback(ask)
         # Not that one itself, which counts as called as soon as the stream is there.
-        waiting: Deferred[R] = Deferred(lambda _: asked.cancel())
+        waiting: Deferred[R] = TaskDeferred(lambda _: asked.cancel())
         asked.addCallbacks(waiting.callback, waiting.errback)
         return waiting
 

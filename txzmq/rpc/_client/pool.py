@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from txzmq import _check
 from txzmq._ordered_set import OrderedSet
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._client.call import Call
 from txzmq.rpc._client.health_check import HealthCheck, HealthCheckOwner
 from txzmq.rpc._client.outlier_detector import OutlierDetector
@@ -437,7 +438,7 @@ class SubchannelPool:
         """See :meth:`txzmq.rpc.Channel.wait_for_state_change`."""
         if self.state is not last:
             return succeed(self.state)
-        waiter: Deferred[ConnectivityState] = Deferred(self._waiters.remove)
+        waiter: Deferred[ConnectivityState] = TaskDeferred(self._waiters.remove)
         self._waiters.append(waiter)
         return waiter
 

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 
+from txzmq._task_deferred import TaskDeferred
 from txzmq._timer import ResettableTimer
 from txzmq.rpc._client.call import CallRegistry, outcome_of, too_large
 from txzmq.rpc._core.milestone import Milestone
@@ -212,7 +213,7 @@ class ReceivedStream(StreamLife, abc.ABC):
         """
         if self._waiter is not None:
             raise RuntimeError("a stream has one reader at a time")
-        waiter: Deferred[None] = Deferred(self._reader_cancelled)
+        waiter: Deferred[None] = TaskDeferred(self._reader_cancelled)
         self._waiter = waiter
         self._watch_silence()
         return waiter

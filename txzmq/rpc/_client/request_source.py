@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
+from contextvars import copy_context
 from typing import Any, Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq._escape import escaped
+from txzmq._task_deferred import start_task, task_loop
 from txzmq.rpc._client.call import Call, too_large
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import close_source, ending_error
@@ -31,7 +33,16 @@ class RequestSource(abc.ABC):
     It is asked for items one by one, and closed at the end. Where they go, its subclasses know.
     """
 
-    __slots__ = ("_asking", "_failed", "_method", "_over", "_size", "_source")
+    __slots__ = (
+        "_asking",
+        "_failed",
+        "_loop",
+        "_method",
+        "_over",
+        "_size",
+        "_source",
+        "_task_context",
+    )
 
     def __init__(
         self,
@@ -51,6 +62,9 @@ class RequestSource(abc.ABC):
         self._failed: Callable[[BaseException], None] = _ignore
         # Whether the call has ended.
         self._over = False
+        # Of the Task that makes the call, if one does: the caller may await what is asyncio's.
+        self._loop = task_loop()
+        self._task_context = None if self._loop is None else copy_context()
         # The coroutine that asks the caller for items, while it waits.
         self._asking: Deferred[None] | None = None
 
@@ -89,7 +103,11 @@ class RequestSource(abc.ABC):
         if self._source is None:
             return False
         source, self._source = self._source, None
-        asking = Deferred.fromCoroutine(self._ask(source))
+        asking: Deferred[None]
+        if self._loop is not None and isinstance(source, AsyncIterable):
+            asking = start_task(self._ask(source), self._loop, self._task_context)
+        else:
+            asking = Deferred.fromCoroutine(self._ask(source))
         if not asking.called:
             self._asking = asking
         asking.addErrback(self._asking_failed)

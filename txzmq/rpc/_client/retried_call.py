@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txzmq._ordered_set import OrderedSet
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._client.attempts import Attempts, attempt_head
 from txzmq.rpc._client.call import Call, CallRegistry, SubchannelPort, outcome_of
 from txzmq.rpc._client.request_stream import Requests
@@ -136,7 +137,7 @@ class RetriedCall:
         self._request_id = b""
         self._response_bytes = 0
         self.over = False
-        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+        self.deferred: Deferred[Any] = TaskDeferred(self._cancelled)
 
     @property
     def deadline(self) -> float | None:

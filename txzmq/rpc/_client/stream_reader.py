@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from txzmq._task_deferred import error_for_driver
 from txzmq.rpc._client.received_stream import ReceivedStream
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.streams import ResponseStream, check_silence, check_told
@@ -31,7 +32,7 @@ class OpenResponseStream(ResponseStream[T]):
             outcome = core.outcome
             if outcome is not None:
                 core.read_to_end()
-                raise outcome
+                raise await error_for_driver(outcome)
             try:
                 await core.more()
             except GeneratorExit:

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-
-from txzmq._reactor import Reactor
 
 __all__ = [
     "deferred_of",
     "empty_context",
-    "installed_reactor",
-    "loop_of",
     "next_item",
     "run",
     "wait_for",
 ]
 
 _T = TypeVar("_T")
-
-#: What to do where Twisted runs on something else.
-_DO: Final = (
-    "needs a reactor on asyncio's loop: run twistd --reactor=asyncio, or begin the program with "
-    "asyncioreactor.install(), of twisted.internet, before anything imports "
-    "twisted.internet.reactor"
-)
-
-
-def installed_reactor(user: str) -> Reactor:
-    """The reactor; none is installed here, which would take the choice from the application.
-
-    :param user: the library that needs asyncio's loop.
-    :raises RuntimeError: if there is none.
-    """
-    reactor = sys.modules.get("twisted.internet.reactor")
-    if reactor is None:
-        raise RuntimeError(f"no reactor is installed yet, and {user} {_DO}")
-    return cast("Reactor", reactor)
-
-
-def loop_of(reactor: object, user: str) -> asyncio.AbstractEventLoop:
-    """The loop on which a reactor runs.
-
-    :param user: the library that needs it.
-    :raises RuntimeError: if it runs on none.
-    """
-    # The name is private to Twisted, which has no other for it.
-    loop = getattr(reactor, "_asyncioEventloop", None)
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        raise RuntimeError(f"Twisted runs on {type(reactor).__name__}, and {user} {_DO}")
-    return loop
 
 
 def empty_context() -> contextvars.Context:

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from txzmq._task_deferred import TaskDeferred
+
 __all__ = ["Milestone"]
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Milestone(Generic[T]):
             return succeed(self._value[0])
         if self._error is not None:
             return fail(self._error)
-        waiting: Deferred[T] = Deferred(self._forget)
+        waiting: Deferred[T] = TaskDeferred(self._forget)
         self._waiting[waiting] = keep
         return waiting
 

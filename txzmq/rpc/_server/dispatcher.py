@@ -13,6 +13,7 @@ from typing import Final
 from txzmq._guard import Guard
 from txzmq._identity import Identity, key_of, user_of
 from txzmq._reactor import Clock
+from txzmq.rpc._core.handler_style import HandlerStyle
 from txzmq.rpc._core.notifier import Notifier
 from txzmq.rpc._server.access import Access
 from txzmq.rpc._server.admission import Admission, RequestBytes
@@ -118,6 +119,7 @@ class Dispatcher:
         authenticate: Authenticate | None,
         fallback: Fallback | None,
         interceptors: Sequence[ServerInterceptor],
+        style: HandlerStyle,
         random: Random,
         check: KeyCheck | None,
         inspected: Collection[str] = (),
@@ -130,6 +132,7 @@ class Dispatcher:
         :param fallback: says what serves the methods that are not among *methods*; None if nothing
             does.
         :param interceptors: go around the handlers that it gives.
+        :param style: how handlers run; interceptors, *authenticate* and *fallback* do already.
         :param random: for the ages of connections.
         :param check: looks at clients' keys again; None where they have none.
         :param inspected: the methods, by their paths, that tell what this has; they are only for
@@ -183,6 +186,7 @@ class Dispatcher:
             limits,
             self._request_bytes,
             log=log,
+            runner=style.runner,
             count=self.count,
             settled=settled,
         )
@@ -213,7 +217,7 @@ class Dispatcher:
             )
         self._fallback: FallbackMethods | None = None
         if fallback is not None:
-            self._fallback = FallbackMethods(fallback, interceptors, self, self._waiting)
+            self._fallback = FallbackMethods(fallback, interceptors, style, self, self._waiting)
         self._listeners: list[Listener] = []
         self._control = ControlServices(self, self.streams)
         self._replies = self._execution.replies

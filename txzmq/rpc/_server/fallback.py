@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from txzmq import _check
 from txzmq._identity import Identity
 from txzmq._rate_limit import RateLimit
+from txzmq.rpc._core.handler_style import HandlerStyle
 from txzmq.rpc._server.authentication import Identified
 from txzmq.rpc._server.listener import Listener
 from txzmq.rpc._server.methods import ServedMethod
@@ -102,21 +103,24 @@ class FallbackMethods:
     Whoever may call chooses the paths, so that what is kept by path would grow without end.
     """
 
-    __slots__ = ("_fallback", "_interceptors", "_limit", "_owner", "_waiting")
+    __slots__ = ("_fallback", "_interceptors", "_limit", "_owner", "_style", "_waiting")
 
     def __init__(
         self,
         fallback: Fallback,
         interceptors: Sequence[ServerInterceptor],
+        style: HandlerStyle,
         owner: FallbackOwner,
         waiting: WaitingCalls,
     ) -> None:
         """
         :param interceptors: go around each handler.
+        :param style: how the handlers run.
         :param waiting: where calls wait, if the answer takes time.
         """
         self._fallback = fallback
         self._interceptors = tuple(interceptors)
+        self._style = style
         self._owner = owner
         self._waiting = waiting
         self._limit = RateLimit(owner.clock)
@@ -180,6 +184,7 @@ class FallbackMethods:
         handler = served.handler
         name = getattr(handler, "__qualname__", type(handler).__qualname__)
         interceptors, known = self._interceptors, served.known
+        handler = self._style.wrap(handler)
         method = ServedMethod(served.method, handler, name, interceptors, known=known)
         listener, request, arrived, identity, peer, _ = asked
         caller = Identified(False, identity, peer)  # it may make the call, and is asked no more

@@ -9,6 +9,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 
 from txzmq import _check
+from txzmq.rpc._core.handler_style import HandlerStyle
 from txzmq.rpc._core.interceptors import chain_server
 from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc._server.shared import SharedRequest, is_shared, share
@@ -133,10 +134,13 @@ class _Unknown:
 
 
 def served_methods(
-    services: Sequence[ServiceHandler], interceptors: Sequence[ServerInterceptor]
+    services: Sequence[ServiceHandler],
+    interceptors: Sequence[ServerInterceptor],
+    style: HandlerStyle,
 ) -> dict[str, ServedMethod]:
     """The methods of all services by their paths, each handler behind the interceptors.
 
+    :param style: how the handlers run; the interceptors do already.
     :raises ValueError: if two services have one path, or two methods of one object are at odds.
     :raises TypeError: if one is no service, or has no handler of two arguments for a method.
     """
@@ -146,7 +150,7 @@ def served_methods(
         for method in _methods_of(service):
             if method.path in found:
                 raise ValueError(f"services: two services implement {method.path}")
-            found[method.path] = _served(service, method, interceptors)
+            found[method.path] = _served(service, method, interceptors, style)
     return found
 
 
@@ -155,6 +159,7 @@ def _served(
     service: ServiceHandler,
     method: Method[Any, Any],
     interceptors: Sequence[ServerInterceptor],
+    style: HandlerStyle,
 ) -> ServedMethod:
     name = f"{type(service).__qualname__}.{method.name}"
     missing = object()
@@ -168,7 +173,7 @@ def _served(
             f"services: {name} must take a request and a context, and takes "
             f"{_check.signature_of(handler)}"
         )
-    return ServedMethod(method, handler, name, interceptors)
+    return ServedMethod(method, style.wrap(handler), name, interceptors)
 
 
 def _check_services(services: object) -> None:

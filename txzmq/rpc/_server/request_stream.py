@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
 
+from txzmq._task_deferred import TaskDeferred, error_for_driver
 from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._wire.headers import OK, ResponseHead
 from txzmq.rpc._wire.server import CallKey
@@ -228,7 +229,7 @@ class ReceivedRequests(RequestStream[Any]):
     async def __anext__(self) -> Any:
         while not self._items:
             if self._end is not None:
-                raise self._end
+                raise await error_for_driver(self._end)
             try:
                 await self._more()
             except GeneratorExit:
@@ -252,7 +253,7 @@ class ReceivedRequests(RequestStream[Any]):
     def _more(self) -> Deferred[None]:
         if self._waiter is not None:
             raise RuntimeError("a stream has one reader at a time")
-        self._waiter = Deferred(self._forget_reader)
+        self._waiter = TaskDeferred(self._forget_reader)
         return self._waiter
 
     def _forget_reader(self, _: Deferred[None]) -> None:

@@ -8,7 +8,7 @@ kept until the client acknowledges it, the end like any item. docs/inside.md has
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from types import GeneratorType
 from typing import Any, Final, Protocol
 
@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 from txzmq._guard import Guard
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
-from txzmq.rpc._core.coroutines import CoroutineRunner, close_source
+from txzmq.rpc._core.coroutines import close_source
 from txzmq.rpc._core.deadlines import TICK, Deadlines
+from txzmq.rpc._core.handler_style import Runner
 from txzmq.rpc._core.interceptors import start
 from txzmq.rpc._core.stream_state import ENDED, ENDING, OPEN, OPENING, StreamLife
 from txzmq.rpc._raw_message import RawMessage
@@ -142,6 +143,11 @@ class StreamOwner(Protocol):
     @property
     def log(self) -> HandlerLog:
         """How handlers have failed."""
+        ...
+
+    @property
+    def runner(self) -> Callable[..., Runner]:
+        """Makes what runs the coroutine that asks a handler for items."""
         ...
 
     @property
@@ -300,7 +306,7 @@ class ServedStream(StreamLife):
         # Whether anything was published.
         self._begun = False
         # Runs the coroutine that asks the handler for items, while it runs.
-        self._runner: CoroutineRunner[ServedStream] | None = None
+        self._runner: Runner | None = None
         # Fires when another item may come; None while the handler does not wait.
         self._room: Deferred[None] | None = None
         # What removes the stream from its owner's deadlines, graces and returns; 0 while it is not
@@ -410,7 +416,7 @@ class ServedStream(StreamLife):
         surroundings, self._surroundings = self._surroundings, _NO_SURROUNDINGS
         if self.shared is not None:
             surroundings.run(set_current, self.context)
-        self._runner = CoroutineRunner(self._run(source), surroundings, _handler_ended, self)
+        self._runner = self._owner.runner(self._run(source), surroundings, _handler_ended, self)
         self._runner.start()
 
     # Any: whatever a handler returned.
@@ -677,8 +683,8 @@ class ServedStream(StreamLife):
             self._runner.cancel()
         elif self._source is not None:  # nobody has subscribed
             source, self._source = self._source, None
-            closing = Deferred.fromCoroutine(close_source(source))
-            closing.addBoth(self.handler_ended)
+            context = contextvars.copy_context()
+            self._owner.runner(close_source(source), context, _handler_ended, self).start()
 
     def remove(self) -> None:
         """The client has had the end, or nobody wants it: nothing is kept or published any more."""

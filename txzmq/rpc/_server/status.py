@@ -65,8 +65,8 @@ _OF_ASYNCIO: Final = (
     "a handler can await Deferreds",
 )
 _ASYNCIO_HINT: Final = (
-    "; to await what is asyncio's, install Twisted's asyncio reactor, and await "
-    "Deferred.fromFuture(asyncio.ensure_future(...)); in a Task, await deferred.asFuture(loop)"
+    "; to await what is asyncio's, install Twisted's asyncio reactor, and make the server with "
+    'handlers="asyncio"; a Task awaits Deferreds that are not txzmq\'s by deferred.asFuture(loop)'
 )
 #: What is iterable, and gives no messages.
 _NO_SOURCES: Final = (Message, bytes, bytearray, memoryview)

@@ -14,6 +14,7 @@ from txzmq._ids import new_epoch
 from txzmq._ordered_set import OrderedSet
 from txzmq._reactor import Clock
 from txzmq.rpc._core.deadlines import TICK, Deadlines
+from txzmq.rpc._core.handler_style import Runner
 from txzmq.rpc._core.stream_state import ENDED, OPENING
 from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._server.call import StreamCall, counted_as
@@ -56,10 +57,12 @@ class StreamRegistry:
         request_bytes: RequestBytes,
         *,
         log: HandlerLog,
+        runner: Callable[..., Runner],
         count: Callable[[str], None],
         settled: Callable[[], None],
     ) -> None:
         """
+        :param runner: makes what runs the coroutine that asks a handler for items.
         :param request_bytes: counts the requests of streams, too.
         :param log: says how handlers have failed.
         :param count: counts something that was refused or dropped.
@@ -69,6 +72,7 @@ class StreamRegistry:
         self.guard = guard
         self.limits = limits
         self.log = log
+        self.runner = runner
         self.count = count
         self.settled = settled
         #: What the streams of this server have in common, told to clients.

@@ -1,0 +1,1 @@
+"""What a thread does that waits for the reactor's."""
