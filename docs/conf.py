@@ -29,7 +29,7 @@ python_use_unqualified_type_names = True
 # A reference that leads nowhere is an error, but the build reads no inventory of another project:
 # it must not fail because somebody else's server is down.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|contextlib|enum|os|random|typing|types|abc)\..*"),
+    (r"py:.*", r"(collections|contextlib|enum|ipaddress|os|random|ssl|typing|types|abc)\..*"),
     (r"py:.*", r"(google|grpc|opentelemetry|prometheus_client|protovalidate|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
