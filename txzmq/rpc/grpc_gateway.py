@@ -428,6 +428,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
         arguments: list[tuple[str, Any]] = [  # Any: str or int
             ("grpc.max_receive_message_length", min(self._size * _ABOVE, 2**31 - 1)),
             ("grpc.so_reuseport", 0),  # or two gateways would share a port, and nobody know
+            # Those that gRPC has and grpc.aio has not taken yet: gRPC cancels some of more than
+            # 1,000, and all of more than 3,000, without a word of why.
+            ("grpc.server.max_pending_requests", maximum_concurrent_rpcs),
+            ("grpc.server.max_pending_requests_hard_limit", maximum_concurrent_rpcs),
             *options,
         ]
 
