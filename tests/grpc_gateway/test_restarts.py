@@ -1,4 +1,4 @@
-"""A gateway that is started anew while clients call."""
+"""A gateway under load, which is started anew while clients call."""
 
 from __future__ import annotations
 
@@ -76,5 +76,18 @@ def test_calls_that_it_has_passed_on_are_cancelled(grpc_loop: Loop) -> None:
         await rig.until(lambda: rig.server.running == 0)
         for call in calls:
             assert await call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+    through(grpc_loop, body)
+
+
+def test_more_calls_at_once_than_grpc_keeps_by_default(grpc_loop: Loop) -> None:
+    """GRPC cancels some of more than 1,000 that grpc.aio has not taken yet, and all past 3,000."""
+
+    async def body(rig: Rig) -> None:
+        options: dict[str, Any] = {"grpc.use_local_subchannel_pool": 1}
+        echoes = [stub(rig.client(rig.target, **options), ECHO) for _ in range(20)]
+        given = [text(str(number)) for number in range(4_000)]
+        calls = [echoes[number % 20](request) for number, request in enumerate(given)]
+        assert await asyncio.gather(*calls) == given
 
     through(grpc_loop, body)

@@ -12,6 +12,7 @@ pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
 from connectrpc.client import ResponseMetadata
 from connectrpc.code import Code as ConnectCode
 from connectrpc.protocol import ProtocolType
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
 
 from tests.grpc_gateway.test_who_calls import LIES, LOCALHOST, WHO, Who
@@ -307,3 +308,23 @@ def test_what_servers_and_clients_tell_each_other_about_attempts(grpc_loop: Loop
 
     who = Who()
     through(grpc_loop, body, services=[who])
+
+
+@pytest.mark.parametrize("headers", [{"connect-timeout-ms": "50"}, {"grpc-timeout": "50000u"}])
+def test_deadlines_while_a_method_is_looked_for(grpc_loop: Loop, headers: dict[str, str]) -> None:
+    cancelled: list[object] = []
+
+    class Later:
+        def find(self, path: str, /) -> Any:
+            return Deferred[Any](cancelled.append)
+
+    def later(_: object) -> Any:
+        return Later()
+
+    async def body(rig: Rig) -> None:
+        response = await rig.http().post(ECHO.path, content='"a"', headers={**JSON, **headers})
+        assert response.status_code == 504
+        assert response.json()["message"] == "the time of the call was up; it was not executed"
+        await rig.until(lambda: cancelled)
+
+    through(grpc_loop, body, methods=later)

@@ -31,6 +31,7 @@ from txzmq.rpc._client.retry_policy import (
     Wait,
     pushback_of,
 )
+from txzmq.rpc.metadata import PUSHBACK
 from txzmq.rpc.service_config import HedgingPolicy, RetryPolicy, RetryThrottling
 
 # -- retries -----------------------------------------------------------------------------------

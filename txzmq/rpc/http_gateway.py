@@ -15,6 +15,7 @@ reactor is imported. The guide's page on gateways says what holds for calls.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -36,7 +37,13 @@ from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller
-from txzmq.rpc.errors import InvalidArgument, PermissionDenied, ResourceExhausted, Unimplemented
+from txzmq.rpc.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unimplemented,
+)
 from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.method_sources import LOCAL_SERVICES, MethodSource
 
@@ -45,7 +52,7 @@ try:
 
     from txzmq.rpc._http.asgi import Receive, Scope, Send, respond
     from txzmq.rpc._http.calls import Calls, PassedMethod, sender_of_call
-    from txzmq.rpc._http.content import Headers, content_of, header, query_of
+    from txzmq.rpc._http.content import Headers, content_of, header, query_of, seconds_of
     from txzmq.rpc._http.cors import Cors
     from txzmq.rpc._http.requests import Body
     from txzmq.rpc._http.server import CONNECTION, Facts, Limits, Server
@@ -195,7 +202,7 @@ class HttpGateway:
         try:
             if self._running > self._most:
                 raise ResourceExhausted(f"the gateway has {self._most} calls already")
-            passed = await self._find(path)
+            passed = await self._find(path, headers)
             if verb not in passed.verbs:
                 allow = ", ".join(passed.verbs)
                 text = f"the gateway takes {path} by {' and '.join(passed.verbs)}"
@@ -237,7 +244,7 @@ class HttpGateway:
                 facts.senders[self._forwarding] = sender
         return sender
 
-    async def _find(self, path: str) -> PassedMethod:
+    async def _find(self, path: str, headers: Headers) -> PassedMethod:
         """The method at a path.
 
         :raises RpcError: if there is none, or that cannot be found out.
@@ -246,7 +253,15 @@ class HttpGateway:
             raise PermissionDenied(f"the gateway does not pass {path} on: ask the server itself")
         found = self._methods.find(path)
         if isinstance(found, Deferred):
-            found = await wait_for(found)
+            # connectrpc sees to the time of calls, and has not got this one yet.
+            limit = asyncio.timeout(seconds_of(headers))
+            try:
+                async with limit:
+                    found = await wait_for(found)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise DeadlineExceeded("the time of the call was up; it was not executed") from None
         if found is None:
             raise Unimplemented(f"the gateway knows of no method {path}")
         made = self._made.get(found.path)

@@ -19,6 +19,7 @@ __all__ = [
     "content_of",
     "header",
     "query_of",
+    "seconds_of",
 ]
 
 #: Headers as ASGI has them, names in lower case.
@@ -75,6 +76,19 @@ _BY_ENCODING: Final = {
 def header(headers: Headers, name: bytes) -> str:
     """The first value of a header; empty if there is none."""
     return next((value.decode("latin-1") for key, value in headers if key == name), "")
+
+
+#: Seconds of the units of ``grpc-timeout``.
+_UNITS: Final = {"H": 3_600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT: Final = re.compile(r"([0-9]{1,10})([HMSmun])", re.ASCII)
+
+
+def seconds_of(headers: Headers) -> float | None:
+    """How long a call may take; None without an end, and for what connectrpc will refuse."""
+    milliseconds = header(headers, b"connect-timeout-ms")
+    given = f"{milliseconds}m" if milliseconds else header(headers, b"grpc-timeout")
+    found = _TIMEOUT.fullmatch(given)
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
 def content_of(content_type: str) -> Content | None:
