@@ -30,7 +30,7 @@ python_use_unqualified_type_names = True
 # it must not fail because somebody else's server is down.
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|enum|ipaddress|os|random|ssl|typing|types|abc)\..*"),
-    (r"py:.*", r"(google|grpc|opentelemetry|prometheus_client|protovalidate|twisted|zmq|zope)\..*"),
+    (r"py:.*", r"(connectrpc|google|grpc|opentelemetry|prometheus_client|protovalidate|twisted|zmq|zope)\..*"),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
     (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
