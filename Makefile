@@ -83,7 +83,7 @@ test-mixed: $(DEVELOPS)  ## run this version and an older one against each other
 .PHONY: test-clients
 test-clients: $(DEVELOPS)  ## have clients of other makers call the gateways: Node, Go, a browser, curl, nginx
 	tools/foreign-clients
-	$(BIN)/python -m pytest tests/foreign $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -o faulthandler_timeout=600 tests/foreign $(PYTEST_ARGS)
 
 .PHONY: test-streams
 test-streams: $(DEVELOPS)  ## stream a million items, cut the connections 200 times, and lose nothing
