@@ -336,4 +336,5 @@ def test_options_and_keepalive_reach_gRPC(grpc_loop: Loop, monkeypatch: pytest.M
     (options,) = given
     assert ("grpc.keepalive_time_ms", 1500) in options
     assert ("grpc.keepalive_timeout_ms", 2000) in options
+    assert ("grpc.http2.ping_timeout_ms", 2000) in options
     assert options[-1] == ("grpc.enable_retries", 0)

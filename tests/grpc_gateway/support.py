@@ -141,6 +141,13 @@ class Wire(ProxyFactory):
         """Where a client connects to."""
         return f"127.0.0.1:{self._port.getHost().port}"
 
+    def stop_forwarding(self) -> None:
+        """Keep all connections open, and let nothing more through, as of a process that stands."""
+        for connection in self.connections:
+            connection.transport.pauseProducing()
+            if connection.peer is not None:
+                connection.peer.transport.pauseProducing()
+
     def cut(self) -> None:
         """End all connections, without a word of HTTP/2."""
         for connection in self.connections:

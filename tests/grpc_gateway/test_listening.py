@@ -58,6 +58,8 @@ def test_strangers_need_tls(grpc_loop: Loop, target: str, why: str) -> None:
         ({"insecure": 1}, TypeError, "insecure must be True or False"),
         ({"grace": -1}, ValueError, "grace must be"),
         ({"maximum_concurrent_rpcs": 0}, ValueError, "maximum_concurrent_rpcs must be"),
+        ({"keepalive": 0}, ValueError, "keepalive must be"),
+        ({"keepalive_timeout": "x"}, TypeError, "keepalive_timeout must be"),
         ({"options": ["x"]}, TypeError, "options must be a sequence of pairs"),
     ],
 )

@@ -117,6 +117,24 @@ def test_a_client_that_is_cut_off(grpc_loop: Loop, method: Method[Any, Any]) -> 
     through(grpc_loop, body)
 
 
+@pytest.mark.parametrize("method", KINDS)
+def test_a_client_that_says_nothing_any_more(grpc_loop: Loop, method: Method[Any, Any]) -> None:
+    """Its connection stays open, as of a process that stands, or a machine that is off."""
+
+    async def body(rig: Rig) -> None:
+        wire = rig.wire()
+        call = start(rig, method, client=rig.client(wire.target))
+        await rig.until(lambda: rig.notes.seen == [WAIT])
+        wire.stop_forwarding()
+        async with asyncio.timeout(15):
+            while rig.notes.cancelled != [WAIT]:
+                await asyncio.sleep(0.02)
+        assert rig.notes.complete == []
+        call.cancel()
+
+    through(grpc_loop, body, keepalive=0.5, keepalive_timeout=0.5)
+
+
 @pytest.mark.parametrize("method", [COLLECT, CHAT])
 @pytest.mark.parametrize("how", ["cut", "cancel"])
 def test_requests_that_break_off_are_not_taken_for_all(

@@ -85,6 +85,40 @@ def test_deadlines(grpc_loop: Loop, method: Method[Any, Any]) -> None:
     through(grpc_loop, body)
 
 
+class Later:
+    """A source that says after a while what it knows."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def of(self, _: Any) -> Later:
+        """This one, whatever the channel."""
+        return self
+
+    def find(self, path: str) -> Deferred[Method[Any, Any] | None]:
+        found: Deferred[Method[Any, Any] | None] = Deferred()
+        asyncio.get_running_loop().call_later(self.seconds, found.callback, ECHO)
+        return found
+
+
+def test_the_time_of_a_call_goes_on_while_its_method_is_looked_for(grpc_loop: Loop) -> None:
+    async def body(rig: Rig) -> None:
+        headers = {**JSON, "connect-timeout-ms": "30000"}
+        await rig.http().post(ECHO.path, content='"a"', headers=headers)
+        assert rig.notes.remaining is not None
+        assert rig.notes.remaining <= 29.8
+        headers["connect-timeout-ms"] = "100"
+        response = await rig.http().post(ECHO.path, content='"b"', headers=headers)
+        assert response.status_code == 504
+        assert response.json() == {
+            "code": "deadline_exceeded",
+            "message": "the gateway has got the call after its deadline",
+        }
+        assert rig.notes.seen == ["a"]
+
+    through(grpc_loop, body, methods=Later(0.2).of)
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "x", "1e3", "99999999999"])
 def test_deadlines_that_are_none(grpc_loop: Loop, given: str) -> None:
     async def body(rig: Rig) -> None:

@@ -197,7 +197,9 @@ class GrpcChannel:
         ]
         if keepalive is not None:
             arguments.append(("grpc.keepalive_time_ms", max(1, round(keepalive * 1000))))
-            arguments.append(("grpc.keepalive_timeout_ms", max(1, round(keepalive_timeout * 1000))))
+            answer = max(1, round(keepalive_timeout * 1000))
+            arguments.append(("grpc.keepalive_timeout_ms", answer))
+            arguments.append(("grpc.http2.ping_timeout_ms", answer))  # or gRPC waits for 60 s
         if given is not None:
             arguments.append(("grpc.service_config", given))
         arguments.extend(options)

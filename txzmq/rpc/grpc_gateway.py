@@ -98,6 +98,9 @@ _LOST: Final = 0.01
 _ABOVE: Final = 2
 #: The largest number that its options take.
 _MOST: Final = 2**31 - 1
+#: Seconds until a silent client is pinged, and that it may take to answer.
+_KEEPALIVE: Final = 20.0
+_KEEPALIVE_TIMEOUT: Final = 15.0
 #: Seconds for which calls may go on when the reactor stops.
 _GRACE: Final = 5.0
 #: Calls that may go on at once: as many as wait on a server of txzmq's, by default.
@@ -390,6 +393,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
         insecure: bool = False,
         grace: float = _GRACE,
         maximum_concurrent_rpcs: int = _CALLS,
+        keepalive: float = _KEEPALIVE,
+        keepalive_timeout: float = _KEEPALIVE_TIMEOUT,
         options: Sequence[tuple[str, str | int]] = (),
         reactor: Reactor | None = None,
     ) -> Deferred[GrpcListener]:
@@ -406,6 +411,10 @@ class GrpcGateway(grpc.GenericRpcHandler):
         :param grace: seconds for which calls may go on when the reactor stops.
         :param maximum_concurrent_rpcs: how many calls of all clients may go on at once, open
             streams among them; further ones end with RESOURCE_EXHAUSTED, in gRPC's words.
+        :param keepalive: seconds without a sign of life after which a client is pinged while it has
+            calls: nothing else notices that its machine is off, or its process stopped.
+        :param keepalive_timeout: seconds that it may take to answer, before its calls are
+            cancelled.
         :param options: other arguments of gRPC's servers, such as
             ``("grpc.max_connection_age_ms", 600_000)``. They come behind those that are set here.
         :param reactor: Twisted's; None for the one that is installed.
@@ -427,6 +436,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
         _check.boolean("insecure", insecure)
         _check.number("grace", grace)
         _check.integer("maximum_concurrent_rpcs", maximum_concurrent_rpcs, 1)
+        _check.number("keepalive", keepalive, above=True)
+        _check.number("keepalive_timeout", keepalive_timeout, above=True)
         check_options(options)
         reason = "" if credentials is not None or insecure else why_strangers_reach(address)
         if reason:
@@ -445,6 +456,9 @@ class GrpcGateway(grpc.GenericRpcHandler):
             # more than 3,000, without a word of why.
             ("grpc.server.max_pending_requests", pending),
             ("grpc.server.max_pending_requests_hard_limit", pending),
+            ("grpc.keepalive_time_ms", _milliseconds(keepalive)),
+            ("grpc.keepalive_timeout_ms", _milliseconds(keepalive_timeout)),
+            ("grpc.http2.ping_timeout_ms", _milliseconds(keepalive_timeout)),  # or it takes 60 s
             *options,
         ]
 
@@ -563,6 +577,10 @@ class _Requests(RequestStream[RawMessage]):
             self.errors.append(error)
             raise
         return RawMessage(message)
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(1, round(seconds * 1_000)), 2**31 - 1)
 
 
 def _kept(failure: Failure) -> Exception:

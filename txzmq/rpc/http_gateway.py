@@ -20,6 +20,7 @@ import errno
 import os
 import socket
 import ssl
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -51,7 +52,7 @@ try:
     from connectrpc.compression import Compression
 
     from txzmq.rpc._http.asgi import Receive, Scope, Send, respond
-    from txzmq.rpc._http.calls import Calls, PassedMethod, sender_of_call
+    from txzmq.rpc._http.calls import Calls, PassedMethod, seconds_before_call, sender_of_call
     from txzmq.rpc._http.content import Headers, content_of, header, query_of, seconds_of
     from txzmq.rpc._http.cors import Cors
     from txzmq.rpc._http.requests import Body
@@ -169,7 +170,7 @@ class HttpGateway:
             await send({"type": "websocket.close"})  # which refuses it
             return
         headers, verb = scope["headers"], scope["method"]
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_of(scope).removeprefix(scope.get("root_path", ""))
         if path in ("/healthz", "/readyz"):
             await self._tell_health(path, verb, send)
             return
@@ -202,7 +203,9 @@ class HttpGateway:
         try:
             if self._running > self._most:
                 raise ResourceExhausted(f"the gateway has {self._most} calls already")
+            began = time.monotonic()
             passed = await self._find(path, headers)
+            seconds_before_call.set(time.monotonic() - began)
             if verb not in passed.verbs:
                 allow = ", ".join(passed.verbs)
                 text = f"the gateway takes {path} by {' and '.join(passed.verbs)}"
@@ -428,6 +431,17 @@ class HttpListener:
     def forked(self) -> None:
         """This is a forked child, and the server is its parent's; txzmq calls this."""
         self._forked = True
+
+
+def _path_of(scope: Scope) -> str:
+    """The path of a request.
+
+    No method's has characters that are to be encoded. One that is encoded all the same stays so,
+    and is no method's: a proxy in front may allow or deny paths without decoding them.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    path: str = raw.decode("latin-1") if b"%" in raw.partition(b"?")[0] else scope["path"]
+    return path
 
 
 def _check_headers(headers: Headers) -> None:

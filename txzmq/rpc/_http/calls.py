@@ -40,7 +40,7 @@ from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.raw import RawMessage, raw_method
 from txzmq.rpc.streams import ResponseStream
 
-__all__ = ["Calls", "PassedMethod", "sender_of_call"]
+__all__ = ["Calls", "PassedMethod", "seconds_before_call", "sender_of_call"]
 
 _Raw: TypeAlias = Method[RawMessage, RawMessage]
 # Any: requests and responses are bytes, which the codecs pass as they are.
@@ -58,6 +58,9 @@ _STREAM_TYPES: Final = {
 #: Who has sent the request that this task serves. connectrpc tells its endpoints no more than an
 #: address.
 sender_of_call: Final[ContextVar[Sender]] = ContextVar("sender_of_call")
+#: How long ago the request that this task serves has come; connectrpc counts its time from when it
+#: gets it itself, when its method was found.
+seconds_before_call: Final[ContextVar[float]] = ContextVar("seconds_before_call", default=0.0)
 #: The path of all calls that are refused.
 _REFUSED: Final = "/refused/Call"
 
@@ -114,15 +117,14 @@ class Calls:
 
         :raises RpcError: if it is over already, or its metadata is none.
         """
-        left = context.timeout_ms
-        if left is not None and left <= 0:
+        left = _OWN if context.timeout_ms is None else context.timeout_ms / 1_000
+        left -= seconds_before_call.get()
+        if left <= 0:
             raise DeadlineExceeded("the gateway has got the call after its deadline")
         metadata = metadata_of(context.request_headers.allitems(), sender_of_call.get())
         make = getattr(self._channel, method.kind.name.lower())
         with detached():
-            return make(
-                method, given, timeout=_OWN if left is None else left / 1_000, metadata=metadata
-            )
+            return make(method, given, timeout=left, metadata=metadata)
 
     async def refuse(
         self, error: RpcError, content: Content | None, scope: Scope, receive: Receive, send: Send
