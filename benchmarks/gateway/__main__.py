@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks.gateway.clients import GrpcClient
+from benchmarks.gateway.clients import ConnectClient, GrpcClient
 from benchmarks.gateway.served import ROLES, serve
 from benchmarks.report import machine
 from benchmarks.stacks import Stack
@@ -29,7 +29,7 @@ __all__ = ["main"]
 _PROCESS: Final = Stack(
     name="gateway",
     module="benchmarks.gateway",
-    distributions=("txzmq", "twisted", "pyzmq", "protobuf", "grpcio"),
+    distributions=("txzmq", "twisted", "pyzmq", "protobuf", "grpcio", "connectrpc", "uvicorn"),
 )
 
 
@@ -66,6 +66,16 @@ GROUPS: Final[dict[str, dict[str, Contender]]] = {
         "grpc.aio": Contender(GrpcClient, ("grpc.aio",)),
         "gateway and server": Contender(GrpcClient, ("gRPC gateway",)),
         "gateway, server": Contender(GrpcClient, ("server", "gRPC gateway")),
+    },
+    "Connect, binary": {
+        "connectrpc": Contender(ConnectClient.binary, ("connectrpc",)),
+        "gateway and server": Contender(ConnectClient.binary, ("HTTP gateway",)),
+        "gateway, server": Contender(ConnectClient.binary, ("server", "HTTP gateway")),
+    },
+    "Connect, JSON": {
+        "connectrpc": Contender(ConnectClient.json, ("connectrpc",)),
+        "gateway and server": Contender(ConnectClient.json, ("HTTP gateway",)),
+        "gateway, server": Contender(ConnectClient.json, ("server", "HTTP gateway")),
     },
 }
 LOADS: Final = (
@@ -124,7 +134,10 @@ async def _measure(group: dict[str, Contender], rounds: int, seconds: float) -> 
     with ExitStack() as stack:
         running = {name: Running(stack, contender) for name, contender in group.items()}
         first = next(iter(running))
+        clients = [each.client for each in running.values()]
         for load in LOADS:
+            if not all(hasattr(client, load.kind) for client in clients):
+                continue
             found: dict[str, list[Figures]] = {name: [] for name in running}
             for each in running.values():
                 await each.measure(load, seconds / 4)  # warm

@@ -85,6 +85,17 @@ def _server(announce: Callable[[str], None], _: str) -> None:
 
 def _grpc_gateway(announce: Callable[[str], None], behind: str) -> None:
     """A gateway for gRPC's clients, with a server in the same process if none is behind it."""
+
+    def listen(channel: Any) -> Any:
+        from txzmq.rpc.grpc_gateway import GrpcGateway
+        from txzmq.rpc.method_sources import ServedMethods
+
+        return GrpcGateway(channel, ServedMethods([Echo])).listen(_PORT)
+
+    _gateway(listen, announce, behind)
+
+
+def _gateway(listen: Callable[[Any], Any], announce: Callable[[str], None], behind: str) -> None:
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install(asyncio.new_event_loop())  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
@@ -92,8 +103,6 @@ def _grpc_gateway(announce: Callable[[str], None], behind: str) -> None:
     from txzmq import ZmqFactory
     from txzmq._reactor import default_reactor
     from txzmq.rpc import Channel, Server
-    from txzmq.rpc.grpc_gateway import GrpcGateway
-    from txzmq.rpc.method_sources import ServedMethods
 
     reactor: Any = default_reactor()
 
@@ -101,11 +110,63 @@ def _grpc_gateway(announce: Callable[[str], None], behind: str) -> None:
         factory = ZmqFactory()
         address = behind or Server(factory, [Echo()], limits=_LIMITS).listen("inproc://echo")
         channel = Channel(factory, address, timeout=None, wait_for_ready=True)
-        listener = await GrpcGateway(channel, ServedMethods([Echo])).listen(_PORT)
+        listener = await listen(channel)
         announce(listener.target)
 
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(main()))
     reactor.run()
+
+
+def _connect(announce: Callable[[str], None], _: str) -> None:
+    """A server of connectrpc's, under uvicorn, that does the work itself."""
+    import socket
+
+    import uvicorn
+    from connectrpc.compat import google_protobuf_codecs
+    from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
+    from connectrpc.server import ConnectASGIApplication, Endpoint
+
+    async def echo(request: StringValue, context: Any) -> StringValue:
+        return StringValue(value=request.value)
+
+    # Any: connectrpc types methods by messages of its own.
+    info: MethodInfo[Any, Any] = MethodInfo(
+        name="Echo",
+        service_name="bench.Echo",
+        input=StringValue,
+        output=StringValue,
+        idempotency_level=IdempotencyLevel.UNKNOWN,
+        stream_type=StreamType.UNARY,
+    )
+
+    class Application(ConnectASGIApplication[None]):
+        @property
+        def path(self) -> str:
+            return "/bench.Echo"
+
+    application = Application(
+        service=None,
+        endpoints=lambda _: {ECHO.path: Endpoint.unary(info, echo)},
+        codecs=google_protobuf_codecs(),
+    )
+    # With the protocol's number, by which asyncio knows that it may tell TCP not to wait.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    announce(f"127.0.0.1:{listening.getsockname()[1]}")
+    config = uvicorn.Config(application, log_level="warning", lifespan="off")
+    uvicorn.Server(config).run([listening])
+
+
+def _http_gateway(announce: Callable[[str], None], behind: str) -> None:
+    """A gateway for Connect's clients; as the one for gRPC's."""
+
+    def listen(channel: Any) -> Any:
+        from txzmq.rpc.http_gateway import HttpGateway
+        from txzmq.rpc.method_sources import ServedMethods
+
+        return HttpGateway(channel, ServedMethods([Echo])).listen(_PORT)
+
+    _gateway(listen, announce, behind)
 
 
 #: By the name of the process.
@@ -113,6 +174,8 @@ ROLES: Final[dict[str, Callable[[Callable[[str], None], str], None]]] = {
     "grpc.aio": _grpc,
     "server": _server,
     "gRPC gateway": _grpc_gateway,
+    "connectrpc": _connect,
+    "HTTP gateway": _http_gateway,
 }
 
 

@@ -16,7 +16,7 @@ _CLOSE: Final = 0.01
 #: How many calls have to begin together for the wait to pay.
 _PAYS: Final = 3
 #: How much of the wait the thread has to be busy, or it had better begin.
-_BUSY: Final = 0.6
+_BUSY: Final = 0.4
 #: How many calls begin at once where it did not pay, before it is tried again.
 _PAUSE: Final = 64
 
