@@ -350,7 +350,7 @@ def test_more_connections_than_may_be(grpc_loop: Loop, logged: Logged) -> None:
     async def body(rig: Rig) -> None:
         first = await rig.connection()
         first.send(head(ECHO, *UNARY) + WORD)
-        await first.reader.readuntil(b"\r\n0\r\n\r\n")
+        await first.reader.readuntil(b"\r\n\r\n" + WORD)
         second = await rig.connection()
         answer = await second.rest()
         assert answer.startswith(b"HTTP/1.1 503 ")

@@ -246,6 +246,52 @@ class Facts:
         self.senders: dict[Forwarding, Sender] = {}
 
 
+class _Output:
+    """A transport that can hold back what is written, to send it in one piece."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+        # What uvicorn calls most.
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it, now or with what follows."""
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def hold(self) -> None:
+        """Hold back what is written from now on."""
+        self._held = []
+
+    def let_go(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, None
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        """Close it when all is sent."""
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
+        self._transport.close()
+
+
+def _with_length(head: Message, body: Message) -> Message:
+    """The head of a response that says how long its only body is, which is in no chunks then."""
+    headers = head.get("headers", ())
+    if head["status"] == 204 or any(key == b"content-length" for key, _ in headers):
+        return head
+    length = (b"content-length", b"%d" % len(body.get("body", b"")))
+    return {**head, "headers": [*headers, length]}
+
+
 class Connection(H11Protocol):
     """One connection of a client's."""
 
@@ -269,17 +315,33 @@ class Connection(H11Protocol):
         self._task = asyncio.current_task()
         scope["extensions"] = {CONNECTION: self._facts}
 
-        async def send_if_open(message: Message) -> None:
+        head: Message | None = None
+
+        async def send_together(message: Message) -> None:
+            nonlocal head
             if self.transport.is_closing():
                 await asyncio.sleep(0)  # it is about to be lost, which cancels this call
-                return
-            if message["type"] == "http.response.start" and self._owner.is_stopping:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
+            elif message["type"] == "http.response.start":
+                head = message
+            elif head is None:
+                await send(message)
+            else:
+                started, head = head, None
+                if not message.get("more_body", False):
+                    started = _with_length(started, message)
+                if self._owner.is_stopping:
+                    headers = [*started.get("headers", ()), (b"connection", b"close")]
+                    started = {**started, "headers": headers}
+                self._output.hold()
+                try:
+                    await send(started)
+                    await send(message)
+                finally:
+                    self._output.let_go()
 
         try:
             await self._application(
-                cast("Any", scope), cast("Any", receive), cast("Any", send_if_open)
+                cast("Any", scope), cast("Any", receive), cast("Any", send_together)
             )
         except asyncio.CancelledError:
             # It is this connection that has cancelled it; the answer, if there is somebody to take
@@ -288,7 +350,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """See :class:`asyncio.Protocol`."""
-        super().connection_made(transport)
+        self._output = _Output(transport)
+        super().connection_made(cast("Any", self._output))
         self._facts = Facts(transport)
         if len(self.connections) > self._limits.connections:
             self._log.refused(f"more than {self._limits.connections} connections")
