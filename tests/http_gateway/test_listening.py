@@ -237,7 +237,7 @@ def test_a_request_that_is_on_its_way_when_it_stops(grpc_loop: Loop) -> None:
         for connection in (used, idle):
             connection.send(request)
             assert b"connection: close" not in (await connection.head()).lower()
-            await connection.reader.readuntil(b"0\r\n\r\n")
+            assert await connection.reader.readexactly(3) == b'"a"'
         stopping = rig.listener.stop(10).asFuture(loop)
         await asyncio.sleep(0)
         for connection in (used, fresh):

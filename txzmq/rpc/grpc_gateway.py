@@ -452,8 +452,8 @@ class GrpcGateway(grpc.GenericRpcHandler):
         arguments: list[tuple[str, Any]] = [  # Any: str or int
             ("grpc.max_receive_message_length", min(self._size * _ABOVE, _MOST)),
             ("grpc.so_reuseport", 0),  # or two gateways would share a port, and nobody know
-            # Of calls that grpc.aio has not taken yet: gRPC cancels some of more than 1,000, and all of
-            # more than 3,000, without a word of why.
+            # Those that gRPC has and grpc.aio has not taken yet: gRPC cancels some of more than
+            # 1,000, and all of more than 3,000, without a word of why.
             ("grpc.server.max_pending_requests", pending),
             ("grpc.server.max_pending_requests_hard_limit", pending),
             ("grpc.keepalive_time_ms", _milliseconds(keepalive)),

@@ -338,6 +338,9 @@ class Connection(H11Protocol):
                 started, head = head, None
                 if not message.get("more_body", False):
                     started = _with_length(started, message)
+                if self._owner.is_stopping:
+                    headers = [*started.get("headers", ()), (b"connection", b"close")]
+                    started = {**started, "headers": headers}
                 self._output.hold()
                 try:
                     await send(started)
