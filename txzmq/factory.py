@@ -168,7 +168,11 @@ class ZmqFactory:
         closing = threading.Thread(
             target=self.context.destroy, kwargs={"linger": self.lingerPeriod}, daemon=True
         )
-        closing.start()
+        try:
+            closing.start()
+        except RuntimeError:  # Python ends, and starts no more threads
+            self.context.destroy(linger=self.lingerPeriod)
+            return
         closing.join(None if self.lingerPeriod < 0 else self.lingerPeriod / 1000 + _CLOSING_TIME)
         if closing.is_alive():
             _log.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -369,3 +370,18 @@ def test_a_connection_shuts_down_when_somebody_closes_its_socket(
         other.shutdown()
 
     loop.run(main)
+
+
+def test_a_process_that_starts_no_more_threads(
+    one_loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.12 says so while it ends, in what is called at exit."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    factory = ZmqFactory(one_loop.reactor)
+    ZmqPubConnection(factory, bind("tcp://127.0.0.1:*"))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    factory.shutdown()
+    assert factory.context.closed
