@@ -467,7 +467,14 @@ class GrpcGateway(grpc.GenericRpcHandler):
                     port = server.add_secure_port(target, credentials)
             except RuntimeError as error:
                 raise _cannot_listen(address) from error
-            await server.start()
+            starting = loop.create_task(server.start())
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # gRPC can stop what has started, not what is about to.
+                await starting
+                await server.stop(None)
+                raise
             if address.startswith("tcp://"):
                 made = f"{target.rpartition(':')[0]}:{port}"
             else:
