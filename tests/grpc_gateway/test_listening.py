@@ -54,6 +54,7 @@ def test_strangers_need_tls(grpc_loop: Loop, target: str, why: str) -> None:
     [
         ({"target": "tcp://127.0.0.1:1"}, ValueError, "use '127.0.0.1:1'"),
         ({"target": "127.0.0.1"}, ValueError, "'127.0.0.1' has no port; port 0 has the kernel"),
+        ({"target": "*:50051"}, ValueError, "use '0.0.0.0:50051', or '[::]:50051'"),
         ({"target": 50051}, TypeError, "target must be a target of gRPC's"),
         ({"credentials": "key"}, TypeError, "credentials must be a grpc.ServerCredentials or"),
         ({"insecure": 1}, TypeError, "insecure must be True or False"),

@@ -426,8 +426,11 @@ class GrpcGateway(grpc.GenericRpcHandler):
         """
         check_target("target", target)
         address = address_of(target)
-        if address.startswith("tcp://") and not (split_tcp(address) or ("", ""))[1]:
+        host, port = split_tcp(address) or ("", "")
+        if address.startswith("tcp://") and not port:
             raise ValueError(f"target: {target!r} has no port; port 0 has the kernel choose one")
+        if host == "*":
+            raise ValueError(f"target: gRPC has no *: use '0.0.0.0:{port}', or '[::]:{port}'")
         if credentials is not None:
             what = "a grpc.ServerCredentials or None"
             _check.instance("credentials", credentials, grpc.ServerCredentials, what)
