@@ -165,6 +165,15 @@ def test_tls_and_keys_of_the_servers(one_loop: Loop, tmp_path: Path) -> None:
         served.run(body)
 
 
+def test_a_signal_before_it_listens_everywhere() -> None:
+    places = ("--http", ":0", *("--grpc", ":0") * 8)
+    with gateway(*TO, *places) as program:
+        program.expect(INFO + r"Connect, gRPC-Web and JSON are taken at (\S+)")
+        program.process.terminate()
+        assert program.wait() == 0
+        assert not any("Traceback" in line for line in program.output)
+
+
 # -- what it refuses -------------------------------------------------------------------------------
 
 

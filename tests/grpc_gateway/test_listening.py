@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_strangers_need_tls(grpc_loop: Loop, target: str, why: str) -> None:
     [
         ({"target": "tcp://127.0.0.1:1"}, ValueError, "use '127.0.0.1:1'"),
         ({"target": "127.0.0.1"}, ValueError, "'127.0.0.1' has no port; port 0 has the kernel"),
+        ({"target": "*:50051"}, ValueError, "use '0.0.0.0:50051', or '[::]:50051'"),
         ({"target": 50051}, TypeError, "target must be a target of gRPC's"),
         ({"credentials": "key"}, TypeError, "credentials must be a grpc.ServerCredentials or"),
         ({"insecure": 1}, TypeError, "insecure must be True or False"),
@@ -164,6 +166,32 @@ def test_calls_that_go_on_for_too_long_when_it_stops(grpc_loop: Loop) -> None:
         await rig.until(lambda: rig.notes.cancelled == ["wait"])
         with pytest.raises(ValueError, match="grace must be"):
             rig.listener.stop(-1)
+
+    through(grpc_loop, body)
+
+
+def test_nobody_wants_it_any_more_while_it_starts(grpc_loop: Loop) -> None:
+    """Nothing of it is left, so that another one can be where it was to be."""
+
+    async def body(rig: Rig) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            target = f"127.0.0.1:{free.getsockname()[1]}"
+        for turns in range(5):
+            starting = rig.gateway.listen(target, reactor=grpc_loop.reactor)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            try:
+                listener = await starting.asFuture(asyncio.get_running_loop())
+            except asyncio.CancelledError:
+                continue
+            await listener.stop().asFuture(asyncio.get_running_loop())
+        await rig.until(lambda: can_listen(target))
+
+    def can_listen(target: str) -> bool:
+        host, _, port = target.rpartition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) != 0
 
     through(grpc_loop, body)
 

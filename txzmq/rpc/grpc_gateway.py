@@ -428,8 +428,11 @@ class GrpcGateway(grpc.GenericRpcHandler):
         """
         check_target("target", target)
         address = address_of(target)
-        if address.startswith("tcp://") and not (split_tcp(address) or ("", ""))[1]:
+        host, port = split_tcp(address) or ("", "")
+        if address.startswith("tcp://") and not port:
             raise ValueError(f"target: {target!r} has no port; port 0 has the kernel choose one")
+        if host == "*":
+            raise ValueError(f"target: gRPC has no *: use '0.0.0.0:{port}', or '[::]:{port}'")
         if credentials is not None:
             what = "a grpc.ServerCredentials or None"
             _check.instance("credentials", credentials, grpc.ServerCredentials, what)
@@ -474,7 +477,14 @@ class GrpcGateway(grpc.GenericRpcHandler):
                     port = server.add_secure_port(target, credentials)
             except RuntimeError as error:
                 raise _cannot_listen(address) from error
-            await server.start()
+            starting = loop.create_task(server.start())
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # gRPC can stop what has started, not what is about to.
+                await starting
+                await server.stop(None)
+                raise
             if address.startswith("tcp://"):
                 made = f"{target.rpartition(':')[0]}:{port}"
             else:

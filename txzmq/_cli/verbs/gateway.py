@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import ssl
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import click
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -173,6 +174,9 @@ def command(runtime: Callable[[], Any], /, sources: TypeSources, **given: Any) -
                 port = None
                 if place is not None:
                     port = serve_metrics(made, metrics, place, lambda: gateways.is_ready)
+            except (CancelledError, asyncio.CancelledError):
+                await gateways.stop(0)  # a signal has come before it was there
+                return 0
             except BaseException:
                 await gateways.stop(0)
                 raise
