@@ -19,8 +19,7 @@ import errno
 import os
 import socket
 import ssl
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -30,6 +29,7 @@ from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import installed_reactor, loop_of, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
+from txzmq.rpc._gateway.listener import Listener
 from txzmq.rpc._gateway.readiness import Readiness
 from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
@@ -145,7 +145,6 @@ class HttpGateway:
         self._running = 0
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
-        self._listening = 0
         # What was made of the methods that the source has, by path.
         self._made: dict[str, PassedMethod] = {}
 
@@ -255,16 +254,6 @@ class HttpGateway:
             made = self._made[found.path] = PassedMethod(found, self._calls)
         return made
 
-    def _listens(self) -> None:
-        self._listening += 1
-        self.readiness.stops(False)
-
-    def _listens_no_more(self) -> None:
-        """One of its listeners stops; without another, it is not ready any more."""
-        self._listening -= 1
-        if not self._listening:
-            self.readiness.stops(True)
-
     # -- listening ---------------------------------------------------------------------------------
 
     def listen(
@@ -342,14 +331,13 @@ class HttpGateway:
                 raise
             bound: int = listening.getsockname()[1]
             made = f"{target.rpartition(':')[0]}:{bound}"
-            self._listens()
             secure = tls is not None
-            return HttpListener(server, made, grace, reactor, self._listens_no_more, secure=secure)
+            return HttpListener(server, made, grace, reactor, self.readiness, secure=secure)
 
         return run(start(), loop)
 
 
-class HttpListener:
+class HttpListener(Listener):
     """A server that takes calls for a gateway; :meth:`HttpGateway.listen` makes it."""
 
     def __init__(
@@ -358,21 +346,15 @@ class HttpListener:
         target: str,
         grace: float,
         reactor: Reactor,
-        stops: Callable[[], None],
+        readiness: Readiness,
         *,
         secure: bool,
     ) -> None:
-        """:class:`HttpGateway` calls this; *stops* is told when it begins to stop."""
-        self._stops: Callable[[], None] | None = stops
-        self._server = server
+        """:class:`HttpGateway` calls this."""
+        loop = loop_of(reactor, _USER)
+        super().__init__(lambda grace: run(server.stop(grace), loop), grace, reactor, readiness)
         self._target = target
-        self._grace = grace
         self._secure = secure
-        self._loop = loop_of(reactor, _USER)
-        self._reactor = reactor
-        self._forked = False
-        self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
-        _listeners.add(self)
 
     @property
     def target(self) -> str:
@@ -393,27 +375,7 @@ class HttpListener:
         :return: fires when all calls have ended.
         :raises ValueError: if *grace* is negative, or TypeError if it is no number.
         """
-        _check.number("grace", grace)
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        return self._stop(grace)
-
-    def _stop(self, grace: float) -> Deferred[None]:
-        stops, self._stops = self._stops, None
-        if stops is not None:
-            stops()
-        return run(self._server.stop(grace), self._loop)
-
-    def _stopping(self) -> Deferred[None] | None:
-        """The reactor is about to stop."""
-        self._trigger = None
-        # A forked child may stop the reactor that it has from its parent; the server is not its.
-        return None if self._forked else self._stop(self._grace)
-
-    def forked(self) -> None:
-        """This is a forked child, and the server is its parent's; txzmq calls this."""
-        self._forked = True
+        return super().stop(grace)
 
 
 def _check_headers(headers: Headers) -> None:
@@ -474,17 +436,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{kind}.complete"})
         if kind == "lifespan.shutdown":
             return
-
-
-# -- forked children -------------------------------------------------------------------------------
-
-_listeners: weakref.WeakSet[HttpListener] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for listener in list(_listeners):
-        listener.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
