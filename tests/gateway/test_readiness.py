@@ -61,9 +61,13 @@ def test_it_stops(network: MemoryNetwork, channel: Channel) -> None:
     network.advance(5)
     readiness = Readiness(channel)
     heard = changes(readiness, True)
-    readiness.stops(True)
+    readiness.listens()
+    readiness.listens()
+    readiness.listens_no_more()
+    assert (readiness.is_ready, readiness.has_stopped, heard) == (True, False, [])
+    readiness.listens_no_more()  # the last one
     assert (readiness.is_ready, readiness.has_stopped, heard) == (False, True, [False])
-    readiness.stops(False)
+    readiness.listens()
     assert (readiness.is_ready, heard) == (True, [False, True])
 
 
@@ -93,7 +97,8 @@ def test_nobody_waits_any_more(network: MemoryNetwork, channel: Channel) -> None
 
 def test_what_tells_no_state_is_ready() -> None:
     readiness = Readiness(object())
+    readiness.listens()
     assert readiness.is_ready
     waiter = readiness.wait_for_change(True)
-    readiness.stops(True)
+    readiness.listens_no_more()
     assert waiter.called

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from tests.grpc_gateway.support import Rig, failure, raw, stub, texts, through
 from tests.rpc.service import ECHO, MISSING, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT
 from tests.support import Logged, Loop
-from txzmq.rpc import Code, Method, RawMessage, RpcError, ServerLimits
+from txzmq.rpc import Code, Method, RawMessage, RpcError
 from txzmq.rpc.v1.header_pb2 import Status
 
 MIB = 1024 * 1024
@@ -61,21 +60,6 @@ def test_a_thousand_calls_at_once(grpc_loop: Loop) -> None:
         assert rig.channel.stats.request_bytes == 0
 
     through(grpc_loop, body)
-
-
-def test_more_calls_at_once_than_grpc_keeps_by_itself(grpc_loop: Loop) -> None:
-    """By default it cancels, unheard, some of those above 1,000 that nobody has taken yet."""
-
-    async def body(rig: Rig) -> None:
-        calls = [stub(client, ECHO)(text("a")) for client in clients(rig) for _ in range(400)]
-        codes = await asyncio.gather(*(call.code() for call in calls))
-        assert Counter(codes) == {grpc.StatusCode.OK: 4_000}
-
-    def clients(rig: Rig) -> list[Any]:
-        return [rig.client(None, **{"grpc.use_local_subchannel_pool": 1}) for _ in range(10)]
-
-    limits = ServerLimits(queued=8_192, queued_per_peer=8_192)
-    through(grpc_loop, body, limits=limits)
 
 
 @pytest.mark.parametrize("method", [ECHO, CHAT])

@@ -242,13 +242,14 @@ import os
 from twisted.internet import asyncioreactor
 asyncioreactor.install()
 from twisted.internet import reactor
+from txzmq.rpc._gateway.readiness import Readiness
 from txzmq.rpc.grpc_gateway import GrpcListener
 
 class Server:
     def stop(self, grace):
         print("stopped", flush=True)
 
-listener = GrpcListener(Server(), "127.0.0.1:1", 0.0, reactor, print)
+listener = GrpcListener(Server(), "127.0.0.1:1", 0.0, reactor, Readiness(None))
 child = os.fork()
 if not child:
     print(listener._stopping(), flush=True)

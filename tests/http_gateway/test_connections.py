@@ -28,8 +28,9 @@ SIZES: dict[str, Any] = {
 
 def open_connections(rig: Rig) -> set[Any]:
     """The gateway's side of its connections."""
-    server = rig.listener._server  # pyright: ignore[reportPrivateUsage]  # nothing else knows them
-    return server.server_state.connections
+    listener: Any = rig.listener  # nothing else knows them
+    connections: set[Any] = listener._server.server_state.connections
+    return connections
 
 
 def ask(connection: Connection, method: Method[Any, Any], value: str, *headers: str) -> None:

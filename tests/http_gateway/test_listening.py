@@ -355,13 +355,14 @@ import os
 from twisted.internet import asyncioreactor
 asyncioreactor.install()
 from twisted.internet import reactor
+from txzmq.rpc._gateway.readiness import Readiness
 from txzmq.rpc.http_gateway import HttpListener
 
 class Server:
     async def stop(self, grace):
         print("stopped", flush=True)
 
-listener = HttpListener(Server(), "127.0.0.1:1", 0.0, reactor, print, secure=False)
+listener = HttpListener(Server(), "127.0.0.1:1", 0.0, reactor, Readiness(None), secure=False)
 child = os.fork()
 if not child:
     print(listener._stopping(), flush=True)

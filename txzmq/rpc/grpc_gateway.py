@@ -19,7 +19,6 @@ import errno
 import math
 import os
 import socket
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
@@ -34,6 +33,7 @@ from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import next_item, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding
+from txzmq.rpc._gateway.listener import Listener
 from txzmq.rpc._gateway.pace import Pace
 from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
 from txzmq.rpc._gateway.refusals import Refusals
@@ -159,7 +159,6 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._pace = Pace()
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
-        self._listening = 0
         self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
         # What was made of the methods that the source has, by path.
         self._made: dict[str, tuple[Method[Any, Any], _Raw, _Handler]] = {}
@@ -373,16 +372,6 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 f"{self._size}"
             )
 
-    def _listens(self) -> None:
-        self._listening += 1
-        self.readiness.stops(False)
-
-    def _listens_no_more(self) -> None:
-        """One of its listeners stops; without another, it is not ready any more."""
-        self._listening -= 1
-        if not self._listening:
-            self.readiness.stops(True)
-
     # -- listening ---------------------------------------------------------------------------------
 
     def listen(
@@ -489,13 +478,12 @@ class GrpcGateway(grpc.GenericRpcHandler):
                 made = f"{target.rpartition(':')[0]}:{port}"
             else:
                 made = target
-            self._listens()
-            return GrpcListener(server, made, grace, reactor, self._listens_no_more)
+            return GrpcListener(server, made, grace, reactor, self.readiness)
 
         return run(start(), loop)
 
 
-class GrpcListener:
+class GrpcListener(Listener):
     """A server of gRPC's that takes calls for a gateway; :meth:`GrpcGateway.listen` makes it."""
 
     def __init__(
@@ -504,18 +492,14 @@ class GrpcListener:
         target: str,
         grace: float,
         reactor: Reactor,
-        stops: Callable[[], None],
+        readiness: Readiness,
     ) -> None:
-        """:class:`GrpcGateway` calls this; *stops* is told when it begins to stop."""
-        self._stops: Callable[[], None] | None = stops
-        self._server = server
+        """:class:`GrpcGateway` calls this."""
+        loop = loop_of(reactor, GRPC)
+        super().__init__(
+            lambda grace: run(server.stop(grace or None), loop), grace, reactor, readiness
+        )
         self._target = target
-        self._grace = grace
-        self._loop = loop_of(reactor, GRPC)
-        self._reactor = reactor
-        self._forked = False
-        self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
-        _listeners.add(self)
 
     @property
     def target(self) -> str:
@@ -532,27 +516,7 @@ class GrpcListener:
         :return: fires when all calls have ended.
         :raises ValueError: if *grace* is negative, or TypeError if it is no number.
         """
-        _check.number("grace", grace)
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        return self._stop(grace)
-
-    def _stop(self, grace: float) -> Deferred[None]:
-        stops, self._stops = self._stops, None
-        if stops is not None:
-            stops()
-        return run(self._server.stop(grace or None), self._loop)
-
-    def _stopping(self) -> Deferred[None] | None:
-        """The reactor is about to stop."""
-        self._trigger = None
-        # A forked child may stop the reactor that it has from its parent; the server is not its.
-        return None if self._forked else self._stop(self._grace)
-
-    def forked(self) -> None:
-        """This is a forked child, and the server is its parent's; txzmq calls this."""
-        self._forked = True
+        return super().stop(grace)
 
 
 class _Requests(RequestStream[RawMessage]):
@@ -661,17 +625,3 @@ def _cannot_listen(address: str) -> CannotListen:
     elif not os.path.isdir(os.path.dirname(address.removeprefix("ipc://")) or "."):
         number = errno.ENOENT
     return CannotListen(address, number, why_not(address, number))
-
-
-# -- forked children -------------------------------------------------------------------------------
-
-_listeners: weakref.WeakSet[GrpcListener] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for listener in list(_listeners):
-        listener.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -21,8 +21,7 @@ import os
 import socket
 import ssl
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -33,6 +32,7 @@ from txzmq._listening import CannotListen, why_not
 from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
+from txzmq.rpc._gateway.listener import Listener
 from txzmq.rpc._gateway.readiness import Readiness
 from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
@@ -152,7 +152,6 @@ class HttpGateway:
         self._running = 0
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
-        self._listening = 0
         # What was made of the methods that the source has, by path.
         self._made: dict[str, PassedMethod] = {}
 
@@ -272,16 +271,6 @@ class HttpGateway:
             made = self._made[found.path] = PassedMethod(found, self._calls)
         return made
 
-    def _listens(self) -> None:
-        self._listening += 1
-        self.readiness.stops(False)
-
-    def _listens_no_more(self) -> None:
-        """One of its listeners stops; without another, it is not ready any more."""
-        self._listening -= 1
-        if not self._listening:
-            self.readiness.stops(True)
-
     # -- listening ---------------------------------------------------------------------------------
 
     def listen(
@@ -359,14 +348,13 @@ class HttpGateway:
                 raise
             bound: int = listening.getsockname()[1]
             made = f"{target.rpartition(':')[0]}:{bound}"
-            self._listens()
             secure = tls is not None
-            return HttpListener(server, made, grace, reactor, self._listens_no_more, secure=secure)
+            return HttpListener(server, made, grace, reactor, self.readiness, secure=secure)
 
         return run(start(), loop)
 
 
-class HttpListener:
+class HttpListener(Listener):
     """A server that takes calls for a gateway; :meth:`HttpGateway.listen` makes it."""
 
     def __init__(
@@ -375,21 +363,16 @@ class HttpListener:
         target: str,
         grace: float,
         reactor: Reactor,
-        stops: Callable[[], None],
+        readiness: Readiness,
         *,
         secure: bool,
     ) -> None:
-        """:class:`HttpGateway` calls this; *stops* is told when it begins to stop."""
-        self._stops: Callable[[], None] | None = stops
+        """:class:`HttpGateway` calls this."""
         self._server = server
-        self._target = target
-        self._grace = grace
-        self._secure = secure
         self._loop = loop_of(reactor, _USER)
-        self._reactor = reactor
-        self._forked = False
-        self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
-        _listeners.add(self)
+        super().__init__(self._drain, grace, reactor, readiness)
+        self._target = target
+        self._secure = secure
 
     @property
     def target(self) -> str:
@@ -410,27 +393,10 @@ class HttpListener:
         :return: fires when all calls have ended.
         :raises ValueError: if *grace* is negative, or TypeError if it is no number.
         """
-        _check.number("grace", grace)
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        return self._stop(grace)
+        return super().stop(grace)
 
-    def _stop(self, grace: float) -> Deferred[None]:
-        stops, self._stops = self._stops, None
-        if stops is not None:
-            stops()
+    def _drain(self, grace: float) -> Deferred[None]:
         return run(self._server.stop(grace), self._loop)
-
-    def _stopping(self) -> Deferred[None] | None:
-        """The reactor is about to stop."""
-        self._trigger = None
-        # A forked child may stop the reactor that it has from its parent; the server is not its.
-        return None if self._forked else self._stop(self._grace)
-
-    def forked(self) -> None:
-        """This is a forked child, and the server is its parent's; txzmq calls this."""
-        self._forked = True
 
 
 def _path_of(scope: Scope) -> str:
@@ -502,17 +468,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{kind}.complete"})
         if kind == "lifespan.shutdown":
             return
-
-
-# -- forked children -------------------------------------------------------------------------------
-
-_listeners: weakref.WeakSet[HttpListener] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for listener in list(_listeners):
-        listener.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

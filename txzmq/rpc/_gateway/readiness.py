@@ -21,6 +21,8 @@ class Readiness:
         """:param channel: to the servers. One that tells no state counts as ready."""
         self._channel = channel
         self._stops = False
+        # How many servers take calls for it.
+        self._listening = 0
         # With what each wants to hear the end of.
         self._waiting: dict[Deferred[bool], bool] = {}
         # Waits for the channel's next state, while somebody waits here.
@@ -37,10 +39,18 @@ class Readiness:
         """Whether it takes no further calls."""
         return self._stops
 
-    def stops(self, stops: bool) -> None:
-        """Say whether it takes no further calls; who waits is told at once."""
-        self._stops = stops
+    def listens(self) -> None:
+        """A server takes calls for it; who waits is told at once."""
+        self._listening += 1
+        self._stops = False
         self._tell()
+
+    def listens_no_more(self) -> None:
+        """One of these stops; without another, it takes no further calls, and who waits is told."""
+        self._listening -= 1
+        if not self._listening:
+            self._stops = True
+            self._tell()
 
     def wait_for_change(self, last: bool) -> Deferred[bool]:
         """Wait until it is not *last* any more; it may be so already.
