@@ -34,12 +34,12 @@ from txzmq.rpc._core.asyncio_loop import run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding, Sender
 from txzmq.rpc._gateway.listener import Listener
 from txzmq.rpc._gateway.readiness import Readiness
+from txzmq.rpc._gateway.refusals import time_is_up
 from txzmq.rpc._gateway.tls import server_tls
 from txzmq.rpc._net.addresses import is_ip, split_tcp
 from txzmq.rpc._net.secure_bind import InsecureBindError, why_strangers_reach
 from txzmq.rpc.client import Caller
 from txzmq.rpc.errors import (
-    DeadlineExceeded,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
@@ -263,7 +263,7 @@ class HttpGateway:
             except TimeoutError:
                 if not limit.expired():
                     raise
-                raise DeadlineExceeded("the time of the call was up; it was not executed") from None
+                raise time_is_up(sent=False) from None
         if found is None:
             raise Unimplemented(f"the gateway knows of no method {path}")
         made = self._made.get(found.path)

@@ -31,7 +31,6 @@ from txzmq.rpc.client import Caller, ResponseMetadata
 from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
     Code,
-    DeadlineExceeded,
     ResourceExhausted,
     RpcError,
 )
@@ -120,7 +119,7 @@ class Calls:
         left = _OWN if context.timeout_ms is None else context.timeout_ms / 1_000
         left -= seconds_before_call.get()
         if left <= 0:
-            raise DeadlineExceeded("the gateway has got the call after its deadline")
+            raise time_is_up(sent=False)
         metadata = metadata_of(context.request_headers.allitems(), sender_of_call.get())
         make = getattr(self._channel, method.kind.name.lower())
         with detached():
