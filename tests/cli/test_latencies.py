@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from txzmq._cli.latencies import Latencies
@@ -30,6 +30,7 @@ def test_a_percentile_is_right_to_a_thousandth(values: list[float], part: Fracti
 
 
 @given(st.lists(SECONDS, min_size=1), PARTS, PARTS)
+@example([0.0, 1e-10], Fraction(1), Fraction(1))  # less than a nanosecond
 def test_percentiles_rise_and_stay_within(
     values: list[float], one: Fraction, two: Fraction
 ) -> None:

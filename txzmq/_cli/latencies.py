@@ -75,6 +75,8 @@ class Latencies:
         :param part: above 0 and at most 1.
         """
         rank, seen = math.ceil(part * self.count), 0
+        if rank == self.count:
+            return self.most
         for seconds, count in self._buckets():
             seen += count
             if seen >= rank:
