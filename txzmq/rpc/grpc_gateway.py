@@ -34,7 +34,6 @@ from txzmq._reactor import Reactor
 from txzmq.rpc._core.asyncio_loop import next_item, run, wait_for
 from txzmq.rpc._gateway.forwarding import Forwarding
 from txzmq.rpc._gateway.listener import Listener
-from txzmq.rpc._gateway.pace import Pace
 from txzmq.rpc._gateway.readiness import GATEWAY, Readiness
 from txzmq.rpc._gateway.refusals import Refusals
 from txzmq.rpc._net.addresses import split_tcp
@@ -156,7 +155,6 @@ class GrpcGateway(grpc.GenericRpcHandler):
         self._methods = methods
         self._size = message_size
         self._refusals = Refusals()
-        self._pace = Pace()
         #: Whether it can pass calls on.
         self.readiness = Readiness(channel)
         self._senders = Senders(Forwarding(trusted_proxies, proxy_certificates=proxy_certificates))
@@ -273,17 +271,11 @@ class GrpcGateway(grpc.GenericRpcHandler):
     async def _pass_request(self, method: _Raw, request: bytes, context: _Context) -> bytes:
         """A call with one request and one response, in the least time."""
         received = ResponseMetadata()
-        pace = self._pace
-        number, together = pace.begin()
         try:
             self._check_size("request", len(request))
-            if together is not None:
-                await together
             return await self._one(method, RawMessage(request), context, received)
         except Exception as error:  # noqa: BLE001 - the client is to learn of it
             refusal = self._refusals.of(error, method.path)
-        finally:
-            pace.end(number)
         if received.initial:
             await _written(context.send_initial_metadata(end_to_end(received.initial)))
         return await _abort(refusal, context)
