@@ -27,7 +27,9 @@ def main() -> None:
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
         for requirement in requirements:
-            print(oldest(requirement))
+            # What an extra has of others is there already.
+            if not requirement.startswith(f"{project['name']}["):
+                print(oldest(requirement))
 
 
 if __name__ == "__main__":
