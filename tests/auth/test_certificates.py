@@ -182,7 +182,9 @@ def test_a_key_pair_is_not_pickled() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [ALICE.secret_key[:-1], ALICE.secret_key + "x", ALICE.secret_key[:-1] + "é"]
+    "wrong",
+    [ALICE.secret_key[:-1], ALICE.secret_key + "x", ALICE.secret_key[:-1] + "é"],
+    ids=["short", "long", "foreign"],
 )
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_what_should_be_a_key_is_not_shown(wrong: str, as_bytes: bool) -> None:

@@ -521,7 +521,7 @@ def test_a_stream_that_goes_on_elsewhere_carries_a_token_of_its_time() -> None:
         ["inproc://a", "tcp://127.0.0.1:1"],
         "ipc://@abstract",
         "dns:///host:1",
-        StaticResolver("inproc://a"),
+        pytest.param(StaticResolver("inproc://a"), id="a resolver"),
     ],
     ids=str,
 )

@@ -344,7 +344,9 @@ class EndsOnly(Observer):
         self.records.append(record)
 
 
-@pytest.mark.parametrize("observer", [None, Observer(), Uninterested()], ids=str)
+@pytest.mark.parametrize(
+    "observer", [None, Observer(), Uninterested()], ids=["none", "base", "another"]
+)
 def test_nothing_is_there_where_nobody_wants_to_know_of_calls(
     echoing: Any, observer: Observer | None
 ) -> None:

@@ -190,7 +190,10 @@ def test_instances_have_the_documented_attributes(turns: Turns) -> None:
         ([b"a", zmq.Frame(b"frame", copy=True), bytearray(b"c")], [b"a", b"frame", b"c"]),
         ([b"a", array("H", [0, 1, 0xFFFF]), memoryview(b"xyz")[::2]], None),
     ],
-    ids=repr,
+    ids=[
+        *("bytes", "text", "parts", "a tuple of parts", "a view", "a frame"),
+        *("parts of several types", "parts of other sizes"),
+    ],
 )
 def test_whatever_pyzmq_takes_may_be_sent(turns: Turns, message: Any, arrives: Any) -> None:
     pull = Pull(turns.factory, bind("inproc://pull"))
