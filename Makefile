@@ -4,11 +4,9 @@
 #   PYTHON       the interpreter to start from, 3.11 or later (default: python3)
 #   MUTANTS      what tools/mutants.py gets: how many, a seed, modules
 #   PYTEST_ARGS  what pytest gets besides, for instance: make test PYTEST_ARGS='-k pubsub -x'
-#   JOBS         how many processes run all tests (default: 2); JOBS=0 for one, with -s or --pdb
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-JOBS ?= 2
 PYTHONS := 3.11 3.12 3.13
 
 VENV := .venv
@@ -50,7 +48,7 @@ venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 
 .PHONY: test
 test: $(DEVELOPS)  ## run all tests
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Of all processes that the tests start, too. The total counts lines and branches together.
 .PHONY: coverage
