@@ -228,6 +228,8 @@ def check_grpc(folder: Path, wheel: Path) -> None:
 
 #: A server of gRPC's that answers with what it is asked, and a client of ours.
 _GRPC = """
+import os
+os.environ["GRPC_VERBOSITY"] = "ERROR"  # its client logs that the server ends
 from twisted.internet import asyncioreactor
 asyncioreactor.install()
 import asyncio
