@@ -15,7 +15,9 @@ import pytest
 from tests.programs import ROOT, started, succeeds
 from tests.support import is_installed
 
-pytestmark = pytest.mark.skipif(not is_installed("gunicorn"), reason="needs gunicorn")
+pytestmark = pytest.mark.skipif(
+    not is_installed("gunicorn"), reason="gunicorn is not installed (the group test)"
+)
 
 
 @pytest.fixture(scope="module")

@@ -129,4 +129,4 @@ def _wait_for(target: str, program: Program) -> None:
         except OSError:
             assert time.monotonic() < end, program
             assert program.process.poll() is None, program
-            time.sleep(0.01)
+            time.sleep(0.01)  # nothing tells that another program listens

@@ -56,7 +56,7 @@ class Served:
         end = time.monotonic() + seconds
         while not self._program.has_said(line):
             assert time.monotonic() < end, f"no line {line!r} in {seconds} s, but {self.said(line)}"
-            time.sleep(0.005)
+            time.sleep(0.005)  # its lines are read by a thread, which tells nobody
 
     def said(self, of: str) -> list[str]:
         """What it has said of the same call as a line is about."""

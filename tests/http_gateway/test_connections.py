@@ -137,7 +137,7 @@ def test_a_request_with_two_ends(grpc_loop: Loop) -> None:
     through(grpc_loop, body)
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the system does not say")
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="no times of TCP's keepalive here")
 def test_tcp_looks_whether_a_client_that_says_nothing_is_there(grpc_loop: Loop) -> None:
     async def body(rig: Rig) -> None:
         connection = await rig.connection()

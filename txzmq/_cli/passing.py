@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,10 +14,12 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from txzmq._cli.problems import FAILED, Problem
+from txzmq._cli.quantities import seconds
 from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import TypeSources
 from txzmq.auth import CurveClientCredentials
 from txzmq.rpc.channel import Channel
+from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.method_sources import (
     DescribedMethods,
     FirstOf,
@@ -33,24 +34,78 @@ __all__ = [
     "Stoppable",
     "channel_to",
     "host_and_port",
+    "key_options",
+    "limit_options",
     "metrics_place",
     "say_if_alone",
-    "seconds",
     "serve_metrics",
     "sources_of",
     "until_stopped",
 ]
+
+# Any: what a verb takes.
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _log = Logger()
 _HOST_AND_PORT: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 _LOCAL: Final = "127.0.0.1"
 
 
-def seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Check the value of an option."""
-    if not 0 <= value < math.inf:
-        raise click.BadParameter("it must be a number of seconds, 0 or more")
-    return value
+def key_options(who: str) -> Callable[[_Command], _Command]:
+    """The options by which *who* is a client of the servers behind."""
+    return _options(
+        click.option(
+            "--server-key",
+            multiple=True,
+            envvar="TXZMQ_SERVER_KEY",
+            metavar="KEY",
+            help="The public CURVE key of the servers of --to, or a file that has it. May be given "
+            "several times.",
+        ),
+        click.option(
+            "--key",
+            envvar="TXZMQ_KEY",
+            metavar="FILE",
+            help=f"The file with the {who}'s secret CURVE key as a client of these servers.",
+        ),
+    )
+
+
+def limit_options(who: str) -> Callable[[_Command], _Command]:
+    """How large messages may be, how *who* ends, and where it shows what it does."""
+    return _options(
+        click.option(
+            "--max-msg-sz",
+            type=click.IntRange(1, 2**31 - 1),
+            default=MESSAGE_SIZE,
+            show_default=True,
+            metavar="BYTES",
+            help="The size that a message may have.",
+        ),
+        click.option(
+            "--grace",
+            default=10.0,
+            show_default=True,
+            callback=seconds,
+            metavar="SECONDS",
+            help=f"For running calls to end, when the {who} ends.",
+        ),
+        click.option(
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Where /metrics, /healthz and /readyz are served by HTTP; :9090 is "
+            "127.0.0.1:9090.",
+        ),
+    )
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):  # click shows the one that is added last first
+            command = option(command)
+        return command
+
+    return add
 
 
 def host_and_port(option: str, given: str) -> tuple[str, int]:

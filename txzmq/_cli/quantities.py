@@ -20,6 +20,7 @@ __all__ = [
     "parse_duration",
     "parse_latency_limit",
     "parse_percentile",
+    "seconds",
 ]
 
 #: Seconds of a unit. Both signs for micro are in use.
@@ -143,3 +144,10 @@ def latency_limits(_: click.Context, __: click.Parameter, value: Any) -> Any:
         return [parse_latency_limit(each) for each in value]
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Check an option that has a number of seconds."""
+    if not 0 <= value < math.inf:
+        raise click.BadParameter("it must be a number of seconds, 0 or more")
+    return value

@@ -21,9 +21,10 @@ from txzmq._cli.passing import (
     Stoppable,
     channel_to,
     host_and_port,
+    key_options,
+    limit_options,
     metrics_place,
     say_if_alone,
-    seconds,
     serve_metrics,
     sources_of,
     until_stopped,
@@ -33,7 +34,6 @@ from txzmq._cli.runtime import Runtime
 from txzmq._cli.session import TypeSources, client_credentials, type_options
 from txzmq.rpc import InsecureBindError
 from txzmq.rpc.channel import Channel
-from txzmq.rpc.limits import MESSAGE_SIZE
 from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.metrics import Metrics
 
@@ -92,43 +92,10 @@ _EXTRA: Final = "pip install 'txzmq[gateway]'"
     help="Proxies in front of the gateway whose word about who calls is believed, such as "
     "10.0.7.0/24. May be given several times.",
 )
-@click.option(
-    "--server-key",
-    multiple=True,
-    envvar="TXZMQ_SERVER_KEY",
-    metavar="KEY",
-    help="The public CURVE key of the servers of --to, or a file that has it. May be given several "
-    "times.",
-)
-@click.option(
-    "--key",
-    envvar="TXZMQ_KEY",
-    metavar="FILE",
-    help="The file with the gateway's secret CURVE key as a client of these servers.",
-)
+@key_options("gateway")
 @click.option("--insecure", is_flag=True, help="Listen without TLS where strangers can connect.")
 @type_options
-@click.option(
-    "--max-msg-sz",
-    type=click.IntRange(1, 2**31 - 1),
-    default=MESSAGE_SIZE,
-    show_default=True,
-    metavar="BYTES",
-    help="The size that a message may have.",
-)
-@click.option(
-    "--grace",
-    default=10.0,
-    show_default=True,
-    callback=seconds,
-    metavar="SECONDS",
-    help="For running calls to end, when the gateway ends.",
-)
-@click.option(
-    "--metrics",
-    metavar="HOST:PORT",
-    help="Where /metrics, /healthz and /readyz are served by HTTP; :9090 is 127.0.0.1:9090.",
-)
+@limit_options("gateway")
 @click.pass_obj
 # Any: the runtime, and the options, of which there are many.
 def command(runtime: Callable[[], Any], /, sources: TypeSources, **given: Any) -> int:

@@ -15,9 +15,10 @@ from twisted.logger import Logger
 from txzmq import ZmqFactory
 from txzmq._cli.passing import (
     channel_to,
+    key_options,
+    limit_options,
     metrics_place,
     say_if_alone,
-    seconds,
     serve_metrics,
     sources_of,
     until_stopped,
@@ -34,7 +35,7 @@ from txzmq.auth import CurveServerCredentials
 from txzmq.rpc import InsecureBindError
 from txzmq.rpc.admin import Admin
 from txzmq.rpc.channel import Channel
-from txzmq.rpc.limits import MESSAGE_SIZE, ServerLimits
+from txzmq.rpc.limits import ServerLimits
 from txzmq.rpc.method_sources import MethodSource
 from txzmq.rpc.metrics import Metrics
 from txzmq.rpc.proxy import Proxy
@@ -98,44 +99,11 @@ _OF_RELAYS: Final = {
 @click.option(
     "--worker-keys", metavar="FOLDER", help="The folder with the workers' public keys, NAME.key."
 )
-@click.option(
-    "--server-key",
-    multiple=True,
-    envvar="TXZMQ_SERVER_KEY",
-    metavar="KEY",
-    help="The public CURVE key of the servers of --to, or a file that has it. May be given several "
-    "times.",
-)
-@click.option(
-    "--key",
-    envvar="TXZMQ_KEY",
-    metavar="FILE",
-    help="The file with the proxy's secret CURVE key as a client of these servers.",
-)
+@key_options("proxy")
 @click.option("--insecure", is_flag=True, help="Listen without keys where strangers can connect.")
 @type_options
-@click.option(
-    "--max-msg-sz",
-    type=click.IntRange(1, 2**31 - 1),
-    default=MESSAGE_SIZE,
-    show_default=True,
-    metavar="BYTES",
-    help="The size that a message may have.",
-)
-@click.option(
-    "--grace",
-    default=10.0,
-    show_default=True,
-    callback=seconds,
-    metavar="SECONDS",
-    help="For running calls to end, when the proxy ends.",
-)
+@limit_options("proxy")
 @click.option("--admin", is_flag=True, help="Add the Admin service, which peers and endpoints ask.")
-@click.option(
-    "--metrics",
-    metavar="HOST:PORT",
-    help="Where /metrics, /healthz and /readyz are served by HTTP; :9090 is 127.0.0.1:9090.",
-)
 @click.pass_obj
 # Any: the runtime, and the options, of which there are many.
 def command(runtime: Callable[[], Any], /, sources: TypeSources, **given: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from typing import Final
 
@@ -11,6 +10,7 @@ import click
 from twisted.internet.error import CannotListenError
 
 from txzmq._cli.problems import FAILED, Problem
+from txzmq._cli.quantities import seconds
 
 __all__ = ["command"]
 
@@ -21,12 +21,6 @@ other, without a failed call. SIGHUP has them read the clients' keys again.
 
 #: Seconds of grace at most, while somebody waits for a change to be served.
 _DEVELOPS: Final = 1.0
-
-
-def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise click.BadParameter("it must be a number of seconds, 0 or more")
-    return value
 
 
 @click.command("serve", epilog=_EPILOG)
@@ -61,7 +55,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     "--reload-keys",
     default=0.0,
     show_default=True,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="Look so often whether the files of --clients have changed, and read them again; 0 for "
     "at SIGHUP only.",
@@ -77,7 +71,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     "--grace",
     default=10.0,
     show_default=True,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="For running calls to end, when a process ends.",
 )
@@ -85,7 +79,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     "--start-timeout",
     default=60.0,
     show_default=True,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="Until a process must be ready.",
 )
@@ -93,7 +87,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     "--worker-timeout",
     default=60.0,
     show_default=True,
-    callback=_seconds,
+    callback=seconds,
     metavar="SECONDS",
     help="A process whose reactor stands still for so long is replaced; 0 for never.",
 )
