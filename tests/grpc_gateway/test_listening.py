@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,38 @@ def test_tls_and_who_connects(grpc_loop: Loop) -> None:
         async with grpc.aio.secure_channel(rig.target, grpc.ssl_channel_credentials(root)) as known:
             error = await failure(stub(known, ECHO)(text("a")))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    through(grpc_loop, body, credentials=server)
+
+
+def test_certificates_whose_time_is_over_or_has_not_come(grpc_loop: Loop) -> None:
+    trustme = pytest.importorskip("trustme", reason="trustme is not installed here")
+    authority: Any = trustme.CA()
+    now = datetime.now(UTC)
+    ours, theirs = (authority.issue_cert("127.0.0.1") for _ in range(2))
+    old = authority.issue_cert(
+        "127.0.0.1", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1)
+    )
+    new = authority.issue_cert(
+        "127.0.0.1", not_before=now + timedelta(days=1), not_after=now + timedelta(days=2)
+    )
+    root = authority.cert_pem.bytes()
+
+    def pair(cert: Any) -> tuple[bytes, bytes]:
+        return cert.private_key_pem.bytes(), cert.cert_chain_pems[0].bytes()
+
+    server = grpc.ssl_server_credentials([pair(ours)], root, require_client_auth=True)
+
+    async def body(rig: Rig) -> None:
+        for certificate in (old, new):
+            client = grpc.ssl_channel_credentials(root, *pair(certificate))
+            async with grpc.aio.secure_channel(rig.target, client) as channel:
+                error = await failure(stub(channel, ECHO)(text("a")))
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert rig.notes.seen == []
+        client = grpc.ssl_channel_credentials(root, *pair(theirs))
+        async with grpc.aio.secure_channel(rig.target, client) as channel:
+            assert await stub(channel, ECHO)(text("a")) == text("a")
 
     through(grpc_loop, body, credentials=server)
 

@@ -14,7 +14,7 @@ pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
 from connectrpc.compression.gzip import GzipCompression
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.http_gateway.support import JSON, PROTO, STREAM, Rig, envelope, through
+from tests.http_gateway.support import JSON, PROTO, STREAM, Rig, envelope, head, through
 from tests.rpc.service import ECHO, MISSING, text
 from tests.rpc.streaming import COUNT
 from tests.support import Loop
@@ -358,3 +358,40 @@ def test_wrong_origins(
 ) -> None:
     with pytest.raises(error, match=words):
         Cors(origins, **more)
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        (f"http://x{ECHO.path}", True),
+        (f"HTTPS://example.com:443{ECHO.path}", True),
+        (f"http://[::1]:80{ECHO.path}", True),
+        (f"http://user@x{ECHO.path}", True),
+        (f"http://x/{ECHO.path}", False),
+        (f"http://x{ECHO.path.replace('Echo', '%45cho')}", False),
+        ("http://x", False),
+        ("http://", False),
+        (f"ftp://x{ECHO.path}", False),
+        ("test.Echo/Echo", False),
+        ("*", False),
+    ],
+)
+def test_a_client_that_takes_the_gateway_for_a_proxy(
+    grpc_loop: Loop, target: str, found: bool
+) -> None:
+    """It sends a whole URL, whose path is the method's (RFC 9112, 3.2.2)."""
+
+    async def body(rig: Rig) -> None:
+        connection = await rig.connection()
+        content_type = f"content-type: {PROTO['content-type']}"
+        data = text("a").SerializeToString()
+        asked = head(target, content_type, f"content-length: {len(data)}", "connection: close")
+        connection.send(asked + data)
+        answer = await connection.rest()
+        assert answer.startswith(b"HTTP/1.1 200 " if found else b"HTTP/1.1 404 "), answer
+        assert rig.notes.seen == (["a"] if found else [])
+        connection = await rig.connection()
+        connection.send(head("http://x/healthz?a=b", "connection: close", verb="GET"))
+        assert (await connection.rest()).endswith(b"ok\n")
+
+    through(grpc_loop, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
+import httpx
 from connectrpc.code import Code as ConnectCode
 from connectrpc.errors import ConnectError
 from twisted.internet.error import CannotListenError
@@ -28,7 +30,7 @@ from tests.http_gateway.support import (
 from tests.programs import succeeds
 from tests.rpc.service import ECHO, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT
-from tests.support import Loop
+from tests.support import Logged, Loop
 from txzmq.rpc import Channel, InsecureBindError, Method
 from txzmq.rpc.health import Health
 from txzmq.rpc.http_gateway import HttpGateway, server_tls
@@ -168,7 +170,6 @@ def test_tls_and_who_connects(grpc_loop: Loop, tmp_path: Path) -> None:
         assert client.secure
         assert client.certificate is not None
         assert client.certificate.hash == sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-        import httpx
 
         unknown = rig.http(verify=files.known())
         with pytest.raises(httpx.TransportError):
@@ -180,6 +181,34 @@ def test_tls_and_who_connects(grpc_loop: Loop, tmp_path: Path) -> None:
     who = Who()
     tls = server_tls(files.certificate, files.key, client_ca=files.ca)
     through(grpc_loop, body, services=[who], tls=tls)
+
+
+def test_certificates_whose_time_is_over_or_has_not_come(
+    grpc_loop: Loop, tmp_path: Path, logged: Logged
+) -> None:
+    files = Certificates(tmp_path)
+    now = datetime.now(UTC)
+    old = files.authority.issue_cert(
+        "127.0.0.1", not_before=now - timedelta(days=2), not_after=now - timedelta(days=1)
+    )
+    new = files.authority.issue_cert(
+        "127.0.0.1", not_before=now + timedelta(days=1), not_after=now + timedelta(days=2)
+    )
+
+    async def body(rig: Rig) -> None:
+        for certificate in (old, new):
+            context = files.known()
+            certificate.configure_cert(context)
+            with pytest.raises(httpx.TransportError):
+                await rig.http(verify=context).post(WHO.path, content='"a"', headers=JSON)
+        assert who.clients == []
+        known = rig.http(verify=files.known(own=True))
+        assert (await known.post(WHO.path, content='"a"', headers=JSON)).text == '"a"'
+
+    who = Who()
+    tls = server_tls(files.certificate, files.key, client_ca=files.ca)
+    through(grpc_loop, body, services=[who], tls=tls)
+    assert logged.failures() == []
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -399,7 +428,6 @@ def test_health_and_reflection_pass(grpc_loop: Loop) -> None:
 
 def test_it_runs_under_another_server_below_a_path(grpc_loop: Loop) -> None:
     async def body(rig: Rig) -> None:
-        import httpx
 
         transport = httpx.ASGITransport(rig.gateway, root_path="/api")
         async with httpx.AsyncClient(transport=transport, base_url="http://x/api") as client:

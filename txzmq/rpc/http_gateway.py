@@ -407,6 +407,11 @@ def _path_of(scope: Scope) -> str:
     """
     raw: bytes = scope.get("raw_path") or b""
     path: str = raw.decode("latin-1") if b"%" in raw.partition(b"?")[0] else scope["path"]
+    if path[:1] != "/":
+        # Clients that take the gateway for a proxy name it here, too (RFC 9112, 3.2.2).
+        scheme, is_absolute, rest = path.partition("://")
+        if is_absolute and scheme.lower() in ("http", "https"):
+            return "/" + rest.partition("/")[2]
     return path
 
 
