@@ -36,6 +36,7 @@ _EXTRAS = {
             "txzmq.rpc._grpc.heads",
             "txzmq.rpc._grpc.requests",
             "txzmq.rpc._grpc.response_stream",
+            "txzmq.rpc._grpc.senders",
             "txzmq.rpc._grpc.statuses",
             "txzmq.rpc._grpc.transport",
         ],
@@ -45,6 +46,7 @@ _EXTRAS = {
         [
             "txzmq.rpc.http_gateway",
             "txzmq.rpc._http.calls",
+            "txzmq.rpc._http.compression",
             "txzmq.rpc._http.errors",
             "txzmq.rpc._http.headers",
             "txzmq.rpc._http.requests",

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.rpc.service import text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, count, echo, join
 from tests.rpc.tasks import Saying
-from tests.rpc.threads import Outcome, until
+from tests.rpc.threads import Outcome, until, until_garbage
 from tests.support import PATIENCE, Loop
 from txzmq import WrongThreadError, ZmqFactory
 from txzmq.rpc import (
@@ -148,7 +148,7 @@ def test_a_stream_that_is_left_early(world: World, how: str) -> None:
     else:
         for _ in world.count():
             break
-    until(lambda: endless.ends)
+    until_garbage(lambda: endless.ends)
     assert endless.ends == ["the client cancelled it"]
 
 

@@ -15,7 +15,7 @@ from tests.programs import running
 from tests.rpc.service import text
 from tests.rpc.tasks import SAY
 from tests.rpc.test_blocking_streams import Client, World
-from tests.rpc.threads import Outcome, until
+from tests.rpc.threads import Outcome, until, until_garbage
 from tests.support import Loop
 from txzmq import WrongThreadError, ZmqFactory
 from txzmq.rpc import Channel, Context, RpcError
@@ -110,7 +110,7 @@ def test_a_channel_that_is_forgotten(world: World) -> None:
         return made[-1]
 
     blocking_channel(make)
-    until(lambda: made[0].state.name == "SHUTDOWN")
+    until_garbage(lambda: made[0].state.name == "SHUTDOWN")
 
 
 def test_a_wrong_target() -> None:

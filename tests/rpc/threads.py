@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -106,6 +107,16 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         tick.wait(0.001)
+
+
+def until_garbage(condition: Callable[[], object]) -> None:
+    """Wait for what comes of an object that is forgotten; PyPy does not count references."""
+
+    def look() -> object:
+        gc.collect()
+        return condition()
+
+    until(look)
 
 
 def calls_of(channel: Channel) -> dict[str, Callable[[], object]]:

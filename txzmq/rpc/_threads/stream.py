@@ -202,7 +202,8 @@ class BlockingStream(Generic[T]):
     close = cancel
 
     def __del__(self) -> None:
-        if not getattr(self, "_is_over", True):
+        # Garbage is found at any time: the reactor may have ended, and be garbage itself.
+        if not getattr(self, "_is_over", True) and getattr(self._guard.reactor(), "running", False):
             self.cancel()
 
     def __enter__(self) -> Self:
