@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
 from typing import Any
+
+from docutils import nodes
+from sphinx.util.nodes import make_refnode
 
 import txzmq
 import txzmq.rpc
@@ -16,9 +20,8 @@ copyright = "txzmq maintainers"
 release = version_of("txzmq")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-myst_enable_extensions = ["colon_fence", "deflist"]
-myst_heading_anchors = 3
-exclude_patterns = ["_build", "performance"]  # the latter is what performance.md includes
+myst_heading_anchors = 4
+exclude_patterns = ["_build", "performance"]  # the latter stands in performance.md
 html_theme = "furo"
 
 autodoc_member_order = "bysource"
@@ -50,6 +53,67 @@ nitpick_ignore_regex = [
 ]
 
 FACADES = [txzmq, txzmq.rpc]
+
+#: The pages, by the page that they stand below; the pages themselves have no directives, and read
+#: well where Sphinx does not build them. Each group is its heading, and its pages.
+NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
+    "index": [
+        ("", ["guide/index", "reference/index"]),
+        ("", ["generator*", "protocol*", "promises", "performance*", "inside"]),
+        ("", ["decisions/index", "changelog"]),
+    ],
+    "guide/index": [
+        (
+            "Calls",
+            [
+                "quickstart",
+                "errors",
+                "deadlines",
+                "cancellation",
+                "metadata",
+                "interceptors",
+                "validation",
+                "streams",
+            ],
+        ),
+        ("Finding servers", ["endpoints", "balancing", "retries", "failures"]),
+        ("Serving", ["serve", "application", "kubernetes", "shutdown", "limits", "proxies", "raw"]),
+        ("Trust", ["security", "tokens"]),
+        (
+            "Watching",
+            [
+                "operate",
+                "command-line",
+                "watching",
+                "logs",
+                "metrics",
+                "tracing",
+                "admin",
+                "health",
+                "reflection",
+            ],
+        ),
+        (
+            "Other worlds",
+            [
+                "styles",
+                "asyncio",
+                "threads",
+                "gateway",
+                "gateway-http",
+                "from-grpc",
+                "sockets",
+                "porting",
+            ],
+        ),
+        ("Help", ["troubleshooting"]),
+    ],
+    "reference/index": [("", ["sockets", "rpc", "auth"])],
+    "decisions/index": [("", ["0*"])],
+}
+
+#: What a name in code may be, to be looked up in the reference.
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def other_names(target: str, owner: type | None) -> Iterator[str]:
@@ -85,6 +149,64 @@ def resolve_by_another_name(app: Any, env: Any, node: Any, content: Any) -> Any:
     return None
 
 
+def add_navigation(app: Any, page: str, source: list[str]) -> None:
+    """Have a page know those below it, and the page of changes have the changes."""
+    for caption, pages in NAVIGATION.get(page, []):
+        options = [":hidden:", ":glob:", *([f":caption: {caption}"] if caption else [])]
+        source[0] += "\n".join(["", "", "```{toctree}", *options, "", *pages, "```", ""])
+    if page == "changelog":
+        source[0] = "```{include} ../CHANGELOG.md\n:relative-docs: docs\n```\n"
+
+
+def link_names(app: Any, doctree: Any, page: str) -> None:
+    """Make links of the names in code that the reference has, at their first place in a section."""
+    domain = app.env.domains["py"]
+    by_end: dict[str, set[str]] = {}
+    for full in domain.objects:
+        for end in (full, ".".join(full.split(".")[-2:]), full.rpartition(".")[2]):
+            by_end.setdefault(end, set()).add(full)
+    for section in doctree.findall(nodes.section):
+        seen: set[str] = set()
+        for child in section.children:
+            if isinstance(child, nodes.section | nodes.title):
+                continue
+            for literal in list(child.findall(nodes.literal)):
+                name = literal.astext().removesuffix("()")
+                if name in seen or not _NAME.fullmatch(name) or _has_link(literal):
+                    continue
+                full = _meant(name, by_end)
+                if full is None:
+                    continue
+                seen.add(name)
+                entry = domain.objects[full]
+                shown = literal.deepcopy()
+                literal.replace_self(
+                    make_refnode(app.builder, page, entry.docname, entry.node_id, shown, full)
+                )
+
+
+def _has_link(node: Any) -> bool:
+    while node is not None:
+        if isinstance(node, nodes.reference | nodes.title | nodes.term):
+            return True
+        node = node.parent
+    return False
+
+
+def _meant(name: str, by_end: dict[str, set[str]]) -> str | None:
+    """What the reference has of a name; first what users import from the facades."""
+    if "." not in name and ((name.islower() and "_" not in name) or name.isupper()):
+        return None  # a word, or a status code, as often as not
+    for facade in reversed(FACADES):
+        full = f"{facade.__name__}.{name}"
+        if full in by_end.get(full, ()):
+            return full
+    found = by_end.get(name, set())
+    return next(iter(found)) if len(found) == 1 else None
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", add_navigation)
+    app.connect("doctree-resolved", link_names)
     app.connect("missing-reference", resolve_by_another_name)

@@ -279,7 +279,8 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 def blocks(page: str, language: str) -> Iterator[str]:
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield match[1]
+        if not text[: match.start()].endswith("}}}-->\n"):  # of a file, which has tests
+            yield match[1]
 
 
 @pytest.fixture(scope="module")
