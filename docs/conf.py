@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -9,10 +11,13 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 from docutils import nodes
+from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 import txzmq
 import txzmq.rpc
+
+_log = logging.getLogger(__name__)
 
 project = "txzmq"
 author = "txzmq maintainers"
@@ -42,23 +47,35 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"(\w+\.)*_\w+(\.\w+)*"),  # what is private has no page
     (r"py:.*", r"(txzmq\.(\w+\.)*)?(E|S|T|Req|Res)"),  # type variables
-    (r"py:.*", r"txzmq\.rpc\.transport\.\w+"),  # the seam to IO, which tests replace
+    (r"py:.*", r"txzmq\.rpc\.transport\.[\w.]+"),  # the seam to IO, which tests replace
     (r"py:.*", r"txzmq\.rpc\.v1\.\w+_txzmq\.\w+"),  # what is generated: its proto is shown
     # Only channel and server make what takes these.
     (r"py:.*", r"txzmq\.rpc\.(client\.CallSpec|interceptors\.InterceptedPort|records\.CallEnd)"),
     (
         r"py:.*",
-        r"(Deferred|Message|Metadata|Reactor|Request|Failure|optional|callable|object|ValueError|TypeError)",
+        r"(CannotListenError|Deferred|Message|Metadata|Reactor|Request|Failure|optional|callable|object|ValueError|TypeError)",
     ),
 ]
 
 FACADES = [txzmq, txzmq.rpc]
 
+#: Public modules whose names are of use to txzmq itself: the seam to IO, and what engines share.
+#: What users need of them is in ``txzmq.rpc``, too.
+_SHARED = re.compile(
+    r"txzmq\.rpc\.(client|context|errors|interceptors|limits|metadata|records|resolvers|server"
+    r"|socket_options|streams|transport)\."
+)
+#: Messages of standard services, whose protos are shown, and what old code imports of txZMQ.
+_SHOWN_ELSEWHERE = re.compile(
+    r"txzmq\.rpc\.(admin|health|reflection)\.\w+"
+    r"|txzmq\.(connection\.(NOBLOCK|toBytes)|req_rep\.ZmqXRE[PQ]Connection)"
+)
+
 #: The pages, by the page that they stand below; the pages themselves have no directives, and read
 #: well where Sphinx does not build them. Each group is its heading, and its pages.
 NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
     "index": [
-        ("", ["guide/index", "reference/index"]),
+        ("", ["choosing", "faq", "guide/index", "reference/index"]),
         ("", ["generator*", "protocol*", "promises", "performance*", "inside"]),
         ("", ["decisions/index", "changelog"]),
     ],
@@ -108,7 +125,13 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
         ),
         ("Help", ["troubleshooting"]),
     ],
-    "reference/index": [("", ["sockets", "rpc", "auth"])],
+    "reference/index": [
+        (
+            "",
+            ["sockets", "rpc", "balancing", "servers", "auth", "watching", "styles", "gateways"],
+        ),
+        ("", ["messages", "testing"]),
+    ],
     "decisions/index": [("", ["0*"])],
 }
 
@@ -205,8 +228,32 @@ def _meant(name: str, by_end: dict[str, set[str]]) -> str | None:
     return next(iter(found)) if len(found) == 1 else None
 
 
+def check_names(app: Any, env: Any) -> None:
+    """Warn of public names that the reference has not."""
+    known = set(env.domains["py"].objects)
+    # Aliases of types stand in the reference where they are defined.
+    ends = {full.rpartition(".")[2] for full in known}
+    for info in pkgutil.walk_packages(txzmq.__path__, "txzmq."):
+        words = info.name.split(".")
+        if any(word.startswith("_") for word in words) or words[-1].endswith(("_pb2", "_txzmq")):
+            continue
+        if info.name in ("txzmq.codegen", "txzmq.rpc.v1"):
+            continue
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            full = f"{info.name}.{name}"
+            is_there = name in ends if module in FACADES else full in known or _is_of_facade(name)
+            if not (is_there or _SHARED.match(full) or _SHOWN_ELSEWHERE.fullmatch(full)):
+                _log.warning("the reference has no %s", full)
+
+
+def _is_of_facade(name: str) -> bool:
+    return any(name in facade.__all__ for facade in FACADES)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_navigation)
     app.connect("doctree-resolved", link_names)
+    app.connect("env-check-consistency", check_names)
     app.connect("missing-reference", resolve_by_another_name)

@@ -94,7 +94,7 @@ class Carried(NamedTuple):
 class Script:
     """Loses, doubles or delays single messages of a :class:`MemoryNetwork`, by their numbers.
 
-    Run once without faults, and :attr:`carried` has the messages of that run; run again for each
+    Run once without faults, and ``carried`` has the messages of that run; run again for each
     of them, with a fault at its number. Give each network a script of its own. ::
 
         reference = Script()
@@ -110,7 +110,7 @@ class Script:
         self, faults: Mapping[int, MessageFault] | None = None, *, late: float = 1.0
     ) -> None:
         """
-        :param faults: what befalls messages, by their indices in :attr:`carried`.
+        :param faults: what befalls messages, by their indices in ``carried``.
         :param late: how many seconds a message takes that is late; later ones overtake it.
         :raises ValueError: for a value out of range, and so TypeError.
         """
@@ -125,7 +125,7 @@ class Script:
         self._late = late
 
     def fault_at(self, number: int, fault: MessageFault) -> None:
-        """Have a fault befall the message that will have the index *number* in :attr:`carried`.
+        """Have a fault befall the message that will have the index *number* in ``carried``.
 
         :raises ValueError: if that message was sent already, or there is no such fault.
         """
