@@ -287,6 +287,16 @@ test-oldest: .venv-oldest/.installed  ## run all tests on the oldest dependencie
 	@cat .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS)
 
+# Upgraded each time, what other packages ask for, too.
+.PHONY: test-newest
+test-newest:  ## run all tests on the newest dependencies that there are
+	@echo "== setting up .venv-newest"
+	@python=$$(tools/find-python $(lastword $(PYTHONS))) && tools/make-venv "$$python" .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+		--editable '.[codegen]' --group test --group lint
+	@.venv-newest/bin/python -m pip freeze --exclude-editable
+	.venv-newest/bin/python -m pytest $(PYTEST_ARGS)
+
 .PHONY: test-pypy
 test-pypy:  ## run the tests on PyPy 3.11, in a Debian of its own under build/ (root, Debian or Ubuntu)
 	PYTEST_ARGS='$(PYTEST_ARGS)' tools/test-pypy

@@ -120,7 +120,7 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
                 "gateway-http",
                 "from-grpc",
                 "sockets",
-                "porting",
+                "platforms", "porting",
             ],
         ),
         ("Help", ["troubleshooting"]),

@@ -96,6 +96,13 @@ def _asyncio_reactor() -> PosixReactorBase:
     return AsyncioSelectorReactor(asyncio.new_event_loop())
 
 
+def _uvloop_reactor() -> PosixReactorBase:
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    uvloop: Any = importlib.import_module("uvloop")  # there are no types where it is not installed
+    return AsyncioSelectorReactor(uvloop.new_event_loop())
+
+
 def _reactor_class(module: str, name: str) -> Callable[[], PosixReactorBase]:
     # Imported when used: not every platform has every reactor.
     def build() -> PosixReactorBase:
@@ -111,6 +118,8 @@ REACTORS: dict[str, Callable[[], PosixReactorBase]] = {
     "epoll": _reactor_class("epollreactor", "EPollReactor"),
     "asyncio": _asyncio_reactor,
 }
+if is_installed("uvloop"):  # there is none for PyPy and for Windows
+    REACTORS["uvloop"] = _uvloop_reactor
 
 
 class Loop:

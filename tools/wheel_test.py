@@ -444,16 +444,18 @@ def environment(folder: Path, requirement: str) -> Path:
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Run a command; what it printed."""
-    # Not from the checkout, whose packages Python would find before the installed ones.
-    done = subprocess.run(
-        command,
-        cwd=cwd or tempfile.gettempdir(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """Run a command, without *cwd* in an empty folder; what it printed."""
+    # Python finds modules of the folder that it runs in before the installed ones: of the checkout,
+    # and of /tmp, where any user may have put a build.py.
+    with tempfile.TemporaryDirectory(prefix="txzmq-empty-") as empty:
+        done = subprocess.run(
+            command,
+            cwd=cwd or empty,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     shown = " ".join(map(str, command))
     check(done.returncode == 0, f"exit status {done.returncode} of {shown}\n{done.stdout}")
     return done.stdout

@@ -41,7 +41,7 @@ else:
     )
 
 #: The version of the distribution.
-__version__ = "2.0.0.dev0"
+__version__ = "2.0.0rc1"
 
 __all__ = [
     "ForkedError",

@@ -18,6 +18,8 @@ from txzmq_codegen.protoc import ToolFailed
 from txzmq_codegen.report import Report
 from txzmq_codegen.run import Plan, plan, without_comments
 from txzmq_codegen.sources import own_include
+from txzmq_codegen.starter import commands, write_starter
+from txzmq_codegen.text import escaped
 from txzmq_codegen.watch import watch
 
 __all__ = ["main"]
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(own_include())
             return FINE
         report = Report(config.error_format)
+        if config.init is not None:
+            return _init(config.init, config.service, report)
         if config.watch:
             _watch(config, report)
         return _run(config, report)
@@ -55,6 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as error:  # argparse has printed what is wrong
         return error.code if isinstance(error.code, int) else USAGE
+
+
+def _init(folder: Path, service: str, report: Report) -> int:
+    """Write a starter, and print what to do with it."""
+    try:
+        names = write_starter(folder, service)
+    except Problems as problems:
+        report.problems(problems.problems)
+        return ERRORS
+    print(escaped(f"Wrote {', '.join(names[:-1])} and {names[-1]} to {folder.resolve()}."))
+    print("Next, in that folder:\n")
+    for command in commands():
+        print(f"    {command}")
+    return FINE
 
 
 #: Seconds between two checks of the protos for changes. To look is the same on every system, and a

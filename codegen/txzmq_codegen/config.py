@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from txzmq_codegen.layout import Imports, is_importable
 from txzmq_codegen.problems import UsageError
 from txzmq_codegen.report import ErrorFormat
+from txzmq_codegen.starter import DEFAULT_SERVICE, check_service
 
 __all__ = ["Config", "configure"]
 
@@ -39,6 +40,10 @@ class Config(NamedTuple):
     print_include: bool
     #: The module whose descriptor pool the messages are in; None for protobuf's default pool.
     pool: str | None
+    #: Where to write a first proto, with a server, a client and a test; None to generate.
+    init: Path | None
+    #: The name of that proto's service.
+    service: str
 
 
 _DESCRIPTION: Final = """\
@@ -50,7 +55,9 @@ exit status: 0 fine; 1 errors in the protos, or breaking changes; 2 wrong usage 
 3 the output is not up to date (--check); 70 a bug in the generator
 """
 #: Options that say what to do, as opposed to how; only the command line may have them.
-_COMMANDS: Final = frozenset({"check", "diff", "watch", "print-include", "help"})
+_COMMANDS: Final = frozenset({"check", "diff", "watch", "print-include", "init", "service", "help"})
+#: What ``--init`` goes with.
+_WITH_INIT: Final = frozenset({"init", "service", "error_format"})
 
 
 def _given_path(value: str) -> Path:
@@ -131,6 +138,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the folder that holds txzmq/rpc/v1/options.proto",
     )
+    add(
+        "--init",
+        nargs="?",
+        type=_given_path,
+        const=Path(),
+        metavar="FOLDER",
+        help="write a first proto into a folder (default: the current one), with a server, a "
+        "client and a test of it; overwrites nothing",
+    )
+    add(
+        "--service",
+        metavar="NAME",
+        help=f"with --init: the name of the proto's service (default: {DEFAULT_SERVICE})",
+    )
     # For txzmq's own code; docs/decisions/0009-standard-services.md says why.
     add("--pool", type=_module, help=argparse.SUPPRESS)
     return parser
@@ -145,6 +166,9 @@ def configure(arguments: Sequence[str], folder: Path) -> Config:
     given = vars(_parser().parse_args(arguments))
     if not given.get("protos"):
         given.pop("protos", None)  # argparse gives an empty list
+    if "init" in given or "service" in given:
+        _check_init(given)
+        return _config(given)  # what other projects around it configure is not for this one
     values = {**_from_pyproject(folder), **given}
     if not values.get("protos") and "print_include" not in given:
         raise UsageError(
@@ -152,6 +176,19 @@ def configure(arguments: Sequence[str], folder: Path) -> Config:
             "name their folder: python -m txzmq.codegen protos/",
         )
     return _config(values)
+
+
+def _check_init(given: Mapping[str, Any]) -> None:
+    if "init" not in given:
+        raise UsageError("--service goes with --init", "an existing proto names its own services")
+    others = sorted(given.keys() - _WITH_INIT)
+    if "protos" in others:
+        what = f"--init writes protos, and takes none: {' '.join(map(str, given['protos']))}"
+        raise UsageError(what, "name the folder behind it: --init FOLDER")
+    if others:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise UsageError(f"--init does not go with {options}")
+    check_service(given.get("service", DEFAULT_SERVICE))
 
 
 def _config(values: Mapping[str, Any]) -> Config:
@@ -172,6 +209,8 @@ def _config(values: Mapping[str, Any]) -> Config:
         error_format=values.get("error_format", "text"),
         print_include=values.get("print_include", False),
         pool=values.get("pool"),
+        init=values.get("init"),
+        service=values.get("service", DEFAULT_SERVICE),
     )
     if config.against == "":
         raise UsageError("--against must not be empty", "name a commit, or a descriptor set")

@@ -90,7 +90,7 @@ def refused(folder: Path, *arguments: str) -> list[str]:
 
 def test_every_key_is_tested_here() -> None:
     assert KEYS.keys() == WRONG.keys() == MUST_BE.keys()
-    commands = {"check", "diff", "watch", "print_include", "pool"}
+    commands = {"check", "diff", "watch", "print_include", "pool", "init", "service"}
     assert {key.replace("-", "_") for key in KEYS} | commands == set(Config._fields)
 
 
@@ -133,6 +133,8 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
         error_format="text",
         print_include=False,
         pool=None,
+        init=None,
+        service="Hello",
     )
 
 
@@ -227,7 +229,7 @@ def test_an_unknown_key_is_told(tmp_path: Path, key: str, near: str) -> None:
     assert refused(folder, "p") == [said]
 
 
-@pytest.mark.parametrize("key", ["check", "diff", "watch", "print-include"])
+@pytest.mark.parametrize("key", ["check", "diff", "watch", "print-include", "init", "service"])
 def test_a_command_is_no_key(tmp_path: Path, key: str) -> None:
     (said,) = refused(write(tmp_path, f"[tool.txzmq.codegen]\n{key} = true\n"), "p")
     belongs = "belongs on the command line, not in [tool.txzmq.codegen]"

@@ -20,6 +20,7 @@ import pytest
 from tests.programs import ROOT, succeeds
 from tests.support import is_installed
 from txzmq.rpc import Channel, ServerLimits, SocketOptions
+from txzmq_codegen.starter import starter
 
 GUIDE = ROOT / "docs/guide"
 PAGES = [
@@ -288,11 +289,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The README's generated code, and a module for each page."""
     pytest.importorskip("grpc_tools", reason="the generator needs grpcio-tools")
     folder = tmp_path_factory.mktemp("guide")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    proto = re.search(r"^```proto\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert proto is not None
+    hello = starter("Hello")["protos/hello/v1/hello.proto"]
     (state,) = (block for block in blocks("streams", "proto") if block.startswith("syntax"))
-    for name, text in {"hello": proto[1], "state": state}.items():
+    for name, text in {"hello": hello, "state": state}.items():
         (folder / f"protos/{name}/v1").mkdir(parents=True)
         (folder / f"protos/{name}/v1/{name}.proto").write_text(text, encoding="utf-8")
     succeeds(["-m", "txzmq.codegen", "protos/"], cwd=folder)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from packaging.version import Version
 from tests.programs import ROOT
 from tools.changelog import ChangelogError, Section, sections
 from tools.release import NotReady, section_of, version_of
+from tools.wheel_test import run
 
 TODAY = date(2027, 1, 31)
 VERSIONS = st.builds("{}.{}.{}{}".format, *[st.integers(0, 99)] * 3, st.sampled_from(["", "rc1"]))
@@ -107,3 +111,13 @@ def test_a_changelog_of_which_a_release_is_made() -> None:
 def test_versions_that_are_wrong(module: str, said: str) -> None:
     with pytest.raises(NotReady, match=said):
         version_of(module)
+
+
+def test_what_lies_in_the_folder_for_temporary_files_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may put a module there, which Python would find before the installed one."""
+    (tmp_path / "build.py").write_text("print('a stranger\\'s')", "utf-8")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pytest.importorskip("build", reason="the group release is not installed")
+    assert run(sys.executable, "-m", "build", "--version").startswith("build ")

@@ -30,6 +30,7 @@ from txzmq.rpc import (
     StreamInput,
     Unavailable,
 )
+from txzmq.rpc._threads.stream import ThreadedStream
 from txzmq.rpc.blocking import BlockingStream
 
 
@@ -181,6 +182,7 @@ def test_the_time_of_a_stream(world: World) -> None:
 def test_a_stream_that_is_cancelled_by_another_thread(world: World) -> None:
     world.serve(silent)
     stream = world.count()
+    assert isinstance(stream, ThreadedStream)
     next(stream)
     reader = Outcome(lambda: next(stream))
     until(lambda: not stream._lock.acquire(blocking=False) or stream._lock.release())  # type: ignore[func-returns-value]  # waits until the reader waits

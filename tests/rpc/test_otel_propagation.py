@@ -371,6 +371,6 @@ def test_the_extra_is_named_where_it_is_missing() -> None:
     program = "import sys; sys.modules['opentelemetry.trace'] = None; import txzmq.rpc.otel"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: txzmq.rpc.otel needs opentelemetry-api 1.36 or later: "
+        "ImportError: txzmq.rpc.otel needs opentelemetry-api 1.39.1 or later: "
         "pip install 'txzmq[otel]'"
     )

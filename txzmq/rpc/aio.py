@@ -57,7 +57,8 @@ def run(
 
     :param main: a coroutine function without parameters: ``aio.run(main)``, not
         ``aio.run(main())``.
-    :param loop_factory: makes the loop, as ``uvloop.new_event_loop`` does; None for asyncio's own.
+    :param loop_factory: makes the loop, as ``uvloop.new_event_loop`` does; None for asyncio's own,
+        and on Windows for ``asyncio.SelectorEventLoop``, since Twisted takes no proactor's.
     :param debug: asyncio's debug mode; None for what ``PYTHONASYNCIODEBUG`` says.
     :return: what *main* has returned.
     :raises RuntimeError: if a reactor is installed already, or a loop of asyncio's runs in this
@@ -67,6 +68,8 @@ def run(
     _check_main(main)
     if loop_factory is not None:
         _check.function("loop_factory", loop_factory, ())
+    elif sys.platform == "win32":
+        loop_factory = asyncio.SelectorEventLoop
     _check_alone()
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
         loop = runner.get_loop()

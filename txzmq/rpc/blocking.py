@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterable, Callable, Coroutine
 from functools import partial
 from types import CoroutineType
-from typing import Any, Final, ParamSpec, TypeVar, cast, overload
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -17,18 +17,30 @@ from txzmq._guard import Guard, Guarded, WrongThreadError
 from txzmq._reactor import ThreadedReactor
 from txzmq.rpc._threads.patience import Patience
 from txzmq.rpc._threads.requests import ThreadedRequests
-from txzmq.rpc._threads.stream import BlockingStream
+from txzmq.rpc._threads.stream import ThreadedStream
 from txzmq.rpc.client import gives_messages
 from txzmq.rpc.errors import Unavailable
-from txzmq.rpc.streams import ResponseStream
+from txzmq.rpc.streams import BlockingStream, ResponseStream
 
 __all__ = ["Blocking", "BlockingStream"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 #: Items of a stream that are read before a thread asks for them.
 _AHEAD: Final = 32
+
+
+class _ReadInThread(Protocol[T_co]):
+    """A stream of responses, of which a thread gets *T_co*.
+
+    By it one signature types all kinds of call. Of overloads checkers say only that none matches,
+    and not which argument is wrong.
+    """
+
+    @property
+    def _in_thread(self) -> T_co: ...
 
 
 class Blocking:
@@ -70,25 +82,13 @@ class Blocking:
         """What a call needs is there; who may use it."""
         return self._guard
 
-    @overload
     def __call__(
         self,
-        function: Callable[P, ResponseStream[T]],
+        function: Callable[P, Deferred[T] | Coroutine[Any, Any, T] | _ReadInThread[T]],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> BlockingStream[T]: ...
-
-    @overload
-    def __call__(
-        self,
-        function: Callable[P, Deferred[T] | Coroutine[Any, Any, T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T: ...
-
-    def __call__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    ) -> T:
         """Call *function* in the reactor's thread, and wait for the result of its Deferred.
 
         The wait ends even if the reactor is blocked or stops. When it is interrupted (Ctrl-C), the
@@ -127,16 +127,21 @@ class Blocking:
                 "the reactor's own thread would wait for itself for ever: await the call, or add "
                 "callbacks to it"
             )
+        # Any: the thread's iterables are replaced, which the caller's signature knows nothing of.
+        positional: tuple[Any, ...] = args
+        named: dict[str, Any] = kwargs
         sources: list[ThreadedRequests] = []
         if _is_of_a_client(function):
-            args = tuple(_in_thread(each, reactor, sources) for each in args)
-            if "requests" in kwargs:
-                kwargs["requests"] = _in_thread(kwargs["requests"], reactor, sources)
-        patience = Patience(reactor, kwargs.get("timeout"), self._patience)
-        call = _BlockingCall(
-            guard, partial(function, *args, **kwargs), sources, patience, self._read_ahead
+            positional = tuple(_in_thread(each, reactor, sources) for each in positional)
+            if "requests" in named:
+                named["requests"] = _in_thread(named["requests"], reactor, sources)
+        make: Callable[[], Any] = partial(
+            cast("Callable[..., Any]", function), *positional, **named
         )
-        return call.run()
+        patience = Patience(reactor, named.get("timeout"), self._patience)
+        call = _BlockingCall(guard, make, sources, patience, self._read_ahead)
+        result: T = call.run()
+        return result
 
 
 def _is_of_a_client(function: object) -> bool:
@@ -185,7 +190,7 @@ class _BlockingCall:
         self._done = threading.Event()
         self._deferred: Deferred[Any] | None = None
         self._result: Any = None
-        self._stream: BlockingStream[Any] | None = None
+        self._stream: ThreadedStream[Any] | None = None
         self._error: BaseException | None = None
 
     # -- in the thread that waits ------------------------------------------------------------
@@ -268,8 +273,8 @@ class _BlockingCall:
             self._end(error)
         self._made.set()
 
-    def _read(self, stream: ResponseStream[Any]) -> BlockingStream[Any]:
-        return BlockingStream.of(stream, self._guard, self._read_ahead, self._patience)
+    def _read(self, stream: ResponseStream[Any]) -> ThreadedStream[Any]:
+        return ThreadedStream.of(stream, self._guard, self._read_ahead, self._patience)
 
     def _cancel(self) -> None:
         if self._deferred is not None:

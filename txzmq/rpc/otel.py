@@ -68,7 +68,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "txzmq.rpc.otel needs opentelemetry-api 1.36 or later: pip install 'txzmq[otel]'"
+        "txzmq.rpc.otel needs opentelemetry-api 1.39.1 or later: pip install 'txzmq[otel]'"
     ) from error
 
 __all__ = ["Telemetry"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from types import CoroutineType
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -22,6 +22,7 @@ from txzmq._task_deferred import TaskDeferred, mark_handled
 from txzmq.rpc.metadata import Metadata
 
 __all__ = [
+    "BlockingStream",
     "RequestStream",
     "ResponseStream",
     "StreamResult",
@@ -88,6 +89,13 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def _in_thread(self) -> BlockingStream[T]:
+            """What a thread reads in its place, for type checkers: see ``Blocking.__call__``."""
+            ...
 
     @abc.abstractmethod
     def cancel(self) -> None:
@@ -232,6 +240,65 @@ class _Each:
         done.errback(failure)
         if not self.by_callback and failure.check(CancelledError):  # type: ignore[no-untyped-call]  # Twisted's
             mark_handled(done)  # somebody has cancelled the stream: no error to be handled
+
+
+class BlockingStream(abc.ABC, Iterator[T], Generic[T]):
+    """A stream of responses for a thread that is not the reactor's: an iterator. ::
+
+        with blocking(client.watch, WatchRequest()) as ticks:
+            for tick in ticks:
+                if tick.price > limit:
+                    break
+
+    A few items are read ahead; past that, the server's handler waits as with any reader. ``with``
+    ends the stream, and so does forgetting it. One thread reads at a time; any may cancel.
+    """
+
+    @abc.abstractmethod
+    def __next__(self) -> T:
+        """The next item.
+
+        :raises StopIteration: behind the last one.
+        :raises RpcError: the stream's own error; also DEADLINE_EXCEEDED and UNAVAILABLE, if the
+            reactor is blocked or has stopped, as with calls. Then the stream is cancelled.
+        :raises twisted.internet.defer.CancelledError: if the stream was cancelled.
+        :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
+        :raises ForkedError: in a forked child.
+        :raises RuntimeError: if another thread waits for an item.
+        """
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """End the stream early, in any thread: the server's handler is cancelled.
+
+        A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
+        the stream has ended and is read to its end.
+        """
+
+    def close(self) -> None:
+        """The same as :meth:`cancel`."""
+        self.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    @property
+    @abc.abstractmethod
+    def initial_metadata(self) -> Metadata:
+        """The metadata in front of the first item; empty until it has arrived."""
+
+    @property
+    @abc.abstractmethod
+    def trailing_metadata(self) -> Metadata:
+        """The metadata of the stream's end or error; empty until that has arrived."""
 
 
 class RequestStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):

@@ -236,7 +236,8 @@ def _install_reactor() -> None:
     if "twisted.internet.reactor" not in sys.modules:
         from twisted.internet import asyncioreactor
 
-        asyncioreactor.install()  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        # Windows' own loop is a proactor's, which Twisted does not take.
+        asyncioreactor.install(asyncio.SelectorEventLoop())  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
 class _Ready(Protocol):

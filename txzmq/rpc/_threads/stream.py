@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from txzmq._guard import Guard, WrongThreadError
 from txzmq.rpc._threads.patience import Patience
 from txzmq.rpc.metadata import Metadata
-from txzmq.rpc.streams import ResponseStream
+from txzmq.rpc.streams import BlockingStream, ResponseStream
 
-__all__ = ["BlockingStream"]
+__all__ = ["ThreadedStream"]
 
 T = TypeVar("T")
 #: What follows the last item.
@@ -91,17 +90,8 @@ class _Reading:
         self._taken += 1
 
 
-class BlockingStream(Generic[T]):
-    """A stream of responses for a thread that is not the reactor's: an iterator. ::
-
-        with blocking(client.watch, WatchRequest()) as ticks:
-            for tick in ticks:
-                if tick.price > limit:
-                    break
-
-    A few items are read ahead; past that, the server's handler waits as with any reader. ``with``
-    ends the stream, and so does forgetting it. One thread reads at a time; any may cancel.
-    """
+class ThreadedStream(BlockingStream[T]):
+    """Takes the items that :class:`_Reading` has read."""
 
     def __init__(self, reading: _Reading, guard: Guard) -> None:
         self._reading = reading
@@ -113,26 +103,13 @@ class BlockingStream(Generic[T]):
     # Any: as above.
     def of(
         cls, stream: ResponseStream[Any], guard: Guard, ahead: int, patience: Patience
-    ) -> BlockingStream[Any]:
+    ) -> ThreadedStream[Any]:
         """Begin to read a stream, in the reactor's thread."""
         reading = _Reading(stream, ahead, patience)
         Deferred.fromCoroutine(reading.read())
         return cls(reading, guard)
 
-    def __iter__(self) -> Self:
-        return self
-
     def __next__(self) -> T:
-        """The next item.
-
-        :raises StopIteration: behind the last one.
-        :raises RpcError: the stream's own error; also DEADLINE_EXCEEDED and UNAVAILABLE, if the
-            reactor is blocked or has stopped, as with calls. Then the stream is cancelled.
-        :raises twisted.internet.defer.CancelledError: if the stream was cancelled.
-        :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
-        :raises ForkedError: in a forked child.
-        :raises RuntimeError: if another thread waits for an item.
-        """
         if self._guard.forked:
             self._guard.check()
         if self._guard.is_owner() and self._guard.reactor().running:
@@ -188,41 +165,21 @@ class BlockingStream(Generic[T]):
         return found[0]
 
     def cancel(self) -> None:
-        """End the stream early, in any thread: the server's handler is cancelled.
-
-        A reader that goes on gets :class:`~twisted.internet.defer.CancelledError`. Does nothing if
-        the stream has ended and is read to its end.
-        """
         if self._is_over or self._is_cancelled:
             return
         self._is_cancelled = True
         if not self._guard.forked:
             self._guard.reactor().callFromThread(self._reading.cancel)
 
-    close = cancel
-
     def __del__(self) -> None:
         # Garbage is found at any time: the reactor may have ended, and be garbage itself.
         if not getattr(self, "_is_over", True) and getattr(self._guard.reactor(), "running", False):
             self.cancel()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.cancel()
-
     @property
     def initial_metadata(self) -> Metadata:
-        """The metadata in front of the first item; empty until it has arrived."""
         return self._reading.stream.initial_metadata
 
     @property
     def trailing_metadata(self) -> Metadata:
-        """The metadata of the stream's end or error; empty until that has arrived."""
         return self._reading.stream.trailing_metadata
