@@ -11,9 +11,10 @@ from functools import wraps
 from types import CoroutineType
 from typing import Any, Final, Generic, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txzmq._tasks import TaskResult, start_task
+from txzmq._tasks import start_task
 from txzmq.rpc._core.handler_style import HandlerStyle
 
 __all__ = ["ASYNCIO"]
@@ -42,10 +43,10 @@ class TaskRunner(Generic[T]):
         self._ended = ended
         self._subject = subject
         # None before it has started.
-        self._result: TaskResult[None] | None = None
+        self._result: Deferred[None] | None = None
 
     def start(self) -> None:
-        """Have the loop begin with it, in its next turn."""
+        """Run it until it waits for the first time; the rest in turns of the loop."""
         self._result = start_task(self._coroutine, context=self._context)
         self._result.addBoth(self._ended, self._subject)
 
