@@ -104,6 +104,15 @@ STACKS: Final[dict[str, Stack]] = {
             messages="generated.bench_pb2",
             variant=True,
         ),
+        # Two bases for Tasks: the cheapest way there is, and the same on their reactor.
+        Stack(
+            name="txzmq, asyncio reactor",
+            module="benchmarks.peers.txzmq_asyncio_reactor",
+            distributions=("txzmq", "twisted", "pyzmq", "protobuf"),
+            generate=generate.with_txzmq,
+            messages="generated.bench_pb2",
+            variant=True,
+        ),
         Stack(
             name="txzmq, asyncio",
             module="benchmarks.peers.txzmq_asyncio",

@@ -18,7 +18,8 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.python.failure import Failure
 
 from txzmq import _check
-from txzmq._task_deferred import TaskDeferred, error_for_driver, for_tasks, start_task, task_loop
+from txzmq._task_deferred import TaskDeferred, error_for_driver, for_tasks, task_loop
+from txzmq._tasks import start_task
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc._core.milestone import Milestone
 from txzmq.rpc._raw_message import RawMessage

@@ -42,6 +42,8 @@ GROUND = {
     "txzmq._reactor",
     "txzmq._send_result",
     "txzmq._task_deferred",
+    "txzmq._task_wait",
+    "txzmq._tasks",
     "txzmq._timer",
 }
 

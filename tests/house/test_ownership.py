@@ -28,6 +28,7 @@ ALLOWED = {
         "self.reactor._registerAsIOThread",
     ): "how Twisted keeps its thread's place",
     ("txzmq._task_deferred", "info.failResult"): "how Twisted is kept from logging an error",
+    ("txzmq._tasks", "awaited._asyncio_future_blocking"): "how a Task is told to wait for a Future",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",
     ("txzmq_codegen.generate", "response.error"): "a protobuf message that is being made",
     ("txzmq_codegen.stub_input", "copy.leading_comments"): "as above",

@@ -18,7 +18,7 @@ from txzmq._timer import ResettableTimer
 from txzmq._zap import Decision
 from txzmq.auth import CurveClientCredentials, CurveServerCredentials
 from txzmq.factory import ZmqFactory
-from txzmq.rpc._core.handler_style import ASYNCIO, TWISTED
+from txzmq.rpc._core.handler_style import TWISTED
 from txzmq.rpc._core.hosting import Hosted
 from txzmq.rpc._core.inspection import Inspecting
 from txzmq.rpc._core.notifier import Notifier
@@ -140,9 +140,13 @@ class Server:
         self._guard = self._network.guard
         self.limits = limits or ServerLimits()
         _check.choice("handlers", handlers, ("twisted", "asyncio"))
-        style = ASYNCIO if handlers == "asyncio" else TWISTED
-        if style is ASYNCIO and isinstance(factory, ZmqFactory):
-            loop_of(factory.reactor, 'handlers="asyncio"')
+        style = TWISTED
+        if handlers == "asyncio":
+            from txzmq.rpc._core.task_handlers import ASYNCIO  # its module says why here
+
+            style = ASYNCIO
+            if isinstance(factory, ZmqFactory):
+                loop_of(factory.reactor, 'handlers="asyncio"')
         interceptors = [style.wrap(interceptor) for interceptor in interceptors]
         methods = served_methods(services, interceptors, style)
         if fallback is None:

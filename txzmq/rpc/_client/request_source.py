@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txzmq._escape import escaped
-from txzmq._task_deferred import start_task, task_loop
+from txzmq._task_deferred import task_loop
 from txzmq.rpc._client.call import Call, too_large
 from txzmq.rpc._core.cancelling import cancel
 from txzmq.rpc._core.coroutines import close_source, ending_error
@@ -105,6 +105,8 @@ class RequestSource(abc.ABC):
         source, self._source = self._source, None
         asking: Deferred[None]
         if self._loop is not None and isinstance(source, AsyncIterable):
+            from txzmq._tasks import start_task  # not before there is a Task
+
             asking = start_task(self._ask(source), self._loop, self._task_context)
         else:
             asking = Deferred.fromCoroutine(self._ask(source))

@@ -1,21 +1,17 @@
-"""How a server runs the coroutines of its user: as coroutines of Twisted's, or as Tasks."""
+"""How a server runs the coroutines of its user: as coroutines of Twisted's, or otherwise.
+
+``task_handlers`` has the other way, and is loaded where somebody asks for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from contextvars import Context
-from functools import wraps
-from types import CoroutineType
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from twisted.python.failure import Failure
-
-from txzmq._task_deferred import TaskResult, start_task
 from txzmq.rpc._core.coroutines import CoroutineRunner
 
-__all__ = ["ASYNCIO", "TWISTED", "HandlerStyle", "Runner"]
+__all__ = ["TWISTED", "HandlerStyle", "Runner"]
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -44,54 +40,8 @@ class HandlerStyle(NamedTuple):
     runner: Callable[..., Runner]
 
 
-class TaskRunner(Generic[T]):
-    """Runs a coroutine as a Task, in which it may await what is asyncio's, and Deferreds."""
-
-    __slots__ = ("_context", "_coroutine", "_ended", "_result", "_subject")
-
-    def __init__(
-        self,
-        coroutine: Coroutine[Any, Any, None],
-        context: Context,
-        ended: Callable[[Failure | None, T], object],
-        subject: T,
-    ) -> None:
-        """
-        :param context: the context in which the coroutine runs.
-        :param ended: called once, with a Failure or None, and *subject*.
-        """
-        self._coroutine = coroutine
-        self._context = context
-        self._ended = ended
-        self._subject = subject
-        # None before it has started.
-        self._result: TaskResult[None] | None = None
-
-    def start(self) -> None:
-        """Have the loop begin with it, in its next turn."""
-        self._result = start_task(self._coroutine, context=self._context)
-        self._result.addBoth(self._ended, self._subject)
-
-    def cancel(self) -> None:
-        """Cancel the Task."""
-        if self._result is not None:
-            self._result.cancel()
-
-
 def _unchanged(function: F) -> F:
     return function
 
 
-def _in_tasks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As *function*, but for its coroutines, which run as Tasks: it returns their Deferreds."""
-
-    @wraps(function)
-    def called(*arguments: Any) -> Any:
-        result = function(*arguments)
-        return start_task(result) if isinstance(result, CoroutineType) else result  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # a user's
-
-    return called
-
-
 TWISTED: Final = HandlerStyle(_unchanged, CoroutineRunner)
-ASYNCIO: Final = HandlerStyle(_in_tasks, TaskRunner)

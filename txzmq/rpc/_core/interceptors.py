@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from txzmq._task_deferred import TaskDeferred
 from txzmq.rpc._core.coroutines import ending_error
 from txzmq.rpc.context import Context
 from txzmq.rpc.interceptors import (
@@ -31,10 +32,11 @@ def start(function: Callable[[Any, Any], Any], second: Any, first: Any) -> Defer
     """
     # Called once per interceptor and call. So it takes exactly the arguments of an interceptor; the
     # one that differs from call to call is the last, for functools.partial, which adds no frame;
-    # and a Deferred, which most interceptors return, is looked for first.
+    # and a Deferred, which most interceptors return, is looked for first. Deferred is an abstract
+    # class, so that isinstance() is quick for itself only, and not for the one of calls.
     try:
         result = function(first, second)
-        if isinstance(result, Deferred):
+        if type(result) is TaskDeferred or isinstance(result, Deferred):
             return result  # pyright: ignore[reportUnknownVariableType]  # a cast costs a call
         if isinstance(result, CoroutineType):
             # pyright does not know what it awaits.
