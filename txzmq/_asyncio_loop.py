@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from txzmq._reactor import Reactor
 
-__all__ = ["installed_reactor", "loop_of"]
+__all__ = ["installed_reactor", "loop_beneath", "loop_of"]
 
 #: What to do where Twisted runs on something else.
 _DO: Final = (
@@ -36,8 +36,14 @@ def loop_of(reactor: object, who: str) -> asyncio.AbstractEventLoop:
     :param who: needs it, for the message.
     :raises RuntimeError: if it runs on none.
     """
-    # The name is private to Twisted, which has no other for it.
-    loop = getattr(reactor, "_asyncioEventloop", None)
-    if not isinstance(loop, asyncio.AbstractEventLoop):
+    loop = loop_beneath(reactor)
+    if loop is None:
         raise RuntimeError(f"Twisted runs on {type(reactor).__name__}, and {who} {_DO}")
     return loop
+
+
+def loop_beneath(reactor: object) -> asyncio.AbstractEventLoop | None:
+    """The loop on which a reactor runs; None where it runs on none."""
+    # The name is private to Twisted, which has no other for it.
+    loop = getattr(reactor, "_asyncioEventloop", None)
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None

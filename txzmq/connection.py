@@ -32,7 +32,8 @@ from txzmq._budget import TRACKED, ByteBudget
 from txzmq._guard import Guard
 from txzmq._inproc import InprocAddresses
 from txzmq._listening import cannotListen
-from txzmq._reactor import Reactor, Timer
+from txzmq._next_turn import NextTurn
+from txzmq._reactor import Reactor
 from txzmq._send_result import SendResult
 from txzmq._timer import ResettableTimer
 from txzmq._watched_socket import WatchedSocket, watch
@@ -309,7 +310,7 @@ class ZmqConnection:
         self.identity = None if identity is None else toBytes(identity, "identity")
         self.queue: deque[Any] = deque()
         self.discarded: Counter[str] = Counter()
-        self._readCall: Timer | None = None
+        self._nextTurn = NextTurn(factory.reactor, self._retry)
         self._retryDelay = 0.0
         self._reading = False
         self._sendBlocked = False
@@ -445,9 +446,7 @@ class ZmqConnection:
         if self.monitor is not None:
             # First: libzmq cannot close a context while a monitor's socket is open.
             self.monitor.shutdown()
-        if self._readCall is not None and self._readCall.active():
-            self._readCall.cancel()
-        self._readCall = None
+        self._nextTurn.stop()
         self._retryTimer.stop()
         factory.reactor.removeReader(self)
         factory.connections.discard(self)
@@ -518,10 +517,9 @@ class ZmqConnection:
 
         To be called after the socket was used, since almost any use may have consumed the signal.
         """
-        if self._readCall is None and not self._reading and self.factory is not None:
+        if not (self._reading or self._nextTurn.is_due) and self.factory is not None:
             self.guard.check()
-            # With the logger, as reactors call doRead.
-            self._readCall = self.factory.reactor.callLater(0, _callWithLogger, self, self._read)
+            self._nextTurn.start()
 
     def scheduleTurnEnd(self) -> None:
         """Have :meth:`turnEnded` called: in this turn if messages are being read, else in the next.
@@ -529,7 +527,7 @@ class ZmqConnection:
         While messages are read, it is called after the first of them and after the last.
         """
         self._turnEndWanted = True
-        if self._readCall is None:
+        if not self._nextTurn.is_due:
             self.scheduleRead()
 
     def _retryLater(self, delay: float) -> None:
@@ -538,13 +536,11 @@ class ZmqConnection:
             self._retryTimer.start(delay)
 
     def _retry(self) -> None:
-        _callWithLogger(self, self._read)
+        _callWithLogger(self, self._read)  # as reactors call doRead
 
     def _read(self, *, signalled: bool = False) -> None:
-        if self._readCall is not None:
-            if self._readCall.active():
-                self._readCall.cancel()
-            self._readCall = None
+        if self._nextTurn.is_due:
+            self._nextTurn.stop()
         if self._reading:
             return
         if self.guard.forked:
@@ -762,7 +758,7 @@ class ZmqConnection:
         finally:
             # To ask for the events is cheaper than a turn that reads nothing.
             if (
-                self._readCall is None
+                not self._nextTurn.is_due
                 and not self._reading
                 and (self._sendBlocked or self._events() & zmq.POLLIN)
             ):

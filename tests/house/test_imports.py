@@ -37,6 +37,7 @@ GROUND = {
     "txzmq._ids",
     "txzmq._jwt",
     "txzmq._lazy_exports",
+    "txzmq._next_turn",
     "txzmq._ordered_set",
     "txzmq._rate_limit",
     "txzmq._reactor",

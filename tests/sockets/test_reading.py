@@ -132,7 +132,7 @@ def test_a_message_arrives_whose_signal_a_subscription_consumed(
         subscriber: Any = Sub(factory, bind("inproc://sub"))
         subscriber.subscribe("a")
         publisher = raw_socket(factory.context, zmq.PUB, "inproc://sub")
-        await loop.until(lambda: not subscriber._readCall)
+        await loop.until(lambda: not subscriber._nextTurn.is_due)
         publisher.send(b"a\0message")
         assert has_message(subscriber.socket)
         method = subscriber.socket.subscribe if "." in name else getattr(subscriber, name)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Generator
+from types import coroutine
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txzmq._task_deferred import Wait, mark_handled
 
 __all__ = [
     "deferred_of",
@@ -35,9 +39,29 @@ def deferred_of(future: asyncio.Future[_T]) -> Deferred[_T]:
     return cast("Deferred[_T]", Deferred.fromFuture(future))  # pyright: ignore[reportUnknownMemberType]  # Twisted's
 
 
-def wait_for(deferred: Deferred[_T]) -> asyncio.Future[_T]:
-    """The outcome of a Deferred, for asyncio to await; cancelled if nobody waits for it."""
-    return deferred.asFuture(asyncio.get_running_loop())
+@coroutine
+def wait_for(deferred: Deferred[_T]) -> Generator[Deferred[Any], None, _T]:
+    """The outcome of a Deferred, of any library's, for a Task of asyncio's to await.
+
+    Who cancels the Task meanwhile cancels the Deferred. Where somebody else has cancelled that, it
+    is Twisted's ``CancelledError`` that comes out of it, which asyncio takes for any other error.
+    """
+    # Deferred.asFuture makes a Future and three functions for each, and takes a turn as well.
+    while not deferred.called or deferred.paused:
+        try:
+            yield Wait(deferred, asyncio.get_running_loop())
+        except BaseException:
+            mark_handled(deferred)  # the Task was cancelled: nobody asks for the error
+            raise
+    result = deferred.result
+    if isinstance(result, Failure):
+        mark_handled(deferred)
+        error = cast("BaseException", result.value)  # pyright: ignore[reportUnknownMemberType]  # Twisted's
+        try:
+            raise error
+        finally:
+            del deferred, result, error  # the traceback has this frame
+    return cast("_T", result)
 
 
 async def next_item(stream: AsyncIterator[_T]) -> _T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextvars import ContextVar
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from connectrpc.code import Code as ConnectCode
 from connectrpc.compression import Compression
@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError
 from txzmq.rpc._core.asyncio_loop import next_item, wait_for
 from txzmq.rpc._gateway.forwarding import Sender
 from txzmq.rpc._gateway.refusals import Refusals, time_is_up
-from txzmq.rpc._http.asgi import Message, Receive, Scope, Send
+from txzmq.rpc._http.asgi import Application, Message, Receive, Scope, Send
 from txzmq.rpc._http.compression import bounded
 from txzmq.rpc._http.content import ANY, STREAM_TYPES, UNARY_TYPES, Content
 from txzmq.rpc._http.errors import Answer, answer_of
@@ -27,6 +27,7 @@ from txzmq.rpc._http.headers import add_metadata, metadata_of
 from txzmq.rpc._http.requests import Requests
 from txzmq.rpc._http.server import is_ending
 from txzmq.rpc._http.transcoding import Transcoder
+from txzmq.rpc._http.unary import UnaryApplication
 from txzmq.rpc.client import Caller, ResponseMetadata
 from txzmq.rpc.context import detached
 from txzmq.rpc.errors import (
@@ -85,22 +86,57 @@ class Calls:
         self.compressions = bounded(compressions)
         self.refusals = Refusals()
 
-    def application(
-        self, found: Method[Any, Any], method: _Raw, *, json: bool
-    ) -> ConnectASGIApplication[None]:
+    def application(self, found: Method[Any, Any], method: _Raw, *, json: bool) -> Application:
         """What serves the calls of a method whose messages have one format.
 
         :raises Unimplemented: if the format is JSON, and nobody knows what is in the messages.
         """
         call = _Passing(self, method, Transcoder(found, self._methods) if json else None)
-        return _Application(
+        codec = "json" if json else "proto"
+        application = _Application(
             method.path,
             _endpoint(method, call),
-            codec=_Codec("json" if json else "proto"),
+            codec=_Codec(codec),
             size=self._size,
             compressions=self.compressions,
             interceptor=_Ends(method.path, self.refusals),
         )
+        inner = cast("Application", application)  # connectrpc has other words for ASGI's
+        if method.kind is not Kind.UNARY_UNARY:
+            return inner
+
+        async def refuse(
+            error: ConnectError | None,
+            context: _Context,
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+        ) -> None:
+            told = error or answer_of(self.refusals.of(CancelledError(), method.path))
+            refusing = self._refusing(method, _Refusing(told, context), codec)
+            await refusing(_asked(scope, method.path, f"application/{codec}"), receive, send)
+
+        return UnaryApplication(
+            inner,
+            _info(method),
+            call.unary_unary,
+            refuse,
+            codec=codec,
+            size=self._size,
+            compressions=self.compressions,
+        )
+
+    def _refusing(self, method: _Raw, refusing: _Refusing, codec: str) -> Application:
+        """What answers the calls of a method with an error, and reads nothing of them."""
+        application = _Application(
+            method.path,
+            _endpoint(method, _Passing(self, method, None)),
+            codec=_Codec(codec),
+            size=self._size,
+            compressions=(),
+            interceptor=refusing,
+        )
+        return cast("Application", application)  # as above
 
     def check_size(self, what: str, size: int) -> None:
         """:raises ResourceExhausted: for a message that is too large."""
@@ -135,21 +171,10 @@ class Calls:
         content = content or ANY
         kind = Kind.STREAM_STREAM if content.envelopes else Kind.UNARY_UNARY
         method = raw_method(_REFUSED, kind)
-        application = _Application(
-            _REFUSED,
-            _endpoint(method, _Passing(self, method, None)),
-            codec=_Codec("json" if content.json else "proto"),
-            size=self._size,
-            compressions=(),
-            interceptor=_Refusing(error),
+        application = self._refusing(
+            method, _Refusing(answer_of(error)), "json" if content.json else "proto"
         )
-        asked = {
-            **scope,
-            "path": _REFUSED,
-            "root_path": "",
-            "method": "POST",
-            "headers": [(b"content-type", content.name.encode())],
-        }
+        asked = _asked(scope, _REFUSED, content.name)
 
         async def send_404(message: Message) -> None:
             # 501 is Connect's; this is for those who do not know Connect.
@@ -270,7 +295,7 @@ class PassedMethod:
             stream=found.stream,
         )
         # By whether messages are JSON.
-        self._applications: dict[bool, ConnectASGIApplication[None]] = {}
+        self._applications: dict[bool, Application] = {}
 
     @property
     def is_unary(self) -> bool:
@@ -293,7 +318,7 @@ class PassedMethod:
         """Whether its messages come in such a body."""
         return not content.connect or content.envelopes is not self.is_unary
 
-    def application(self, content: Content) -> ConnectASGIApplication[None]:
+    def application(self, content: Content) -> Application:
         """What serves its calls.
 
         :raises Unimplemented: if the format is JSON, and nobody knows what is in the messages.
@@ -358,12 +383,19 @@ class _Ends:
 class _Refusing:
     """Ends calls before anything is read of them."""
 
-    def __init__(self, error: RpcError) -> None:
+    def __init__(self, error: ConnectError, answer: _Context | None = None) -> None:
+        """:param answer: with the metadata of the answer; None for none."""
         self._error = error
+        self._answer = answer
 
     async def on_start(self, context: _Context) -> None:
-        """:raises Answer: always."""
-        raise answer_of(self._error)
+        """:raises ConnectError: always."""
+        if self._answer is not None:
+            for key, value in self._answer.response_headers.allitems():
+                context.response_headers.add(key, value)
+            for key, value in self._answer.response_trailers.allitems():
+                context.response_trailers.add(key, value)
+        raise self._error
 
     async def on_end(self, _: None, context: _Context, error: Exception | None) -> None:
         """See connectrpc's interceptors."""
@@ -398,11 +430,22 @@ class _Application(ConnectASGIApplication[None]):
         return self._path
 
 
-def _endpoint(method: _Raw, passing: _Passing) -> Any:
+def _asked(scope: Scope, path: str, content_type: str) -> Scope:
+    """A request of which nothing is wrong, in place of another one."""
+    return {
+        **scope,
+        "path": path,
+        "root_path": "",
+        "method": "POST",
+        "headers": [(b"content-type", content_type.encode())],
+    }
+
+
+def _info(method: _Raw) -> MethodInfo[Any, Any]:
     service, _, name = method.path.removeprefix("/").rpartition("/")
     is_unary = method.kind is Kind.UNARY_UNARY
     may_get = is_unary and method.idempotency_level is IdempotencyLevel.NO_SIDE_EFFECTS
-    info: MethodInfo[Any, Any] = MethodInfo(
+    return MethodInfo(
         name=name,
         service_name=service,
         input=bytes,
@@ -411,6 +454,10 @@ def _endpoint(method: _Raw, passing: _Passing) -> Any:
         idempotency_level=ConnectLevel.NO_SIDE_EFFECTS if may_get else ConnectLevel.UNKNOWN,
         stream_type=_STREAM_TYPES[method.kind],
     )
+
+
+def _endpoint(method: _Raw, passing: _Passing) -> Any:
+    info = _info(method)
     match method.kind:
         case Kind.UNARY_UNARY:
             return Endpoint.unary(info, passing.unary_unary)
