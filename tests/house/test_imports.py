@@ -58,7 +58,7 @@ def room_of(module: str) -> str:
         return "words"
     if module.startswith("txzmq_codegen"):
         return "generator"
-    if module == "txzmq.testing" or module.startswith("txzmq._testing_"):
+    if f"{module}.".startswith("txzmq.testing."):
         return "testing"
     if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
         return "cli"
@@ -160,7 +160,7 @@ BESIDES = {
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.addresses"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.endpoints"),
     ("txzmq.rpc._client.subscriber", "txzmq.rpc._net.addresses"),
-    ("txzmq._testing_network", "txzmq.rpc._net.addresses"),
+    ("txzmq.testing._network", "txzmq.rpc._net.addresses"),
 }
 #: What a room may not import from elsewhere, directly or by what it imports.
 NEVER = {

@@ -114,15 +114,7 @@ def following(stream: ResponseStream[StringValue]) -> Deferred[StringValue]:
 
 
 class Network(MemoryNetwork):
-    """In memory; servers die, and what happens to messages changes."""
-
-    @property
-    def faults(self) -> Faults:
-        return self._faults
-
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self._faults = faults
+    """In memory; servers die."""
 
     def die(self, address: str) -> None:
         """Whoever listens there is not heard of any more; nor does it hear of anybody."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from txzmq._testing_fakes import (
+    from txzmq.testing._fakes import (
         FakeCaller,
         RecordedCall,
         StreamStreamAnswer,
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
         UnaryUnaryAnswer,
         calls,
     )
-    from txzmq._testing_faults import Carried, Faults, MessageFault, MessageKind, Script
-    from txzmq._testing_network import MemoryNetwork
+    from txzmq.testing._faults import Carried, Faults, MessageFault, MessageKind, Script
+    from txzmq.testing._network import MemoryNetwork
 else:
     # Generated modules import this one for their annotations.
     from txzmq._lazy_exports import lazy_exports
@@ -23,12 +23,12 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "txzmq._testing_fakes": (
+            "txzmq.testing._fakes": (
                 "FakeCaller RecordedCall StreamStreamAnswer StreamUnaryAnswer UnaryStreamAnswer "
                 "UnaryUnaryAnswer calls"
             ),
-            "txzmq._testing_faults": "Carried Faults MessageFault MessageKind Script",
-            "txzmq._testing_network": "MemoryNetwork",
+            "txzmq.testing._faults": "Carried Faults MessageFault MessageKind Script",
+            "txzmq.testing._network": "MemoryNetwork",
         },
     )
 
