@@ -44,6 +44,8 @@ GROUND = {
     "txzmq._task_deferred",
     "txzmq._timer",
 }
+#: Modules of txzmq.testing that stand on channels and servers.
+KIT = {f"txzmq.testing.{name}" for name in ("_given_back", "_serving", "pytest", "trial")}
 
 
 def room_of(module: str) -> str:
@@ -58,7 +60,11 @@ def room_of(module: str) -> str:
         return "words"
     if module.startswith("txzmq_codegen"):
         return "generator"
-    if f"{module}.".startswith("txzmq.testing."):
+    if module in KIT:
+        return "test kit"
+    if module == "txzmq.testing":
+        return "testing names"
+    if module.startswith("txzmq.testing."):
         return "testing"
     if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
         return "cli"
@@ -126,10 +132,13 @@ PLAN: dict[str, set[str]] = {
     "admin": {"ground", "words", "_core", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
+    # What opens channels and servers for tests.
+    "test kit": {"ground", "sockets", "words", "channel", "server", "testing"},
+    "testing names": {"ground", "testing", "test kit"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
     # The messages of the standard services, in a pool of their own.
     "_services": set(),
-    "generated": {"words", "names", "testing", "_services"},
+    "generated": {"words", "names", "testing names", "_services"},
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),

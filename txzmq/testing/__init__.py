@@ -15,7 +15,10 @@ if TYPE_CHECKING:
         calls,
     )
     from txzmq.testing._faults import Carried, Faults, MessageFault, MessageKind, Script
+    from txzmq.testing._given_back import all_given_back, assert_all_given_back
+    from txzmq.testing._handler_input import call_context, request_stream
     from txzmq.testing._network import MemoryNetwork
+    from txzmq.testing._serving import ServeBySockets, ServeInMemory
 else:
     # Generated modules import this one for their annotations.
     from txzmq._lazy_exports import lazy_exports
@@ -28,7 +31,10 @@ else:
                 "UnaryUnaryAnswer calls"
             ),
             "txzmq.testing._faults": "Carried Faults MessageFault MessageKind Script",
+            "txzmq.testing._given_back": "all_given_back assert_all_given_back",
+            "txzmq.testing._handler_input": "call_context request_stream",
             "txzmq.testing._network": "MemoryNetwork",
+            "txzmq.testing._serving": "ServeBySockets ServeInMemory",
         },
     )
 
@@ -41,9 +47,15 @@ __all__ = [
     "MessageKind",
     "RecordedCall",
     "Script",
+    "ServeBySockets",
+    "ServeInMemory",
     "StreamStreamAnswer",
     "StreamUnaryAnswer",
     "UnaryStreamAnswer",
     "UnaryUnaryAnswer",
+    "all_given_back",
+    "assert_all_given_back",
+    "call_context",
     "calls",
+    "request_stream",
 ]

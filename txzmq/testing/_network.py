@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
@@ -36,6 +38,31 @@ T = TypeVar("T")
 def _in_use(address: str) -> CannotListenError:
     error = OSError(errno.EADDRINUSE, "it is in use")
     return CannotListenError(address, 0, error)  # type: ignore[no-untyped-call]  # Twisted leaves it untyped
+
+
+def _not_fired(coroutine: Coroutine[Any, Any, Any] | None, within: float) -> str:
+    """That something has not ended, where it waits, and what to do."""
+    what, place = "Deferred has not fired", ""
+    if coroutine is not None:
+        what = "coroutine has not ended"
+        frame = _deepest_frame(coroutine)
+        if frame is not None:
+            name, file = frame.f_code.co_qualname, frame.f_code.co_filename
+            place = f"; it waits in {name} ({file}:{frame.f_lineno})"
+    passed = f" within {within:g} virtual seconds" if within else ""
+    return (
+        f"the {what}{passed}{place}. If time has to pass, call network.advance(seconds) before, or "
+        "pass a larger within="
+    )
+
+
+def _deepest_frame(coroutine: Any) -> FrameType | None:
+    """Where a coroutine waits, by those that it awaits."""
+    frame: FrameType | None = None
+    while inspect.iscoroutine(coroutine):
+        frame = coroutine.cr_frame or frame
+        coroutine = coroutine.cr_await
+    return frame
 
 
 class MemoryNetwork:
@@ -115,33 +142,52 @@ class MemoryNetwork:
         _check.number("seconds", seconds)
         self._advance(seconds)
 
-    def _advance(self, seconds: float) -> None:
+    def _advance(self, seconds: float, until: Collection[object] = ()) -> None:
+        """:param until: no more time passes when there is something in it."""
         end = self.clock.seconds() + seconds
-        while True:
+        while not until:
             # The items are typed with a zope interface, which hides their methods.
             calls = cast("list[Any]", self.clock.getDelayedCalls())
             due: list[float] = [call.getTime() for call in calls]
             if not due or min(due) > end:
                 break
             self.clock.advance(max(0.0, min(due) - self.clock.seconds()))
-        self.clock.advance(max(0.0, end - self.clock.seconds()))
+        if not until:
+            self.clock.advance(max(0.0, end - self.clock.seconds()))
 
     def run(self) -> None:
         """Make all calls that are due now."""
         self._advance(0)
 
-    def result(self, deferred: Deferred[T]) -> T:
-        """Make all calls that are due now, and return the result of *deferred*.
+    def result(
+        self, awaitable: Deferred[T] | Coroutine[Deferred[Any], Any, T], *, within: float = 0.0
+    ) -> T:
+        """Make all calls that are due now, and return the result of a Deferred or coroutine. ::
 
+            reply = network.result(client.say_hello(request))
+            ticks = network.result(read_some(client.watch(request)), within=10)
+
+        :param awaitable: what a client has returned, or a coroutine, which is begun here.
+        :param within: how many virtual seconds may pass meanwhile. No more pass than it takes.
         :raises Exception: the exception that it fails with.
-        :raises AssertionError: if it has not fired; time may have to pass first.
-        :raises TypeError: if *deferred* is none: a stream, for example, is read.
+        :raises AssertionError: if it has not fired by then. The message says where a coroutine
+            waits. It goes on waiting, and may be cancelled.
+        :raises TypeError: for a value of a wrong type: a stream, for example, is to be read by a
+            coroutine. ValueError if *within* is below 0, or no number.
         """
-        _check.instance("deferred", deferred, Deferred, "a Deferred")
+        _check.instance("awaitable", awaitable, (Deferred, Coroutine), "a Deferred or a coroutine")
+        _check.number("within", within)
+        coroutine, deferred = None, awaitable
+        if not isinstance(deferred, Deferred):
+            coroutine, deferred = deferred, Deferred.fromCoroutine(deferred)
         results: list[Any] = []
         deferred.addBoth(results.append)
         self.run()
-        assert results, "the Deferred has not fired"
+        if within and not results:
+            self._advance(within, until=results)
+            self.run()
+        if not results:
+            raise AssertionError(_not_fired(coroutine, within))
         result: T | Failure = results[0]
         if isinstance(result, Failure):
             result.raiseException()
