@@ -20,6 +20,7 @@ from typing import Any, cast
 __all__ = [
     "boolean",
     "choice",
+    "clock",
     "function",
     "functions",
     "instance",
@@ -125,6 +126,13 @@ def number(
     fits = least < checked if above else least <= checked
     if not (fits and checked <= most and checked != math.inf):  # which NaN is not
         raise _wrong(name, value, expected)
+
+
+def clock(name: str, value: object) -> None:
+    """Check a clock, by what is used of it."""
+    used = (getattr(value, method, None) for method in ("seconds", "callLater"))
+    if isinstance(value, type) or not all(map(callable, used)):
+        raise wrong_type(name, value, "a clock: a reactor, or twisted.internet.task.Clock()")
 
 
 def boolean(name: str, value: object) -> None:

@@ -7,6 +7,8 @@ protocols: ``twisted.internet.reactor``, any reactor instance and ``task.Clock``
 
 from __future__ import annotations
 
+import select
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -19,6 +21,7 @@ __all__ = [
     "Timer",
     "default_reactor",
     "monotonic",
+    "new_reactor",
 ]
 
 
@@ -90,6 +93,22 @@ class ThreadedReactor(Protocol):
     def callFromThread(self, callable: Callable[..., Any], /, *args: object, **kw: object) -> Any:
         """Call *callable* in the reactor's thread."""
         ...
+
+
+# Any: reactors are typed with zope interfaces.
+def new_reactor() -> Any:
+    """A reactor of the kind that Twisted would install on this platform; it is not installed."""
+    if hasattr(select, "epoll"):
+        from twisted.internet.epollreactor import EPollReactor
+
+        return EPollReactor()  # type: ignore[no-untyped-call]  # Twisted's
+    if hasattr(select, "poll") and sys.platform != "darwin":
+        from twisted.internet.pollreactor import PollReactor
+
+        return PollReactor()  # type: ignore[no-untyped-call]  # Twisted's
+    from twisted.internet.selectreactor import SelectReactor
+
+    return SelectReactor()
 
 
 def default_reactor() -> Reactor:

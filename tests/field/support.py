@@ -12,11 +12,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.field.namespaces import Host, Wire
 from tests.field.network import QuickNetwork
 from tests.programs import Program
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ECHO, OTHER, text
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Liveness, Method, RpcError, Unavailable
+from txzmq.testing import assert_all_given_back
 
 #: Told within seconds what the defaults tell within half a minute.
 QUICK = Liveness(
@@ -85,8 +85,7 @@ class History:
     def close(self) -> None:
         """Close the channel, and with it the factory; nothing is left in any table."""
         self.channel.close()
-        left = leftovers(self.channel)
-        assert not left, left
+        assert_all_given_back(self.channel)
         if self._factory is not None:
             self._factory.shutdown()
 

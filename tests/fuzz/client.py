@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from tests.fuzz.mutators import Step, read_steps
 from tests.fuzz.server import check_log
 from tests.fuzz.wire import WORDS, expect, fields, of_corpus, scripts
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, PUBLISHER, RESUME, TICKS, Reader, texts
 from tests.support import captured_log, error_of
@@ -25,6 +24,7 @@ from txzmq._ids import EPOCH_SIZE, ID_SIZE
 from txzmq.rpc import Channel, RpcError, Server
 from txzmq.rpc._core.transport import SubscriberConnection
 from txzmq.testing import MemoryNetwork
+from txzmq.testing._leftovers import leftovers
 
 #: What may happen; another number means what is left of it after division.
 REPLY, PUBLISH, CALL, STREAM, COLLECTS, CHATS, CANCEL, CUT, PASS = range(9)

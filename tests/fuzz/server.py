@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred
 
 from tests.fuzz.mutators import Step, read_steps
 from tests.fuzz.wire import WORDS, expect, fields, of_corpus, scripts
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import COUNT, PUBLISHER, Reader, Streaming, join
 from tests.support import Logged, captured_log
@@ -24,6 +23,7 @@ from txzmq.rpc import Channel, Context, RequestStream, Server, ServerLimits
 from txzmq.rpc._wire.batches import is_batch, unpack
 from txzmq.rpc._wire.headers import decode_response
 from txzmq.testing import MemoryNetwork
+from txzmq.testing._leftovers import leftovers
 
 #: Those of one client are small, so that scripts reach them; the others are served all the same.
 LIMITS: Final = ServerLimits(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
+from twisted.internet.defer import succeed
 
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, StreamWorld
@@ -50,7 +51,19 @@ from txzmq.rpc.authentication import BearerCredentials
 from txzmq.rpc.authorization import permissions
 from txzmq.rpc.method import StreamOptions
 from txzmq.rpc.service_config import HedgingPolicy, MethodConfig, RetryPolicy, RetryThrottling
-from txzmq.testing import FakeCaller, Faults, MemoryNetwork, Script, calls
+from txzmq.testing import (
+    FakeCaller,
+    Faults,
+    MemoryNetwork,
+    Script,
+    ServeBySockets,
+    ServeInMemory,
+    all_given_back,
+    assert_all_given_back,
+    call_context,
+    calls,
+    request_stream,
+)
 
 
 class Subject(NamedTuple):
@@ -219,7 +232,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "MemoryNetwork.unsubscribe_as_stranger": Subject(
         lambda: network().unsubscribe_as_stranger, options={"address": ADDRESS, "tag": b"x"}
     ),
-    "MemoryNetwork.result": Subject(lambda: network().result, options={"deferred": None}),
+    "MemoryNetwork.result": Subject(lambda: network().result, options={"awaitable": succeed(None)}),
     "Method": Subject(
         always(Method),
         options={
@@ -281,6 +294,17 @@ SUBJECTS: Final[dict[str, Subject]] = {
         options={"producer": Producer(), "streaming": True},
     ),
     "StreamWriter.fail": Subject(lambda: StreamWriter[Any]().fail, options={"error": Exception()}),
+    "ServeBySockets": Subject(always(ServeBySockets), options={"factory": None}),
+    "ServeInMemory": Subject(always(ServeInMemory)),
+    "ServeInMemory()": Subject(ServeInMemory, (Echo(),), names=("services",)),
+    "ServeInMemory.add": Subject(lambda: ServeInMemory().add, options={"end": None}),
+    "ServeInMemory.connect": Subject(lambda: ServeInMemory().connect, options={"address": ADDRESS}),
+    "all_given_back": Subject(
+        always(all_given_back), (channel(),), names=("ends",), options={"clock": network().clock}
+    ),
+    "assert_all_given_back": Subject(always(assert_all_given_back), (channel(),), names=("ends",)),
+    "call_context": Subject(always(call_context)),
+    "request_stream": Subject(always(request_stream), ([],), names=("requests",)),
     "calls": Subject(always(calls), (fake(), ECHO), names=("client", "method")),
     "permissions": Subject(always(permissions), options={"table": {}}),
     "raw_method": Subject(always(raw_method), options={"path": "/a.B/C"}),
@@ -368,5 +392,6 @@ RIGHT: Final[dict[str, list[Any]]] = {
     "Context.send_initial_metadata.metadata": [None],
     "Context.set_trailing_metadata.metadata": [None],
     "Faults.seed": [-1, True],
+    "call_context.timeout": [-1],  # its time is up already
     "RpcError.code": [True, -1],
 }

@@ -47,6 +47,8 @@ GROUND = {
     "txzmq._tasks",
     "txzmq._timer",
 }
+#: Modules of txzmq.testing that stand on channels and servers.
+KIT = {f"txzmq.testing.{name}" for name in ("_given_back", "_serving", "pytest", "trial")}
 
 
 def room_of(module: str) -> str:
@@ -61,7 +63,11 @@ def room_of(module: str) -> str:
         return "words"
     if module.startswith("txzmq_codegen"):
         return "generator"
-    if module == "txzmq.testing" or module.startswith("txzmq._testing_"):
+    if module in KIT:
+        return "test kit"
+    if module == "txzmq.testing":
+        return "testing names"
+    if module.startswith("txzmq.testing."):
         return "testing"
     if module == "txzmq.__main__" or f"{module}.".startswith("txzmq._cli."):
         return "cli"
@@ -129,10 +135,13 @@ PLAN: dict[str, set[str]] = {
     "admin": {"ground", "words", "_core", "generated"},
     "transport": {"ground", "_core", "_net"},
     "testing": {"ground", "words", "_core"},
+    # What opens channels and servers for tests.
+    "test kit": {"ground", "sockets", "words", "channel", "server", "testing"},
+    "testing names": {"ground", "testing", "test kit"},
     "names": {"ground", "words", "_net", "channel", "server", "blocking"},
     # The messages of the standard services, in a pool of their own.
     "_services": set(),
-    "generated": {"words", "names", "testing", "_services"},
+    "generated": {"words", "names", "testing names", "_services"},
     # The command line, with an extra of its own.
     "cli": {
         *("ground", "sockets", "words", "transport", "channel", "admin", "health", "reflection"),
@@ -163,7 +172,7 @@ BESIDES = {
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.addresses"),
     ("txzmq.rpc.resolvers", "txzmq.rpc._net.endpoints"),
     ("txzmq.rpc._client.subscriber", "txzmq.rpc._net.addresses"),
-    ("txzmq._testing_network", "txzmq.rpc._net.addresses"),
+    ("txzmq.testing._network", "txzmq.rpc._net.addresses"),
 }
 #: What a room may not import from elsewhere, directly or by what it imports.
 NEVER = {

@@ -16,10 +16,11 @@ import pytest
 
 import txzmq
 import txzmq.rpc
+import txzmq.testing
 from tests.support import WITHOUT_EXTRA
 
 ROOT = Path(__file__).parents[2]
-FACADES = [txzmq, txzmq.rpc]
+FACADES = [txzmq, txzmq.rpc, txzmq.testing]
 
 # What txZMQ's documentation names, and where old applications import it from.
 OLD_NAMES = {

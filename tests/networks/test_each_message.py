@@ -14,7 +14,6 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, ECHO, Echo, text
 from tests.rpc.streaming import (
     CHAT,
@@ -30,6 +29,7 @@ from tests.rpc.streaming import (
 from tests.support import captured_log
 from txzmq.rpc import Channel, Code, Context, ResponseStream, RpcError, Server, ServerLimits
 from txzmq.testing import Faults, MemoryNetwork, MessageFault, MessageKind, Script
+from txzmq.testing._leftovers import leftovers
 
 #: How many items each stream has.
 COUNT_OF_ITEMS = 6

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.auth.support import ALICE, BOB, SERVER, STRANGER, knowing
-from tests.rpc.leftovers import leftovers
 from txzmq.rpc._net.server_keys import ServerKeys
+from txzmq.testing._leftovers import leftovers
 
 RPC, PUBLISHER = "tcp://10.0.0.7:1", "tcp://10.0.0.7:2"
 

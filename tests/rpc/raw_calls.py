@@ -8,7 +8,6 @@ from typing import Any, ClassVar, TypeAlias
 from twisted.internet.defer import Deferred
 
 from tests.rpc.ends import Outcome
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS
 from txzmq.rpc import (
@@ -24,7 +23,7 @@ from txzmq.rpc import (
     raw_method,
 )
 from txzmq.rpc.method import Sharing, StreamOptions
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import MemoryNetwork, assert_all_given_back
 
 Raw: TypeAlias = Method[RawMessage, RawMessage]
 
@@ -111,9 +110,7 @@ class RawWorld:
         self.network.advance(3)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
-        # What limits say of methods is the test's own.
-        left = leftovers(self.channel, self.server)
-        assert [found for found in left if "_per_method" not in found] == []
+        assert_all_given_back(self.channel, self.server)
 
 
 # Any: methods of any messages.

@@ -10,7 +10,6 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw_calls import METHODS, called
 from tests.rpc.streaming import Network
 from txzmq.rpc import (
@@ -26,6 +25,7 @@ from txzmq.rpc import (
 from txzmq.rpc._net.addresses import beside
 from txzmq.rpc.method_sources import DescribedMethods
 from txzmq.rpc.relay import Relay
+from txzmq.testing import assert_all_given_back
 
 #: A method of each kind, as generated code has them.
 TYPED: dict[Kind, Method[StringValue, StringValue]] = {
@@ -209,7 +209,7 @@ class Relayed:
             self.stop(server)
         assert not self.network.clock.getDelayedCalls()
         ends = [end for pair in self._relays for end in pair]
-        assert leftovers(*ends, self.to_server, *self.servers) == []
+        assert_all_given_back(*ends, self.to_server, *self.servers)
 
     def die(self, number: int) -> None:
         """The process of one of the servers dies."""

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from txzmq.rpc import (
     Channel,
@@ -25,7 +24,7 @@ from txzmq.rpc import (
     Service,
 )
 from txzmq.rpc.method import Sharing, StreamOptions
-from txzmq.testing import Faults, MemoryNetwork
+from txzmq.testing import Faults, MemoryNetwork, assert_all_given_back
 
 PUBLISHER = f"{ADDRESS}.streams"
 COUNT = Method("/test.Streaming/Count", "count", StringValue, StringValue, kind=Kind.UNARY_STREAM)
@@ -114,15 +113,7 @@ def following(stream: ResponseStream[StringValue]) -> Deferred[StringValue]:
 
 
 class Network(MemoryNetwork):
-    """In memory; servers die, and what happens to messages changes."""
-
-    @property
-    def faults(self) -> Faults:
-        return self._faults
-
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self._faults = faults
+    """In memory; servers die."""
 
     def die(self, address: str) -> None:
         """Whoever listens there is not heard of any more; nor does it hear of anybody."""
@@ -247,8 +238,7 @@ class StreamWorld:
         self.network.advance(3)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
-        left = leftovers(self.channel, self.server)
-        assert left == [], left
+        assert_all_given_back(self.channel, self.server)
 
 
 Worlds = Callable[..., StreamWorld]

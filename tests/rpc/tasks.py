@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, TypeVar
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import CHAT, COLLECT, COUNT, TICKS
 from txzmq.rpc import (
@@ -22,7 +21,7 @@ from txzmq.rpc import (
     ServerInterceptor,
     Service,
 )
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import MemoryNetwork, assert_all_given_back
 
 T = TypeVar("T")
 SAY = Method("/test.Say/Say", "say", StringValue, StringValue)
@@ -82,8 +81,7 @@ class TaskWorld:
         await turns()
         assert stopping.called
         assert not self.network.clock.getDelayedCalls()
-        left = leftovers(self.channel, self.server)
-        assert left == [], left
+        assert_all_given_back(self.channel, self.server)
 
 
 class Saying:

@@ -13,7 +13,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, MISSING, Echo, Waiting, World, Worlds, made
 from tests.support import error_of
 from txzmq.rpc import (
@@ -26,6 +25,7 @@ from txzmq.rpc import (
     current_context,
     detached,
 )
+from txzmq.testing._leftovers import leftovers
 
 
 @pytest.fixture(params=[True, False], ids=["batches", "single"])

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Stubborn, Waiting, World, Worlds, made, text
 from txzmq.rpc import Channel, Code, DeadlineExceeded, ServerLimits, Unavailable
 from txzmq.rpc._wire.headers import RequestHead
 from txzmq.rpc.v1.control_pb2 import CancelRequest
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import MemoryNetwork, assert_all_given_back
 
 
 @pytest.fixture(params=[True, False], ids=["batches", "single"])
@@ -123,7 +122,7 @@ def test_a_server_that_answers_no_cancel_costs_no_memory() -> None:
         with pytest.raises(CancelledError):
             network.result(call)
     network.advance(31)
-    assert leftovers(channel) == []
+    assert_all_given_back(channel)
     assert not network.clock.getDelayedCalls()
     channel.close()
 
@@ -139,7 +138,7 @@ def test_a_server_that_answers_no_ping_costs_no_memory() -> None:
     with pytest.raises(DeadlineExceeded):
         network.result(call)
     network.advance(31)
-    assert leftovers(channel) == []
+    assert_all_given_back(channel)
     assert not network.clock.getDelayedCalls()
     channel.close()
 

@@ -14,7 +14,6 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import Deaf
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.sharing import Group
@@ -34,6 +33,7 @@ from txzmq.rpc._wire.headers import OpenStream, RequestHead, decode_response
 from txzmq.rpc._wire.streams import SEPARATOR
 from txzmq.rpc.v1 import streams_pb2
 from txzmq.rpc.v1.control_pb2 import CancelRequest
+from txzmq.testing import assert_all_given_back
 
 LIMITS = ServerLimits(
     streams=20,
@@ -148,7 +148,7 @@ class Game:
         assert all(reader.has_ended for reader in self.good)
         assert not streams_of(self.world)
         self.world.close()
-        assert leftovers(self.world.channel, self.world.server) == []
+        assert_all_given_back(self.world.channel, self.world.server)
 
 
 @pytest.mark.parametrize("seed", range(examples(10)))

@@ -10,7 +10,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.rpc.intercepted import Intercepted, Worlds, at_client, at_server
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import Waiting, World, made, text
 from tests.rpc.streaming import Reader, StreamWorld
 from txzmq.rpc import (
@@ -25,6 +24,7 @@ from txzmq.rpc import (
     Unavailable,
     detached,
 )
+from txzmq.testing._leftovers import leftovers
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, text
 from tests.rpc.streaming import COUNT, PUBLISHER, Network, Reader
 from txzmq.rpc import Channel, Code, Internal, Unavailable
@@ -18,6 +17,7 @@ from txzmq.rpc._wire.headers import (
     encode_response,
 )
 from txzmq.rpc._wire.streams import Publication, encode
+from txzmq.testing import assert_all_given_back
 
 TOPIC = b"t" * 16
 OK = ResponseHead(Code.OK)
@@ -77,7 +77,7 @@ class Misleading:
     def close(self) -> None:
         self.channel.close()
         self.network.advance(40)
-        assert leftovers(self.channel) == []
+        assert_all_given_back(self.channel)
         self.server.close()
         self.publisher.close()
         self.network.run()

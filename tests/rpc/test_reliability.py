@@ -9,7 +9,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, Echo, Waiting, World, text
 from tests.support import Logged, error_of
 from txzmq.rpc import (
@@ -22,6 +21,7 @@ from txzmq.rpc import (
     UnaryResult,
     Unknown,
 )
+from txzmq.testing import assert_all_given_back
 
 
 def test_c10_a_callback_of_a_reply_that_raises_ends_nothing(logged: Logged) -> None:
@@ -56,7 +56,7 @@ def test_c11_closing_in_a_callback_in_the_middle_of_a_burst_of_replies() -> None
     assert len(failures) == 499
     assert all(isinstance(error_of(failure), CancelledError) for failure in failures)
     world.close()
-    assert leftovers(world.channel, world.server) == []
+    assert_all_given_back(world.channel, world.server)
 
 
 def test_c11_calls_in_callbacks_do_not_nest() -> None:

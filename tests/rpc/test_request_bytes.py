@@ -9,7 +9,6 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import RawClient
 from tests.rpc.service import ADDRESS, ECHO, Waiting, World, closing, text
 from tests.rpc.streaming import COLLECT, COUNT, TICKS, Endless, Reader, StreamWorld, join
@@ -18,6 +17,7 @@ from txzmq.rpc._server.admission import RequestBytes
 from txzmq.rpc._wire.control import SEND
 from txzmq.rpc._wire.headers import OpenStream, RequestHead
 from txzmq.rpc.v1.streams_pb2 import SendRequest
+from txzmq.testing._leftovers import leftovers
 
 SIZE = 1_000
 #: A request of this size with its tag and length.

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rpc.leftovers import leftovers
 from txzmq.rpc._server.shared import SharedCallers
+from txzmq.testing._leftovers import leftovers
 
 ONE: Any = "one"
 OTHER: Any = "other"

@@ -11,13 +11,13 @@ import zmq
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.task import Clock
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import text
 from tests.rpc.streaming import TICKS, Reader, Streaming
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Context, Count, Server, ServerLimits
 from txzmq.rpc._server.slow_subscribers import SlowSubscribers
+from txzmq.testing._leftovers import leftovers
 
 LIMIT = 8_000
 

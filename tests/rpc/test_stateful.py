@@ -23,7 +23,6 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.rpc.acting import LEAVES, NESTED, Actor, Crash, Job, answer
-from tests.rpc.leftovers import leftovers
 from tests.rpc.observing import Calls as Observed
 from tests.rpc.service import ECHO, text
 from tests.support import Logged, error_of, examples
@@ -39,7 +38,8 @@ from txzmq.rpc import (
     ServerLimits,
     ServerProceed,
 )
-from txzmq.testing import Faults, MemoryNetwork
+from txzmq.testing import Faults, MemoryNetwork, assert_all_given_back
+from txzmq.testing._leftovers import leftovers
 
 OUTER, INNER = "inproc://outer", "inproc://inner"
 #: Where the channels of the test's own go; a third one is the outer server's, to the inner one.
@@ -367,7 +367,7 @@ class Calls(RuleBasedStateMachine):
         assert all(deferred.called for deferred in stopped)
         if self.observer is not None:
             assert (self.observer.problems, self.observer.open) == ([], {})
-        assert leftovers(*self.all_channels, *self.all_servers) == []
+        assert_all_given_back(*self.all_channels, *self.all_servers)
         assert not self.network.clock.getDelayedCalls()
 
     def let_all_end(self) -> None:

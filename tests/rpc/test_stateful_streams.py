@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.observing import Calls
 from tests.rpc.retried_streams import config
 from tests.rpc.service import ADDRESS, text
@@ -33,7 +32,7 @@ from txzmq.rpc import (
     Server,
     ServerLimits,
 )
-from txzmq.testing import Faults
+from txzmq.testing import Faults, assert_all_given_back
 
 #: What may befall a stream whose network is bad.
 ANY_STREAM = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED}
@@ -255,7 +254,7 @@ class Game(RuleBasedStateMachine):
         self.world.close()
         if self.observer is not None:
             assert (self.observer.problems, self.observer.open) == ([], {})
-        assert leftovers(self.world.channel, self.world.server) == []
+        assert_all_given_back(self.world.channel, self.world.server)
         self.log.__exit__(None, None, None)
         assert not self.logged.failures()
 

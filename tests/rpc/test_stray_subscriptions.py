@@ -11,7 +11,6 @@ import pytest
 import zmq
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.raw import Deaf
 from tests.rpc.service import text
 from tests.rpc.streaming import COUNT, Endless, Reader, Streaming, StreamWorld, count
@@ -20,6 +19,7 @@ from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Count, Server, ServerLimits
 from txzmq.rpc._server.subscriptions import Subscriptions
 from txzmq.rpc._wire.streams import SEPARATOR
+from txzmq.testing._leftovers import leftovers
 
 # -- the table -----------------------------------------------------------------------------------
 

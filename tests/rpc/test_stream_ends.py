@@ -12,7 +12,6 @@ from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from twisted.internet.defer import CancelledError, Deferred, fail
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import made, text
 from tests.rpc.streaming import (
     COUNT,
@@ -38,7 +37,7 @@ from txzmq.rpc import (
     Unknown,
     current_context,
 )
-from txzmq.testing import Faults
+from txzmq.testing import Faults, assert_all_given_back
 
 
 @pytest.fixture
@@ -161,7 +160,7 @@ def test_a_channel_that_closes_while_it_acknowledges_keeps_nothing(make: Worlds)
     world.network.run()  # the acknowledgement is lost
     assert [reader.items for reader in readers] == [numbers(4)] * 2
     world.channel.close()
-    assert leftovers(world.channel) == []
+    assert_all_given_back(world.channel)
 
 
 def test_cancelling_ends_a_handler_that_waits_for_room(make: Worlds) -> None:

@@ -8,7 +8,6 @@ import pytest
 from twisted.logger import LogLevel
 
 from tests.programs import ROOT
-from tests.rpc.leftovers import leftovers
 from tests.rpc.lines import CONNECTING, FAILED, IDLE, READY, SHUTDOWN, Lines, Told
 from tests.rpc.service import ECHO, Waiting, text
 from tests.support import Logged
@@ -25,7 +24,7 @@ from txzmq.rpc import (
     Watched,
 )
 from txzmq.rpc._core.notifier import Notifier
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import MemoryNetwork, assert_all_given_back
 
 ONE, TWO = "tcp://one:1", "tcp://two:2"
 
@@ -201,7 +200,7 @@ def test_an_observer_may_close_the_channel_whatever_it_is_told(
     assert not network.open
     assert not network.clock.getDelayedCalls()
     assert len(ends) == 1 or not told.moves
-    assert leftovers(channel) == []
+    assert_all_given_back(channel)
 
 
 def test_closing_a_channel_when_its_endpoint_is_suspected_leaves_no_timer() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ADDRESS, ECHO, Waiting, text
 from tests.rpc.streaming import Endless, Streaming
 from tests.support import error_of
@@ -26,7 +25,7 @@ from txzmq.rpc.admin import (
     Peer,
     StreamFigures,
 )
-from txzmq.testing import MemoryNetwork
+from txzmq.testing import MemoryNetwork, assert_all_given_back
 
 
 class World:
@@ -92,7 +91,7 @@ class World:
         self.network.advance(30)
         assert stopped.called
         assert not self.network.clock.getDelayedCalls()
-        assert not leftovers(*self.channels)
+        assert_all_given_back(*self.channels)
 
 
 def closing() -> Iterator[Callable[..., World]]:

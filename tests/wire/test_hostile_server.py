@@ -12,7 +12,6 @@ import zmq
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.rpc.leftovers import leftovers
 from tests.rpc.service import ECHO, Echo, text
 from tests.support import Loop, gather
 from tests.wire.bare import field, string_value
@@ -29,6 +28,7 @@ from txzmq.rpc import (
     Unavailable,
     Unknown,
 )
+from txzmq.testing._leftovers import leftovers
 
 
 class Asked(NamedTuple):

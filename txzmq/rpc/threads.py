@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -28,6 +26,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred, succeed
 
 from txzmq._guard import Guard
+from txzmq._reactor import new_reactor
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._raw_message import RawMessage
 from txzmq.rpc.blocking import Blocking
@@ -71,7 +70,7 @@ class _ReactorThread:
 
     def __init__(self) -> None:
         # Any: reactors are typed with zope interfaces.
-        self.reactor: Any = _new_reactor()
+        self.reactor: Any = new_reactor()
         # Or Twisted would take its thread for that of the process's reactor. The name is private.
         self.reactor._registerAsIOThread = False
         self._running = threading.Event()
@@ -104,21 +103,6 @@ class _ReactorThread:
     def _stop(self) -> None:
         self.factory.shutdown()
         self.reactor.stop()
-
-
-def _new_reactor() -> Any:
-    """What Twisted would install on this platform."""
-    if hasattr(select, "epoll"):
-        from twisted.internet.epollreactor import EPollReactor
-
-        return EPollReactor()  # type: ignore[no-untyped-call]  # Twisted's
-    if hasattr(select, "poll") and sys.platform != "darwin":
-        from twisted.internet.pollreactor import PollReactor
-
-        return PollReactor()  # type: ignore[no-untyped-call]  # Twisted's
-    from twisted.internet.selectreactor import SelectReactor
-
-    return SelectReactor()
 
 
 class _Process:

@@ -19,10 +19,10 @@ from tests.field.network import QuickNetwork
 from tests.field.soak.interceptors import AroundHandlers
 from tests.field.soak.service import Soaked
 from tests.field.soak.state import resident, resources
-from tests.rpc.leftovers import leftovers
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
 from txzmq.rpc import Server, ServerLimits
+from txzmq.testing._leftovers import leftovers
 
 #: Seconds that calls have when the server is told to end.
 _GRACE = 1.0

@@ -17,10 +17,10 @@ from tests.field.soak.history import Call, History
 from tests.field.soak.interceptors import AroundCalls
 from tests.field.soak.state import more, resources
 from tests.field.support import QUICK
-from tests.rpc.leftovers import leftovers
 from tests.support import Loop
 from txzmq.rpc import Channel
 from txzmq.rpc.transport import Network
+from txzmq.testing._leftovers import leftovers
 
 #: Calls that are open at one time, at most.
 _OPEN = 100

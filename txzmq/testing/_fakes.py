@@ -166,7 +166,7 @@ class FakeCaller:
     ) -> Deferred[R]:
         """Answer with one response; an answer that is no function reads no request."""
         call = self._record(method, requests, timeout, metadata, wait_for_ready)
-        return _one(method, self._answer(method), _FakeRequestStream(requests, call.requests))
+        return _one(method, self._answer(method), FakeRequestStream(requests, call.requests))
 
     def stream_stream(
         self,
@@ -180,7 +180,7 @@ class FakeCaller:
     ) -> ResponseStream[R]:
         """Answer with a stream; an answer that is no function reads no request."""
         call = self._record(method, requests, timeout, metadata, wait_for_ready)
-        stream = _FakeRequestStream(requests, call.requests)
+        stream = FakeRequestStream(requests, call.requests)
         return _FakeResponseStream(method, self._answer(method), stream)
 
     def _record(
@@ -316,7 +316,7 @@ async def _items(items: StreamInput[T]) -> AsyncIterator[T]:
             yield item
 
 
-class _FakeRequestStream(RequestStream[Q]):
+class FakeRequestStream(RequestStream[Q]):
     """The requests of a stream; each is recorded when the answer reads it."""
 
     __slots__ = ("_items", "_recorded")
