@@ -6,7 +6,6 @@ process can take the place of another, and no client is refused meanwhile.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
@@ -15,7 +14,7 @@ import struct
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final
+from typing import Final
 
 from txzmq.rpc._net.addresses import ip_of, split_scheme, split_tcp, tcp_address
 from txzmq.rpc._net.twin import Twin, libc, place_of
@@ -104,12 +103,8 @@ def accept_no_more(fd: int) -> bool:
     return False
 
 
-class _EpollEvent(ctypes.Structure):
-    """Linux's ``struct epoll_event``."""
-
-    _pack_ = 1 if platform.machine() in ("x86_64", "AMD64") else 0
-    # Any: what ctypes takes.
-    _fields_: ClassVar[Any] = [("events", ctypes.c_uint32), ("data", ctypes.c_uint64)]
+#: Linux's ``struct epoll_event``, which is packed on x86-64 alone.
+_EPOLL_EVENT: Final = struct.Struct("=IQ" if platform.machine() in ("x86_64", "AMD64") else "@IQ")
 
 
 def _forget(epoll: int, fd: int) -> bool:
@@ -123,6 +118,5 @@ def _forget(epoll: int, fd: int) -> bool:
         return False  # it was the descriptor by which the folder was read
     if fd not in watched:
         return False
-    event = _EpollEvent(0, watched[fd])
-    changed: int = libc().epoll_ctl(epoll, _MODIFY, fd, ctypes.byref(event))
+    changed: int = libc().epoll_ctl(epoll, _MODIFY, fd, _EPOLL_EVENT.pack(0, watched[fd]))
     return changed == 0
