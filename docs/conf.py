@@ -9,6 +9,7 @@ from typing import Any
 
 import txzmq
 import txzmq.rpc
+import txzmq.testing
 
 project = "txzmq"
 author = "txzmq maintainers"
@@ -45,11 +46,11 @@ nitpick_ignore_regex = [
     (r"py:.*", r"txzmq\.rpc\.(client\.CallSpec|interceptors\.InterceptedPort|records\.CallEnd)"),
     (
         r"py:.*",
-        r"(Deferred|Message|Metadata|Reactor|Request|Failure|optional|callable|object|ValueError|TypeError)",
+        r"(Deferred|Message|Metadata|Reactor|Request|Failure|CannotListenError|optional|callable|object|ValueError|TypeError)",
     ),
 ]
 
-FACADES = [txzmq, txzmq.rpc]
+FACADES = [txzmq, txzmq.rpc, txzmq.testing]
 
 
 def other_names(target: str, owner: type | None) -> Iterator[str]:
