@@ -16,6 +16,7 @@ from sphinx.util.nodes import make_refnode
 
 import txzmq
 import txzmq.rpc
+import txzmq.testing
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ nitpick_ignore_regex = [
     ),
 ]
 
-FACADES = [txzmq, txzmq.rpc]
+FACADES = [txzmq, txzmq.rpc, txzmq.testing]
 
 #: Public modules whose names are of use to txzmq itself: the seam to IO, and what engines share.
 #: What users need of them is in ``txzmq.rpc``, too.
@@ -96,6 +97,7 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
         ("Finding servers", ["endpoints", "balancing", "retries", "failures"]),
         ("Serving", ["serve", "application", "kubernetes", "shutdown", "limits", "proxies", "raw"]),
         ("Trust", ["security", "tokens"]),
+        ("Tests", ["testing"]),
         (
             "Watching",
             [

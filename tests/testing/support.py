@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.programs import ROOT
-from tests.support import PATIENCE
+from tests.programs import PATIENCE, ROOT
 
 #: A service with a handler that echoes, and some that do not end.
 SERVICE = """

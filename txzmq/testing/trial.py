@@ -11,6 +11,8 @@ async def test_hello(self) -> None:
 client = GreeterClient(self.serve(Greeter()))
 reply = await client.say_hello(HelloRequest(name="x"))
 self.assertEqual(reply.message, "Hello, x!")
+
+Each test has a network or a factory of its own, and fails if not all was given back at its end.
 """
 
 from __future__ import annotations
