@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TaskDeferred",
-    "Wait",
     "error_for_driver",
     "for_tasks",
     "mark_handled",
