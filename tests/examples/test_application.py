@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from tests.programs import ROOT, Program, started, succeeds
 from tests.rpc.service import text
+from tests.rpc.threads import until
 from tests.support import Loop
 from txzmq import ZmqFactory
 from txzmq.rpc import Channel, Method
@@ -105,9 +106,10 @@ def test_a_daemon_whose_port_is_in_use_does_not_start(sources: Path, tmp_path: P
         with serving(sources, *TWISTD, *files, "-y", tac, address=address) as program:
             assert program.wait() == 1
     assert "cannot listen at" in f"{program!r}"  # what fits into 100 bytes
-    assert f"port {port} is in use by another socket" in log.read_text()
+    # The daemon tells the process that has started it, and then its log.
+    until(lambda: f"port {port} is in use by another socket" in log.read_text())
+    until(lambda: not pidfile.exists())
     assert "the reactor never ran" not in log.read_text()
-    assert not pidfile.exists()
 
 
 def test_a_tac_runs_on_asyncios_loop(sources: Path, tmp_path: Path, one_loop: Loop) -> None:

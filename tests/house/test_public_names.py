@@ -85,6 +85,34 @@ def test_all_names_what_there_is(name: str) -> None:
     assert len(set(exported(module))) == len(exported(module))
 
 
+def for_type_checkers(tree: ast.Module) -> set[str]:
+    """The names that a module imports for type checkers alone; at run time it lacks them."""
+    return {
+        alias.asname or alias.name
+        for branch in tree.body
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_no_module_exports_what_only_type_checkers_have() -> None:
+    """They would believe it, and who imports it would fail; a facade looks names up itself."""
+    exporting: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "txzmq").rglob("*.py")):
+        source = path.read_text("utf-8")
+        if "__getattr__, __dir__ = lazy_exports(" in source:
+            continue
+        tree = ast.parse(source)
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                exported = set(ast.literal_eval(node.value))
+                if wrong := exported & for_type_checkers(tree):
+                    exporting[str(path.relative_to(ROOT))] = wrong
+    assert exporting == {}
+
+
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
 def test_a_facade_exports_what_it_imports_and_nothing_else(facade: ModuleType) -> None:
     assert facade.__file__ is not None
