@@ -69,6 +69,7 @@ _SHARED = re.compile(
 #: Messages of standard services, whose protos are shown, and what old code imports of txZMQ.
 _SHOWN_ELSEWHERE = re.compile(
     r"txzmq\.rpc\.(admin|health|reflection)\.\w+"
+    r"|txzmq\.testing\.pytest\.\w+"  # fixtures, which its own text names
     r"|txzmq\.(connection\.(NOBLOCK|toBytes)|req_rep\.ZmqXRE[PQ]Connection)"
 )
 

@@ -1,16 +1,18 @@
-"""Test cases for Twisted's trial: a network in memory, or sockets of this machine. ::
+"""Test cases for Twisted's trial: a network in memory, or sockets of this machine.
 
-class GreeterTests(MemoryTestCase):
-def test_hello(self) -> None:
-client = GreeterClient(self.serve(Greeter()))
-reply = self.result(client.say_hello(HelloRequest(name="x")))
-self.assertEqual(reply.message, "Hello, x!")
+::
 
-class GreeterSocketTests(SocketTestCase):
-async def test_hello(self) -> None:
-client = GreeterClient(self.serve(Greeter()))
-reply = await client.say_hello(HelloRequest(name="x"))
-self.assertEqual(reply.message, "Hello, x!")
+    class GreeterTests(MemoryTestCase):
+        def test_hello(self) -> None:
+            client = GreeterClient(self.serve(Greeter()))
+            reply = self.result(client.say_hello(HelloRequest(name="x")))
+            self.assertEqual(reply.message, "Hello, x!")
+
+    class GreeterSocketTests(SocketTestCase):
+        async def test_hello(self) -> None:
+            client = GreeterClient(self.serve(Greeter()))
+            reply = await client.say_hello(HelloRequest(name="x"))
+            self.assertEqual(reply.message, "Hello, x!")
 
 Each test has a network or a factory of its own, and fails if not all was given back at its end.
 """
