@@ -159,7 +159,8 @@ _README: Final = """\
 `$proto` describes the service. `server.py` serves it, `client.py` calls it.
 
 ```sh
-pip install --group dev    # once, in an environment of this project (pip 25.1 or later)
+pip install --upgrade pip  # once, in an environment of this project: --group needs pip 25.1
+pip install --group dev
 python -m txzmq.codegen    # writes generated/, and again after each change of a proto
 python -m pytest           # tests the service in memory
 mypy
