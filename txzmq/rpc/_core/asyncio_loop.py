@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txzmq._task_deferred import Wait, mark_handled
+from txzmq._task_deferred import mark_handled
+from txzmq._task_wait import Wait
 
 __all__ = [
     "deferred_of",
