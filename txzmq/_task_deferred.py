@@ -66,11 +66,14 @@ class TaskDeferred(Deferred[T]):
             if loop is None or current_task(loop) is None:
                 yield self
                 continue
+            wait = _wait_class()(self, loop)
             try:
-                yield _wait_class()(self, loop)
+                yield wait
             except BaseException:
                 mark_handled(self)  # the Task was cancelled: nobody asks for the error
                 raise
+            wait.has_gone_on = True
+            del wait  # it has the Task
         result = self.result
         if isinstance(result, Failure):
             mark_handled(self)

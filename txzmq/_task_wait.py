@@ -33,6 +33,8 @@ class Wait(Deferred[None]):
         self._loop = loop
         #: Whether a Task drives the coroutine; known once it has been yielded.
         self.in_task = False
+        #: Whether the coroutine has gone on, and taken the result; it says so itself.
+        self.has_gone_on = False
         # The Task's, and the context to call it in; None where Twisted drives the coroutine.
         self._wakeup: Callable[[Any], object] | None = None
         self._context: Context | None = None
@@ -62,11 +64,12 @@ class Wait(Deferred[None]):
         return False
 
     def _fired(self, result: object) -> object:
-        if self._wakeup is None:
-            self.callback(None)  # the coroutine goes on now, and takes the result
-            return None
-        self._wake(self._wakeup)
-        return result  # the coroutine takes it in a moment
+        if self._wakeup is not None:
+            self._wake(self._wakeup)
+            return result  # the coroutine takes it in a moment
+        self.callback(None)  # a coroutine of Twisted's goes on now, and takes the result
+        # Another one goes on later: its first step was taken before its Task could wait.
+        return None if self.has_gone_on else result
 
     def _wake(self, wakeup: Callable[[Any], object]) -> None:
         self._loop.call_soon(wakeup, _DONE, context=self._context)

@@ -69,10 +69,11 @@ def start_task(
         steps.take_first(task, context)
         if steps.is_over:
             error = steps.error
-            if error is None:
+            if error is not None:
+                task.add_done_callback(_ask_for_error)
+                return fail(error)
+            if not task.cancelling():  # or it has cancelled itself, and ends as cancelled
                 return succeed(cast("T", steps.value))
-            task.add_done_callback(_ask_for_error)
-            return fail(error)
     return _TaskResult(task)
 
 
@@ -154,7 +155,7 @@ class _Steps(Generic[T]):
         except BaseException as raised:  # noqa: BLE001 - it is the coroutine's
             error = raised
         if self.is_over:
-            error = error or self.error
+            error = self.error or error
             if error is not None:
                 raise error
             return cast("T", self.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.rpc.tasks import run_in_asyncio, turns
+from txzmq._task_deferred import TaskDeferred
 from txzmq._tasks import start_task
 
 Note = Callable[[object], None]
@@ -21,7 +23,7 @@ Program = Callable[[Note], Coroutine[Any, Any, object]]
 _number: ContextVar[int] = ContextVar("_number", default=0)
 
 
-def _current() -> asyncio.Task[Any]:
+def current() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
@@ -49,11 +51,11 @@ async def waits_for_turns(note: Note) -> object:
 
 
 async def is_one_task(note: Note) -> object:
-    first = _current()
+    first = current()
     await asyncio.sleep(0)
-    note(_current() is first)
+    note(current() is first)
     await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
-    note(_current() is first)
+    note(current() is first)
     return first in asyncio.all_tasks()
 
 
@@ -70,7 +72,7 @@ async def _inherits() -> int:
 
 
 async def cancels_itself_before_a_turn(note: Note) -> object:
-    _current().cancel("why")
+    current().cancel("why")
     try:
         await asyncio.sleep(0)
     except asyncio.CancelledError as error:
@@ -81,21 +83,21 @@ async def cancels_itself_before_a_turn(note: Note) -> object:
 
 async def cancels_itself_before_a_future(note: Note) -> object:
     future = asyncio.get_running_loop().create_future()
-    _current().cancel("why")
+    current().cancel("why")
     try:
         await future
     except asyncio.CancelledError as error:
         note(error.args)
     note(future.cancelled())
-    note(_current().cancelling())
-    _current().uncancel()
+    note(current().cancelling())
+    current().uncancel()
     await asyncio.sleep(0)
     return "went on"
 
 
 async def cancels_itself_before_a_future_that_is_done_soon(note: Note) -> object:
     future = asyncio.get_running_loop().create_future()
-    _current().cancel()
+    current().cancel()
 
     def set_result() -> None:
         if not future.cancelled():
@@ -120,7 +122,7 @@ async def cancels_itself_before_a_task_that_does_not_heed_it(note: Note) -> obje
 
     child = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    _current().cancel()
+    current().cancel()
     return await child
 
 
@@ -143,7 +145,7 @@ async def has_no_time(note: Note) -> object:
             await asyncio.sleep(10)
     except TimeoutError:
         note("too late")
-    return _current().cancelling()
+    return current().cancelling()
 
 
 async def has_a_group_that_fails(note: Note) -> object:
@@ -156,7 +158,7 @@ async def has_a_group_that_fails(note: Note) -> object:
             await asyncio.sleep(10)
     except* ZeroDivisionError as errors:
         note(len(errors.exceptions))
-    return _current().cancelling()
+    return current().cancelling()
 
 
 async def uses_anyio(note: Note) -> object:
@@ -172,6 +174,79 @@ async def uses_anyio(note: Note) -> object:
         await anyio.sleep(10)
     note(scope.cancelled_caught)
     return await anyio.to_thread.run_sync(lambda: "value")
+
+
+async def cancels_itself_and_returns(note: Note) -> object:
+    current().cancel("why")
+    return "value"
+
+
+async def cancels_itself_and_raises(note: Note) -> object:
+    current().cancel("why")
+    raise ZeroDivisionError("at once")
+
+
+async def takes_back_that_it_is_cancelled(note: Note) -> object:
+    current().cancel()
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        note(current().uncancel())
+    return "value"
+
+
+async def shields_another(note: Note) -> object:
+    other = asyncio.create_task(turns(3))
+    current().cancel()
+    try:
+        await asyncio.shield(other)
+    except asyncio.CancelledError:
+        note(other.cancelled())
+    await other
+    return "value"
+
+
+async def takes_its_context_back(note: Note) -> object:
+    token = _number.set(1)
+    await asyncio.sleep(0)
+    note(_number.get())
+    _number.reset(token)
+    return _number.get()
+
+
+async def leaves_a_generator_early(note: Note) -> object:
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            note("closed")
+
+    async with aclosing(numbers()) as some:
+        async for number in some:
+            note(number)
+            break
+    return "value"
+
+
+def fire(deferred: Deferred[object], what: str) -> None:
+    if what == "fails":
+        deferred.errback(ZeroDivisionError("fired"))
+    else:
+        deferred.callback("fired")
+
+
+async def awaits_what_fires_soon(note: Note) -> object:
+    loop = asyncio.get_running_loop()
+    for what in ("answers", "fails"):
+        deferred: TaskDeferred[object] = TaskDeferred()
+        loop.call_soon(fire, deferred, what)
+        try:
+            note(await deferred)
+        except ZeroDivisionError as error:
+            note(error)
+    return "value"
 
 
 async def awaits_what_nobody_can(note: Note) -> object:
@@ -201,6 +276,13 @@ PROGRAMS: list[Program] = [
     has_no_time,
     has_a_group_that_fails,
     uses_anyio,
+    cancels_itself_and_returns,
+    cancels_itself_and_raises,
+    takes_back_that_it_is_cancelled,
+    shields_another,
+    takes_its_context_back,
+    leaves_a_generator_early,
+    awaits_what_fires_soon,
     awaits_what_nobody_can,
 ]
 
@@ -230,9 +312,9 @@ def test_what_a_task_does(program: Program, within: str) -> None:
 
         def start(coroutine: Coroutine[Any, Any, object]) -> Awaitable[object]:
             if within == "a Task":
-                this = _current()
+                this = current()
                 result = start_task(coroutine)
-                assert _current() is this
+                assert current() is this
                 return result.asFuture(loop)
             started: asyncio.Future[Awaitable[object]] = loop.create_future()
             loop.call_soon(lambda: started.set_result(start_task(coroutine).asFuture(loop)))
