@@ -97,7 +97,16 @@ class ThreadedReactor(Protocol):
 
 # Any: reactors are typed with zope interfaces.
 def new_reactor() -> Any:
-    """A reactor of the kind that Twisted would install on this platform; it is not installed."""
+    """A reactor of this platform's kind that is not the process's own, and may run in any thread."""
+    reactor = _usual_reactor()
+    # Or Twisted would take its thread for that of the process's reactor. The name is private.
+    reactor._registerAsIOThread = False
+    return reactor
+
+
+# Any: as above.
+def _usual_reactor() -> Any:
+    """What Twisted would install on this platform."""
     if hasattr(select, "epoll"):
         from twisted.internet.epollreactor import EPollReactor
 

@@ -23,10 +23,8 @@ ALLOWED = {
     ("txzmq._serve.services", "base.startRunning"): "or a module that runs it would never end",
     ("txzmq.rpc._http.server", "self.cycle.disconnected"): "or uvicorn would answer twice",
     ("txzmq.rpc._gateway.tls", "context.verify_mode"): "how ssl is told to ask clients",
-    (
-        "txzmq.rpc.threads",
-        "self.reactor._registerAsIOThread",
-    ): "how Twisted keeps its thread's place",
+    ("txzmq._reactor", "reactor._registerAsIOThread"): "how Twisted keeps its thread's place",
+    ("txzmq._task_deferred", "wait.has_gone_on"): "the coroutine says to what it has yielded",
     ("txzmq._task_deferred", "info.failResult"): "how Twisted is kept from logging an error",
     ("txzmq._tasks", "awaited._asyncio_future_blocking"): "how a Task is told to wait for a Future",
     ("txzmq.rpc.errors", "error.args"): "an exception that is made without its constructor",

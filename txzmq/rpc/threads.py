@@ -71,8 +71,6 @@ class _ReactorThread:
     def __init__(self) -> None:
         # Any: reactors are typed with zope interfaces.
         self.reactor: Any = new_reactor()
-        # Or Twisted would take its thread for that of the process's reactor. The name is private.
-        self.reactor._registerAsIOThread = False
         self._running = threading.Event()
         self.factory = ZmqFactory(self.reactor)
         self.reactor.callWhenRunning(self._started)

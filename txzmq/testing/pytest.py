@@ -142,10 +142,7 @@ def serve(memory_network: MemoryNetwork) -> Iterator[ServeInMemory]:
 @pytest.fixture
 def serve_sockets() -> Iterator[ServeBySockets]:
     """What serves at sockets, for a marked test; it is closed, and nothing may be left."""
-    reactor = new_reactor()
-    # Or Twisted would take it for the process's reactor. The name is private.
-    reactor._registerAsIOThread = False
-    factory = ZmqFactory(reactor)
+    factory = ZmqFactory(new_reactor())
     factory.guard.own()
     yield ServeBySockets(factory)
     factory.shutdown()
