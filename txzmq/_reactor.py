@@ -97,7 +97,7 @@ class ThreadedReactor(Protocol):
 
 # Any: reactors are typed with zope interfaces.
 def new_reactor() -> Any:
-    """A reactor of this platform's kind that is not the process's own, and may run in any thread."""
+    """A reactor of this platform, not the process's own, that may run in any thread."""
     reactor = _usual_reactor()
     # Or Twisted would take its thread for that of the process's reactor. The name is private.
     reactor._registerAsIOThread = False
