@@ -153,7 +153,11 @@ def _connect(announce: Callable[[str], None], _: str) -> None:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     announce(f"127.0.0.1:{listening.getsockname()[1]}")
-    config = uvicorn.Config(application, log_level="warning", lifespan="off")
+    # On the loop that the gateways have: by itself it takes uvloop where that is installed. And it
+    # would close connections that wait for 5 s, as they do while others are measured.
+    config = uvicorn.Config(
+        application, log_level="warning", lifespan="off", loop="asyncio", timeout_keep_alive=75
+    )
     uvicorn.Server(config).run([listening])
 
 
