@@ -175,6 +175,10 @@ _VALUES = st.sampled_from(
         *(b"application/json", b"application/proto; a=b", b"Application/Proto"),
     ]
 )
+#: Without a time that would be up in the one way, and not yet in the other.
+_PAIRS = st.tuples(_NAMES, _VALUES).filter(
+    lambda pair: pair[0] != b"connect-timeout-ms" or pair[1].strip() not in (b"1", b"1_0")
+)
 _TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
 _METADATA = st.lists(
     st.tuples(st.sampled_from(["x-a", "x-c", "date", "access-control-a", "grpc-a"]), _TEXTS)
@@ -196,7 +200,7 @@ def _errors(draw: st.DrawFn) -> RpcError:
 
 
 @given(
-    st.lists(st.tuples(_NAMES, _VALUES), max_size=4),
+    st.lists(_PAIRS, max_size=4),
     st.lists(st.binary(max_size=40), min_size=1, max_size=3),
     st.builds(
         Answer,
@@ -257,7 +261,7 @@ def test_what_is_plain_is_not_connectrpcs() -> None:
 
 @pytest.mark.parametrize("answer", [Answer(None), Answer(None, (("x-a", "b"),))])
 def test_the_time_of_a_call_is_up(answer: Answer) -> None:
-    outcome = both(head([b"a"], (b"connect-timeout-ms", b"1")), [b"a"], answer)
+    outcome = both(head([b"a"], (b"connect-timeout-ms", b"100")), [b"a"], answer)
     assert outcome.sent[0]["status"] == 504
 
 
