@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=3 * PATIENCE,  # a run of many tests, and where others use the machine
         check=False,
     )
     return done.returncode, done.stdout
