@@ -271,6 +271,13 @@ test-python-3.%: .venv-3.%/.installed
 	@echo "== the tests on Python 3.$*"
 	.venv-3.$*/bin/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-recipes
+test-recipes: $(DEVELOPS)  ## run the recipes of docs/guide/testing.md for pytest-asyncio and pytest-twisted
+	rm -rf build/recipes
+	$(BIN)/python -m pip install --quiet --no-deps --target build/recipes 'pytest-asyncio>=1.2' \
+		'pytest-twisted>=1.14' decorator greenlet
+	TXZMQ_TEST_PLUGINS=$(CURDIR)/build/recipes $(BIN)/python -m pytest tests/testing/test_testing_examples.py
+
 .PHONY: test-pythons
 test-pythons: $(PYTHONS:%=test-python-%)  ## run all tests on each CPython that txzmq supports
 
