@@ -1,6 +1,7 @@
-"""Drives a client through a window: once for asyncio, once for Twisted.
+"""Drives a client through a window: for asyncio, and in two ways for Twisted.
 
-Each does it the way that costs least there: tasks that await, and callbacks on Deferreds.
+Tasks that await, and callbacks on Deferreds: each is the way that costs least there. Coroutines of
+Twisted's are the program that the Tasks run, too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
@@ -18,7 +19,14 @@ from benchmarks.workload import Messages, Orders, Window
 if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
 
-__all__ = ["AsyncioCall", "Rounds", "TwistedCall", "follow_in_asyncio", "follow_in_twisted"]
+__all__ = [
+    "AsyncioCall",
+    "Rounds",
+    "TwistedCall",
+    "follow_in_asyncio",
+    "follow_in_coroutines",
+    "follow_in_twisted",
+]
 
 AsyncioCall: TypeAlias = "Callable[[EchoRequest], Awaitable[EchoReply]]"
 TwistedCall: TypeAlias = "Callable[[EchoRequest], Deferred[EchoReply]]"
@@ -31,6 +39,15 @@ async def follow_in_asyncio(messages: Messages, orders: Orders, call: AsyncioCal
         async with asyncio.TaskGroup() as group:
             for _ in range(order.in_flight):
                 group.create_task(_go_round(window, call))
+        orders.report(window.sample())
+
+
+async def follow_in_coroutines(messages: Messages, orders: Orders, call: TwistedCall) -> None:
+    """Follow *orders* with *call*, by the program of ``follow_in_asyncio`` as Twisted runs it."""
+    while (order := await deferToThread(orders.receive)) is not None:
+        window = Window(messages, order)
+        rounds = [Deferred.fromCoroutine(_go_round(window, call)) for _ in range(order.in_flight)]
+        await gatherResults(rounds, consumeErrors=True)
         orders.report(window.sample())
 
 

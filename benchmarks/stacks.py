@@ -104,7 +104,16 @@ STACKS: Final[dict[str, Stack]] = {
             messages="generated.bench_pb2",
             variant=True,
         ),
-        # Two bases for Tasks: the cheapest way there is, and the same on their reactor.
+        # What Tasks are compared with: the same program in Twisted's coroutines; and, on their
+        # reactor, the callbacks of the baseline.
+        Stack(
+            name="txzmq, coroutines",
+            module="benchmarks.peers.txzmq_coroutines",
+            distributions=("txzmq", "twisted", "pyzmq", "protobuf"),
+            generate=generate.with_txzmq,
+            messages="generated.bench_pb2",
+            variant=True,
+        ),
         Stack(
             name="txzmq, asyncio reactor",
             module="benchmarks.peers.txzmq_asyncio_reactor",

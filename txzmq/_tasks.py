@@ -21,8 +21,7 @@ from asyncio.tasks import (
 )
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
-from types import coroutine
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -30,13 +29,13 @@ from twisted.python.failure import Failure
 from txzmq._task_deferred import TaskDeferred, mark_handled
 from txzmq._task_wait import Wait
 
-__all__ = ["start_task"]
+__all__ = ["begin_task", "start_task"]
 
 T = TypeVar("T")
 
 
+# Any, here and below: what it awaits is Twisted's or asyncio's.
 def start_task(
-    # Any: what it awaits is Twisted's or asyncio's.
     awaiting: Coroutine[Any, Any, T],
     loop: AbstractEventLoop | None = None,
     context: Context | None = None,
@@ -51,6 +50,16 @@ def start_task(
         when the Task has cleaned up, and may be cancelled again until then.
     :raises RuntimeError: if no loop runs.
     """
+    result = begin_task(awaiting, loop, context)
+    return cast("Deferred[T]", result) if isinstance(result, Deferred) else succeed(result)
+
+
+def begin_task(
+    awaiting: Coroutine[Any, Any, T],
+    loop: AbstractEventLoop | None = None,
+    context: Context | None = None,
+) -> Deferred[T] | T:
+    """As :func:`start_task`, but a coroutine that waits for nothing gives its result itself."""
     if loop is None:
         try:
             loop = get_running_loop()
@@ -60,11 +69,9 @@ def start_task(
     if context is None:
         context = copy_context()
     steps = _Steps(awaiting, loop)
-    rest = steps.rest()
-    rest.send(None)
     # The name is what Tasks are shown by.
     name = getattr(awaiting, "__qualname__", None)
-    task = loop.create_task(rest, name=name, context=context)
+    task: Task[T] = loop.create_task(steps, name=name, context=context)
     if not steps.has_begun:  # which only a factory of eager Tasks has done already
         steps.take_first(task, context)
         if steps.is_over:
@@ -73,7 +80,7 @@ def start_task(
                 task.add_done_callback(_ask_for_error)
                 return fail(error)
             if not task.cancelling():  # or it has cancelled itself, and ends as cancelled
-                return succeed(cast("T", steps.value))
+                return cast("T", steps.value)
     return _TaskResult(task)
 
 
@@ -104,16 +111,27 @@ def _ask_for_error(task: Task[Any]) -> None:
         task.exception()
 
 
-class _Steps(Generic[T]):
-    """The steps of a coroutine: the first one is taken at once, the rest by a Task."""
+class _Steps(Coroutine[Any, Any, T]):
+    """The steps of a coroutine: the first one at once, the rest by a Task, which has this."""
 
-    __slots__ = ("_awaited", "_awaiting", "_loop", "error", "has_begun", "is_over", "value")
+    __slots__ = (
+        "_awaited",
+        "_awaiting",
+        "_goes_on",
+        "_loop",
+        "error",
+        "has_begun",
+        "is_over",
+        "value",
+    )
 
     def __init__(self, awaiting: Coroutine[Any, Any, T], loop: AbstractEventLoop) -> None:
         self._awaiting = awaiting
         self._loop = loop
-        # What the coroutine waits for after its first step; None for the loop's next turn.
+        # What the coroutine waits for; None for the loop's next turn.
         self._awaited: Any = None
+        # Whether the Task has taken its own first step.
+        self._goes_on = False
         self.has_begun = False
         #: Whether the first step has been the last one, with a value or an error.
         self.is_over = False
@@ -139,52 +157,62 @@ class _Steps(Generic[T]):
             if outer is not None:
                 enter_task(loop, outer)
 
-    async def rest(self) -> T:
-        """What the Task runs, which has been sent into it once."""
-        return await self._rest()
-
-    @coroutine
-    def _rest(self) -> Generator[Any, None, T]:
-        awaiting = self._awaiting
-        error: BaseException | None = None
-        try:
-            yield  # until the Task takes its first step
-        except GeneratorExit:
-            awaiting.close()
-            raise
-        except BaseException as raised:  # noqa: BLE001 - it is the coroutine's
-            error = raised
+    def send(self, value: Any) -> Any:
+        """Take the Task's next step."""
+        if self._goes_on:
+            return self._yielded(self._awaiting.send(None))
+        self._goes_on = True
         if self.is_over:
-            error = self.error or error
-            if error is not None:
-                raise error
-            return cast("T", self.value)
-        awaited: Any = self._awaited
-        if error is not None and _has_cancelled(awaited, error):
-            error = None  # the coroutine hears of it when that has ended, as in any Task
-        if error is None and hasattr(awaited, "_asyncio_future_blocking"):
-            awaited._asyncio_future_blocking = True  # another Task may have begun to wait since
+            if self.error is not None:
+                raise self.error
+            raise StopIteration(self.value)
+        if not self.has_begun:
+            self.has_begun = True
+            return self._yielded(self._awaiting.send(None))
         # For a turn of the loop, too: what the coroutine has scheduled before has a turn then.
-        waits = self.has_begun and error is None
+        return self._still_awaited()
+
+    # Any: as Coroutine has it.
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """Take the Task's next step, which gives the coroutine an error."""
+        error: BaseException = typ if val is None else val
+        if self._goes_on:
+            if _is_deferred(self._awaited):
+                mark_handled(self._awaited)
+            return self._yielded(self._awaiting.throw(error))
+        self._goes_on = True
+        if self.is_over:
+            raise self.error or error
+        if self.has_begun and _has_cancelled(self._awaited, error):
+            # The coroutine hears of it when that has ended, as in any Task.
+            return self._still_awaited()
         self.has_begun = True
-        # As a Task does, but that a Deferred is awaited by a Wait.
-        while True:
-            if not waits:
-                try:
-                    awaited = awaiting.send(None) if error is None else awaiting.throw(error)
-                except StopIteration as end:
-                    return cast("T", end.value)
-            waits, error = False, None
-            is_deferred = _is_deferred(awaited)
-            try:
-                yield Wait(awaited, self._loop) if is_deferred else awaited
-            except GeneratorExit:
-                awaiting.close()
-                raise
-            except BaseException as raised:  # noqa: BLE001 - it is the coroutine's
-                if is_deferred:
-                    mark_handled(awaited)
-                error = raised
+        return self._yielded(self._awaiting.throw(error))
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._awaiting.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        raise TypeError("a Task has it")
+
+    # What Tasks are shown by, and their stacks: the coroutine's.
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("cr_") or name in ("__name__", "__qualname__"):
+            return getattr(self._awaiting, name)
+        raise AttributeError(name)
+
+    def _still_awaited(self) -> Any:
+        """What the Task gets for what the coroutine has waited for since its first step."""
+        awaited = self._awaited
+        if hasattr(awaited, "_asyncio_future_blocking"):
+            awaited._asyncio_future_blocking = True  # another Task may have begun to wait since
+        return self._yielded(awaited)
+
+    def _yielded(self, awaited: Any) -> Any:
+        """What the Task gets for what the coroutine yields: a Deferred is awaited by a Wait."""
+        self._awaited = awaited
+        return Wait(awaited, self._loop) if _is_deferred(awaited) else awaited
 
 
 def _is_deferred(awaited: object) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks.drivers import follow_in_twisted
+from benchmarks.drivers import TwistedCall, follow_in_twisted
 from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT, Messages, Orders
 from txzmq import ZmqFactory
@@ -45,8 +45,15 @@ class Txzmq(Peer):
 
         return call
 
+    # Any: the module is generated when the benchmarks run.
+    def make_service(self, messages: Messages) -> Any:
+        return bench_service(messages)
+
+    async def follow(self, messages: Messages, orders: Orders, call: TwistedCall) -> None:
+        await follow_in_twisted(messages, orders, call)
+
     def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
-        service = bench_service(messages)
+        service = self.make_service(messages)
 
         def main(reactor: object) -> Deferred[None]:
             server = self.make_server(make_factory(reactor), service)
@@ -59,7 +66,7 @@ class Txzmq(Peer):
         async def main(reactor: object) -> None:
             channel = self.make_channel(make_factory(reactor), address)
             call = self.caller(bench_client(channel), reactor)
-            await follow_in_twisted(messages, orders, call)
+            await self.follow(messages, orders, call)
             channel.close()
 
         react(main)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
 from benchmarks.drivers import follow_in_asyncio
 from benchmarks.peers.txzmq_ import bench_client
+from benchmarks.peers.txzmq_coroutines import awaiting_service
 from benchmarks.stacks import Peer
 from benchmarks.workload import TIMEOUT, Messages, Orders
 from txzmq import ZmqFactory
-from txzmq.rpc import Channel, Context, Server, aio
+from txzmq.rpc import Channel, Server, aio
 
 if TYPE_CHECKING:
     from benchmarks.workload import EchoReply, EchoRequest
@@ -24,13 +24,7 @@ class TxzmqInAsyncio(Peer):
     """A server and a client, each of asyncio's."""
 
     def serve(self, messages: Messages, announce: Callable[[str], None]) -> None:
-        # Any: the module is generated when the benchmarks run.
-        generated: Any = import_module("generated.bench_txzmq")
-
-        async def echo(_service: object, request: EchoRequest, _context: Context) -> EchoReply:
-            return messages.answer(request)
-
-        service = type("Bench", (generated.BenchBase,), {"echo": echo})()
+        service = awaiting_service(messages)
 
         async def main() -> None:
             server = Server(_factory(), [service], handlers="asyncio")

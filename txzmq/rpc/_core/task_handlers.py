@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txzmq._tasks import start_task
+from txzmq._tasks import begin_task, start_task
 from txzmq.rpc._core.handler_style import HandlerStyle
 
 __all__ = ["ASYNCIO"]
@@ -57,12 +57,12 @@ class TaskRunner(Generic[T]):
 
 
 def _in_tasks(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As *function*, but for its coroutines, which run as Tasks: it returns their Deferreds."""
+    """As *function*, but its coroutines run as Tasks: it returns their results, or Deferreds."""
 
     @wraps(function)
     def called(*arguments: Any) -> Any:
         result = function(*arguments)
-        return start_task(result) if isinstance(result, CoroutineType) else result  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # a user's
+        return begin_task(result) if isinstance(result, CoroutineType) else result  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # a user's
 
     return called
 
