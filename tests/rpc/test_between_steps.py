@@ -95,3 +95,25 @@ def test_tasks_within_the_first_steps_of_others() -> None:
         assert sorted(ended) == list(range(1, 51))
 
     run_in_asyncio(test)
+
+
+def test_a_task_is_shown_with_the_frames_of_its_coroutine() -> None:
+    async def test() -> None:
+        event = asyncio.Event()
+
+        async def program() -> None:
+            await event.wait()
+
+        shown: list[tuple[str, str]] = []
+        result = start_task(program())
+        for _ in range(2):  # before the Task goes on, and when it has
+            (task,) = asyncio.all_tasks() - {current()}
+            frame = task.get_stack()[0]
+            shown.append((frame.f_code.co_name, task.get_name()))
+            assert "program() running at" in repr(task)
+            await turns()
+        event.set()
+        await result
+        assert shown == [("program", program.__qualname__)] * 2
+
+    run_in_asyncio(test)
