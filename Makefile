@@ -43,6 +43,11 @@ demo: $(RUNS)  ## generate the demo's code, start a server, call it from a clien
 	$(BIN)/python -m txzmq.codegen protos/
 	$(BIN)/python -m examples.demo
 
+.PHONY: example-ticker
+example-ticker: $(RUNS)  ## a ticker with 1,000 subscribers
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.ticker
+
 .PHONY: venv
 venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 
