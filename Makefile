@@ -48,6 +48,11 @@ example-ticker: $(RUNS)  ## a ticker with 1,000 subscribers
 	$(BIN)/python -m txzmq.codegen protos/
 	$(BIN)/python -m examples.ticker
 
+.PHONY: example-jobs
+example-jobs: $(RUNS)  ## a job queue with workers that call it, one of which is killed
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.jobs
+
 .PHONY: venv
 venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 

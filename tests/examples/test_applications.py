@@ -10,7 +10,7 @@ import pytest
 
 from tests.programs import ROOT, running, succeeds
 
-APPLICATIONS = ["ticker"]
+APPLICATIONS = ["jobs", "ticker"]
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,13 @@ def test_subscribers_say_that_the_server_is_gone(folder: Path) -> None:
             ticker.kill()
             subscribers.expect("the subscribers gave up: UNAVAILABLE: .+")
             assert subscribers.wait() == 1
+
+
+def test_a_killed_worker_loses_no_job(folder: Path) -> None:
+    output = succeeds(["-m", "examples.jobs"], folder)
+    assert "worker 1 | was killed, with jobs that it had not done" in output
+    assert "client | 20 of 20 jobs are done" in output
+    # Two jobs that it had were given to others, and no other was given twice.
+    given = re.findall(r"^worker [23] \| does job \d+, attempt (\d)$", output, re.MULTILINE)
+    assert 1 <= given.count("2") <= 2, output
+    assert set(given) == {"1", "2"}, output
