@@ -53,6 +53,11 @@ example-jobs: $(RUNS)  ## a job queue with workers that call it, one of which is
 	$(BIN)/python -m txzmq.codegen protos/
 	$(BIN)/python -m examples.jobs
 
+.PHONY: example-chat
+example-chat: $(DEVELOPS)  ## a chat with a page for browsers, at http://127.0.0.1:8080
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.chat
+
 .PHONY: venv
 venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.programs import ROOT, running, succeeds
 
-APPLICATIONS = ["jobs", "ticker"]
+APPLICATIONS = ["chat", "jobs", "ticker"]
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,62 @@ def test_a_killed_worker_loses_no_job(folder: Path) -> None:
     given = re.findall(r"^worker [23] \| does job \d+, attempt (\d)$", output, re.MULTILINE)
     assert 1 <= given.count("2") <= 2, output
     assert set(given) == {"1", "2"}, output
+
+
+def enveloped(message: dict[str, Any]) -> bytes:
+    data = json.dumps(message).encode()
+    return struct.pack(">BI", 0, len(data)) + data
+
+
+def events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """What comes in a stream of Connect's, the end too."""
+    read = b""
+    for chunk in chunks:
+        read += chunk
+        while len(read) >= 5 and len(read) >= (end := 5 + struct.unpack(">I", read[1:5])[0]):
+            yield json.loads(read[5:end])
+            read = read[end:]
+
+
+def test_a_page_chats_by_the_gateway(folder: Path) -> None:
+    pytest.importorskip("connectrpc", reason="connectrpc is not installed here")
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed here")
+    with running("-m", "examples.chat", "0", cwd=folder) as program, httpx.Client() as http:
+        origin = program.expect("open (http://127.0.0.1:.+) in two windows")[1]
+        page = http.get(f"{origin}/")
+        gateway = http.get(f"{origin}/gateway").text
+        assert page.headers["content-security-policy"].endswith(f"connect-src 'self' {gateway}")
+        for path in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
+            assert http.get(origin + path).status_code == 200
+
+        service = f"{gateway}/demo.chat.v1.Chat"
+        asking = {"access-control-request-method": "POST"}
+        for each, allowed in (origin, origin), ("http://elsewhere.example", None):
+            answer = http.options(f"{service}/Say", headers={"origin": each, **asking})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+        headers = {"content-type": "application/connect+json", "connect-protocol-version": "1"}
+
+        def join(name: str) -> Any:
+            content = enveloped({"room": "lobby", "name": name})
+            return http.stream("POST", f"{service}/Join", content=content, headers=headers)
+
+        with join("Ann") as stream:
+            ann = events(stream.iter_raw())
+            ticket = next(ann)["welcome"]["ticket"]
+            assert next(ann) == {"present": {"names": ["Ann"]}}
+            said = http.post(f"{service}/Say", json={"ticket": ticket, "text": "<script>"})
+            assert (said.status_code, said.json()) == (200, {})
+            message = {"message": {"number": 1, "name": "Ann", "text": "<script>"}}
+            assert next(ann) == message
+            with join("Ann") as second:
+                assert next(events(second.iter_raw()))["error"]["code"] == "already_exists"
+            with join("Bob") as other:
+                bob = events(other.iter_raw())
+                assert "welcome" in next(bob)
+                assert next(bob) == message  # said before he came
+                assert next(ann) == next(bob) == {"present": {"names": ["Ann", "Bob"]}}
+            assert next(ann) == {"present": {"names": ["Ann"]}}  # he has closed his page
+        refused = http.post(f"{service}/Say", json={"ticket": "forged", "text": "hello"})
+        assert refused.json()["code"] == "permission_denied"
+        assert program.interrupt() == 0
