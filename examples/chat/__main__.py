@@ -42,7 +42,8 @@ async def main(reactor: Any, port: str = "8080") -> None:
     gateway = HttpGateway(channel, ServedMethods([chat]), cors=Cors([origin]))
     # At the next port, so that pages find it again after a restart; 0 stands for any.
     behind = int(port) + 1 if int(port) else 0
-    listener = await gateway.listen(f"127.0.0.1:{behind}", reactor=reactor)
+    # The streams of the pages have no end of their own: do not wait for one at Ctrl-C.
+    listener = await gateway.listen(f"127.0.0.1:{behind}", grace=0.5, reactor=reactor)
 
     class File(Resource):
         isLeaf = True  # noqa: N815 - Twisted's name
