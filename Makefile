@@ -43,6 +43,21 @@ demo: $(RUNS)  ## generate the demo's code, start a server, call it from a clien
 	$(BIN)/python -m txzmq.codegen protos/
 	$(BIN)/python -m examples.demo
 
+.PHONY: example-ticker
+example-ticker: $(RUNS)  ## a ticker with 1,000 subscribers
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.ticker
+
+.PHONY: example-jobs
+example-jobs: $(RUNS)  ## a job queue with workers that call it, one of which is killed
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.jobs
+
+.PHONY: example-chat
+example-chat: $(DEVELOPS)  ## a chat with a page for browsers, at http://127.0.0.1:8080
+	$(BIN)/python -m txzmq.codegen protos/
+	$(BIN)/python -m examples.chat
+
 .PHONY: venv
 venv: $(DEVELOPS)  ## set up .venv with everything that development needs
 

@@ -1,0 +1,3 @@
+"""Asks for the fixtures of txzmq."""
+
+pytest_plugins = ["txzmq.testing.pytest"]
