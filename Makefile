@@ -202,6 +202,10 @@ PUT_TEXT = $(BIN)/cog -r -P -p 'from tools.snippets import code, text' -I . --ve
 docs-text: $(DEVELOPS)  ## write into the pages what they have of other files
 	$(PUT_TEXT)
 
+.PHONY: diagrams
+diagrams: $(DEVELOPS)  ## draw docs/diagrams/*.svg anew, of the text beside them
+	$(BIN)/python -m tools.diagrams
+
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error
 	$(PUT_TEXT) --check

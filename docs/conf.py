@@ -96,7 +96,13 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
             ],
         ),
         ("Finding servers", ["endpoints", "balancing", "retries", "failures"]),
-        ("Serving", ["serve", "application", "kubernetes", "shutdown", "limits", "proxies", "raw"]),
+        (
+            "Serving",
+            [
+                *("deployment", "serve", "application", "kubernetes", "shutdown", "limits"),
+                *("proxies", "raw"),
+            ],
+        ),
         ("Trust", ["security", "tokens"]),
         ("Tests", ["testing"]),
         (
@@ -122,6 +128,8 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
                 "gateway",
                 "gateway-http",
                 "from-grpc",
+                "from-grpclib",
+                "from-amp",
                 "sockets",
                 "platforms",
                 "porting",

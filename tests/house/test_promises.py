@@ -24,9 +24,12 @@ def test_each_test_that_the_page_names_exists() -> None:
 
 def test_each_promise_names_a_test() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
-    promises = [row for row in rows if not row.startswith("| when |")]
-    assert promises
-    assert [row for row in promises if not re.search(r"`tests/[\w/]+\.py::\w+` \|$", row)] == []
+    promises = [row for row in rows if row != "| when | then | tests |"]
+    assert len(promises) > 40
+    notes = [match[1] for row in promises if (match := re.search(r" \| \[\^([\w-]+)\] \|$", row))]
+    assert len(notes) == len(promises)
+    tests = r"^\[\^([\w-]+)\]: `tests/[\w/]+\.py::\w+`(?:, `tests/[\w/]+\.py::\w+`)*$"
+    assert re.findall(tests, PAGE, re.MULTILINE) == notes
 
 
 def test_each_field_test_of_peers_and_networks_is_on_the_page() -> None:
