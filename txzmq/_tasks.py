@@ -194,7 +194,8 @@ class _Steps(Coroutine[Any, Any, T]):
         self._awaiting.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        raise TypeError("a Task has it")
+        """As the coroutine's; a Task does not ask for it."""
+        return self._awaiting.__await__()
 
     # What Tasks are shown by, and their stacks: the coroutine's.
     def __getattr__(self, name: str) -> Any:
