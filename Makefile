@@ -197,6 +197,19 @@ docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning i
 	$(BIN)/sphinx-build -W --keep-going -n -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+# It needs npm, and Chromium: Debian's, or the one that CHROMIUM names.
+build/docs-check/.installed: tools/docs-check/package.json tools/docs-check/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --no-fund --no-audit --silent --prefix $(@D)
+	@touch $@
+
+# For instance: make docs-check PAGES='guide/serve.html promises'
+PAGES :=
+.PHONY: docs-check
+docs-check: docs build/docs-check/.installed  ## look at each page in Chromium: WCAG 2 AA, phone and desktop, light and dark, keyboard
+	node tools/docs-check/check.mjs docs/_build/html $(PAGES)
+
 .PHONY: wheel
 wheel: $(DEVELOPS)  ## build sdist and wheel into dist/
 	$(BIN)/python -m build --outdir dist .
