@@ -191,6 +191,10 @@ docs-text: $(DEVELOPS)  ## write into the pages what they have of other files
 diagrams: $(DEVELOPS)  ## draw docs/diagrams/*.svg anew, of the text beside them
 	$(BIN)/python -m tools.diagrams
 
+.PHONY: screenshots
+screenshots: $(DEVELOPS)  ## take docs/screenshots/*.svg anew, of txzmq's own program
+	$(BIN)/python -m tools.screenshots
+
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error
 	$(PUT_TEXT) --check
