@@ -206,11 +206,28 @@ docs-text: $(DEVELOPS)  ## write into the pages what they have of other files
 diagrams: $(DEVELOPS)  ## draw docs/diagrams/*.svg anew, of the text beside them
 	$(BIN)/python -m tools.diagrams
 
+.PHONY: screenshots
+screenshots: $(DEVELOPS)  ## take docs/screenshots/*.svg anew, of txzmq's own program
+	$(BIN)/python -m tools.screenshots
+
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error
 	$(PUT_TEXT) --check
 	$(BIN)/sphinx-build -W --keep-going -n -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# It needs npm, and Chromium: Debian's, or the one that CHROMIUM names.
+build/docs-check/.installed: tools/docs-check/package.json tools/docs-check/package-lock.json
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --no-fund --no-audit --silent --prefix $(@D)
+	@touch $@
+
+# For instance: make docs-check PAGES='guide/serve.html promises'
+PAGES :=
+.PHONY: docs-check
+docs-check: docs build/docs-check/.installed  ## look at each page in Chromium: WCAG 2 AA, phone and desktop, light and dark, keyboard
+	node tools/docs-check/check.mjs docs/_build/html $(PAGES)
 
 .PHONY: wheel
 wheel: $(DEVELOPS)  ## build sdist and wheel into dist/
