@@ -6,12 +6,14 @@ import os
 import platform
 import sys
 import sysconfig
+from pathlib import Path
 from typing import Final
 
 __all__ = ["how_built", "interpreter"]
 
 #: Where distributions have their own interpreter.
 _DISTRIBUTION: Final = "/usr/bin/"
+_DEBIAN: Final = Path("/etc/debian_version")
 
 
 def interpreter() -> str:
@@ -21,14 +23,16 @@ def interpreter() -> str:
         return f"{name} {version}"
     arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     # That of a virtual environment is a link to the one it was made with.
-    return f"{name} {version} ({how_built(arguments, os.path.realpath(sys.executable))})"
+    program = os.path.realpath(sys.executable)
+    return f"{name} {version} ({how_built(arguments, program, debian=_DEBIAN.exists())})"
 
 
-def how_built(arguments: str, program: str) -> str:
+def how_built(arguments: str, program: str, *, debian: bool) -> str:
     """Whether CPython was built with PGO and LTO, as far as it can be told.
 
     :param arguments: what ``configure`` was given, as sysconfig keeps it; empty on Windows.
     :param program: the interpreter's file, all links followed.
+    :param debian: whether this is Debian, or made from it.
     """
     found = {
         "PGO": "--enable-optimizations" in arguments,
@@ -38,8 +42,9 @@ def how_built(arguments: str, program: str) -> str:
     if there:
         lacking = [name for name in found if name not in there]
         return f"built with {' and '.join(there)}" + "".join(f", without {it}" for it in lacking)
-    # Debian's rules run `make profile-opt` with flags of their own, of which configure knows
-    # nothing.
+    if program.startswith(_DISTRIBUTION) and debian:
+        # Its rules run `make profile-opt` with flags of their own, which configure never sees.
+        return "Debian's package, which is built with PGO and LTO"
     if program.startswith(_DISTRIBUTION) or not arguments:
         return "built by its distributor, whose configure does not say whether with PGO and LTO"
     return "built without PGO and LTO"

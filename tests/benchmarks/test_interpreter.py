@@ -26,7 +26,13 @@ OWN = "/opt/python/bin/python3.11"
 def test_what_configure_was_given_tells_how_the_interpreter_was_built(
     arguments: str, program: str, said: str
 ) -> None:
-    assert how_built(arguments, program).startswith(said)
+    assert how_built(arguments, program, debian=False).startswith(said)
+
+
+def test_debians_package_is_built_with_both_whatever_configure_says() -> None:
+    said = "Debian's package, which is built with PGO and LTO"
+    assert how_built("'--prefix=/usr'", "/usr/bin/python3.11", debian=True) == said
+    assert how_built("'--prefix=/opt'", OWN, debian=True) == "built without PGO and LTO"
 
 
 def test_every_table_says_which_python_made_it() -> None:
