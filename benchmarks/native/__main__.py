@@ -23,6 +23,8 @@ __all__ = ["main"]
 _ROOT: Final = Path(__file__).parent.parent.parent
 _BUILD: Final = _ROOT / "build" / "native"
 _PAGE: Final = _ROOT / "docs" / "performance" / "native.md"
+#: Seconds from which on a turn is no mere trial, and needs a warm-up.
+_LONG: Final = 0.5
 _PROTOS: Final = Path(__file__).parent / "protos"
 
 
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loads=[load for load in LOADS if load.name in (parsed.load or _NAMES)],
         seconds=parsed.seconds,
         rounds=parsed.rounds,
-        warm_up=Plan.warm_up if parsed.seconds >= 1 else parsed.seconds,
+        warm_up=Plan.warm_up if parsed.seconds >= _LONG else parsed.seconds,
         unix=parsed.unix,
     )
     peers = {name: peer for name, peer in PEERS.items() if name in (parsed.only or PEERS)}

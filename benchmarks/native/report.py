@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.figures import Interval, median_interval
-from benchmarks.native.loads import GROUPS, Load
+from benchmarks.native.loads import GROUPS, LOADS, Load
 from benchmarks.native.measure import Figures, Plan, Results
 from benchmarks.native.peers import BASELINE
 
@@ -44,14 +44,22 @@ def introduction(
     confidence = median_interval(range(plan.rounds)).confidence
     packages = f" Debian's packages: {_pairs(debian)}." if debian else ""
     return (
-        f"{day}. {where['python']}, {where['system']}, {where['cpus']} CPUs, load {where['load']} "
-        f"at the beginning. {made_of}.{packages}\n\n"
+        f"`{_command(plan)}`, {day}. {where['python']}, {where['system']}, {where['cpus']} CPUs, "
+        f"load {where['load']} at the beginning. {made_of}.{packages}\n\n"
         f"Over {transport}, a client and a server process each; medians of {plan.rounds} rounds of "
         f"{plan.seconds:g} s, in which all take turns. CPU is per call, item or delivery, of all "
         f"threads; memory is the peak of the process. The ratio is the median of the rounds' "
         f"ratios of what is done a second; the interval, from the order statistics of the rounds, "
         f"holds it with a probability of {confidence:.0%}."
     )
+
+
+def _command(plan: Plan) -> str:
+    """What measures the same again."""
+    words = ["python -m benchmarks.native", f"--rounds {plan.rounds} --seconds {plan.seconds:g}"]
+    if set(plan.loads) != set(LOADS):
+        words += dict.fromkeys(f"--load {load.name}" for load in plan.loads)
+    return " ".join([*words, "--unix"] if plan.unix else words)
 
 
 def _pairs(versions: Mapping[str, str]) -> str:

@@ -161,13 +161,15 @@ def test_the_introduction_says_where_when_and_of_which_versions() -> None:
     results = Results(versions={"Go": {"go": "1.19", "grpc-go": "1.33"}})
     plan = Plan(loads=[UNARY], rounds=5, seconds=0.5)
     text = introduction(WHERE, plan, results, "2026-01-02", {"protoc-gen-go-grpc": "1.33-2"})
-    assert text.startswith("2026-01-02. CPython 3, Linux, 2 CPUs, load 0.5 at the beginning. ")
+    command = "`python -m benchmarks.native --rounds 5 --seconds 0.5 --load unary`"
+    assert text.startswith(f"{command}, 2026-01-02. CPython 3, Linux, 2 CPUs, load 0.5 at the ")
     assert "Go: go 1.19, grpc-go 1.33. Debian's packages: protoc-gen-go-grpc 1.33-2." in text
     assert "TCP on 127.0.0.1" in text
     assert "5 rounds of 0.5 s" in text
     assert "probability of 94%" in text
-    unix = Plan(loads=[UNARY], unix=True)
-    assert "Over a Unix socket" in introduction(WHERE, unix, results, "2026-01-02", {})
+    text = introduction(WHERE, Plan(loads=LOADS, unix=True), results, "2026-01-02", {})
+    assert "native --rounds 5 --seconds 1 --unix`" in text
+    assert "Over a Unix socket" in text
 
 
 def test_a_peer_that_was_not_built_is_left_out_with_what_builds_it(tmp_path: Path) -> None:

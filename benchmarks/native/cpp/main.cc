@@ -44,7 +44,10 @@ Item MakeItem(uint64_t sequence, const std::string& payload) {
 
 // As gRPC's performance notes advise where the next message does not wait for an answer: many
 // messages become one system call.
-grpc::WriteOptions Buffered() { return grpc::WriteOptions().set_buffer_hint(); }
+// Not the first: gRPC sends it along with the metadata, and then a buffered one never leaves.
+grpc::WriteOptions Buffered(bool hint) {
+  return hint ? grpc::WriteOptions().set_buffer_hint() : grpc::WriteOptions();
+}
 
 // ---- the server
 
@@ -57,7 +60,7 @@ class Watch : public grpc::ServerWriteReactor<Item> {
  private:
   void Next() {
     item_ = MakeItem(++sequence_, payload_);
-    StartWrite(&item_, Buffered());
+    StartWrite(&item_, Buffered(sequence_ > 1));
   }
   const std::string payload_;
   uint64_t sequence_ = 0;
@@ -117,7 +120,7 @@ class Ticks : public grpc::ServerWriteReactor<Item> {
  private:
   void Next() {
     item_ = MakeItem(++sequence_, payload_);
-    StartWrite(&item_, sequence_ % burst_ ? Buffered() : grpc::WriteOptions());
+    StartWrite(&item_, Buffered(sequence_ > 1 && sequence_ % burst_));
   }
   const uint64_t burst_;
   const std::chrono::milliseconds pause_;
@@ -309,7 +312,7 @@ class Uploader : public grpc::ClientWriteReactor<Item>, Calling {
  private:
   void Next() {
     item_ = MakeItem(++sequence_, order->payload);
-    StartWrite(&item_, Buffered());
+    StartWrite(&item_, Buffered(sequence_ > 1));
   }
   std::unique_ptr<grpc::ClientContext> context_;
   uint64_t sequence_ = 0;
