@@ -263,6 +263,12 @@ bench-secure: $(DEVELOPS)  ## measure what keys cost, beside none and beside grp
 bench-proxies: $(DEVELOPS)  ## measure calls through a relay and through a plain proxy, beside direct ones
 	$(BIN)/python -m benchmarks.proxies
 
+# What it needs it installs from Debian and npm, where this may, and builds in build/native.
+.PHONY: bench-native
+bench-native: $(DEVELOPS)  ## measure txzmq beside gRPC in C++, Go and Node; writes a page of docs/performance/
+	tools/native-peers
+	$(BIN)/python -m benchmarks.native --write
+
 .PHONY: bench-gateway
 bench-gateway: $(DEVELOPS)  ## measure calls through gateways, beside servers of the same protocols
 	$(BIN)/python -m benchmarks.gateway

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Figures", "Sample", "figures_of", "median", "percentile", "ratio"]
+__all__ = [
+    "Figures",
+    "Interval",
+    "Sample",
+    "figures_of",
+    "median",
+    "median_interval",
+    "percentile",
+    "ratio",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +84,36 @@ def median(several: Iterable[Figures]) -> Figures:
 def ratio(ours: Figures, theirs: Figures) -> Figures:
     """Each of our figures divided by theirs; infinite where theirs is zero."""
     return Figures(*(a / b if b else math.inf for a, b in zip(ours, theirs, strict=True)))
+
+
+class Interval(NamedTuple):
+    """Where a median lies, with some probability."""
+
+    low: float
+    high: float
+    #: At most 1.
+    confidence: float
+
+
+def median_interval(values: Iterable[float], confidence: float = 0.9) -> Interval:
+    """The narrowest pair of order statistics that holds the median with that confidence.
+
+    It supposes nothing of how the values are distributed, only that none depends on another: the
+    median is above the smallest of five with a probability of 31/32. Few values may not give the
+    confidence; then it is from the smallest to the largest, and the confidence is what that gives.
+
+    :param values: at least one.
+    :raises ValueError: if there are none.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    count = len(ordered)
+    found = Interval(ordered[0], ordered[-1], 1 - 2 / 2**count)
+    outside = 2 / 2**count
+    for skipped in range(1, (count + 1) // 2):
+        outside += 2 * math.comb(count, skipped) / 2**count
+        if 1 - outside < confidence:
+            break
+        found = Interval(ordered[skipped], ordered[-1 - skipped], 1 - outside)
+    return found

@@ -48,13 +48,14 @@ def with_grpc(folder: Path) -> None:
     )
 
 
-def with_txzmq(folder: Path) -> None:
+def with_txzmq(folder: Path, protos: Path = PROTOS) -> None:
     """Make the package ``generated`` in *folder*, as the README's first command does.
 
+    :param protos: the folder of the protos.
     :raises GenerateError: if the generator fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _python(["txzmq.codegen", str(PROTOS)], cwd=folder)
+    _python(["txzmq.codegen", str(protos.resolve())], cwd=folder)
 
 
 def _python(module_and_arguments: list[str], cwd: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.generate import with_grpc, with_txzmq
+from benchmarks.interpreter import interpreter
 
 _ROUNDS: Final = 15
 _NOTHING: Final = "an interpreter"
@@ -56,7 +57,7 @@ def main() -> None:
                 samples[name].append(_cpu(program, folder))
     medians = {name: statistics.median(several) for name, several in samples.items()}
     nothing = medians.pop(_NOTHING)
-    print("\nimport, ms of CPU")
+    print(f"\nimport, ms of CPU, {interpreter()}")
     for name, figure in medians.items():
         print(f"  {name:40} {figure - nothing:6.0f}")
     ratio = (medians[_OURS] - nothing) / (medians[_THEIRS] - nothing)

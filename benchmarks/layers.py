@@ -9,7 +9,6 @@ is the rest of what ``make bench`` measures.
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Callable
 from typing import ClassVar, Final
@@ -18,6 +17,7 @@ import zmq
 from google.protobuf.wrappers_pb2 import StringValue
 from twisted.internet.defer import Deferred
 
+from benchmarks.interpreter import interpreter
 from txzmq._backend import recv, send
 from txzmq._ids import new_epoch
 from txzmq.connection import NOBLOCK
@@ -157,7 +157,7 @@ def measure(seconds: float, rounds: int) -> list[Layer]:
 def main() -> None:
     """Print the table."""
     *layers, whole = measure(0.3, 5)
-    print(f"{platform.python_implementation()} {platform.python_version()}, us of CPU per call\n")
+    print(f"{interpreter()}, us of CPU per call\n")
     for layer in layers:
         print(f"{layer.microseconds:8.2f}  {layer.name:16} {layer.what}")
     inside = sum(layer.microseconds for layer in layers if layer.name != "pyzmq")

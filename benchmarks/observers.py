@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
 from opentelemetry.trace import Span, SpanKind, set_span_in_context
 from twisted.internet.defer import Deferred
 
+from benchmarks.interpreter import interpreter
 from txzmq.rpc import Channel, Context, Method, Observer, Server, Service
 from txzmq.rpc.metrics import Metrics
 from txzmq.rpc.otel import Telemetry
@@ -181,6 +182,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="the best counts (%(default)s)")
     given = parser.parse_args()
     figures = measure(given.rounds, given.runs)
+    print(f"{interpreter()}\n")
     print(f"{'observed by':<48}{'us a call':>10}{'more':>8}")
     for name, figure in figures.items():
         more = figure if name in (_SDK, _SDK_UNSAMPLED) else figure - figures[_ALONE]

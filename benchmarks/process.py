@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from benchmarks.figures import Sample
 from benchmarks.stacks import Stack
 from benchmarks.workload import TIMEOUT, Order
 
-__all__ = ["START", "Child", "Running", "StackError"]
+__all__ = ["START", "Child", "Running", "StackError", "python"]
 
 #: Where ``benchmarks`` can be imported from.
 _ROOT: Final = Path(__file__).parent.parent
@@ -34,19 +34,24 @@ class StackError(Exception):
     """A stack cannot be measured; the message names it and says why."""
 
 
-class Child:
-    """A process that is asked a line of JSON at a time, and answers each with one."""
+def python(module: str, *arguments: str) -> list[str]:
+    """The command of a program that reads and writes with :class:`benchmarks.child.Line`."""
+    return [sys.executable, "-m", module, *arguments]
 
-    def __init__(self, who: str, module: str, *arguments: str) -> None:
+
+class Child:
+    """A process that is asked a line at a time, and answers each with one of JSON."""
+
+    def __init__(self, who: str, command: Sequence[str]) -> None:
         """
         :param who: what an error calls it.
-        :param module: the program, which reads and writes with :class:`benchmarks.child.Line`.
+        :param command: the program and its arguments.
         """
         self._who = who
         self._received = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -55,22 +60,29 @@ class Child:
             start_new_session=True,  # Ctrl-C is for the measuring process, which ends the others
         )
 
-    def ask(self, question: Mapping[str, object], seconds: float) -> dict[str, Any]:
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def ask(self, question: Mapping[str, object] | str, seconds: float) -> dict[str, Any]:
         """Send a line, and wait for the answer.
 
+        :param question: the line, or what becomes JSON.
         :raises StackError: if there is none within *seconds*.
         """
         self.send(question)
         return self.answer(seconds)
 
-    def send(self, question: Mapping[str, object]) -> None:
+    def send(self, question: Mapping[str, object] | str) -> None:
         """Send a line.
 
         :raises StackError: if the process has ended.
         """
         assert self._process.stdin is not None
+        line = question if isinstance(question, str) else json.dumps(question)
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.write(line.encode() + b"\n")
         except BrokenPipeError:
             raise self._error("has ended") from None
 
@@ -136,7 +148,7 @@ class Running:
     def _start(self, role: str, generated: Path) -> Child:
         stack = self.stack
         arguments = (role, stack.module, stack.messages, str(generated))
-        return Child(f"{stack.name}, {role}", "benchmarks.child", *arguments)
+        return Child(f"{stack.name}, {role}", python("benchmarks.child", *arguments))
 
     def __enter__(self) -> Running:
         return self

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 
+from benchmarks.interpreter import interpreter
 from txzmq import ZmqFactory
 from txzmq._reactor import default_reactor
 from txzmq.rpc import Channel, Context, Kind, RawMessage, Server, ServerLimits, Service, raw_method
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.role:
         _serve(given.role, given.address)
         return 0
+    print(interpreter(), flush=True)
     reactor: Any = default_reactor()
     factory = ZmqFactory(reactor)
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.figures import Figures
+from benchmarks.interpreter import interpreter
 from benchmarks.run import Plan, Result, Results
 from benchmarks.stacks import Stack
 
@@ -23,7 +24,7 @@ def machine(stacks: Iterable[Stack]) -> dict[str, Any]:
     for stack in stacks:
         versions.update(stack.versions())
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": interpreter(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")

@@ -168,10 +168,14 @@ class Window:
         self._latencies.append(now - started)
         return now < self._over
 
+    def latencies(self) -> list[float]:
+        """Seconds of each call, in ascending order, once the last one in flight is complete."""
+        return sorted(self._latencies)
+
     def sample(self) -> Sample:
         """What was measured, once the last call in flight is complete."""
         cpu = time.process_time() - self._cpu
-        latencies = sorted(self._latencies)
+        latencies = self.latencies()
         return Sample(
             calls=len(latencies),
             elapsed=self._ended - self._began,

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.codegen.corpus import write_cloud, write_corpus
 from benchmarks.codegen.measure import Cost, measure
+from benchmarks.interpreter import interpreter
 
 _SIZES: Final = (500, 1000, 2500, 5000)
 #: The goals: time above protoc's, memory, and how far from linear the growth may be.
@@ -170,6 +171,7 @@ def main() -> int:
         help="instead, measure one run on so many files like those of a public cloud API",
     )
     given = parser.parse_args()
+    print(interpreter(), end="\n\n", flush=True)
     if given.cloud is not None:
         return _cloud(given.cloud)
     rows = [run(size, given.repeat) for size in given.sizes]

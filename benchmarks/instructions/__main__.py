@@ -21,6 +21,7 @@ from benchmarks.instructions.count import (
 )
 from benchmarks.instructions.records import FILE, Record, change, last_like, load, put, save
 from benchmarks.instructions.scenarios import SCENARIOS, Scenario
+from benchmarks.interpreter import interpreter
 
 _ROOT: Final = Path(__file__).parent.parent.parent
 #: Calls or items of the short run, in which everything has been done once, and of the long one.
@@ -71,7 +72,7 @@ def measure(tool: Tool, names: Sequence[str], build: Path) -> dict[str, int]:
 def report(now: Record, before: Record | None) -> str:
     """What a person wants to read."""
     libraries = ", ".join(f"{name} {number}" for name, number in now.libraries.items())
-    lines = [f"txzmq {now.txzmq}, {now.python}, {libraries}; {now.tool}"]
+    lines = [f"txzmq {now.txzmq}, {now.python}, {libraries}; {now.tool}", f"run by {interpreter()}"]
     if before is None:
         lines.append("no record of this interpreter and tool to compare with (--record makes one)")
     else:

@@ -18,6 +18,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from benchmarks.interpreter import interpreter
+
 #: The goals: bytes for a call in flight on each side, for an idle stream on the server, and by how
 #: many bytes each call may have a process grow that makes many: less than any object has.
 _IN_FLIGHT: Final = 2_048
@@ -153,6 +155,7 @@ def main() -> int:
     parser.add_argument("--failures", type=int, default=1_000_000, metavar="CALLS")
     parser.add_argument("--lines", type=int, default=0, help="print so many lines that allocate")
     given = parser.parse_args()
+    print(interpreter(), end="\n\n", flush=True)
     missed = in_flight(given.in_flight) if given.in_flight else []
     if given.lines and given.in_flight:
         print_lines("in-flight", given.in_flight, given.lines)

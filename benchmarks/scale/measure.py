@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.figures import Sample
-from benchmarks.process import START, Child
+from benchmarks.process import START, Child, python
 from benchmarks.scale.axes import Axis, Point, Setup
 from benchmarks.workload import TIMEOUT, Order
 
@@ -110,12 +110,12 @@ def _world(setup: Setup, build: Path) -> Generator[_World]:
     arguments = (json.dumps(asdict(setup)), str(build))
     children: list[Child] = []
     try:
-        server = Child("server", _CHILD, "server", *arguments)
+        server = Child("server", python(_CHILD, "server", *arguments))
         children.append(server)
         addresses = server.answer(START)
         clients: list[Child] = []
         for number in setup.processes():
-            client = Child("client", _CHILD, "client", *arguments)
+            client = Child("client", python(_CHILD, "client", *arguments))
             children.append(client)
             clients.append(client)
             client.send({**addresses, "clients": number})

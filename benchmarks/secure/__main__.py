@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from benchmarks.interpreter import interpreter
 from benchmarks.report import as_text, machine
 from benchmarks.run import Plan, run
 from benchmarks.secure import connecting
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(parts: Sequence[str], seconds: float, rounds: int, clients: int) -> int:
     status = 0
+    print(interpreter(), end="\n\n", flush=True)
     if "calls" in parts:
         plan = Plan(
             loads=(Load(in_flight=1), Load(in_flight=100)),

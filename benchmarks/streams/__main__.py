@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from benchmarks.interpreter import interpreter
 from benchmarks.report import machine
 from benchmarks.stacks import BASELINE
 from benchmarks.stacks import STACKS as COMPARED
@@ -44,6 +45,7 @@ def main() -> None:
         return
     some = parsed.load or parsed.many or parsed.openings
     loads: list[str] = parsed.load or ([] if some else list(LOADS))
+    print(interpreter(), flush=True)
     with ExitStack() as ends:
         compared = [Stack(name, ends) for name in STACKS] if loads else []
         bare = [Stack(BARE, ends)] if BARE_LOAD in loads else []

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from benchmarks.figures import Figures, Sample, figures_of, median, percentile, ratio
+from benchmarks.figures import (
+    Figures,
+    Interval,
+    Sample,
+    figures_of,
+    median,
+    median_interval,
+    percentile,
+    ratio,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +66,25 @@ def test_median_of_nothing_is_an_error() -> None:
 
 def test_ratio_is_ours_by_theirs() -> None:
     assert ratio(Figures(10, 1, 2, 3, 4), Figures(5, 2, 2, 1, 0)) == Figures(2, 0.5, 1, 3, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, Interval(1, 1, 0)),
+        (2, Interval(1, 2, 0.5)),
+        (4, Interval(1, 4, 0.875)),
+        (5, Interval(1, 5, 0.9375)),
+        (7, Interval(1, 7, 1 - 2 / 128)),
+        (8, Interval(2, 7, 1 - 18 / 256)),
+        (11, Interval(3, 9, 1 - 2 * (1 + 11 + 55) / 2048)),
+    ],
+)
+def test_a_median_lies_between_two_order_statistics(count: int, expected: Interval) -> None:
+    values = [float(n) for n in range(count, 0, -1)]
+    assert median_interval(values) == pytest.approx(expected)
+
+
+def test_the_interval_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        median_interval([])

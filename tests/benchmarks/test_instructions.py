@@ -119,7 +119,7 @@ def test_only_more_instructions_than_the_limit_allows_fail() -> None:
 def test_the_report_shows_the_change_and_which_library_is_another() -> None:
     now = Record(txzmq="2", python="P", tool="perf", libraries={"lib": "2"}, per_call={"a": 990})
     lines = report(now, record("1.0", a=1_000)).splitlines()
-    assert lines[1:3] == ["compared with 1.0", "since then, lib 1 has become 2"]
+    assert lines[2:4] == ["compared with 1.0", "since then, lib 1 has become 2"]
     assert lines[-1].split() == ["a", "990", "1,000", "-1.00%"]
     assert "no record of this interpreter and tool" in report(now, None)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.wrappers_pb2 import StringValue
 
+from benchmarks.interpreter import interpreter
 from tests.field import network
 from tests.field.namespaces import Wire, why_not, wire
 from tests.field.proxy import Proxy
@@ -257,6 +258,7 @@ def _print(name: str, measure: Callable[[Loop], Awaitable[str]]) -> None:
 
 
 def main() -> None:
+    print(interpreter())
     print(f"With the defaults, a call each {_PACE * 1000:g} ms for {_TRAFFIC:g} s")
     for what in ("killed", "poisoned"):
         _print(f"one of two endpoints {what}", lambda loop, what=what: _lose_one(loop, what))  # type: ignore[misc]  # a default that is bound now
