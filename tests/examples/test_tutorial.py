@@ -1,0 +1,125 @@
+"""The tutorial: each step is a project of its own, which runs, is tested and is typed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("grpc_tools", reason="the generator needs grpcio-tools")
+
+from tests.programs import ROOT, running, succeeds
+
+TUTORIAL = ROOT / "examples" / "tutorial"
+PAGES = ROOT / "docs" / "tutorial"
+STEPS = sorted(path.name for path in TUTORIAL.iterdir() if path.is_dir())
+TESTED = [step for step in STEPS if (TUTORIAL / step / "test_orders.py").exists()]
+ANYWHERE = "tcp://127.0.0.1:*"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All steps as a reader has them, with their code generated."""
+    folder = tmp_path_factory.mktemp("tutorial") / "steps"
+    shutil.copytree(
+        TUTORIAL, folder, ignore=shutil.ignore_patterns("generated", "__pycache__", ".*")
+    )
+    for step in STEPS:
+        succeeds(["-m", "txzmq.codegen"], cwd=folder / step)
+    return folder
+
+
+def shown(page: str, command: str) -> list[str]:
+    """What a page says that a command prints."""
+    text = (PAGES / page).read_text("utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        _, found, rest = f"\n{block}".partition(f"\n$ {command}\n")
+        if found:
+            return rest.partition("$ ")[0].splitlines()
+    raise AssertionError(f"{page} does not show {command!r}")
+
+
+def test_each_step_has_a_page() -> None:
+    assert [f"step{page.name[0]}" for page in sorted(PAGES.glob("[1-9]-*.md"))] == STEPS
+
+
+@pytest.mark.parametrize(
+    ("step", "page", "commands"),
+    [
+        ("step1", "1-orders.md", ["script.py tea 2", "script.py coffee 5", "client.py 1"]),
+        ("step1", "1-orders.md", ["client.py 7"]),
+        (
+            "step2",
+            "2-errors.md",
+            ["script.py tea 2", "script.py coffee 5", "script.py cake 1", "script.py tea 0"],
+        ),
+        ("step4", "4-events.md", ["script.py tea 2", "pay.py 1"]),
+    ],
+)
+def test_commands_print_what_the_page_shows(
+    folder: Path, step: str, page: str, commands: list[str]
+) -> None:
+    with running("server.py", ANYWHERE, cwd=folder / step) as server:
+        place = server.expect(r"listening on (.*)")[1]
+        for command in commands:
+            printed = succeeds([*command.split(), place], cwd=folder / step)
+            assert printed.splitlines() == shown(page, f"python {command}")
+
+
+def test_watchers_print_what_the_page_shows(folder: Path) -> None:
+    step = folder / "step4"
+    with running("server.py", ANYWHERE, cwd=step) as server:
+        place = server.expect(r"listening on (.*)")[1]
+        with running("watch.py", place, cwd=step) as watcher:
+            # What happens before the first watcher is there is told to nobody.
+            for number in range(1, 11):
+                succeeds(["script.py", "tea", "1", place], cwd=step)
+                if watcher.has_said(f"order {number}: STATE_PLACED"):
+                    break
+            succeeds(["pay.py", str(number), place], cwd=step)
+            watcher.expect(f"order {number}: STATE_PAID")
+            assert watcher.output[-2:] == [
+                line.replace("order 1:", f"order {number}:")
+                for line in shown("4-events.md", "python watch.py")
+            ]
+            assert watcher.interrupt() == 0
+
+
+def test_imports_print_what_the_page_shows(folder: Path) -> None:
+    step = folder / "step5"
+    with running("server.py", ANYWHERE, cwd=step) as server:
+        place = server.expect(r"listening on (.*)")[1]
+        for name, count in {"stock.csv": 2_500, "long.csv": 20_000}.items():
+            lines = [f"tea-{number % 50},{number % 7}\n" for number in range(count)]
+            (step / name).write_text("".join(lines))
+            printed = succeeds(["import_stock.py", name, place], cwd=step).splitlines()
+            expected = shown("5-import.md", f"python import_stock.py {name}")
+            if "..." in expected:
+                printed = [printed[0], "...", *printed[-2:]]
+            assert printed == expected
+
+
+@pytest.mark.parametrize("step", TESTED)
+def test_the_tests_of_a_step_pass(folder: Path, step: str) -> None:
+    assert " passed in " in succeeds(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider"], folder / step
+    )
+
+
+def test_the_steps_are_typed(folder: Path) -> None:
+    pytest.importorskip("mypy", reason="the type checkers are not installed")
+    for step in STEPS:
+        # Each has modules of the same names, so none may be read for another.
+        succeeds(["-m", "mypy", "--cache-dir", folder / "cache"], cwd=folder / step)
+    settings = {
+        "typeCheckingMode": "strict",
+        "executionEnvironments": [{"root": step} for step in STEPS],
+    }
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    # Outside of the checkout, pyright does not look into the environment that it runs in.
+    succeeds(["-m", "pyright", "--pythonpath", sys.executable], cwd=folder)
