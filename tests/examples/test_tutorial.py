@@ -34,14 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shown(page: str, command: str) -> list[str]:
-    """What a page says that a command prints."""
+def shown(page: str, command: str, times: int = 0) -> list[str]:
+    """What a page says that a command prints, after *times* blocks that show it before."""
     text = (PAGES / page).read_text("utf-8")
     blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     for block in blocks:
         _, found, rest = f"\n{block}".partition(f"\n$ {command}\n")
-        if found:
+        if found and times == 0:
             return rest.partition("$ ")[0].splitlines()
+        times -= bool(found)
     raise AssertionError(f"{page} does not show {command!r}")
 
 
@@ -105,6 +106,43 @@ def test_imports_print_what_the_page_shows(folder: Path) -> None:
             if "..." in expected:
                 printed = [printed[0], "...", *printed[-2:]]
             assert printed == expected
+
+
+@pytest.fixture
+def keys(folder: Path) -> Path:
+    """The folder of step 6 with keys of the server, of the till and of a stranger."""
+    pytest.importorskip("jwt", reason="tokens need txzmq[jwt]")
+    step = folder / "step6"
+    for name in ("server", "till", "stranger"):
+        succeeds(["-m", "txzmq.auth", "new", name, "--groups", "sales"], cwd=step)
+    (step / "clients").mkdir()
+    shutil.copy(step / "till.key", step / "clients")
+    (step / "tokens.secret").write_text("0123456789abcdef" * 4)
+    return step
+
+
+def test_who_may_do_what_is_as_the_page_shows(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (keys / "delivery.csv").write_text("tea,20\ncocoa,5\n")
+    monkeypatch.setenv(
+        "TXZMQ_SERVER_KEY", succeeds(["-m", "txzmq.auth", "public", "server.key"], cwd=keys)
+    )
+    with running("server.py", ANYWHERE, cwd=keys) as server:
+        place = server.expect(r"listening on (.*)")[1]
+
+        def prints(command: str, times: int = 0) -> None:
+            printed = succeeds([*command.split(), place], cwd=keys)
+            expected = "\n".join(shown("6-callers.md", f"python {command}", times))
+            assert printed == expected.replace("tcp://127.0.0.1:5555", place)
+
+        monkeypatch.setenv("TXZMQ_KEY", "stranger.key_secret")
+        prints("client.py 1")
+        monkeypatch.setenv("TXZMQ_KEY", "till.key_secret")
+        prints("script.py tea 2")
+        prints("import_stock.py delivery.csv")
+        token = succeeds(["new_token.py", "ada", "stock"], cwd=keys)
+        monkeypatch.setenv("TXZMQ_TOKEN", token)
+        prints("import_stock.py delivery.csv", 1)
+        prints("script.py tea 2", 1)
 
 
 def test_the_tests_of_all_steps_pass(folder: Path) -> None:
