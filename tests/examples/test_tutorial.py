@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("grpc_tools", reason="the generator needs grpcio-tools")
 
-from tests.programs import ROOT, running, succeeds
+from tests.programs import PATIENCE, ROOT, running, succeeds
+from txzmq.auth import CurveKeyPair
 
 TUTORIAL = ROOT / "examples" / "tutorial"
 PAGES = ROOT / "docs" / "tutorial"
@@ -34,10 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def page_text(page: str) -> str:
+    return (PAGES / page).read_text("utf-8")
+
+
 def shown(page: str, command: str, times: int = 0) -> list[str]:
     """What a page says that a command prints, after *times* blocks that show it before."""
-    text = (PAGES / page).read_text("utf-8")
-    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```console\n(.*?)^```$", page_text(page), re.MULTILINE | re.DOTALL)
     for block in blocks:
         _, found, rest = f"\n{block}".partition(f"\n$ {command}\n")
         if found and times == 0:
@@ -108,24 +113,26 @@ def test_imports_print_what_the_page_shows(folder: Path) -> None:
             assert printed == expected
 
 
-@pytest.fixture
-def keys(folder: Path) -> Path:
-    """The folder of step 6 with keys of the server, of the till and of a stranger."""
+def make_keys(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put in the keys of the server, of those who may call, and of a stranger."""
     pytest.importorskip("jwt", reason="tokens need txzmq[jwt]")
-    step = folder / "step6"
-    for name in ("server", "till", "stranger"):
-        succeeds(["-m", "txzmq.auth", "new", name, "--groups", "sales"], cwd=step)
     (step / "clients").mkdir()
-    shutil.copy(step / "till.key", step / "clients")
+    for name, group in {"till": "sales", "ops": "operators", "stranger": "sales"}.items():
+        CurveKeyPair.generate().save(step / f"{name}.key_secret", metadata={"groups": group})
+        if name != "stranger":
+            shutil.copy(step / f"{name}.key", step / "clients")
+    server = CurveKeyPair.generate()
+    server.save(step / "server.key_secret")
+    monkeypatch.setenv("TXZMQ_SERVER_KEY", server.public_key)
     (step / "tokens.secret").write_text("0123456789abcdef" * 4)
-    return step
 
 
-def test_who_may_do_what_is_as_the_page_shows(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_do_what_is_as_the_page_shows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = folder / "step6"
+    make_keys(keys, monkeypatch)
     (keys / "delivery.csv").write_text("tea,20\ncocoa,5\n")
-    monkeypatch.setenv(
-        "TXZMQ_SERVER_KEY", succeeds(["-m", "txzmq.auth", "public", "server.key"], cwd=keys)
-    )
     with running("server.py", ANYWHERE, cwd=keys) as server:
         place = server.expect(r"listening on (.*)")[1]
 
@@ -143,6 +150,33 @@ def test_who_may_do_what_is_as_the_page_shows(keys: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("TXZMQ_TOKEN", token)
         prints("import_stock.py delivery.csv", 1)
         prints("script.py tea 2", 1)
+
+
+def test_the_server_shows_what_it_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("click", reason="the command line needs txzmq[cli]")
+    pytest.importorskip("prometheus_client", reason="metrics need txzmq[prometheus]")
+    step = folder / "step7"
+    make_keys(step, monkeypatch)
+    with running("server.py", ANYWHERE, "0", cwd=step) as server:
+        metrics = server.expect(r"metrics at (.*)")[1]
+        place = server.expect(r"listening on (.*)")[1]
+        monkeypatch.setenv("TXZMQ_KEY", "till.key_secret")
+        for command in ("script.py tea 2", "script.py coffee 5"):
+            printed = succeeds([*command.split(), place], cwd=step)
+            assert printed.splitlines() == shown("7-sight.md", f"python {command}")
+        server.expect(r".* /orders.v1.Orders/PlaceOrder OK 0.\d+ s of till \(\w+\)")
+        server.expect(r".*/PlaceOrder FAILED_PRECONDITION .* and 3 are left \(\w+\)")
+        monkeypatch.setenv("TXZMQ_KEY", "ops.key_secret")
+        for command in ("list {}", "call {} orders.v1.Orders/ListOrders", "health {}"):
+            printed = succeeds(["-m", "txzmq", *command.format(place).split()], cwd=step)
+            expected = shown("7-sight.md", "txzmq " + command.format("tcp://127.0.0.1:5555"))
+            assert printed.splitlines() == expected
+        with urllib.request.urlopen(metrics, timeout=PATIENCE) as response:
+            found = response.read().decode().splitlines()
+        (curl,) = re.findall(r"^\$ (curl .*PlaceOrder'.*)$", page_text("7-sight.md"), re.MULTILINE)
+        for line in shown("7-sight.md", curl):
+            if "PermissionDenied" not in line:  # ops has not tried it here
+                assert line in found
 
 
 def test_the_tests_of_all_steps_pass(folder: Path) -> None:
