@@ -166,6 +166,7 @@ validation-demo: $(DEVELOPS) $(VALIDATION)/generated  ## requests that break the
 types: $(DEVELOPS) generated $(VALIDATION)/generated  ## mypy --strict and pyright strict
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/pyright --project pyproject.toml $(TYPED)
+	$(BIN)/python -m tools.tutorial_types
 
 # The checked-in modules must load on the oldest protobuf that pyproject.toml allows, so the oldest
 # compiler that it allows writes them.

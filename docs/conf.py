@@ -80,10 +80,11 @@ _SHOWN_ELSEWHERE = re.compile(
 #: well where Sphinx does not build them. Each group is its heading, and its pages.
 NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
     "index": [
-        ("", ["choosing", "faq", "guide/index", "reference/index"]),
+        ("", ["tutorial/index", "choosing", "faq", "guide/index", "reference/index"]),
         ("", ["generator*", "protocol*", "promises", "performance*", "inside"]),
         ("", ["decisions/index", "changelog"]),
     ],
+    "tutorial/index": [("", ["[1-9]-*"])],
     "guide/index": [
         (
             "Calls",

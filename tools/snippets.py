@@ -48,7 +48,7 @@ def code(
     lines = source.splitlines()
     begin = 0 if first is None else _index(lines, first)
     end = len(lines) if before is None else _index(lines, before)
-    source = "\n".join(lines[begin:end]).strip()
+    source = textwrap.dedent("\n".join(lines[begin:end])).strip()
     print(f"```{_LANGUAGES[Path(path).suffix]}\n{source}\n```")
 
 

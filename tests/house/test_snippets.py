@@ -51,6 +51,11 @@ def test_code_in_a_fence(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "```python\ndef last() -> None:\n    pass\n```\n"
     snippets.code("a.py", first="def last", before="    pass")
     assert capsys.readouterr().out == "```python\ndef last() -> None:\n```\n"
+    snippets.code("a.py", first="    @functools", before="    async")
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "@functools.cache",
+        "def inner(self) -> int:",
+    ]
     with pytest.raises(LookupError, match="no line begins with 'def first'"):
         snippets.code("a.py", first="def first")
 
