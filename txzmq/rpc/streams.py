@@ -170,6 +170,9 @@ class ResponseStream(_ReadByAsyncFor, abc.ABC, AsyncIterator[T], Generic[T]):
         Only a shared stream loses items: if its client is too slow, or was disconnected for too
         long, the server does not keep them any more.
 
+        *told* is called when the client notices the loss, which is not where the loss stands among
+        the items: items that arrived before it may still be unread then, and are read afterwards.
+
         :param told: called at each loss, with the number of items that were lost.
         :return: the stream itself.
         :raises TypeError: if *told* is no function of one number.
