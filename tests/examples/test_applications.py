@@ -29,11 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_its_own_tests_pass(folder: Path, name: str) -> None:
+def test_their_own_tests_pass(folder: Path) -> None:
     options = ["-p", "no:cacheprovider", "--import-mode=importlib", "--strict-markers"]
     options += ["-c", "/dev/null", "--rootdir=.", "--txzmq-seed", "1"]
-    output = succeeds(["-m", "pytest", f"examples/{name}", *options], folder)
+    paths = [f"examples/{name}" for name in APPLICATIONS]
+    output = succeeds(["-m", "pytest", *paths, *options], folder)
     assert re.search(r"\d passed", output), output
     assert "skipped" not in output, output
 
