@@ -194,14 +194,15 @@ check-generated: .venv-protos/.installed  ## fail where the checked-in code is n
 	$(GENERATE_OWN) --check --diff
 	$(GENERATE_GRPC) --check --diff
 
-# What cog writes stands between comments, which are none of cog's own: code may have those.
-PUT_TEXT = $(BIN)/cog -r -P -p 'from tools.snippets import code, text' -I . --verbosity=1 \
+# What cog writes stands between comments, which are none of cog's own: code may have those. It takes
+# options in front of the files only.
+PUT_TEXT = $(BIN)/cog $(1) -P -p 'from tools.snippets import code, text' -I . --verbosity=1 \
 	--markers '<!--{{{ }}}--> <!--end-->' --check-fail-msg 'write it anew: make docs-text' \
-	$$(grep -rl '^<!--{{{' docs)
+	$$(grep -rl --include='*.md' '^<!--{{{' docs)
 
 .PHONY: docs-text
 docs-text: $(DEVELOPS)  ## write into the pages what they have of other files
-	$(PUT_TEXT)
+	$(call PUT_TEXT,-r)
 
 .PHONY: diagrams
 diagrams: $(DEVELOPS)  ## draw docs/diagrams/*.svg anew, of the text beside them
@@ -213,7 +214,7 @@ screenshots: $(DEVELOPS)  ## take docs/screenshots/*.svg anew, of txzmq's own pr
 
 .PHONY: docs
 docs: $(DEVELOPS)  ## build the documentation into docs/_build/html; a warning is an error
-	$(PUT_TEXT) --check
+	$(call PUT_TEXT,--check)
 	$(BIN)/sphinx-build -W --keep-going -n -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -31,7 +33,7 @@ exclude_patterns = ["_build", "performance"]  # the latter stands in performance
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_js_files = ["scrolled.js"]
+html_js_files = ["keyboard.js"]
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -151,6 +153,12 @@ NAVIGATION: dict[str, list[tuple[str, list[str]]]] = {
     "decisions/index": [("", ["0*"])],
 }
 
+#: By word, the page of the guide that the search finds first: an entry of the index counts for more
+#: than a parameter of that name does.
+SEARCHES: dict[str, str] = json.loads(
+    (Path(__file__).parent / "searches.json").read_text(encoding="utf-8")
+)
+
 #: What a name in code may be, to be looked up in the reference.
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -189,10 +197,14 @@ def resolve_by_another_name(app: Any, env: Any, node: Any, content: Any) -> Any:
 
 
 def add_navigation(app: Any, page: str, source: list[str]) -> None:
-    """Have a page know those below it, and the page of changes have the changes."""
+    """Have a page know those below it and its words, and the page of changes have the changes."""
     for caption, pages in NAVIGATION.get(page, []):
         options = [":hidden:", ":glob:", *([f":caption: {caption}"] if caption else [])]
         source[0] += "\n".join(["", "", "```{toctree}", *options, "", *pages, "```", ""])
+    words = [word for word, found in SEARCHES.items() if page == f"guide/{found}"]
+    if words:
+        entries = "".join(f"```{{index}} ! {word}\n```\n\n" for word in words)
+        source[0] = entries + source[0]
     if page == "changelog":
         source[0] = "```{include} ../CHANGELOG.md\n:relative-docs: docs\n```\n"
 
