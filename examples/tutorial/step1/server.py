@@ -28,7 +28,9 @@ class Orders(OrdersBase):
 
     def place_order(self, request: PlaceOrderRequest, context: Context) -> PlaceOrderResponse:
         order = Order(
-            id=str(len(self.orders) + 1), product=request.product, quantity=request.quantity
+            id=str(len(self.orders) + 1),
+            product=request.product,
+            quantity=request.quantity,
         )
         self.orders[order.id] = order
         return PlaceOrderResponse(order=order)
