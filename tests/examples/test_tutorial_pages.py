@@ -39,8 +39,8 @@ def parts(source: str) -> dict[str, str]:
             if isinstance(node, ast.ClassDef):
                 add(node.body, f"{owner}{node.name}.")
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                for name in node.names:
-                    found[f"import {name.name}"] = name.name
+                for alias in node.names:
+                    found[f"import {alias.name}"] = alias.name
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Assign):
                 name = node.targets[0] if isinstance(node, ast.Assign) else node.name
                 key = name if isinstance(name, str) else ast.unparse(name)

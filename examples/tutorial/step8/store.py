@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 SCHEMA = """
@@ -30,7 +30,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def change(database: sqlite3.Connection) -> Iterator[None]:
+def change(database: sqlite3.Connection) -> Generator[None]:
     """All that is done to the database in this block, or none of it."""
     database.execute("BEGIN IMMEDIATE")
     try:
