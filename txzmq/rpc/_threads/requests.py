@@ -54,9 +54,10 @@ class ThreadedRequests(AsyncIterator[Any]):
             if self._end is not None or self._is_closed:  # the call will not raise it
                 raise
             what = f"the iterable of requests raised {type(error).__name__}: {error}"
-            told = RuntimeError(what.removesuffix(": "))
-            told.__cause__ = error
-            self._finish(told)
+            try:
+                raise RuntimeError(what.removesuffix(": ")) from error
+            except RuntimeError as told:
+                self._finish(told)
 
     def pump(self, wait: Callable[[Callable[[float], bool]], GivenUp | None]) -> None:
         """Give the call all requests, unless it ends before.
