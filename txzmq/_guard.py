@@ -21,7 +21,14 @@ from twisted.python.failure import Failure
 
 from txzmq._reactor import ThreadedReactor
 
-__all__ = ["ForkedError", "Guard", "Guarded", "WrongThreadError", "never_mind_the_reactor"]
+__all__ = [
+    "ForkedError",
+    "Guard",
+    "Guarded",
+    "WrongThreadError",
+    "never_mind_the_reactor",
+    "refuse_to_block",
+]
 
 
 class WrongThreadError(RuntimeError):
@@ -173,6 +180,21 @@ class Guarded(Protocol):
     def guard(self) -> Guard:
         """Says which thread it is."""
         ...
+
+
+def refuse_to_block() -> None:
+    """Raise in the thread in which the process's reactor runs, which a wait would stop.
+
+    :raises WrongThreadError: there.
+    """
+    if _last_reactors_thread() == get_ident():
+        reactor = sys.modules.get("twisted.internet.reactor")
+        if getattr(reactor, "running", False):
+            raise WrongThreadError(
+                "Twisted's reactor runs in this thread, and would stand still during the wait: "
+                "await calls of a txzmq.rpc.Channel here, or wait in another thread, by "
+                "deferToThread()"
+            )
 
 
 def _warn_of_asyncio(*, stacklevel: int) -> None:

@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 fine, 1 errors in the protos or breaking changes, 2 wrong usage or configuration, 3 drift
     found by ``--check``, 70 a bug of the generator.
     """
+    # The names of files are of any characters, and the output may be in ASCII.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # there may be no output at all
+    if reconfigure is not None and sys.stdout.errors == "strict":
+        reconfigure(errors="backslashreplace")
     report = Report("text")
     try:
         config = configure(sys.argv[1:] if arguments is None else arguments, Path.cwd())
@@ -68,11 +72,20 @@ def _init(folder: Path, service: str, report: Report) -> int:
     except Problems as problems:
         report.problems(problems.problems)
         return ERRORS
-    print(escaped(f"Wrote {', '.join(names[:-1])} and {names[-1]} to {folder.resolve()}."))
-    print("Next, in that folder:\n")
-    for command in commands():
-        print(f"    {command}")
+    try:
+        print(escaped(f"Wrote {', '.join(names[:-1])} and {names[-1]} to {folder.resolve()}."))
+        print("Next, in that folder:\n")
+        for command in commands():
+            print(f"    {command}")
+        print(end="", flush=True)
+    except BrokenPipeError:
+        _nobody_reads()  # but the files are there
     return FINE
+
+
+def _nobody_reads() -> None:
+    """The program that reads our output, such as head, has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 #: Seconds between two checks of the protos for changes. To look is the same on every system, and a
@@ -119,8 +132,7 @@ def _run(config: Config, report: Report) -> int:
         report.say(str(error))
         return BUG
     except BrokenPipeError:
-        # The program that reads our output, such as head, has ended.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _nobody_reads()
         return ERRORS
     except OSError as error:
         report.say(_said(error))

@@ -144,6 +144,7 @@ protos = ["protos"]
 
 [tool.mypy]
 strict = true
+explicit_package_bases = true  # also where the folder lies in a package
 files = ["*.py", "generated"]
 
 [tool.pyright]
@@ -189,12 +190,15 @@ def check_service(name: str) -> None:
     if name in _TAKEN or name in KEYWORDS:
         what = f"--service {name!r}: Python, or the code around the service, has this name already"
         raise UsageError(what, f"choose another one, for instance {name}Service")
+    if name.startswith("Test"):
+        what = f"--service {name!r}: pytest takes names that begin with Test for tests"
+        raise UsageError(what, _advice(""))
 
 
 def _advice(name: str) -> str:
     parts = re.findall(r"[A-Za-z0-9]+", name)
     near = "".join(part[0].upper() + part[1:] for part in parts)
-    if not _CAMEL_CASE.fullmatch(near) or near in _TAKEN or near in KEYWORDS:
+    if not _CAMEL_CASE.fullmatch(near) or near in _TAKEN or near in KEYWORDS or near[:4] == "Test":
         return "for instance: --service Orders"
     return f"did you mean {near}?"
 

@@ -94,6 +94,46 @@ def test_odd_folders_and_services(tmp_path: Path, place: str, service: str) -> N
     has_pytest_and_server(folder)
 
 
+def test_a_package_around_it(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="the type checkers are not installed")
+    (tmp_path / "__init__.py").touch()
+    init(tmp_path)
+    succeeds(["-m", "txzmq.codegen"], cwd=tmp_path)
+    has_pytest_and_server(tmp_path)
+    status, said = check(tmp_path, "mypy")
+    assert status == 0, said
+
+
+def started(folder: Path, command: str) -> str:
+    """Run ``$INIT`` in a shell's *command*; what it says."""
+    environ = {**os.environ, "INIT": f"{sys.executable} -m txzmq.codegen --init"}
+    environ["PYTHONIOENCODING"] = "ascii"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+
+
+@needs_bash
+def test_an_output_in_ascii(tmp_path: Path) -> None:
+    said = started(tmp_path, "$INIT ü名")
+    assert r"/\xfc\u540d." in said
+    assert "python client.py" in said
+    assert sorted(tree(tmp_path / "ü名")) == FILES
+
+
+@needs_bash
+def test_an_output_that_nobody_reads(tmp_path: Path) -> None:
+    """The files are there, so it is no error."""
+    assert started(tmp_path, "set -o pipefail; $INIT shop | exec 0<&-; $INIT closed >&-") == ""
+    assert sorted(tree(tmp_path / "shop")) == FILES
+    assert sorted(tree(tmp_path / "closed")) == FILES
+
+
 def test_it_goes_beside_what_is_there(tmp_path: Path) -> None:
     other = tmp_path / "protos/acme/orders.proto"
     other.parent.mkdir(parents=True)
@@ -209,6 +249,8 @@ def test_a_name_that_is_too_long_leaves_nothing(tmp_path: Path) -> None:
         ("1st", "for instance: --service Orders"),
         ("Größe", "did you mean GrE?"),
         ("", "for instance: --service Orders"),
+        ("TestRuns", "for instance: --service Orders"),  # a class that pytest takes for tests
+        ("test-runs", "for instance: --service Orders"),
         ("None", "choose another one, for instance NoneService"),
         ("Server", "choose another one, for instance ServerService"),
         ("SayHelloRequest", "choose another one, for instance SayHelloRequestService"),

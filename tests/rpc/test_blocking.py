@@ -7,6 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -98,6 +99,28 @@ def test_the_calls_own_timeout(running: World) -> None:
     with pytest.raises(DeadlineExceeded, match="may have been executed"):
         running.blocking(running.echo, "x", timeout=0.05)
     assert running.service.seen == ["x"]
+
+
+@pytest.mark.parametrize("timeout", [-1, -20.0, 10**400])
+def test_a_timeout_that_is_none(running: World, timeout: float) -> None:
+    """It is the channel that says what it takes it for, and not an impatient thread."""
+    release = running.block()
+    call = Outcome(lambda: running.blocking(running.other, "x", timeout=timeout))
+    call.join(0.3)
+    release()
+    error = call.ended()
+    assert error is None or "blocked" not in str(error)
+    expected = Outcome(lambda: running.blocking(lambda: running.other("x", timeout=timeout)))
+    assert repr(error) == repr(expected.ended())
+
+
+@pytest.mark.parametrize("given", [None, 7, "text", object()])
+def test_a_function_that_returns_nothing_to_wait_for(running: World, given: Any) -> None:
+    def function() -> Any:
+        return given
+
+    with pytest.raises(TypeError, match="what function returns must be a Deferred"):
+        running.blocking(function)
 
 
 def test_a_reactor_that_does_not_run(world: World) -> None:

@@ -396,6 +396,47 @@ def test_a_conversation_whose_requests_fail(world: World) -> None:
         list(stream)
 
 
+@pytest.mark.parametrize("error", [SystemExit("enough"), KeyboardInterrupt(), GeneratorExit()])
+def test_a_conversation_whose_requests_end_their_thread(world: World, error: BaseException) -> None:
+    """Such an exception would end the thread of the requests alone, and the call never."""
+
+    def requests() -> Iterator[StringValue]:
+        yield text("1")
+        raise error
+
+    world.serve(echo)
+    stream = world.blocking(world.client.chat, requests(), timeout=PATIENCE)
+    with pytest.raises(RuntimeError, match=f"requests raised {type(error).__name__}") as caught:
+        list(stream)
+    assert caught.value.__cause__ is error
+
+
+def test_requests_that_have_waited_too_long_end_their_conversation(world: World) -> None:
+    """The reader was elsewhere meanwhile, and has no reason of its own to give up."""
+
+    def requests() -> Iterator[StringValue]:
+        while True:
+            yield text("x")
+
+    async def deaf(requests: Any, context: Context) -> AsyncIterator[StringValue]:
+        yield text("first")
+        await Deferred()
+
+    world.serve(deaf)
+    blocking = Blocking(world.channel, patience=0.1)
+    stream = blocking(world.client.chat, requests())
+    assert next(stream).value == "first"
+    pumps = [thread for thread in threading.enumerate() if thread.name == "requests"]
+    release = threading.Event()
+    world.in_reactor(lambda: release.wait(PATIENCE))
+    for pump in pumps:
+        pump.join(PATIENCE)
+        assert not pump.is_alive()
+    release.set()
+    with pytest.raises(Unavailable, match="the reactor has been blocked for"):
+        next(stream)
+
+
 def test_wrong_words_for_how_far_to_read() -> None:
     wrong: Any = 0
     with pytest.raises(ValueError, match="read_ahead must be"):

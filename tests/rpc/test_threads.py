@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.rpc.threads import Outcome, until, until_garbage
 from tests.support import Loop
 from txzmq import WrongThreadError, ZmqFactory
 from txzmq.rpc import Channel, Context, RpcError
+from txzmq.rpc import threads as threads_module
 from txzmq.rpc.threads import BlockingChannel, blocking_channel
 
 
@@ -121,6 +123,35 @@ def test_a_wrong_target() -> None:
         blocking_channel(wrong)
 
 
+def test_a_function_that_makes_no_channel(world: World) -> None:
+    async def later(factory: ZmqFactory) -> Channel:
+        return Channel(factory, world.endpoint)
+
+    def nothing(factory: ZmqFactory) -> None:
+        pass
+
+    makers: list[Any] = [nothing, later, str]
+    for maker in makers:
+        with pytest.raises(TypeError, match="a Channel"):
+            blocking_channel(maker)
+    with pytest.raises(ValueError, match="the factory that it is given"):
+        blocking_channel(lambda factory: world.channel)
+
+
+def test_a_start_that_is_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    ours = SimpleNamespace(Event=Interrupted, Thread=threading.Thread)
+    monkeypatch.setattr(threads_module, "threading", ours)
+    with pytest.raises(KeyboardInterrupt):
+        vars(threads_module)["_ReactorThread"]()
+    until(lambda: not set(threading.enumerate()) - before)
+
+
 def test_all_share_one_thread(world: World, channel: BlockingChannel) -> None:
     with blocking_channel(world.endpoint):
         names = [thread.name for thread in threading.enumerate()]
@@ -132,6 +163,15 @@ def test_a_script(world: World, mode: str) -> None:
     with running("-X", "dev", "-m", "tests.rpc.thread_program", mode, world.endpoint) as program:
         assert program.wait() == 0
     assert program.output == ["['0', '1', '2']", "0", "done"]
+
+
+def test_the_thread_of_the_applications_reactor_is_told(world: World) -> None:
+    with running(
+        "-X", "dev", "-m", "tests.rpc.thread_program", "twisted", world.endpoint
+    ) as program:
+        assert program.wait() == 0
+    told = "WrongThreadError: Twisted's reactor runs in this thread"
+    assert [line[: len(told)] for line in program.output] == [told, told, "in a thread: 0"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason=f"{sys.platform} does not fork")

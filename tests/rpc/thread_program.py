@@ -1,7 +1,7 @@
 """A program without Twisted: ``python -m tests.rpc.thread_program MODE ENDPOINT``.
 
-Modes are ``script``, ``open`` (it ends with its channel open) and ``fork``. The server is that of
-``test_blocking_streams``.
+Modes are ``script``, ``open`` (it ends with its channel open), ``fork`` and ``twisted`` (it
+runs the process's reactor). The server is that of ``test_blocking_streams``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import task, threads
 
 from tests.rpc.service import text
 from tests.rpc.test_blocking_streams import Client
+from txzmq import WrongThreadError
 from txzmq.rpc.threads import BlockingChannel, blocking_channel
 
 
@@ -40,10 +45,30 @@ def fork(channel: BlockingChannel, client: Client, name: str, again: bool = True
     sys.exit(0)  # with all that runs at exit
 
 
+def twisted(channel: BlockingChannel, client: Client) -> None:
+    def in_reactor(function: Callable[[], object]) -> None:
+        try:
+            print(function())
+        except WrongThreadError as error:
+            print(f"{type(error).__name__}: {error}")
+
+    async def use(reactor: Any) -> None:
+        await task.deferLater(reactor, 0)  # before that it does not run
+        in_reactor(lambda: channel(client.count, text("3")))
+        in_reactor(lambda: next(opened))
+        first = await threads.deferToThread(lambda: next(channel(client.count, text("3"))))
+        print("in a thread:", first.value)
+
+    opened = channel(client.count, text("3"))
+    task.react(use)
+
+
 def main() -> None:
     mode, endpoint = sys.argv[1:]
     channel = blocking_channel(endpoint)
     client = Client(channel)
+    if mode == "twisted":
+        twisted(channel, client)
     if mode == "fork":
         stream = channel(client.count, text("1000000"))
         next(stream)

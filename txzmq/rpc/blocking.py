@@ -28,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+_RETURNED: Final = "a Deferred, a coroutine or a stream of responses"
 #: Items of a stream that are read before a thread asks for them.
 _AHEAD: Final = 32
 
@@ -108,7 +109,8 @@ class Blocking:
             when the call's timeout is over, and UNAVAILABLE if the reactor does not run, stops
             meanwhile, or is blocked; then the message says whether the call may have been executed.
             Any other exception of *function* or its Deferred is raised, too.
-        :raises TypeError: if *function* is none, as where a call is made already.
+        :raises TypeError: if *function* is none, as where a call is made already, or returns
+            nothing to wait for.
         :raises WrongThreadError: in the reactor's own thread, which would wait for itself.
         :raises ForkedError: in a forked child.
         """
@@ -220,14 +222,12 @@ class _BlockingCall:
         if self._stream is not None:
             # This thread reads the responses meanwhile.
             for source in self._sources:
-                pump = partial(self._context.copy().run, partial(source.pump, self._has_hope))
+                work = partial(source.pump_in_own_thread, self._patience.wait)
+                pump = partial(self._context.copy().run, work)
                 threading.Thread(target=pump, name="requests", daemon=True).start()
         else:
             for source in self._sources:
-                source.pump(self._has_hope)
-
-    def _has_hope(self, for_it: Callable[[float], bool]) -> bool:
-        return self._patience.wait(for_it) is None
+                source.pump(self._patience.wait)
 
     def _wait(self, event: threading.Event) -> None:
         given_up = self._patience.wait(event.wait)
@@ -267,6 +267,8 @@ class _BlockingCall:
             if isinstance(result, CoroutineType):
                 # pyright does not know what the coroutine awaits.
                 result = self._context.run(Deferred.fromCoroutine, result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            if not isinstance(result, Deferred):
+                raise _check.wrong_type("what function returns", result, _RETURNED)
             self._deferred = result
             result.addCallbacks(self._succeed, self._fail)
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it

@@ -19,13 +19,14 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
 from google.protobuf.message import Message
 from twisted.internet.defer import Deferred, succeed
 
-from txzmq._guard import Guard
+from txzmq import _check
+from txzmq._guard import Guard, refuse_to_block
 from txzmq._reactor import new_reactor
 from txzmq.factory import ZmqFactory
 from txzmq.rpc._raw_message import RawMessage
@@ -56,7 +57,8 @@ def blocking_channel(
         factory that makes the channel, for its options: ``lambda factory: Channel(factory,
         "tcp://host:5000", timeout=5)``.
     :param patience: as of :class:`~txzmq.rpc.Blocking`, and *read_ahead*, too.
-    :raises ValueError: for an address that is none, and so TypeError, as ``Channel`` does.
+    :raises ValueError: for an address that is none, and so TypeError, as ``Channel`` does; and for
+        a function that returns no channel, or one of another factory.
     """
     return BlockingChannel(target, patience=patience, read_ahead=read_ahead)
 
@@ -81,8 +83,12 @@ class _ReactorThread:
             daemon=True,
         )
         self._thread.start()
-        if not self._running.wait(_PATIENCE):
-            raise RuntimeError(f"the reactor's thread has not started within {_PATIENCE:g} s")
+        try:
+            if not self._running.wait(_PATIENCE):
+                raise RuntimeError(f"the reactor's thread has not started within {_PATIENCE:g} s")
+        except BaseException:  # Ctrl-C: nobody will know of the thread
+            self.reactor.callFromThread(self._stop)
+            raise
 
     def _started(self) -> None:
         self.factory.guard.own()
@@ -174,15 +180,17 @@ class BlockingChannel(Blocking):
 
     def _open(self, thread: _ReactorThread) -> Channel:
         def made() -> Deferred[Channel]:
-            return succeed(self._make(thread.factory))
+            return succeed(_checked(self._make(thread.factory), thread.factory))
 
         return Blocking(thread.factory)(made)
 
     def _ready(self) -> Guard:
-        """The channel is open in this process.
+        """The channel is open in this process, and this thread may wait.
 
         :raises RuntimeError: if it was closed.
+        :raises WrongThreadError: in the thread in which the application runs Twisted's reactor.
         """
+        refuse_to_block()
         if self._is_closed:
             raise RuntimeError("the channel was closed")
         process = _processes.this
@@ -286,6 +294,18 @@ class BlockingChannel(Blocking):
         return self._channel_here.stream_stream(
             method, requests, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
         )
+
+
+def _checked(made: object, factory: ZmqFactory) -> Channel:
+    """What the user's function has made, if it is a channel of this factory."""
+    if not isinstance(made, Channel):
+        error = _check.wrong_type("what target returns", made, "a Channel")
+        if isinstance(made, CoroutineType):
+            made.close()  # or Python would warn besides that nobody awaited it
+        raise error
+    if made.guard is not factory.guard:
+        raise ValueError("target must make the channel with the factory that it is given")
+    return made
 
 
 def _maker(target: object) -> Callable[[ZmqFactory], Channel]:

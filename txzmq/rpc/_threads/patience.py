@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
@@ -14,6 +13,8 @@ __all__ = ["GivenUp", "Patience"]
 
 #: Seconds after which a waiting thread checks again whether the reactor runs.
 _POLL: Final = 0.1
+#: Seconds, 30 years: a longer timeout is none.
+_LONGEST: Final = 1e9
 #: Seconds after which a waiting thread checks again whether the reactor is blocked.
 _ASK: Final = 1.0
 
@@ -39,13 +40,14 @@ class Patience:
 
     def __init__(self, reactor: ThreadedReactor, timeout: object, patience: float | None) -> None:
         """
-        :param timeout: the call's own, in seconds; anything else for none.
+        :param timeout: the call's own, in seconds; anything else for none, and so are numbers that
+            the call refuses, or that are over at once.
         :param patience: how many seconds to wait for a reactor that is blocked: beyond the timeout,
             or without one since it last did anything. None for the defaults.
         """
         self._reactor = reactor
         self._timeout: float | None = None
-        if isinstance(timeout, int | float) and timeout < math.inf:
+        if isinstance(timeout, int | float) and 0 <= timeout < _LONGEST:
             self._timeout = timeout
             patience = 1 + timeout / 10 if patience is None else patience
             self._end = time.monotonic() + timeout + patience

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 
 from txzmq._reactor import ThreadedReactor
+from txzmq.rpc._threads.patience import GivenUp
 
 __all__ = ["ThreadedRequests"]
 
@@ -42,13 +43,29 @@ class ThreadedRequests(AsyncIterator[Any]):
 
     # -- in the thread that has the iterable -------------------------------------------------
 
-    def pump(self, wait: Callable[[Callable[[float], bool]], bool]) -> None:
+    def pump_in_own_thread(self, wait: Callable[[Callable[[float], bool]], GivenUp | None]) -> None:
+        """As :meth:`pump`, in a thread that does nothing else, and so can raise to nobody.
+
+        What is for the process ends the call, too, which would else wait for requests for ever.
+        """
+        try:
+            self.pump(wait)
+        except BaseException as error:
+            if self._end is not None or self._is_closed:  # the call will not raise it
+                raise
+            what = f"the iterable of requests raised {type(error).__name__}: {error}"
+            try:
+                raise RuntimeError(what.removesuffix(": ")) from error
+            except RuntimeError as told:
+                self._finish(told)
+
+    def pump(self, wait: Callable[[Callable[[float], bool]], GivenUp | None]) -> None:
         """Give the call all requests, unless it ends before.
 
         What the iterable raises ends the call, unless it is for the process.
 
-        :param wait: as :meth:`~txzmq.rpc._threads.patience.Patience.wait`; false where there is no
-            hope.
+        :param wait: as :meth:`~txzmq.rpc._threads.patience.Patience.wait`. Where there is no hope,
+            the call ends, should the reactor go on after all.
         """
         try:
             for item in self._source:
@@ -56,7 +73,11 @@ class ThreadedRequests(AsyncIterator[Any]):
                 self._give(_copied(item))
                 while len(self._items) >= _AHEAD and not self._is_closed:
                     self._room.clear()
-                    if len(self._items) >= _AHEAD and not wait(self._room.wait):
+                    if len(self._items) < _AHEAD:
+                        break
+                    given_up = wait(self._room.wait)
+                    if given_up is not None:
+                        self._finish(given_up.error_with("no more requests are sent"))
                         return
                 if self._is_closed:
                     break

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from txzmq._guard import Guard, WrongThreadError
+from txzmq._guard import Guard, WrongThreadError, refuse_to_block
 from txzmq.rpc._threads.patience import Patience
 from txzmq.rpc.metadata import Metadata
 from txzmq.rpc.streams import BlockingStream, ResponseStream
@@ -116,6 +116,7 @@ class ThreadedStream(BlockingStream[T]):
             raise WrongThreadError(
                 "the reactor's own thread would wait for itself for ever: use async for"
             )
+        refuse_to_block()
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("a stream has one reader at a time")
         try:
