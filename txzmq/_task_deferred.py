@@ -30,6 +30,7 @@ __all__ = [
     "TaskDeferred",
     "error_for_driver",
     "for_tasks",
+    "leave",
     "mark_handled",
     "task_loop",
 ]
@@ -70,7 +71,7 @@ class TaskDeferred(Deferred[T]):
             try:
                 yield wait
             except BaseException:
-                mark_handled(self)  # the Task was cancelled: nobody asks for the error
+                leave(self, loop)  # the Task was cancelled
                 raise
             wait.has_gone_on = True
             del wait  # it has the Task
@@ -108,7 +109,12 @@ error_for_driver: Callable[[BaseException], Awaitable[BaseException]] = coroutin
 def for_tasks(deferred: Deferred[T]) -> TaskDeferred[T]:
     """A Deferred that fires with the result of *deferred*, and cancels it when it is cancelled."""
     ours: TaskDeferred[T] = TaskDeferred(lambda _: deferred.cancel())
-    deferred.addCallbacks(ours.callback, ours.errback)
+
+    def fire(result: T | Failure) -> None:
+        if not ours.called:  # or it was cancelled, and this ends later than that
+            ours.callback(cast("T", result))
+
+    deferred.addBoth(fire)
     return ours
 
 
@@ -118,3 +124,21 @@ def mark_handled(deferred: Deferred[Any]) -> None:
     info = getattr(deferred, "_debugInfo", None)
     if info is not None:
         info.failResult = None
+
+
+def leave(deferred: Deferred[Any], loop: AbstractEventLoop) -> None:
+    """Have nothing logged of an error of *deferred*, now or when it comes: who waited has gone.
+
+    Others who wait get it all the same.
+    """
+    if deferred.called and not deferred.paused:
+        mark_handled(deferred)
+        return
+
+    # It was cancelled, and ends later: a Future's Task, for instance, cleans up.
+    def failed(failure: Failure) -> Failure:
+        if not loop.is_closed():
+            loop.call_soon(mark_handled, deferred)  # when it has the failure back
+        return failure
+
+    deferred.addErrback(failed)

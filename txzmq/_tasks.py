@@ -26,7 +26,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from txzmq._task_deferred import TaskDeferred, mark_handled
+from txzmq._task_deferred import TaskDeferred, leave
 from txzmq._task_wait import Wait
 
 __all__ = ["begin_task", "start_task"]
@@ -178,12 +178,12 @@ class _Steps(Coroutine[Any, Any, T]):
         error: BaseException = typ if val is None else val
         if self._goes_on:
             if _is_deferred(self._awaited):
-                mark_handled(self._awaited)
+                leave(self._awaited, self._loop)
             return self._yielded(self._awaiting.throw(error))
         self._goes_on = True
         if self.is_over:
             raise self.error or error
-        if self.has_begun and _has_cancelled(self._awaited, error):
+        if self.has_begun and _has_cancelled(self._awaited, error, self._loop):
             # The coroutine hears of it when that has ended, as in any Task.
             return self._still_awaited()
         self.has_begun = True
@@ -224,10 +224,10 @@ def _is_deferred(awaited: object) -> bool:
 
 
 # Any: of what a user awaits.
-def _has_cancelled(awaited: Any, error: BaseException) -> bool:
+def _has_cancelled(awaited: Any, error: BaseException, loop: AbstractEventLoop) -> bool:
     """Cancel what a coroutine waits for; whether its Task has to wait for that to end."""
     if _is_deferred(awaited):
         awaited.cancel()
-        mark_handled(awaited)
+        leave(awaited, loop)
         return False
     return hasattr(awaited, "cancel") and awaited.cancel(*error.args) is True

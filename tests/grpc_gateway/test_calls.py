@@ -104,11 +104,11 @@ def test_errors_with_their_details(grpc_loop: Loop, method: Method[Any, Any]) ->
             if number:
                 error = await failure(call(f"code {number}"))
                 assert (error.code(), error.details()) == (code, f"code {number}")
-                assert dict(error.trailing_metadata()) == {"t": "1", "t-bin": b"\x00\xff"}
+                assert dict(tuple(error.trailing_metadata())) == {"t": "1", "t-bin": b"\x00\xff"}
         error = await failure(call("details \t☺\n"))
         assert error.code() is grpc.StatusCode.NOT_FOUND
         assert error.details() == "details \t☺\n"
-        pairs: dict[str, Any] = dict(error.trailing_metadata())
+        pairs: dict[str, Any] = dict(tuple(error.trailing_metadata()))
         assert Status.FromString(pairs["grpc-status-details-bin"]) == Status(
             code=5, message="details \t☺\n", details=[DETAIL]
         )

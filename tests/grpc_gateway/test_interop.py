@@ -199,9 +199,9 @@ def test_custom_metadata(grpc_loop: Loop) -> None:
     sent = ((ECHO_INITIAL, "test_initial_metadata_value"), (ECHO_TRAILING, b"\xab\xab\xab"))
 
     async def check(call: Any) -> None:
-        initial: dict[str, Any] = dict(await call.initial_metadata())
+        initial: dict[str, Any] = dict(tuple(await call.initial_metadata()))
         assert initial[ECHO_INITIAL] == "test_initial_metadata_value"
-        trailing: dict[str, Any] = dict(await call.trailing_metadata())
+        trailing: dict[str, Any] = dict(tuple(await call.trailing_metadata()))
         assert trailing[ECHO_TRAILING] == b"\xab\xab\xab"
 
     async def case(world: World) -> None:

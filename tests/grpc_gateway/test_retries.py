@@ -64,7 +64,7 @@ def test_a_server_says_when_to_try_again(
         client = rig.client(**{"grpc.service_config": json.dumps(CONFIG)})
         error = await failure(stub(client, method)(text(pushback)))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert dict(error.trailing_metadata())[PUSHBACK] == pushback
+        assert dict(tuple(error.trailing_metadata()))[PUSHBACK] == pushback
         assert later.attempts == attempts
 
     later = Later()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -10,8 +11,9 @@ from twisted.python.failure import Failure
 
 from tests.rpc.tasks import run_in_asyncio, turns
 from tests.rpc.test_first_steps import current, fire
-from txzmq._task_deferred import TaskDeferred
+from txzmq._task_deferred import TaskDeferred, for_tasks
 from txzmq._tasks import start_task
+from txzmq.rpc._core.asyncio_loop import deferred_of
 
 
 @pytest.mark.parametrize("kind", [Deferred, TaskDeferred])
@@ -115,5 +117,36 @@ def test_a_task_is_shown_with_the_frames_of_its_coroutine() -> None:
         event.set()
         await result
         assert shown == [("program", program.__qualname__)] * 2
+
+    run_in_asyncio(test)
+
+
+@pytest.mark.parametrize("later", range(3))
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_ends_later_than_it_was_cancelled_is_left_alone(ours: bool, later: int) -> None:
+    """A Future that takes a while to clean up: its error is nobody's, and is not logged."""
+
+    async def test() -> None:
+        async def cleaning_up() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await turns(5)
+
+        task = asyncio.ensure_future(cleaning_up())
+        await turns(2)
+
+        async def program() -> None:
+            awaited = deferred_of(task)
+            await (for_tasks(awaited) if ours else awaited)
+
+        result = start_task(program())
+        await turns(later)
+        result.cancel()
+        await turns()
+        assert task.cancelled()
+        with pytest.raises(asyncio.CancelledError):
+            await result
+        gc.collect()
 
     run_in_asyncio(test)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txzmq._task_deferred import mark_handled
+from txzmq._task_deferred import leave, mark_handled
 from txzmq._task_wait import Wait
 
 __all__ = [
@@ -49,10 +49,11 @@ def wait_for(deferred: Deferred[_T]) -> Generator[Deferred[Any], None, _T]:
     """
     # Deferred.asFuture makes a Future and three functions for each, and takes a turn as well.
     while not deferred.called or deferred.paused:
+        loop = asyncio.get_running_loop()
         try:
-            yield Wait(deferred, asyncio.get_running_loop())
+            yield Wait(deferred, loop)
         except BaseException:
-            mark_handled(deferred)  # the Task was cancelled: nobody asks for the error
+            leave(deferred, loop)  # the Task was cancelled
             raise
     result = deferred.result
     if isinstance(result, Failure):
