@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -16,8 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from txzmq_codegen.cli import main
 
+CPP_FEATURES = "google/protobuf/cpp_features.proto"
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 GOLDEN = HERE / "golden"
@@ -25,6 +29,16 @@ GOLDEN = HERE / "golden"
 TEXT = ".txt"
 #: The versions of the tools that wrote the checked-in messages, stubs and errors.
 TOOLS = HERE / "golden-tools.json"
+_TOOLS = importlib.util.find_spec("grpc_tools")
+#: For what needs a protoc that brings options of features for C++.
+knows_cpp_features = pytest.mark.skipif(
+    _TOOLS is None
+    or not any(
+        Path(folder, "_proto", CPP_FEATURES).exists()
+        for folder in _TOOLS.submodule_search_locations or ()
+    ),
+    reason=f"this protoc brings no {CPP_FEATURES}",
+)
 #: Needs a protoc that knows it.
 EDITION_2024 = "edition_2024"
 #: The cases whose messages and stubs are checked in, too: those that concern our rewriting of

@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto, FileDes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.codegen.support import generate, python, run, tree, write_protos
+from tests.codegen.support import generate, knows_cpp_features, python, run, tree, write_protos
 from txzmq_codegen.diagnose import Tools, all_problems
 from txzmq_codegen.layout import import_statement
 from txzmq_codegen.plugin import plugin
@@ -190,6 +190,7 @@ def test_a_file_that_only_the_compiler_misses_is_told() -> None:
     ]
 
 
+@knows_cpp_features
 def test_a_set_that_only_the_compiler_cannot_read_is_told(tmp_path: Path) -> None:
     """It knows options for Python that this process does not."""
     file = message_file("x.proto")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.codegen.support import Ran, generate, python, run, tree, write_protos
+from tests.codegen.support import Ran, generate, knows_cpp_features, python, run, tree, write_protos
 from tests.codegen.test_corpus import googleapis
 
 #: Two libraries of others, of which the second imports the first publicly, and an rpc of ours.
@@ -167,6 +167,7 @@ message M { string text = 1 [features.(pb.cpp).string_type = VIEW]; }
 """
 
 
+@knows_cpp_features
 def test_a_proto_that_protoc_brings_and_protobuf_does_not(tmp_path: Path) -> None:
     protos = {"x.proto": FEATURES}
     ran = generate(protos, tmp_path)
@@ -176,6 +177,7 @@ def test_a_proto_that_protoc_brings_and_protobuf_does_not(tmp_path: Path) -> Non
     python("import generated.x_pb2", tmp_path)
 
 
+@knows_cpp_features
 def test_it_never_hides_protobuf_itself(tmp_path: Path) -> None:
     options = ("--include-imports", "--imports", "absolute", "-o", "src")
     ran = generate({"x.proto": FEATURES}, tmp_path, *options)
@@ -184,6 +186,7 @@ def test_it_never_hides_protobuf_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "src/google").exists()
 
 
+@knows_cpp_features
 def test_included_from_a_descriptor_set(tmp_path: Path) -> None:
     assert generate({"x.proto": FEATURES}, tmp_path, "--descriptor-set", "x.binpb").status == 0
     ran = run("x.binpb", "-o", "from_set", "--include-imports", folder=tmp_path)
