@@ -8,11 +8,12 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -176,9 +177,13 @@ class Loop:
             yield thread
         finally:
             if self.reactor.running:
-                self.reactor.callFromThread(self.reactor.stop)
+                self.reactor.callFromThread(self._stop)
             thread.join(PATIENCE)
         assert not thread.is_alive()
+
+    def _stop(self) -> None:
+        with suppress(ReactorNotRunning):  # the test has stopped it a moment ago
+            self.reactor.stop()
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after *seconds*; for what has no event to wait for."""
