@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import count, seconds
 from benchmarks.report import as_json, as_text, machine
 from benchmarks.run import Plan, run
 from benchmarks.stacks import BASELINE, STACKS, Stack
@@ -59,8 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures unary calls of txzmq beside other stacks, in the same run.",
     )
     add = parser.add_argument
-    add("--seconds", type=_positive, default=Plan.seconds, help="of each measurement (%(default)s)")
-    add("--rounds", type=_count, default=Plan.rounds, help="how many (%(default)s)")
+    add(
+        "--seconds",
+        type=seconds(3600),
+        default=Plan.seconds,
+        help="of each measurement (%(default)s)",
+    )
+    add("--rounds", type=count, default=Plan.rounds, help="how many (%(default)s)")
     add(
         "--only",
         action="append",
@@ -71,11 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--in-flight",
         action="append",
-        type=_count,
+        type=count,
         metavar="N",
         help="calls at the same time; may be given several times (instead of all loads)",
     )
-    add("--bytes", type=_count, help="of a message (instead of all loads)")
+    add("--bytes", type=count, help="of a message (instead of all loads)")
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     add(
         "--build",
@@ -85,20 +91,6 @@ def _parser() -> argparse.ArgumentParser:
         help="where generated modules are put (build/benchmarks)",
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _stack(text: str) -> str:

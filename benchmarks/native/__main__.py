@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.arguments import count, seconds
 from benchmarks.generate import with_txzmq
 from benchmarks.native.loads import LOADS
 from benchmarks.native.measure import Plan, Results, run
@@ -78,28 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures txzmq beside gRPC in C++, Go and Node, in the same run.",
     )
     add = parser.add_argument
-    add("--seconds", type=_positive, default=1.0, help="of each turn (%(default)s)")
-    add("--rounds", type=_count, default=5, help="how many (%(default)s)")
+    add("--seconds", type=seconds(30), default=1.0, help="of each turn (%(default)s)")
+    add("--rounds", type=count, default=5, help="how many (%(default)s)")
     add("--load", action="append", choices=_NAMES, help="instead of all; may be given again")
     add("--only", action="append", choices=list(PEERS), help="may be given several times")
     add("--unix", action="store_true", help="over a Unix socket (ipc) instead of TCP")
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     add("--write", action="store_true", help="write the tables into docs/performance")
     return parser
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 30:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 30")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _progress(what: str) -> None:
